@@ -1,0 +1,1 @@
+"""Chat completions in cancel scopes: the public names of chatscope."""

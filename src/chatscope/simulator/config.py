@@ -1,0 +1,56 @@
+"""What a simulator is told: its policy towards clients, and the script of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from chatscope.simulator.faults import Fault
+from chatscope.simulator.plan import Plan, Response
+from chatscope.simulator.replies import Answer, Reply
+from chatscope.simulator.request import ChatRequest
+
+Script: TypeAlias = Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]
+"""One answer for every request, a sequence of answers of which the last is repeated, or a function of the request.
+
+`[error(429)] * 3 + [Reply()]` fails three times, then answers.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a simulator demands of its clients; the defaults let everyone in.
+
+    Raises:
+        ValueError: A limit is below 1.
+    """
+
+    api_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    """Keys that are let in, as `Authorization: Bearer` or `api-key`; empty: any or none."""
+    models: tuple[str, ...] = ()
+    """Models there are; empty: any."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    directives: bool = True
+    """Whether a request may choose its own faults (see `directives`)."""
+    keep_requests: int = 10_000
+    """How many received requests are kept for inspection: a long load test must not grow without end."""
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "keep_requests"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+DEFAULT_CONFIG = Config()
+
+
+def answer_at(script: Script, played: int, request: ChatRequest) -> Answer:
+    """Return what a script answers to a request after it has answered `played` others."""
+    if isinstance(script, Reply | Fault | Response | Plan):
+        return script
+    if callable(script):
+        return script(request)
+    return script[min(played, len(script) - 1)] if script else Reply()

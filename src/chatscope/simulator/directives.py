@@ -1,0 +1,110 @@
+"""Faults chosen by the request itself, for use from a command line or another program.
+
+In a header `x-simulator: stall=3, crlf`, or in the prompt as `[simulate: status=503]`: a comma-separated list of names
+from `DIRECTIVES`, each with an argument where it takes one. A point is a number of tokens or the name of a stage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from chatscope.simulator import errors, faults
+from chatscope.simulator.plan import Point, Response, Stage
+from chatscope.simulator.replies import Reply, UsageIn
+from chatscope.simulator.request import ChatRequest, RefusedError
+
+HEADER = "x-simulator"
+IN_PROMPT = re.compile(r"\[simulate:([^\]]*)\]")
+
+Directive: TypeAlias = Callable[[Reply, str], Reply | Response]
+
+
+def _point(argument: str) -> Point:
+    if not argument:
+        return 1
+    return int(argument) if argument.isdecimal() else Stage[argument.upper()]
+
+
+def _at_point(make: Callable[[Point], faults.Fault]) -> Directive:
+    return lambda reply, argument: _with(reply, make(_point(argument)))
+
+
+def _plain(make: Callable[[], faults.Fault]) -> Directive:
+    return lambda reply, _: _with(reply, make())
+
+
+def _with(reply: Reply, fault: faults.Fault) -> Reply:
+    return replace(reply, faults=(*reply.faults, fault))
+
+
+def _stream_error(reply: Reply, argument: str) -> Reply:
+    shape, _, at = argument.partition("@")
+    fault = faults.stream_error(_point(at), errors.ErrorShape(shape or "nested"))
+    return _with(reply, fault)
+
+
+def _status(_reply: Reply, argument: str) -> Response:
+    status, _, retry_after = argument.partition("/")
+    return errors.error(int(status), retry_after=float(retry_after) if retry_after else None)
+
+
+DIRECTIVES: Mapping[str, Directive] = {
+    "close": _at_point(faults.close),
+    "reset": _at_point(faults.reset),
+    "stall": _at_point(faults.stall),
+    "end": _at_point(faults.end),
+    "cut-chunk": _at_point(faults.cut_chunk),
+    "cut-character": _at_point(faults.cut_character),
+    "malformed": _at_point(faults.malformed),
+    "endless-line": _at_point(faults.endless_line),
+    "endless-headers": _plain(faults.endless_headers),
+    "keep-alive": lambda reply, argument: _with(reply, faults.endless(seconds=float(argument or 1))),
+    "comments": lambda reply, argument: _with(reply, faults.insert(faults.KEEP_ALIVE, times=int(argument or 3))),
+    "wrapped-comment": lambda reply, _: _with(reply, faults.insert(faults.WRAPPED_COMMENT)),
+    "ping": lambda reply, _: _with(reply, faults.insert(faults.PING)),
+    "empty-data": lambda reply, _: _with(reply, faults.insert(faults.EMPTY_DATA)),
+    "zero-bytes": _plain(faults.zero_bytes),
+    "only-done": _plain(faults.only_done),
+    "no-done": _plain(faults.no_done),
+    "unterminated": _plain(faults.unterminated),
+    "crlf": _plain(faults.crlf),
+    "bom": _plain(faults.bom),
+    "blank-lines": _plain(faults.blank_lines),
+    "drip": lambda reply, argument: _with(reply, faults.drip(float(argument or 1))),
+    "rechunk": lambda reply, argument: _with(reply, faults.rechunk(int(argument or 1))),
+    "content-type": lambda reply, argument: _with(reply, faults.header("content-type", argument)),
+    "stream-error": _stream_error,
+    "status": _status,
+    "html": lambda _, argument: errors.html(int(argument or 200)),
+    "tokens": lambda reply, argument: replace(reply, tokens=int(argument)),
+    "first-token": lambda reply, argument: replace(reply, first_token=float(argument)),
+    "between-tokens": lambda reply, argument: replace(reply, between_tokens=float(argument)),
+    "usage": lambda reply, argument: replace(reply, usage_in=UsageIn(argument)),
+    "tools": lambda reply, _: replace(reply, use_tools=True),
+    "json": lambda reply, _: replace(reply, stream=False),
+}
+
+
+def directed(request: ChatRequest, reply: Reply) -> Reply | Response:
+    """Return what a request's own directives make of a reply.
+
+    Raises:
+        RefusedError: A directive is unknown, or its argument makes no sense.
+    """
+    texts = [request.headers.get(HEADER, ""), *IN_PROMPT.findall(request.prompt)]
+    for item in ",".join(texts).split(","):
+        name, _, argument = item.strip().partition("=")
+        if not name:
+            continue
+        try:
+            outcome = DIRECTIVES[name](reply, argument.strip())
+        except (KeyError, ValueError) as problem:
+            message = f"Cannot simulate {item.strip()!r}; there are: {', '.join(DIRECTIVES)}."
+            raise RefusedError(errors.error(400, message, param=HEADER)) from problem
+        if isinstance(outcome, Response):
+            return outcome
+        reply = outcome
+    return reply
