@@ -1,0 +1,335 @@
+"""Chunks to a completion, and the one place that decides what the end of a stream means.
+
+Reading bytes is `reader.py`'s business; here are only chunks, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chatscope.errors import StreamTruncatedError
+from chatscope.protocol.decode import choices_of
+from chatscope.protocol.response import (
+    Choice,
+    Chunk,
+    ChunkChoice,
+    Completion,
+    CustomCall,
+    Delta,
+    FunctionDelta,
+    Logprobs,
+    Message,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    unnamed,
+)
+
+
+class Assembler:
+    """Gather the chunks of one streamed reply.
+
+    Attributes:
+        pieces: the first choice's text as it came, an append-only log: readers keep their own place in it.
+        chunks: how many came.
+        finished: whether a finish_reason was seen.
+    """
+
+    __slots__ = ("_choices", "_extra", "_head", "_usage", "chunks", "finished", "pieces")
+
+    def __init__(self) -> None:
+        self.chunks = 0
+        self.finished = False
+        self._choices: dict[int, _ChoiceSoFar] = {}
+        self._head = Completion(object="chat.completion")
+        self._usage: Usage | None = None
+        self._extra: dict[str, Any] = {}
+        self.pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The first choice's text so far."""
+        return "".join(self.pieces)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage, where the server has told it; cumulative reports replace each other."""
+        return self._usage
+
+    def add(self, chunk: Chunk) -> bool:
+        """Add a chunk; tell whether it carried something that the model wrote."""
+        gained = False
+        for part in chunk.choices:
+            choice = self._choices.get(part.index)
+            if choice is None:
+                choice = self._choices[part.index] = _ChoiceSoFar(self.pieces if part.index == 0 else [])
+            gained |= choice.add(part)
+            if part.finish_reason:
+                self.finished = True
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if not gained or not self._head.model:
+            self._read_in_full(chunk)
+        self.chunks += 1
+        return gained
+
+    def _read_in_full(self, chunk: Chunk) -> None:
+        """Take what is said once per reply rather than once per token.
+
+        Text chunks repeat it; reading those without text, and all until the model is named (Azure's first chunk does
+        not), keeps the rest cheap.
+        """
+        head = self._head
+        head.id = head.id or chunk.id
+        head.model = head.model or chunk.model
+        head.created = head.created or chunk.created
+        head.system_fingerprint = chunk.system_fingerprint or head.system_fingerprint
+        head.service_tier = chunk.service_tier or head.service_tier
+        head.moderation = chunk.moderation or head.moderation
+        if self._usage is None and chunk.x_groq is not None:
+            self._usage = chunk.x_groq.usage
+        loaded = chunk.to_dict()
+        self._extra.update(unnamed(loaded, Chunk))
+        for part, raw in zip(chunk.choices, choices_of(loaded), strict=False):
+            if isinstance(raw.get("delta"), dict):
+                self._choices[part.index].add_unnamed(unnamed(raw["delta"], Delta))
+
+    def completion(self, request_id: str | None = None) -> Completion:
+        """Return what has arrived so far as a completion of its own."""
+        head = self._head
+        return Completion(
+            id=head.id,
+            object=head.object,
+            created=head.created,
+            model=head.model,
+            system_fingerprint=head.system_fingerprint,
+            service_tier=head.service_tier,
+            moderation=head.moderation,
+            usage=self._usage,
+            choices=[self._choices[index].choice(index) for index in sorted(self._choices)],
+            extra=dict(self._extra),
+            request_id=request_id,
+        )
+
+    def verdict(self, *, done: bool, broken: bool) -> StreamTruncatedError | None:
+        """Decide what the end of the stream means; `None` says that the reply is complete.
+
+        Args:
+            done: `[DONE]` was seen.
+            broken: the connection broke off rather than ended.
+        """
+        if done:
+            return None if self.chunks else self._truncated("the stream held nothing but [DONE]")
+        if broken:
+            return self._truncated("the connection broke off within the stream")
+        if self.finished:
+            return None  # `transformers serve` never sends [DONE]
+        if self.chunks:
+            return self._truncated("the stream stopped without a finish_reason and without [DONE]")
+        return self._truncated("the stream ended before its first event")
+
+    def _truncated(self, message: str) -> StreamTruncatedError:
+        return StreamTruncatedError(message, partial_text=self.text)
+
+
+class _ChoiceSoFar:
+    """One choice as it grows."""
+
+    __slots__ = ("_calls", "_extra", "_function_call", "_logprobs", "_spoken", "_strings", "finish_reason", "pieces")
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.pieces = pieces
+        self.finish_reason: str | None = None
+        self._calls: list[CallSoFar] = []
+        self._spoken: dict[str, Any] = {}  # role, audio, annotations, reasoning_details: merged values
+        self._strings: dict[str, list[str]] = {}  # refusal and reasoning: pieces, joined when asked for
+        self._function_call: FunctionDelta | None = None
+        self._logprobs: Logprobs | None = None
+        self._extra: dict[str, Any] = {}
+
+    def add(self, part: ChunkChoice) -> bool:
+        delta = part.delta
+        gained = False
+        if delta.content:
+            self.pieces.append(delta.content)
+            gained = True
+        if delta.tool_calls:
+            for piece in delta.tool_calls:
+                add_piece(self._calls, piece)
+            gained = True
+        if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
+            self._add_string("reasoning_content", delta.reasoning_content)
+            self._add_string("reasoning_text", delta.reasoning_text)
+            self._add_string("refusal", delta.refusal)
+            if delta.reasoning_details:
+                self._spoken["reasoning_details"] = merge(
+                    self._spoken.get("reasoning_details"), delta.reasoning_details
+                )
+            gained = True
+        if delta.audio is not None or delta.annotations is not None or delta.function_call is not None:
+            gained |= self._add_rare(delta)
+        if delta.role and "role" not in self._spoken:
+            self._spoken["role"] = delta.role
+        if part.logprobs is not None:
+            self._add_logprobs(part.logprobs)
+        if part.finish_reason:
+            self.finish_reason = part.finish_reason
+        return gained
+
+    def add_unnamed(self, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            self._extra[name] = merge(self._extra.get(name), value)
+
+    def choice(self, index: int) -> Choice:
+        message = Message(
+            role=self._spoken.get("role", "assistant"),
+            content="".join(self.pieces) if self.pieces else None,
+            tool_calls=[call.call() for call in self._calls] or None,
+            function_call=self._function_call,
+            audio=self._spoken.get("audio"),
+            annotations=self._spoken.get("annotations"),
+            reasoning_details=self._spoken.get("reasoning_details"),
+            extra=dict(self._extra),
+            **{name: "".join(pieces) for name, pieces in self._strings.items()},
+        )
+        return Choice(index=index, message=message, finish_reason=self.finish_reason, logprobs=self._logprobs)
+
+    def _add_string(self, name: str, piece: str | None) -> None:
+        if piece:
+            self._strings.setdefault(name, []).append(piece)
+
+    def _add_rare(self, delta: Delta) -> bool:
+        for name in ("audio", "annotations"):
+            if (value := getattr(delta, name)) is not None:
+                self._spoken[name] = merge(self._spoken.get(name), value)
+        if (call := delta.function_call) is not None:
+            so_far = self._function_call or FunctionDelta()
+            self._function_call = FunctionDelta(
+                name=_named(so_far.name or "", call.name), arguments=(so_far.arguments or "") + (call.arguments or "")
+            )
+        return True
+
+    def _add_logprobs(self, new: Logprobs) -> None:
+        so_far = self._logprobs = self._logprobs or Logprobs()
+        if new.content is not None:
+            so_far.content = [*(so_far.content or ()), *new.content]
+        if new.refusal is not None:
+            so_far.refusal = [*(so_far.refusal or ()), *new.refusal]
+
+
+def add_piece(calls: list[CallSoFar], piece: ToolCallDelta) -> int:
+    """Add a piece of a tool call to the call that it continues, or to a new one; return that one's place."""
+    for place in reversed(range(len(calls))):
+        if calls[place].continues(piece):
+            break
+    else:
+        place = len(calls)
+        calls.append(CallSoFar(piece.index))
+    calls[place].add(piece)
+    return place
+
+
+class CallSoFar:
+    """One tool call as it grows. Servers leave out index, id and name, or repeat them, each in its own way."""
+
+    __slots__ = ("arguments", "custom", "id", "index", "name", "type")
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.id = ""
+        self.type = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.custom = False
+
+    def continues(self, delta: ToolCallDelta) -> bool:
+        """Tell whether a delta belongs to this call.
+
+        The index decides, and the latest call where there is none. But a server that gives every call index 0, or
+        none, starts a new one with a name and another id (Ollama, Gemini), or, without ids, with a name after the
+        arguments were complete. Another id alone starts nothing: vLLM once made a new one for every delta.
+        """
+        if delta.index is not None and self.index is not None and delta.index != self.index:
+            return False
+        piece = delta.custom or delta.function
+        if piece is None or not piece.name or not self.name:
+            return True
+        if delta.id and self.id:
+            return delta.id == self.id
+        return not (piece_text(delta) and _complete("".join(self.arguments)))
+
+    def add(self, delta: ToolCallDelta) -> None:
+        """Take in a piece that belongs to this call."""
+        self.id = self.id or delta.id or ""
+        self.type = self.type or delta.type or ""
+        self.custom = self.custom or delta.custom is not None
+        if (piece := delta.custom or delta.function) is not None:
+            self.name = _named(self.name, piece.name)
+        if text := piece_text(delta):
+            self.arguments.append(text)
+
+    def call(self) -> ToolCall:
+        """Return the call as it is so far."""
+        call = ToolCall(id=self.id, type=self.type or ("custom" if self.custom else "function"))
+        if self.custom:
+            call.custom = CustomCall(name=self.name, input="".join(self.arguments))
+        else:
+            call.function.name, call.function.arguments = self.name, "".join(self.arguments)
+        return call
+
+
+def piece_text(delta: ToolCallDelta) -> str:
+    """Return the arguments that a piece brings, or the input of a custom tool."""
+    if delta.custom is not None:
+        return delta.custom.input or ""
+    return (delta.function.arguments or "") if delta.function is not None else ""
+
+
+def _named(so_far: str, piece: str | None) -> str:
+    """Join a name that is sent once, repeated whole (OpenRouter), or sent in pieces."""
+    if not piece:
+        return so_far
+    return piece if piece.startswith(so_far) else so_far + piece
+
+
+def _complete(arguments: str) -> bool:
+    try:
+        json.loads(arguments)
+    except ValueError:
+        return False
+    return True
+
+
+def merge(so_far: Any, new: Any) -> Any:
+    """Merge a streamed JSON value into what came before it.
+
+    Text and lists are continued, objects merged field by field; list items with an `index` are merged with the item
+    of that index and type. Names, ids and whatever else cannot be continued is replaced.
+    """
+    if so_far is None or new is None:
+        return new if so_far is None else so_far
+    if isinstance(so_far, str) and isinstance(new, str):
+        return so_far + new
+    if isinstance(so_far, dict) and isinstance(new, dict):
+        out = dict(so_far)
+        for name, value in new.items():
+            out[name] = value if name in _REPLACED and value is not None else merge(out.get(name), value)
+        return out
+    if isinstance(so_far, list) and isinstance(new, list):
+        items = list(so_far)
+        for item in new:
+            last = items[-1] if items else None
+            if isinstance(item, dict) and isinstance(last, dict) and "index" in item and _same(last, item):
+                items[-1] = merge(last, item)
+            else:
+                items.append(item)
+        return items
+    return new
+
+
+_REPLACED = frozenset({"id", "type", "index", "format", "signature"})
+
+
+def _same(last: dict[str, Any], item: dict[str, Any]) -> bool:
+    return last.get("index") == item["index"] and last.get("type") == item.get("type")

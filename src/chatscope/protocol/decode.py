@@ -1,0 +1,123 @@
+"""JSON bytes to the structs of `response.py`, forgiving what real servers get wrong.
+
+The fast path is one call of msgspec's typed decoder. Only what it refuses goes the long way: a field of another type
+is converted if that is possible without guessing and left at its default if not; it never costs the reply.
+"""
+
+from __future__ import annotations
+
+import math
+from types import NoneType
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import msgspec
+
+from chatscope.protocol.loading import load_object
+from chatscope.protocol.response import Chunk, Completion, Message, unnamed
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+_chunks: Final = msgspec.json.Decoder(Chunk)
+_UNFIT: Final = object()
+
+
+def decode_chunk(data: bytes) -> Chunk:
+    """Return the chunk that an event's data holds.
+
+    Raises:
+        ValueError: the data is no JSON object.
+    """
+    try:
+        chunk = _chunks.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chunk = None
+    if chunk is None or chunk.object == "chat.completion":  # wrapped as the one event of a stream by some gateways
+        chunk = chunk_from(load_object(data))
+    chunk.raw = data
+    return chunk
+
+
+def chunk_from(loaded: dict[str, Any]) -> Chunk:
+    """Return a chunk from a decoded object; a whole completion becomes the one chunk that it is worth."""
+    for choice in choices_of(loaded):
+        choice.setdefault("delta", choice.get("message"))
+        _flatten(choice["delta"])
+    chunk = _fit_struct(loaded, Chunk)
+    chunk.raw = msgspec.json.encode(loaded)
+    return chunk
+
+
+def completion_from(loaded: dict[str, Any]) -> Completion:
+    """Return a completion from a decoded object, unknown fields in its `extra`."""
+    try:
+        completion = msgspec.convert(loaded, Completion)
+    except msgspec.ValidationError:
+        for choice in choices_of(loaded):
+            _flatten(choice.get("message"))
+        completion = _fit_struct(loaded, Completion)
+    completion.extra = unnamed(loaded, Completion)
+    for made, choice in zip(completion.choices, choices_of(loaded), strict=False):
+        if isinstance(message := choice.get("message"), dict):
+            made.message.extra = unnamed(message, Message)
+    return completion
+
+
+def choices_of(loaded: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices that a decoded reply has, whatever stands in their place."""
+    choices = loaded.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _flatten(spoken: object) -> None:
+    """Turn content that came as a list of parts (Mistral's reasoning models) into text and reasoning text."""
+    if not isinstance(spoken, dict) or not isinstance(spoken.get("content"), list):
+        return
+    text: list[str] = []
+    thinking: list[str] = []
+    for part in spoken["content"]:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict) and isinstance(part.get("text"), str):
+            text.append(part["text"])
+        elif isinstance(part, dict) and isinstance(part.get("thinking"), list):
+            thinking += [p["text"] for p in part["thinking"] if isinstance(p, dict) and isinstance(p.get("text"), str)]
+    spoken["content"] = "".join(text)
+    if thinking:
+        spoken["reasoning_content"] = "".join(thinking)
+
+
+def _fit_struct(loaded: dict[str, Any], cls: type[_S]) -> _S:
+    """Build a struct field by field, leaving out what does not fit."""
+    given = {
+        field.name: _fit(loaded[field.encode_name], field.type)
+        for field in msgspec.structs.fields(cls)
+        if loaded.get(field.encode_name) is not None
+    }
+    return cls(**{name: value for name, value in given.items() if value is not _UNFIT})
+
+
+def _fit(value: Any, wanted: Any) -> Any:
+    """Return the value as the wanted type, or `_UNFIT`."""
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        pass
+    arms = [arm for arm in get_args(wanted) if arm is not NoneType]
+    if get_origin(wanted) is list:
+        if not isinstance(value, list):
+            return _UNFIT
+        items = [_fit(item, arms[0]) for item in value]
+        return [item for item in items if item is not _UNFIT]
+    if arms:
+        return _fit(value, arms[0])
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        return _fit_struct(value, wanted) if isinstance(value, dict) else _UNFIT
+    if isinstance(value, bool):
+        return _UNFIT  # `"finish_reason": false` is no reason
+    if wanted is int and isinstance(value, float) and math.isfinite(value):
+        return int(value)  # `created`, from a clock that counts fractions
+    if wanted is str and isinstance(value, int | float):
+        return str(value)
+    if wanted is str and isinstance(value, dict):
+        return msgspec.json.encode(value).decode()  # tool arguments as an object instead of its JSON text
+    return _UNFIT

@@ -1,0 +1,226 @@
+"""Chunks to events: what each chunk adds, told apart by kind, and the pieces that are complete. Pure.
+
+A piece of text is a run of one kind within one choice: it is complete when another kind begins, or the choice ends. A
+tool call is complete when its choice ends, since servers may send the arguments of several calls in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from chatscope.protocol.assemble import CallSoFar, add_piece, piece_text
+from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the reply's text."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the reasoning, under whichever name the server sends it."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of a refusal."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """A tool call has begun; id and name are as far as the server has told them."""
+
+    choice: int
+    call: int
+    """Its place among the calls of the choice."""
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArgumentsDelta:
+    """A piece of a tool call's arguments, or of a custom tool's input."""
+
+    choice: int
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDone:
+    """A run of text is complete; a choice has several where reasoning or tool calls come between."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDone:
+    """A run of reasoning is complete."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDone:
+    """A refusal is complete."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDone:
+    """A tool call is complete."""
+
+    choice: int
+    call: int
+    tool_call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFinished:
+    """A choice is complete; the reason is `None` where the server gave none.
+
+    Should the server go on with the choice all the same, so do its events, and it is finished once more.
+    """
+
+    choice: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported:
+    """The server has told the usage; cumulative reports replace each other."""
+
+    usage: Usage
+
+
+StreamEvent: TypeAlias = (
+    TextDelta
+    | ReasoningDelta
+    | RefusalDelta
+    | ToolCallStarted
+    | ToolArgumentsDelta
+    | TextDone
+    | ReasoningDone
+    | RefusalDone
+    | ToolCallDone
+    | ChoiceFinished
+    | UsageReported
+)
+
+_TextKind: TypeAlias = type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]
+_DONE: Final[dict[_TextKind, type[TextDone | ReasoningDone | RefusalDone]]] = {
+    TextDelta: TextDone,
+    ReasoningDelta: ReasoningDone,
+    RefusalDelta: RefusalDone,
+}
+
+
+class EventReader:
+    """Turn the chunks of one reply, in their order, into events."""
+
+    __slots__ = ("_choices", "_usage")
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _ChoiceEvents] = {}
+        self._usage: Usage | None = None
+
+    def feed(self, chunk: Chunk) -> Iterator[StreamEvent]:
+        """Yield what a chunk adds and completes."""
+        for part in chunk.choices:
+            choice = self._choices.get(part.index)
+            if choice is None:
+                choice = self._choices[part.index] = _ChoiceEvents(part.index)
+            yield from choice.feed(part)
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+        if usage is not None and usage != self._usage:
+            self._usage = usage
+            yield UsageReported(usage)
+
+    def end(self) -> Iterator[StreamEvent]:
+        """Yield what is complete now that the reply is."""
+        for choice in self._choices.values():
+            yield from choice.end(None)
+
+
+class _ChoiceEvents:
+    """One choice: the run of text that is open, and its tool calls."""
+
+    __slots__ = ("_calls", "_complete_calls", "_finished", "_index", "_kind", "_pieces")
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._kind: _TextKind | None = None
+        self._pieces: list[str] = []
+        self._calls: list[CallSoFar] = []
+        self._complete_calls = 0  # the first so many have been reported as such
+        self._finished = False
+
+    def feed(self, part: ChunkChoice) -> Iterator[StreamEvent]:
+        delta = part.delta
+        yield from self._run(ReasoningDelta, delta.reasoning)
+        yield from self._run(TextDelta, delta.content)
+        yield from self._run(RefusalDelta, delta.refusal)
+        for piece in _call_pieces(delta):
+            yield from self._call(piece)
+        if part.finish_reason:
+            yield from self.end(part.finish_reason)
+
+    def end(self, reason: str | None) -> Iterator[StreamEvent]:
+        if self._finished:
+            return  # several servers repeat it
+        self._finished = True
+        yield from self._close_run()
+        for place in range(self._complete_calls, len(self._calls)):
+            yield ToolCallDone(self._index, place, self._calls[place].call())
+        self._complete_calls = len(self._calls)
+        yield ChoiceFinished(self._index, reason)
+
+    def _run(self, kind: _TextKind, text: str | None) -> Iterator[StreamEvent]:
+        if not text:
+            return
+        self._finished = False
+        if self._kind is not kind:
+            yield from self._close_run()
+            self._kind = kind
+        self._pieces.append(text)
+        yield kind(self._index, text)
+
+    def _close_run(self) -> Iterator[StreamEvent]:
+        if self._kind is not None:
+            yield _DONE[self._kind](self._index, "".join(self._pieces))
+            self._kind = None
+            self._pieces.clear()
+
+    def _call(self, piece: ToolCallDelta) -> Iterator[StreamEvent]:
+        yield from self._close_run()
+        self._finished = False
+        known = len(self._calls)
+        place = add_piece(self._calls, piece)
+        self._complete_calls = min(self._complete_calls, place)
+        if place == known:
+            yield ToolCallStarted(self._index, place, self._calls[place].id, self._calls[place].name)
+        if text := piece_text(piece):
+            yield ToolArgumentsDelta(self._index, place, text)
+
+
+def _call_pieces(delta: Delta) -> list[ToolCallDelta]:
+    """Return the pieces of tool calls; the deprecated `function_call` is a call without an id."""
+    if delta.function_call is not None:
+        return [ToolCallDelta(function=delta.function_call)]
+    return delta.tool_calls or []

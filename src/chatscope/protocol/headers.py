@@ -1,0 +1,146 @@
+"""What a reply's headers say: whether and when to try again, how much is left, what to quote to support.
+
+Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After. Names are
+looked up in lower case in a mapping that does not mind (httpx's).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a reply's `x-ratelimit-*` headers say; resets are seconds from the reply, `None` is what they don't say."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens: float | None = None
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the id that the server gave the request."""
+    return headers.get("x-request-id") or headers.get("request-id") or headers.get("apim-request-id")
+
+
+def should_retry(headers: Mapping[str, str]) -> bool | None:
+    """Return what `x-should-retry` orders, if it is there."""
+    return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return how long the server asks to wait, in seconds; `None` if it does not ask, or asks for nothing.
+
+    `retry-after-ms` goes before `retry-after`, which may be seconds, fractions or an HTTP date. LiteLLM's proxy hands
+    its provider's header on under another name.
+
+    Args:
+        headers: the reply's headers.
+        now: seconds since the epoch, for dates.
+    """
+    seconds = _number(headers.get("retry-after-ms"))
+    if seconds is not None:
+        seconds /= 1000
+    else:
+        text = headers.get("retry-after") or headers.get("llm_provider-retry-after")
+        seconds = _number(text)
+        if seconds is None and text:
+            try:
+                date = parsedate_to_datetime(text)
+                # A date without a zone is UTC: RFC 9110, section 5.6.7, has such a form.
+                seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+            except (ValueError, OverflowError):
+                return None
+    return seconds if seconds is not None and seconds > 0 else None
+
+
+def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """Return what the rate-limit headers say, or `None` if there are none.
+
+    The endpoint's own names, and Mistral's (`x-ratelimit-limit-tokens-minute`, `x-ratelimit-remaining-req-minute`).
+    Azure sends -1 or 0 as limits; they mean nothing.
+    """
+    found = RateLimits(
+        limit_requests=_count(headers, "limit-requests", "limit-req-minute", least=1),
+        remaining_requests=_count(headers, "remaining-requests", "remaining-req-minute"),
+        reset_requests=duration(headers.get("x-ratelimit-reset-requests")),
+        limit_tokens=_count(headers, "limit-tokens", "limit-tokens-minute", least=1),
+        remaining_tokens=_count(headers, "remaining-tokens", "remaining-tokens-minute"),
+        reset_tokens=duration(headers.get("x-ratelimit-reset-tokens")),
+    )
+    return None if found == _NOTHING else found
+
+
+_NOTHING: Final = RateLimits()
+
+
+def has_plenty(headers: Mapping[str, str]) -> bool:
+    """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
+    if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
+        return False  # Mistral's names: let them be read in full
+    for what in ("requests", "tokens"):
+        limit = headers.get(f"x-ratelimit-limit-{what}")
+        left = headers.get(f"x-ratelimit-remaining-{what}")
+        if limit is not None and left is not None and not (left.isdecimal() and limit.isdecimal()):
+            return False
+        if limit is not None and left is not None and 2 * float(left) <= float(limit):  # int refuses 4301 digits
+            return False
+    return True
+
+
+_NAMES: Final[dict[bytes, str]] = {}
+_MOST_NAMES: Final = 1024
+"""How many header names are remembered in lower case: servers use a few dozen, and made-up ones must not add up."""
+
+
+def lowered(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return raw headers with names in lower case; of one that comes twice, the last."""
+    return {_NAMES.get(name) or _lowered(name): value.decode("latin-1") for name, value in raw}
+
+
+def _lowered(name: bytes) -> str:
+    text = name.decode("latin-1").lower()
+    if len(_NAMES) < _MOST_NAMES:
+        _NAMES[name] = text
+    return text
+
+
+def duration(text: str | None) -> float | None:
+    """Return a duration in seconds: `12ms`, `6m0s`, `1h2m3.5s`, or plain seconds."""
+    if not text:
+        return None
+    if (seconds := _number(text)) is not None:
+        return seconds if seconds >= 0 else None
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(map("".join, parts)) != text.strip():
+        return None
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return seconds if math.isfinite(seconds) else None
+
+
+def _count(headers: Mapping[str, str], *names: str, least: int = 0) -> int | None:
+    for name in names:
+        number = _number(headers.get(f"x-ratelimit-{name}"))
+        if number is not None and number >= least:
+            return int(number)
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,194 @@
+"""The event-stream decoder: bytes in, server-sent events out, whatever the read boundaries.
+
+The grammar is the WHATWG HTML standard's, sections 9.2.5 and 9.2.6, to the letter. What the events mean to a chat
+client is not decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from chatscope.errors import StreamProtocolError
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+"""The longest line and the largest event. A reply's audio arrives as base64 within one event, a few MiB at most;
+beyond this a peer is broken or hostile."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class ServerSentEvent(NamedTuple):
+    """One dispatched event: its name, its data with line feeds between lines, and the last event id."""
+
+    event: str
+    data: bytes
+    id: str
+
+
+class SSEDecoder:
+    """Decode one event stream.
+
+    Args:
+        error_field: read a line `error: ...` as an event named `error` with that data. The standard ignores such a
+            line; llama.cpp reports its failures with it.
+        max_event_bytes: the longest line and the largest event that are accepted.
+    """
+
+    __slots__ = (
+        "_data",
+        "_error_field",
+        "_event",
+        "_held",
+        "_id",
+        "_is_fresh",
+        "_max",
+        "_overflow",
+        "_size",
+        "_skip_lf",
+        "_start",
+        "_tail",
+    )
+
+    def __init__(self, *, error_field: bool = False, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._error_field = error_field
+        self._max = max_event_bytes
+        self._tail: list[bytes] = []  # the pieces of a line whose end has not come: joined once, not at every read
+        self._held = 0  # bytes in _tail
+        self._data: list[bytes] = []
+        self._size = 0  # bytes of the lines in _data
+        self._event = ""
+        self._id = ""
+        self._skip_lf = False
+        self._start: bytes | None = b""  # what may be the beginning of a byte order mark
+        self._overflow = False
+        self._is_fresh = False  # nothing that came before bears on what comes now
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take in what was read and return the events that it completes, in order.
+
+        Raises:
+            StreamProtocolError: a line or an event is longer than allowed. Events that were whole before it are
+                returned first; the error comes with the next call.
+        """
+        if (
+            self._is_fresh
+            and data[:6] == b"data: "
+            and data[-2:] == b"\n\n"
+            and data.find(b"\n") == len(data) - 2 <= self._max
+            and b"\r" not in data
+        ):
+            # What nearly every read is, one event of one line; all that follows would come to the same.
+            return [ServerSentEvent("message", data[6:-2], self._id)]
+        if self._overflow:
+            raise self._too_long()
+        if self._start is not None:
+            data = self._without_bom(data)
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        if b"\r" in data:
+            # A line ends at its CR; an LF that follows, even in the next read, belongs to the same ending.
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if b"\n" not in data:
+            events: list[ServerSentEvent] = []
+            if data:
+                self._tail.append(data)
+                self._held += len(data)
+        else:
+            lines = data.split(b"\n")
+            if self._tail:
+                self._tail.append(lines[0])
+                lines[0] = b"".join(self._tail)
+                self._tail.clear()
+            rest = lines.pop()
+            events = self._lines(lines)
+            if rest:
+                self._tail.append(rest)
+            self._held = len(rest)
+        if self._held > self._max:
+            self._overflow = True
+        if self._overflow and not events:
+            raise self._too_long()
+        pending = self._held or self._data or self._event or self._skip_lf or self._overflow
+        self._is_fresh = not pending and self._start is None
+        return events
+
+    def close(self) -> list[ServerSentEvent]:
+        """Return the unterminated last event, if there is one.
+
+        The standard drops it. Several servers end a stream without the final blank line, and a chat client must not
+        lose a `[DONE]` or a usage chunk to that.
+
+        Raises:
+            StreamProtocolError: as `feed`.
+        """
+        if self._overflow:
+            raise self._too_long()
+        lines = [b""]
+        if last := (self._start or b"") + b"".join(self._tail):
+            lines.insert(0, last)
+        self._start = None
+        self._tail.clear()
+        events = self._lines(lines)
+        if self._overflow:
+            raise self._too_long()
+        return events
+
+    def _lines(self, lines: list[bytes]) -> list[ServerSentEvent]:
+        """Interpret whole lines without their endings."""
+        events: list[ServerSentEvent] = []
+        data = self._data
+        for line in lines:
+            if line[:6] == b"data: ":
+                data.append(line[6:])
+                self._size += len(line)
+            elif not line:
+                if data:
+                    events.append(
+                        ServerSentEvent(
+                            self._event or "message", data[0] if len(data) == 1 else b"\n".join(data), self._id
+                        )
+                    )
+                    data.clear()
+                    self._size = 0
+                self._event = ""
+            elif len(line) > self._max:
+                self._overflow = True
+                break
+            else:
+                self._field(line)
+            if self._size > self._max:
+                self._overflow = True
+                break
+        return events
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(line)
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif name == b"error" and self._error_field:
+            self._event = "error"
+            self._data.append(value)
+            self._size += len(line)
+
+    def _without_bom(self, data: bytes) -> bytes:
+        """Drop one byte order mark at the very start, also when it arrives in pieces."""
+        start = (self._start or b"") + data
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._start = start
+            return b""
+        self._start = None
+        return start.removeprefix(_BOM)
+
+    def _too_long(self) -> StreamProtocolError:
+        return StreamProtocolError(f"an event of the stream is longer than {self._max} bytes")

@@ -1,0 +1,481 @@
+"""Chunks to a completion: tool calls in all their disguises, merged fields, and the verdict at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatscope.errors import StreamTruncatedError
+from chatscope.protocol.assemble import Assembler, merge
+from chatscope.protocol.decode import decode_chunk
+from chatscope.protocol.response import Completion, FunctionDelta, Message, Usage
+
+
+def assemble(*chunks: dict[str, Any]) -> Assembler:
+    assembler = Assembler()
+    for chunk in chunks:
+        assembler.add(decode_chunk(msgspec.json.encode(chunk)))
+    return assembler
+
+
+def chunk(index: int = 0, *, finish: str | None = None, logprobs: object = None, **delta: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+    return {"id": "c", "model": "m", "choices": [choice]}
+
+
+def spoken(*deltas: dict[str, Any]) -> Message:
+    """Return the message that deltas make; each is sure not to be the first, whose fields are all read."""
+    return assemble(chunk(role="assistant", content=""), *(chunk(**delta) for delta in deltas)).completion().message
+
+
+def call(
+    index: int | None = None,
+    call_id: str | None = None,
+    name: str | None = None,
+    arguments: str | None = None,
+) -> dict[str, Any]:
+    """Return a piece of a tool call, with what is given and nothing else."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    piece: dict[str, Any] = {"function": function} if function else {}
+    return piece | {key: value for key, value in (("index", index), ("id", call_id)) if value is not None}
+
+
+Calls = list[tuple[str, str, str]]
+PARIS, ROME = '{"city": "Paris"}', '{"city": "Rome"}'
+
+TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
+    "as the endpoint sends it": (
+        [call(0, "a", "f", ""), call(0, None, None, '{"city"'), call(0, None, None, ': "Paris"}')],
+        [("a", "f", PARIS)],
+    ),
+    "two, one after the other": (
+        [call(0, "a", "f", ""), call(0, None, None, PARIS), call(1, "b", "g", ""), call(1, None, None, ROME)],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "two, interleaved": (
+        [
+            call(0, "a", "f"),
+            call(1, "b", "g"),
+            call(0, arguments=PARIS[:5]),
+            call(1, arguments=ROME),
+            call(0, arguments=PARIS[5:]),
+        ],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "indexes that do not begin at 0": (
+        [call(3, "a", "f", PARIS), call(5, "b", "g", ROME)],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "Ollama: whole calls without index": (
+        [call(None, "a", "f", PARIS), call(None, "b", "f", ROME)],
+        [("a", "f", PARIS), ("b", "f", ROME)],
+    ),
+    "whole calls without index and id": (
+        [call(None, None, "f", PARIS), call(None, None, "f", ROME)],
+        [("", "f", PARIS), ("", "f", ROME)],
+    ),
+    "Gemini: whole calls, all with index 0": (
+        [call(0, "a", "f", PARIS), call(0, "b", "f", ROME)],
+        [("a", "f", PARIS), ("b", "f", ROME)],
+    ),
+    "all with index 0, without id": (
+        [call(0, None, "f", PARIS), call(0, None, "g", ROME)],
+        [("", "f", PARIS), ("", "g", ROME)],
+    ),
+    "all with index 0, in pieces": (
+        [
+            call(0, "a", "f"),
+            call(0, None, None, PARIS),
+            call(0, "b", "g"),
+            call(0, None, None, ROME[:4]),
+            call(0, None, None, ROME[4:]),
+        ],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "without index, in pieces": (
+        [call(None, "a", "f"), call(None, None, None, PARIS), call(None, "b", "g"), call(None, "b", None, ROME)],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "an index only at first": ([call(0, "a", "f"), call(None, None, None, PARIS)], [("a", "f", PARIS)]),
+    "an index only later": ([call(None, "a", "f"), call(0, None, None, PARIS)], [("a", "f", PARIS)]),
+    "SGLang: no id after the first": (
+        [call(0, "a", "f", ""), call(0, None, None, PARIS), call(1, None, "g", ""), call(1, None, None, ROME)],
+        [("a", "f", PARIS), ("", "g", ROME)],
+    ),
+    "an id that comes late": ([call(0, None, "f"), call(0, "a", None, PARIS)], [("a", "f", PARIS)]),
+    "an empty id after the first": ([call(0, "a", "f", ""), call(0, "", "", PARIS)], [("a", "f", PARIS)]),
+    "arguments before the name": (
+        [call(0, "a", None, PARIS[:6]), call(0, "a", None, PARIS[6:]), call(0, "a", "f")],
+        [("a", "f", PARIS)],
+    ),
+    "the name repeated": (
+        [call(0, "a", "f", PARIS[:6]), call(0, "a", "f", PARIS[6:]), call(0, "a", "f")],
+        [("a", "f", PARIS)],
+    ),
+    "the name repeated, without id": (
+        [call(0, None, "f", PARIS[:6]), call(0, None, "f", PARIS[6:])],
+        [("", "f", PARIS)],
+    ),
+    "the name repeated, without index and id": (
+        [call(None, None, "f", PARIS[:6]), call(None, None, "f", PARIS[6:])],
+        [("", "f", PARIS)],
+    ),
+    "the name in pieces": (
+        [call(0, "a", "get_"), call(0, None, "wea"), call(0, None, "ther"), call(0, None, None, PARIS)],
+        [("a", "get_weather", PARIS)],
+    ),
+    "the name letter by letter": (
+        [call(0, "a", letter) for letter in "add_book"] + [call(0, None, None, PARIS)],
+        [("a", "add_book", PARIS)],
+    ),
+    "the name growing": (
+        [call(0, "a", "get"), call(0, "a", "get_weather"), call(0, None, None, PARIS)],
+        [("a", "get_weather", PARIS)],
+    ),
+    "another id with every piece": (
+        [call(0, "a", "f"), call(0, "b", None, PARIS[:6]), call(0, "c", None, PARIS[6:])],
+        [("a", "f", PARIS)],
+    ),
+    "no arguments at all": ([call(0, "a", "f"), call(1, "b", "g", "")], [("a", "f", ""), ("b", "g", "")]),
+    "several in one chunk": (
+        [{"several": [call(0, "a", "f", PARIS), call(1, "b", "g", ROME)]}],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
+    "arguments as an object": (
+        [{"index": 0, "id": "a", "function": {"name": "f", "arguments": {"city": "Paris"}}}],
+        [("a", "f", '{"city":"Paris"}')],
+    ),
+    "arguments that are no JSON": ([call(0, "a", "f", "Par"), call(0, None, None, "is")], [("a", "f", "Paris")]),
+    "a piece with nothing in it": ([call(0, "a", "f", PARIS), {}, call(0)], [("a", "f", PARIS)]),
+}
+
+
+@pytest.mark.parametrize(("pieces", "calls"), TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_tool_calls(pieces: list[dict[str, Any]], calls: Calls) -> None:
+    deltas = [{"tool_calls": piece.get("several", [piece])} for piece in pieces]
+    message = spoken(*deltas)
+    assert [(made.id, made.function.name, made.function.arguments) for made in message.tool_calls or ()] == calls
+    assert {made.type for made in message.tool_calls or ()} == {"function"}
+    assert [made.custom for made in message.tool_calls or ()] == [None] * len(calls)
+    assert message.content is None
+
+
+def test_custom_tools_beside_functions() -> None:
+    message = spoken(
+        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "sql", "input": "SEL"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "ECT 1"}}]},
+        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"tool_calls": [{"index": 2, "id": "c", "custom": {"name": "untyped"}}]},
+    )
+    assert message.to_dict()["tool_calls"] == [
+        {"id": "a", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}},
+        {"id": "b", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "c", "type": "custom", "custom": {"name": "untyped", "input": ""}},
+    ]
+
+
+def test_the_older_function_call() -> None:
+    message = spoken(
+        {"function_call": {"name": "get_"}},
+        {"function_call": {"name": "weather", "arguments": ""}},
+        {"function_call": {"arguments": PARIS[:7]}},
+        {"function_call": {"name": "get_weather", "arguments": PARIS[7:]}},
+    )
+    assert message.function_call == FunctionDelta(name="get_weather", arguments=PARIS)
+
+
+@pytest.mark.parametrize(
+    ("delta", "gains"),
+    [
+        ({}, False),
+        ({"role": "assistant"}, False),
+        ({"content": ""}, False),
+        ({"content": None, "refusal": None, "tool_calls": None}, False),
+        ({"tool_calls": []}, False),
+        ({"reasoning_content": ""}, False),
+        ({"images": ["x"]}, False),
+        ({"content": "a"}, True),
+        ({"refusal": "a"}, True),
+        ({"reasoning_content": "a"}, True),
+        ({"reasoning": "a"}, True),
+        ({"reasoning_details": [{"text": "a"}]}, True),
+        ({"tool_calls": [{"index": 0}]}, True),
+        ({"function_call": {"name": "f"}}, True),
+        ({"audio": {"data": "YQ=="}}, True),
+        ({"annotations": [{"type": "url_citation"}]}, True),
+    ],
+)
+def test_whether_a_chunk_carries_something_that_the_model_wrote(delta: dict[str, Any], gains: bool) -> None:
+    assembler = assemble(chunk(role="assistant"))
+    assert assembler.add(decode_chunk(msgspec.json.encode(chunk(**delta)))) is gains
+
+
+def test_text_reasoning_and_refusal_are_put_together() -> None:
+    message = spoken(
+        {"reasoning_content": "one", "reasoning": "eins"},
+        {"reasoning_content": " two", "reasoning": " zwei", "content": "a"},
+        {"refusal": "n", "content": "b"},
+        {"refusal": "o", "role": "system"},
+    )
+    assert message.content == "ab"
+    assert message.reasoning_content == "one two"
+    assert message.reasoning_text == "eins zwei"
+    assert message.reasoning == "one two"
+    assert message.refusal == "no"
+    assert message.role == "assistant"
+
+
+def test_the_role_is_the_first_that_is_named() -> None:
+    assert assemble(chunk(content="a"), chunk(role="tool"), chunk(role="user")).completion().message.role == "tool"
+    assert assemble(chunk(content="a")).completion().message.role == "assistant"
+
+
+def test_reasoning_details_are_merged_by_index_and_type() -> None:
+    message = spoken(
+        {"reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "a", "format": "x", "id": None}]},
+        {"reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "b", "format": "x", "signature": None}]},
+        {"reasoning_details": [{"index": 0, "type": "reasoning.text", "signature": "s"}]},
+        {"reasoning_details": [{"index": 0, "type": "reasoning.encrypted", "data": "e"}]},
+        {
+            "reasoning_details": [
+                {"index": 1, "type": "reasoning.encrypted", "data": "f"},
+                {"type": "loose"},
+                {"type": "loose"},
+            ]
+        },
+    )
+    assert message.reasoning_details == [
+        {"index": 0, "type": "reasoning.text", "text": "ab", "format": "x", "id": None, "signature": "s"},
+        {"index": 0, "type": "reasoning.encrypted", "data": "e"},
+        {"index": 1, "type": "reasoning.encrypted", "data": "f"},
+        {"type": "loose"},
+        {"type": "loose"},
+    ]
+    assert message.reasoning == "ab"
+
+
+def test_audio_and_annotations() -> None:
+    message = spoken(
+        {"audio": {"id": "audio_1", "transcript": "He"}},
+        {"audio": {"id": "audio_1", "transcript": "llo"}},
+        {"audio": {"data": "YWJj"}},
+        {"audio": {"data": "ZGVm"}},
+        {"audio": {"expires_at": 1700000000}, "annotations": [{"type": "url_citation", "n": 1}]},
+        {"annotations": [{"type": "url_citation", "n": 2}]},
+    )
+    assert message.audio == {"id": "audio_1", "transcript": "Hello", "data": "YWJjZGVm", "expires_at": 1700000000}
+    assert message.annotations == [{"type": "url_citation", "n": 1}, {"type": "url_citation", "n": 2}]
+
+
+def test_logprobs_are_put_together() -> None:
+    def token(text: str) -> dict[str, Any]:
+        return {"token": text, "logprob": -0.5, "bytes": [*text.encode()], "top_logprobs": []}
+
+    choice = (
+        assemble(
+            chunk(content="a", logprobs={"content": [token("a")], "refusal": None}),
+            chunk(content="b"),
+            chunk(content="cd", logprobs={"content": [token("c"), token("d")]}),
+            chunk(refusal="n", logprobs={"content": None, "refusal": [token("n")]}),
+            chunk(refusal="o", logprobs={"refusal": [token("o")]}),
+        )
+        .completion()
+        .choices[0]
+    )
+    assert msgspec.to_builtins(choice.logprobs) == {
+        "content": [token("a"), token("c"), token("d")],
+        "refusal": [token("n"), token("o")],
+    }
+
+
+def test_choices_are_kept_apart_and_in_order() -> None:
+    assembler = assemble(
+        chunk(1, content="b1", finish="length"),
+        chunk(0, content="a1"),
+        {"choices": [{"index": 1, "delta": {"content": "b2"}}, {"index": 0, "delta": {"content": "a2"}}]},
+        chunk(0, finish="stop"),
+        chunk(2),
+    )
+    choices = assembler.completion().choices
+    assert [(choice.index, choice.message.content, choice.finish_reason) for choice in choices] == [
+        (0, "a1a2", "stop"),
+        (1, "b1b2", "length"),
+        (2, None, None),
+    ]
+    assert assembler.text == "a1a2"
+    assert assembler.pieces == ["a1", "a2"]
+
+
+def test_pieces_are_a_log_that_readers_keep_their_place_in() -> None:
+    assembler = Assembler()
+    pieces = assembler.pieces
+    for text in ("a", "", "b"):
+        assembler.add(decode_chunk(msgspec.json.encode(chunk(content=text))))
+    assert pieces is assembler.pieces
+    assert pieces == ["a", "b"]
+
+
+def test_a_completion_taken_early_does_not_change() -> None:
+    assembler = assemble(chunk(content="a", tool_calls=[call(0, "i", "f", "{")]))
+    early = assembler.completion("req_1")
+    assembler.add(
+        decode_chunk(msgspec.json.encode(chunk(content="b", tool_calls=[call(0, arguments="}")], finish="stop")))
+    )
+    assert early.text == "a"
+    assert early.request_id == "req_1"
+    assert early.finish_reason is None
+    assert early.message.tool_calls is not None
+    assert early.message.tool_calls[0].function.arguments == "{"
+    assert assembler.completion().text == "ab"
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+SPENT = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(content="a"), chunk(finish="stop") | {"usage": USAGE}],
+        [chunk(content="a"), chunk(finish="stop"), {"choices": [], "usage": USAGE}],
+        [chunk(content="a"), {"choices": [], "usage": USAGE}, {"choices": [], "moderation": {}}],
+        [chunk(content="a"), {"choices": [{"index": 0, "delta": {}}], "usage": USAGE}],
+        [
+            chunk(content="a") | {"usage": {"total_tokens": 1}},
+            chunk(content="b") | {"usage": USAGE},
+            chunk() | {"usage": None},
+        ],
+        [
+            chunk(role="assistant") | {"x_groq": {"id": "r"}},
+            chunk(content="a"),
+            chunk(finish="stop") | {"x_groq": {"usage": USAGE}},
+        ],
+        [chunk(content="a"), chunk() | {"x_groq": {"usage": {"total_tokens": 9}}, "usage": USAGE}],
+        [chunk(content="a", finish="stop") | {"usage": USAGE}],
+    ],
+)
+def test_usage_wherever_it_comes(chunks: list[dict[str, Any]]) -> None:
+    assembler = assemble(*chunks)
+    assert assembler.usage == SPENT
+    assert assembler.completion().usage == SPENT
+
+
+def test_what_is_said_once_per_reply() -> None:
+    completion = assemble(
+        {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [1]},
+        {"id": "c1", "created": 5, "model": "m", "system_fingerprint": "fp", **only(chunk(content="a"))},
+        {
+            "id": "c2",
+            "created": 6,
+            "model": "other",
+            "service_tier": "flex",
+            "obfuscation": "zz",
+            **only(chunk(finish="stop")),
+        },
+        {"id": "c3", "choices": [], "moderation": {"flagged": False}, "citations": ["x"], "usage": USAGE},
+    ).completion()
+    assert (completion.id, completion.created, completion.model) == ("c1", 5, "m")
+    assert completion.object == "chat.completion"
+    assert completion.system_fingerprint == "fp"
+    assert completion.service_tier == "flex"
+    assert completion.moderation == {"flagged": False}
+    assert completion.extra == {"prompt_filter_results": [1], "citations": ["x"]}
+
+
+def only(made: dict[str, Any]) -> dict[str, Any]:
+    return {"choices": made["choices"]}
+
+
+def test_unknown_fields_of_deltas_are_merged_into_the_message() -> None:
+    message = spoken(
+        {"images": [{"index": 0, "url": "a"}], "note": "x"},
+        {"images": [{"index": 1, "url": "b"}], "note": "y", "content": ""},
+        {"images": None},
+    )
+    assert message.extra == {"images": [{"index": 0, "url": "a"}, {"index": 1, "url": "b"}], "note": "xy"}
+    assert message.to_dict()["note"] == "xy"
+
+
+def test_nothing_at_all() -> None:
+    assert Assembler().completion() == Completion(object="chat.completion")
+    assert Assembler().text == ""
+    assert Assembler().usage is None
+
+
+@pytest.mark.parametrize(
+    ("chunks", "done", "broken", "says"),
+    [
+        ([chunk(content="a")], True, False, None),
+        ([chunk(finish="stop")], True, False, None),
+        ([{"choices": []}], True, False, None),
+        ([], True, False, "nothing but [DONE]"),
+        ([chunk(content="a", finish="stop")], False, False, None),
+        ([chunk(content="a"), chunk(1, finish="stop")], False, False, None),
+        ([chunk(content="a")], False, False, "without a finish_reason and without [DONE]"),
+        ([chunk(content="a", finish="")], False, False, "without a finish_reason"),
+        ([], False, False, "before its first event"),
+        ([chunk(content="a", finish="stop")], False, True, "broke off"),
+        ([chunk(content="a")], False, True, "broke off"),
+        ([], False, True, "broke off"),
+    ],
+)
+def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, says: str | None) -> None:
+    error = assemble(*chunks).verdict(done=done, broken=broken)
+    if says is None:
+        assert error is None
+    else:
+        assert type(error) is StreamTruncatedError
+        assert says in str(error)
+        assert error.partial_text == assemble(*chunks).text
+
+
+@pytest.mark.parametrize(
+    ("so_far", "new", "merged"),
+    [
+        (None, "a", "a"),
+        ("a", None, "a"),
+        (None, None, None),
+        ("a", "b", "ab"),
+        (1, 2, 2),
+        ("a", 2, 2),
+        ([1], [2], [1, 2]),
+        ([{"index": 0, "a": "x"}], [{"index": 0, "a": "y"}], [{"index": 0, "a": "xy"}]),
+        ([{"index": 0, "a": "x"}], [{"index": 1, "a": "y"}], [{"index": 0, "a": "x"}, {"index": 1, "a": "y"}]),
+        (
+            [{"index": 0, "type": "t"}],
+            [{"index": 0, "type": "u"}],
+            [{"index": 0, "type": "t"}, {"index": 0, "type": "u"}],
+        ),
+        ([{"a": "x"}], [{"a": "y"}], [{"a": "x"}, {"a": "y"}]),
+        (["x"], [{"index": 0}], ["x", {"index": 0}]),
+        ([], [{"index": 0}], [{"index": 0}]),
+        ({"a": "x", "b": 1}, {"a": "y", "c": []}, {"a": "xy", "b": 1, "c": []}),
+        ({"id": "x", "type": "t"}, {"id": "y", "type": "t"}, {"id": "y", "type": "t"}),
+        ({"id": "x"}, {"id": None}, {"id": "x"}),
+        ({"a": 1}, "b", "b"),
+    ],
+)
+def test_merging(so_far: object, new: object, merged: object) -> None:
+    before = msgspec.json.encode(so_far)
+    assert merge(so_far, new) == merged
+    assert msgspec.json.encode(so_far) == before  # what was handed out stays as it was
+
+
+@given(st.text(max_size=30), st.lists(st.integers(min_value=0), max_size=8))
+def test_any_cut_of_text_and_arguments_gives_the_same_message(text: str, where: list[int]) -> None:
+    ends = [*sorted(place % (len(text) + 1) for place in where), len(text)]
+    pieces = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    message = spoken(
+        *({"content": piece, "reasoning": piece, "refusal": piece} for piece in pieces),
+        *(
+            {"tool_calls": [call(0, "a" if not place else None, "f" if not place else None, piece)]}
+            for place, piece in enumerate(pieces)
+        ),
+    )
+    assert (message.content or "", message.reasoning_text or "", message.refusal or "") == (text, text, text)
+    assert message.tool_calls is not None
+    assert [(made.id, made.function.name, made.function.arguments) for made in message.tool_calls] == [("a", "f", text)]

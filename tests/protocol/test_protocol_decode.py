@@ -1,0 +1,300 @@
+"""JSON to chunks and completions: the fast path, and what is repaired of fields that have another type."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from chatscope.protocol.decode import choices_of, completion_from, decode_chunk
+from chatscope.protocol.loading import load_object
+from chatscope.protocol.response import Chunk, Usage
+
+CHUNK: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1700000000,
+    "model": "m",
+    "system_fingerprint": "fp",
+    "service_tier": "default",
+    "obfuscation": "x",
+    "moderation": {"flagged": False},
+    "choices": [
+        {"index": 1, "delta": {"role": "assistant", "content": "a"}, "finish_reason": "stop", "logprobs": None}
+    ],
+    "usage": {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    },
+}
+
+
+def decode(value: object) -> Chunk:
+    return decode_chunk(msgspec.json.encode(value))
+
+
+def with_delta(**delta: object) -> dict[str, Any]:
+    return {"choices": [{"delta": delta}]}
+
+
+def test_every_field_of_a_chunk() -> None:
+    chunk = decode(CHUNK)
+    assert chunk.id == "chatcmpl-1"
+    assert chunk.object == "chat.completion.chunk"
+    assert chunk.created == 1700000000
+    assert chunk.model == "m"
+    assert chunk.system_fingerprint == "fp"
+    assert chunk.service_tier == "default"
+    assert chunk.obfuscation == "x"
+    assert chunk.moderation == {"flagged": False}
+    assert chunk.error is None
+    assert [choice.index for choice in chunk.choices] == [1]
+    assert chunk.choices[0].delta.role == "assistant"
+    assert chunk.choices[0].delta.content == "a"
+    assert chunk.choices[0].finish_reason == "stop"
+    assert chunk.usage is not None
+    assert (chunk.usage.prompt_tokens, chunk.usage.completion_tokens, chunk.usage.total_tokens) == (3, 2, 5)
+    assert chunk.usage.cached_tokens == 1
+    assert chunk.usage.reasoning_tokens == 2
+    assert chunk.to_dict() == CHUNK
+    assert chunk.extra == {}
+
+
+REPAIRED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # what the server sent, and what the chunk looks like then: the same as if it had sent the other
+    "index null": ({"choices": [{"index": None, "delta": {"content": "a"}}]}, with_delta(content="a")),
+    "index as text": ({"choices": [{"index": "1", "delta": {}}]}, {"choices": [{"index": 1, "delta": {}}]}),
+    "created as a fraction": ({"created": 1700000000.25}, {"created": 1700000000}),
+    "created as text": ({"created": "1700000000"}, {"created": 1700000000}),
+    "created as a date": ({"created": "2025-01-01", "id": "x"}, {"id": "x"}),
+    "created null": ({"created": None, "id": "x"}, {"id": "x"}),
+    "id as a number": ({"id": 7, "created": 0}, {"id": "7"}),
+    "id and model null": ({"id": None, "model": None, **with_delta(content="a")}, with_delta(content="a")),
+    "choices null": ({"choices": None, "id": "x"}, {"id": "x"}),
+    "choices as an object": ({"choices": {"delta": {}}, "id": "x"}, {"id": "x"}),
+    "choices with strangers": ({"choices": [None, 1, {"delta": {"content": "a"}}]}, with_delta(content="a")),
+    "delta null": ({"choices": [{"delta": None, "index": 1}]}, {"choices": [{"index": 1}]}),
+    "delta as a list": ({"choices": [{"delta": [], "index": 1}]}, {"choices": [{"index": 1}]}),
+    "message in place of delta": (
+        {"id": 1, "choices": [{"message": {"content": "a"}}]},
+        {"id": "1", "choices": [{"delta": {"content": "a"}}]},
+    ),
+    "content as a number": (with_delta(content=1), with_delta(content="1")),
+    "content as an object": (with_delta(content={"a": 1}), with_delta(content='{"a":1}')),
+    "content as parts": (
+        with_delta(content=["a", {"type": "text", "text": "b"}, 3, {"text": 4}]),
+        with_delta(content="ab"),
+    ),
+    "content as thinking parts": (
+        with_delta(
+            content=[{"type": "thinking", "thinking": [{"type": "text", "text": "t"}, {"text": "u"}, 1, {"text": 2}]}]
+        ),
+        with_delta(content="", reasoning_content="tu"),
+    ),
+    "no parts": (with_delta(content=[]), with_delta(content="")),
+    "finish_reason false": ({"choices": [{"finish_reason": False}]}, {"choices": [{}]}),
+    "finish_reason as a list": ({"choices": [{"finish_reason": ["stop"]}]}, {"choices": [{}]}),
+    "arguments as an object": (
+        with_delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": {"a": [1]}}}]),
+        with_delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": '{"a":[1]}'}}]),
+    ),
+    "a tool call with an index that is none": (
+        with_delta(tool_calls=[{"index": "x", "id": 3, "function": {"name": "f"}}]),
+        with_delta(tool_calls=[{"id": "3", "function": {"name": "f"}}]),
+    ),
+    "tool_calls as an object": (with_delta(tool_calls={"0": {}}, content="a"), with_delta(content="a")),
+    "tool_calls with strangers": (with_delta(tool_calls=[1, {"id": "x"}]), with_delta(tool_calls=[{"id": "x"}])),
+    "usage with nulls": (
+        {"usage": {"prompt_tokens": None, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": None}}},
+        {"usage": {"completion_tokens": 2, "prompt_tokens_details": {}}},
+    ),
+    "usage as fractions": (
+        {"usage": {"prompt_tokens": 3.0, "total_tokens": "3"}},
+        {"usage": {"prompt_tokens": 3, "total_tokens": 3}},
+    ),
+    "usage as text": ({"usage": "much", "id": "x"}, {"id": "x"}),
+    "usage true": ({"usage": {"prompt_tokens": [], "total_tokens": 2}}, {"usage": {"total_tokens": 2}}),
+    "x_groq of another kind": ({"x_groq": 1, "id": "x"}, {"id": "x"}),
+    "logprobs of another kind": ({"choices": [{"logprobs": []}]}, {"choices": [{}]}),
+    "a logprob null": (
+        {"choices": [{"logprobs": {"content": [{"token": "a", "logprob": None, "bytes": "x"}]}}]},
+        {"choices": [{"logprobs": {"content": [{"token": "a"}]}}]},
+    ),
+    "top_logprobs null": (
+        {"choices": [{"logprobs": {"content": [{"token": "a", "top_logprobs": None}]}}]},
+        {"choices": [{"logprobs": {"content": [{"token": "a"}]}}]},
+    ),
+    "a whole completion": (
+        {"object": "chat.completion", "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]},
+        {"object": "chat.completion", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "meant"), REPAIRED.values(), ids=REPAIRED)
+def test_an_odd_type_costs_nothing_but_itself(sent: dict[str, Any], meant: dict[str, Any]) -> None:
+    around = {"model": "m", "unknown": [1]}
+    chunk = decode(sent | around)
+    expected = decode(meant | around)
+    assert chunk.to_dict() == sent | around
+    assert chunk.extra == {"unknown": [1]}
+    chunk.raw = expected.raw = b""
+    assert chunk == expected
+    assert chunk.model == "m"
+
+
+def test_text_that_looks_like_a_value_stays_text() -> None:
+    for text in ("null", "true", "1", "{}", '"'):
+        # The odd `created` leads past the fast path.
+        assert decode({"created": None, **with_delta(content=text)}).text == text
+
+
+BROKEN: dict[str, tuple[bytes, str, object]] = {
+    "NaN": (b'{"choices":[{"delta":{"content":"a"}}],"x":NaN}', "a", None),
+    "infinities": (b'{"choices":[{"delta":{"content":"a"}}],"x":[Infinity,-Infinity]}', "a", [None, None]),
+    "half a surrogate pair in the text": (b'{"choices":[{"delta":{"content":"a\\ud83d"}}],"x":1}', "a\ufffd", 1),
+    "the other half": (b'{"choices":[{"delta":{"content":"\\ude00a"}}],"x":1}', "\ufffda", 1),
+    "a whole pair": (b'{"choices":[{"delta":{"content":"\\ud83d\\ude00"}}],"x":1}', "\U0001f600", 1),
+    "half a surrogate pair elsewhere": (
+        b'{"choices":[{"delta":{"content":"a"}}],"x":{"\\udc00":["\\ud800"]}}',
+        "a",
+        {"\ufffd": ["\ufffd"]},
+    ),
+    "no UTF-8 in the text": (b'{"choices":[{"delta":{"content":"\xffa\xe2\x82"}}],"x":1}', "\ufffda\ufffd", 1),
+    "no UTF-8 elsewhere": (b'{"choices":[{"delta":{"content":"a"}}],"x":"\xff"}', "a", "\ufffd"),
+    "a raw control character": (b'{"choices":[{"delta":{"content":"a\nb"}}],"x":"\t"}', "a\nb", "\t"),
+    "a number beyond floats": (b'{"choices":[{"delta":{"content":"a"}}],"created":1e999,"x":1}', "a", 1),
+    "a large number": (
+        b'{"choices":[{"delta":{"content":"a"}}],"x":123456789012345678901234567890}',
+        "a",
+        123456789012345678901234567890,
+    ),
+    "a byte order mark": (b'\xef\xbb\xbf{"choices":[{"delta":{"content":"a"}}],"x":1}', "a", 1),
+}
+
+
+@pytest.mark.parametrize(("raw", "text", "unknown"), BROKEN.values(), ids=BROKEN)
+def test_json_that_a_strict_decoder_refuses(raw: bytes, text: str, unknown: object) -> None:
+    chunk = decode_chunk(raw)
+    assert chunk.text == text
+    assert chunk.raw == raw
+    assert chunk.extra == {"x": unknown}
+
+
+def test_nan_in_logprobs() -> None:
+    chunk = decode_chunk(
+        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":NaN},{"token":"b","logprob":-1}]}}]}'
+    )
+    assert chunk.choices[0].logprobs is not None
+    assert [(entry.token, entry.logprob) for entry in chunk.choices[0].logprobs.content or ()] == [
+        ("a", 0.0),
+        ("b", -1.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"1", b"null", b'"a"', b"{", b"{}{}", b"nonsense", b"{'a': 1}", b"[" * 100_000]
+)
+def test_what_is_no_json_object_is_a_value_error(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        load_object(raw)
+    with pytest.raises(ValueError, match=r".+"):
+        decode_chunk(raw)
+
+
+@pytest.mark.parametrize("opening", [b'{"a":', b'{"a":NaN,"b":'])
+def test_json_nested_beyond_the_stack_is_a_value_error(opening: bytes) -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        load_object(opening * 50_000 + b"1" + b"}" * 50_000)
+
+
+def test_choices_of_whatever_stands_in_their_place() -> None:
+    assert choices_of({}) == choices_of({"choices": None}) == choices_of({"choices": {"0": {}}}) == []
+    assert choices_of({"choices": [{"index": 0}, None, "x", []]}) == [{"index": 0}]
+
+
+COMPLETION: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1700000000,
+    "model": "m",
+    "system_fingerprint": "fp",
+    "service_tier": "default",
+    "moderation": None,
+    "metadata": {"topic": "demo"},
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "tool_calls",
+            "logprobs": {
+                "content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}],
+                "refusal": None,
+            },
+            "message": {
+                "role": "assistant",
+                "content": "a",
+                "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                "annotations": [{"type": "url_citation"}],
+                "images": ["data:,"],
+            },
+        }
+    ],
+    "usage": msgspec.to_builtins(Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)),
+    "citations": ["https://example.com"],
+}
+
+
+def test_a_completion_with_fields_that_have_no_name() -> None:
+    completion = completion_from(COMPLETION)
+    assert completion.text == "a"
+    assert completion.finish_reason == "tool_calls"
+    assert completion.extra == {"citations": ["https://example.com"]}
+    assert completion.message.extra == {"images": ["data:,"]}
+    assert completion.to_dict() == COMPLETION
+
+
+def test_a_completion_with_odd_types() -> None:
+    completion = completion_from(
+        {
+            "id": 1,
+            "created": 1.5,
+            "citations": [],
+            "choices": [
+                "stranger",
+                {
+                    "index": None,
+                    "message": {"content": [{"type": "text", "text": "a"}], "images": []},
+                    "finish_reason": "stop",
+                },
+                {"index": 1, "message": None},
+            ],
+            "usage": {"prompt_tokens": None, "total_tokens": 2.0},
+        }
+    )
+    assert (completion.id, completion.created) == ("1", 1)
+    assert [choice.index for choice in completion.choices] == [0, 1]
+    assert completion.text == "a"
+    assert completion.finish_reason == "stop"
+    assert completion.usage == Usage(total_tokens=2)
+    assert completion.extra == {"citations": []}
+    assert completion.message.extra == {"images": []}
+    assert completion.choices[1].message.content is None
+
+
+@pytest.mark.parametrize("choices", [None, "x", {}, 3, []])
+def test_a_completion_without_choices(choices: object) -> None:
+    completion = completion_from({"choices": choices})
+    assert completion.choices == []
+    assert completion.text == ""
+    assert completion.finish_reason is None
+    assert completion.message.to_dict() == {"role": "assistant", "content": None}
+
+
+def test_numbers_that_are_no_numbers_are_left_out() -> None:
+    assert completion_from({"created": math.inf, "id": 1}).created == 0
+    assert completion_from({"created": math.nan, "id": 1}).created == 0
