@@ -1,0 +1,1 @@
+"""When to send, when to wait, when to give up."""

@@ -1,0 +1,140 @@
+"""Whose turn it is: a number of calls at a time, by priority, first in, first out; the number fixed or found out."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from time import perf_counter_ns
+from typing import Final, Literal
+
+import anyio
+
+from chatscope.errors import QueueFullError
+
+AUTO_START: Final = 8
+"""Where an automatic limit begins: what a desktop server with a few parallel slots takes without refusing."""
+
+AUTO_MOST: Final = 1024
+"""Where it ends: the number of connections that the default transport keeps."""
+
+
+class Slots:
+    """A number of slots that calls take and give back.
+
+    A place in the queue is taken at once and without waiting, so that the order is the order of the calls, whatever
+    order the event loop runs them in. Every step is O(log n) at the most.
+
+    Args:
+        total: how many there are; `None` is no limit; `"auto"` finds it out: it grows while all are taken and nothing
+            is refused, and shrinks when the server refuses for want of capacity (429), never for its failures (5xx).
+        most_waiting: how many calls may wait; `None` is no limit.
+    """
+
+    __slots__ = ("_auto", "_most_waiting", "_numbers", "_queue", "_ramps", "_shrunk_ns", "_total", "taken", "waiting")
+
+    def __init__(self, total: int | Literal["auto"] | None = None, most_waiting: int | None = None) -> None:
+        self._auto = total == "auto"
+        self._total: float = AUTO_START if isinstance(total, str) else inf if total is None else total
+        self._most_waiting = most_waiting
+        self._queue: list[tuple[int, int, Turn]] = []
+        self._numbers = count()
+        self._ramps = True  # until the first refusal, as TCP's slow start
+        self._shrunk_ns = 0
+        self.taken = 0
+        self.waiting = 0
+
+    @property
+    def total(self) -> int | None:
+        """How many there are at present."""
+        return None if self._total == inf else int(self._total)
+
+    def enter(self, priority: int = 0) -> Turn:
+        """Take a slot, or a place in the queue; higher priorities go first.
+
+        Raises:
+            QueueFullError: as many calls wait as may.
+        """
+        turn = Turn(self)
+        if self._free():
+            self._grant(turn)
+            return turn
+        if self._most_waiting is not None and self.waiting >= self._most_waiting:
+            raise QueueFullError(f"{self.waiting} calls are waiting already, as many as max_pending allows")
+        heappush(self._queue, (-priority, next(self._numbers), turn))
+        self.waiting += 1
+        return turn
+
+    def accepted(self) -> None:
+        """Take note that the server had capacity for a call; an automatic limit may grow."""
+        if self._auto and self.taken >= int(self._total):
+            self._total = min(AUTO_MOST, self._total + (1 if self._ramps else 1 / self._total))
+            self._serve()
+
+    def refused(self, sent_ns: int) -> None:
+        """Take note that the server had none (429); an automatic limit shrinks.
+
+        Args:
+            sent_ns: when the refused request was sent (`time.perf_counter_ns`). Those that were under way when the
+                limit shrank last say nothing new.
+        """
+        if self._auto and sent_ns > self._shrunk_ns:
+            self._ramps = False
+            self._shrunk_ns = perf_counter_ns()
+            self._total = max(1.0, min(self._total, self.taken) / 2)
+
+    def _free(self) -> bool:
+        return self.taken < int(self._total) if self._total != inf else True
+
+    def _grant(self, turn: Turn) -> None:
+        self.taken += 1
+        turn.has_slot = True
+        if turn.ready is not None:
+            turn.ready.set()
+
+    def _serve(self) -> None:
+        while self._queue and self._free():
+            *_, turn = heappop(self._queue)
+            if not turn.is_over:
+                self.waiting -= 1
+                self._grant(turn)
+
+    def leave(self, turn: Turn) -> None:
+        """Give back what a turn holds: its slot, or its place. Doing so twice does nothing."""
+        if turn.is_over:
+            return
+        turn.is_over = True
+        if turn.has_slot:
+            self.taken -= 1
+            self._serve()
+            return
+        self.waiting -= 1
+        if len(self._queue) > 2 * self.waiting + 64:  # places given up stay behind; not more of them than of the others
+            self._queue = [entry for entry in self._queue if not entry[2].is_over]
+            heapify(self._queue)
+
+
+class Turn:
+    """One call's slot, or its place in the queue."""
+
+    __slots__ = ("_slots", "has_slot", "is_over", "ready")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self.has_slot = False
+        self.is_over = False
+        self.ready: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait for the slot. Cancelled, the place or the slot is given back."""
+        if not self.has_slot:
+            self.ready = anyio.Event()
+            try:
+                await self.ready.wait()
+            except BaseException:
+                self.leave()
+                raise
+
+    def leave(self) -> None:
+        """Give back the slot or the place. Doing so twice does nothing."""
+        self._slots.leave(self)

@@ -1,0 +1,108 @@
+"""What one model costs: a price, and the arithmetic from a usage to US dollars.
+
+Which price a request gets is decided elsewhere (`table.py`, `resolve.py`); nothing here knows a model's name.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from chatscope.protocol.response import CompletionTokensDetails, PromptTokensDetails, Usage
+
+_NO_PROMPT_DETAILS = PromptTokensDetails()
+_NO_COMPLETION_DETAILS = CompletionTokensDetails()
+
+
+class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A model's price in USD per million tokens, and USD per request for `per_request`.
+
+    A price that is `None` is no price of its own: those tokens then cost what the others of their direction cost
+    (cached ones `input`, reasoning ones `output`).
+
+    Attributes:
+        input: Prompt tokens.
+        output: Completion tokens.
+        cached_input: Prompt tokens that the server read from its cache.
+        cache_write: Prompt tokens that the server wrote to its cache.
+        audio_input: Prompt tokens that stand for sound.
+        audio_output: Completion tokens that stand for sound.
+        reasoning: Completion tokens that were spent on reasoning.
+        per_request: A fee for every request, whatever its tokens.
+
+    Raises:
+        TypeError: a price is no number.
+        ValueError: a price is negative, infinite or NaN.
+    """
+
+    input: float
+    output: float
+    cached_input: float | None = None
+    cache_write: float | None = None
+    audio_input: float | None = None
+    audio_output: float | None = None
+    reasoning: float | None = None
+    per_request: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is None and name not in {"input", "output", "per_request"}:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"price {name!r} must be a number (USD), not {type(value).__name__}")
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"price {name!r} must be finite and at least 0 (USD), not {value}")
+
+    def cost(self, usage: Usage) -> float | None:
+        """Return the US dollars that this usage costs.
+
+        `None` where the usage doesn't say it: parts larger than their whole, or prompt audio together with cached
+        tokens, of which each has its price and no server says how many tokens are both.
+        """
+        read = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
+        written = usage.completion_tokens_details or _NO_COMPLETION_DETAILS
+        completion_tokens = usage.completion_tokens
+        if usage.total_tokens == usage.prompt_tokens + completion_tokens + written.reasoning_tokens:
+            # xAI counts reasoning beside the completion, OpenAI within it; the total tells which.
+            completion_tokens += written.reasoning_tokens
+
+        audio_priced_apart = self.audio_input is not None and read.audio_tokens > 0
+        if audio_priced_apart and (
+            (self.cached_input is not None and read.cached_tokens > 0)
+            or (self.cache_write is not None and read.cache_write_tokens > 0)
+        ):
+            return None
+
+        spent = _split(
+            usage.prompt_tokens,
+            self.input,
+            (read.cached_tokens, self.cached_input),
+            (read.cache_write_tokens, self.cache_write),
+            (read.audio_tokens, self.audio_input),
+        )
+        answered = _split(
+            completion_tokens,
+            self.output,
+            (written.reasoning_tokens, self.reasoning),
+            (written.audio_tokens, self.audio_output),
+        )
+        if spent is None or answered is None:
+            return None
+        return (spent + answered) / 1_000_000 + self.per_request
+
+
+def _split(whole: int, price: float, *parts: tuple[int, float | None]) -> float | None:
+    """Price the parts that have a price of their own at it and the rest at `price`; `None` if they don't add up."""
+    cost = 0.0
+    for tokens, own_price in parts:
+        if own_price is None:
+            continue
+        if tokens < 0:
+            return None
+        whole -= tokens
+        cost += tokens * own_price
+    if whole < 0:
+        return None
+    return cost + whole * price
