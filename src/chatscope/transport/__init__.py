@@ -1,0 +1,7 @@
+"""Sockets as an `httpx.AsyncBaseTransport`: HTTP/1.1 on asyncio, uvloop and trio, for any httpx client."""
+
+from chatscope.transport.decoding import ACCEPT_ENCODING
+from chatscope.transport.pool import TransportStatistics
+from chatscope.transport.transport import HTTPTransport
+
+__all__ = ["ACCEPT_ENCODING", "HTTPTransport", "TransportStatistics"]

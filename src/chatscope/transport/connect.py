@@ -1,0 +1,118 @@
+"""From an origin to a connected `Stream`: addresses, happy eyeballs, Unix sockets, TLS.
+
+Here: one implementation for every event loop, on anyio's task groups, because uvloop has no happy eyeballs and the
+others disagree about the details. Not here: the sockets' own waiting (`streams`), reuse (`pool`).
+"""
+
+from __future__ import annotations
+
+import socket
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from chatscope.transport.streams import attach, connect_socket
+from chatscope.transport.tls import TLSStream
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from chatscope.transport.base import Stream
+
+__all__ = ["connect"]
+
+# How long one address is tried before the next one is tried beside it: the recommended value of RFC 8305, section 5.
+ATTEMPT_DELAY = 0.25
+
+
+async def connect(host: str, port: int, *, uds: str | None, context: ssl.SSLContext | None) -> Stream:
+    """Return a stream to `host` and `port`, or to the Unix socket `uds`; through TLS where there is a `context`.
+
+    Cancelled at any point, it leaves no socket open. Raises `OSError`; deadlines are the caller's.
+    """
+    if uds is None:
+        sock = await _connect_tcp(host, port)
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        await _connect_or_close(sock, uds)
+    stream = await attach(sock)
+    if context is None:
+        return stream
+    try:
+        tls = TLSStream(stream, context, host)
+        await tls.handshake()
+        if tls.selected_alpn_protocol() not in {None, "http/1.1"}:
+            raise OSError(f"the server chose {tls.selected_alpn_protocol()!r}, this transport speaks HTTP/1.1 only")
+    except BaseException:
+        stream.abort()
+        raise
+    return tls
+
+
+async def _connect_tcp(host: str, port: int) -> socket.socket:
+    addresses = await _resolve(host, port)
+    if len(addresses) == 1:
+        return await _attempt(*addresses[0])
+    connected: list[socket.socket] = []
+    failures: list[OSError] = []
+
+    async def attempt(family: int, address: Any, failed: anyio.Event) -> None:
+        try:
+            sock = await _attempt(family, address)
+        except OSError as exc:
+            failures.append(exc)
+            failed.set()
+        else:
+            connected.append(sock)
+            group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for family, address in addresses:
+                failed = anyio.Event()
+                group.start_soon(attempt, family, address, failed)
+                with anyio.move_on_after(ATTEMPT_DELAY):
+                    await failed.wait()
+        if not connected:
+            reasons = "; ".join(dict.fromkeys(str(failure) for failure in failures))
+            raise OSError(f"no address answers: {reasons}") from failures[0]
+    except BaseException:
+        for sock in connected:
+            sock.close()
+        raise
+    # Two attempts may succeed in the same turn of the loop.
+    for sock in connected[1:]:
+        sock.close()
+    return connected[0]
+
+
+async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
+    """Return (family, address) pairs in the order in which to try them: RFC 8305, section 4."""
+    found: Sequence[tuple[int, int, int, str, Any]]
+    try:
+        # A literal address needs no resolver, and no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
+    others = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
+    return [pair for pair in chain.from_iterable(zip_longest(first, others)) if pair is not None]
+
+
+async def _attempt(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    # A request is one write, and its last segment must not wait for an acknowledgement.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return await _connect_or_close(sock, address)
+
+
+async def _connect_or_close(sock: socket.socket, address: Any) -> socket.socket:
+    try:
+        sock.setblocking(False)
+        await connect_socket(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,231 @@
+"""One exchange on one connection: send a request, receive its response, say what becomes of the connection.
+
+Here: the order of events, timeouts' names, and that the connection goes back exactly when both sides are done with it
+and is closed in every other case. Not here: bytes of HTTP (`request`, `parser`), sockets (`streams`), connecting and
+sending again (`transport`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+import httpx
+
+from chatscope.transport.base import TimedStream
+from chatscope.transport.errors import Phase, translated
+from chatscope.transport.parser import ResponseParser
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from chatscope.transport.pool import Connection
+    from chatscope.transport.request import PreparedPost, RequestHead
+
+__all__ = ["Exchange"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Exchange(TimedStream):
+    """A request and its response; once its head is there, the stream of the response's body.
+
+    As a stream it yields what one read of the socket brought of the body, never less. A cancelled or failed read closes
+    the connection; so does `aclose` before the end of the body, at once and without waiting.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: httpx.Request | None,
+        timeouts: Mapping[str, float | None],
+        *,
+        max_header_bytes: int,
+    ) -> None:
+        self.read_ns = 0
+        self.started = False
+        # Made when the first bytes are there. It comes with ten objects, and what a thousand waiting requests hold
+        # decides how often the garbage collector walks over everything (measured: 15 of 90 us a request).
+        self.parser: ResponseParser
+        self._max_header_bytes = max_header_bytes
+        self._connection = connection
+        self._stream = connection.stream
+        self._request = request
+        self._read_timeout = timeouts.get("read")
+        self._write_timeout = timeouts.get("write")
+        self._ready = b""
+        self._reusable = False
+        self._write_error: OSError | None = None
+        self._broken = False
+
+    async def run(self, head: RequestHead, body: bytes | None) -> None:
+        """Send the request (`body` or, if that is `None`, what the request's stream yields) and receive the head.
+
+        Whatever keeps it from succeeding, cancellation included, closes the connection. Raises `httpx.TransportError`s.
+        """
+        sending = self._send_stream(head) if body is None else self._send(head, body)
+        await self._run(sending, wants_close=head.wants_close)
+
+    async def run_prepared(self, request: PreparedPost, body: bytes) -> None:
+        """Do the same for a request of which all but the body is ready."""
+        await self._run(self._write(request.with_body(body), listen=False), wants_close=request.wants_close)
+
+    async def _run(self, sending: Awaitable[bool], *, wants_close: bool) -> None:
+        try:
+            self._reusable = await sending and not wants_close
+            while not (self.started and self.parser.head_complete):
+                self._ready = await self._receive()
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes of the body, as read from the socket."""
+        if self._ready:
+            data, self._ready = self._ready, b""
+            return data
+        if self._broken:
+            raise httpx.StreamClosed
+        try:
+            while not self.parser.complete:
+                if self.parser.failure is not None:
+                    raise self.parser.failure
+                if data := await self._receive():
+                    return data
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
+        raise StopAsyncIteration
+
+    async def pump(self, take: Callable[[bytes], bool]) -> None:
+        """See `TimedStream`: on asyncio, `take` is called as the bytes arrive, and this task sleeps till the end."""
+        if self._broken:
+            raise httpx.StreamClosed
+        ready, self._ready = self._ready, b""
+        if (ready and take(ready)) or self.parser.complete:
+            return
+
+        def on_read(data: bytes) -> bool:
+            body = self._feed(data)
+            return (bool(body) and take(body)) or self.parser.complete or self.parser.failure is not None
+
+        try:
+            if self.parser.failure is None and not await self._stream.pump(on_read, self._read_timeout):
+                on_read(b"")
+            if self.parser.failure is not None:
+                raise self.parser.failure
+        except OSError as exc:
+            self._break_off(exc)
+            raise translated(exc, Phase.READ, self._request) from exc
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
+
+    @property
+    def is_over(self) -> bool:
+        """See `TimedStream`."""
+        return self.parser.complete
+
+    async def aclose(self) -> None:
+        """Close the connection unless the response has ended and the connection gone its way; never waits."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Do what `aclose` does."""
+        if not self.parser.complete:
+            self._broken = True
+            self._ready = b""
+            self._connection.close()
+
+    def _break_off(self, exc: BaseException) -> None:
+        self._broken = True
+        self._connection.close()
+        if isinstance(exc, httpx.RequestError) and self._request is not None:
+            exc.request = self._request
+
+    async def _send(self, head: RequestHead, body: bytes) -> bool:
+        if head.chunked:
+            body = _chunk(body) + LAST_CHUNK
+        return await self._write(head.data + body, listen=False)
+
+    async def _send_stream(self, head: RequestHead) -> bool:
+        """Send the body that the request's stream yields; stop where the server has answered already."""
+        if self._request is None or not isinstance(self._request.stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport cannot send a synchronous stream")
+        if not await self._write(head.data, listen=True):
+            return False
+        length = 0
+        parts = aiter(self._request.stream)
+        try:
+            async for part in parts:
+                length += len(part)
+                if head.length is not None and length > head.length:
+                    raise httpx.LocalProtocolError(f"the body is longer than its Content-Length of {head.length}")
+                # The answer may be there as soon as the last byte is: only before that does it come early.
+                data, early = (_chunk(part), True) if head.chunked else (part, length != head.length)
+                if part and not await self._write(data, listen=early):
+                    return False
+        finally:
+            # httpx makes an async generator of whatever body it was given; left half-way, it would wait for the
+            # garbage collector.
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
+        if head.length is not None and length < head.length:
+            raise httpx.LocalProtocolError(f"the body has {length} bytes, its Content-Length is {head.length}")
+        return await self._write(LAST_CHUNK, listen=False) if head.chunked else True
+
+    async def _write(self, data: bytes, *, listen: bool) -> bool:
+        """Send `data`; `False` if the server has answered or gone before it took everything.
+
+        With `listen`, also if it took everything: there is more to come, which need not be sent then.
+
+        A refusal (413, say) often comes with the end of the connection, and what the server said matters more than that
+        it would not listen: the answer is read before a failed write counts.
+        """
+        try:
+            self._stream.write(data)
+            if (listen or self._stream.unsent()) and not await self._stream.flush(self._write_timeout):
+                return not (listen or self._stream.unsent())
+        except TimeoutError as exc:
+            raise translated(exc, Phase.WRITE, self._request) from exc
+        except OSError as exc:
+            self._write_error = exc
+            return False
+        return True
+
+    async def _receive(self) -> bytes:
+        """Read once, and let go of the connection as soon as the response has ended: nobody need ask for the end."""
+        try:
+            data = await self._stream.receive(self._read_timeout)
+        except OSError as exc:
+            if self._write_error is None or self.started:
+                raise translated(exc, Phase.READ, self._request) from exc
+            data = b""
+        if self._write_error is not None and not (data or self.started):
+            raise translated(self._write_error, Phase.WRITE, self._request) from self._write_error
+        if self._connection.closed:
+            raise httpx.ReadError("the connection was closed while its response was being read")
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        self.read_ns = self._stream.read_ns
+        if not self.started:
+            if not data:
+                raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
+            self.started = True
+            self.parser = ResponseParser(
+                head_request=self._request is not None and self._request.method == "HEAD",
+                max_header_bytes=self._max_header_bytes,
+            )
+        body = self.parser.feed(data)
+        if self.parser.complete:
+            if self._reusable and self.parser.keep_alive and not self._stream.unsent():
+                self._connection.release()
+            else:
+                self._connection.close()
+        return body
+
+
+def _chunk(data: bytes) -> bytes:
+    # A chunk of length zero would end the body.
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

@@ -1,0 +1,101 @@
+"""Proxies of the environment: which origin goes through which, and httpx's own transport for those that do.
+
+Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as the standard library reads them. Not here: any tunnelling; for
+that there is httpx. A proxy's URL often holds credentials, so nothing here logs or raises with more than its host.
+"""
+
+from __future__ import annotations
+
+import logging
+import urllib.request
+from collections.abc import AsyncGenerator
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, cast
+
+import httpx
+
+from chatscope.transport.base import TimedStream
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from chatscope.transport.pool import Origin
+
+__all__ = ["Proxies", "TimedBody"]
+
+logger = logging.getLogger("chatscope.transport")
+
+
+class Proxies:
+    """The environment's proxies, read once, and one httpx transport for each that is used."""
+
+    def __init__(self, context: Callable[[], ssl.SSLContext], *, max_idle: int, idle_expiry: float) -> None:
+        self._environment = urllib.request.getproxies()
+        # No limit on connections: httpx would queue for them, and loses slots when what queues is cancelled.
+        self._limits = httpx.Limits(max_keepalive_connections=max_idle, keepalive_expiry=idle_expiry)
+        self._context = context
+        self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
+
+    def transport_for(self, origin: Origin) -> httpx.AsyncHTTPTransport | None:
+        """Return the transport through the proxy for `origin`, `None` if it is to be reached directly."""
+        if not self._environment:
+            return None
+        proxy = self._environment.get(origin.scheme) or self._environment.get("all")
+        if not proxy or urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
+            return None
+        if proxy not in self._transports:
+            self._transports[proxy] = self._create(proxy)
+        logger.debug(
+            "%s://%s:%d goes through the proxy %s of the environment, by httpx's own transport",
+            origin.scheme, origin.host, origin.port, _host(proxy),
+        )  # fmt: skip
+        return self._transports[proxy]
+
+    async def aclose(self) -> None:
+        """Close the transports."""
+        while self._transports:
+            await self._transports.popitem()[1].aclose()
+
+    def _create(self, proxy: str) -> httpx.AsyncHTTPTransport:
+        url = proxy if "://" in proxy else f"http://{proxy}"
+        try:
+            return httpx.AsyncHTTPTransport(proxy=url, limits=self._limits, verify=self._context())
+        except ImportError as exc:
+            raise httpx.ProxyError(f"the environment's proxy at {_host(proxy)} cannot be used: {exc}") from exc
+        except (ValueError, httpx.InvalidURL):
+            # Not chained: what httpx says quotes the URL.
+            raise httpx.ProxyError(
+                f"the environment's proxy at {_host(proxy)} cannot be used: not a proxy's URL"
+            ) from None
+
+
+class TimedBody(TimedStream):
+    """The body of a response of httpx's own transport, with the time at which each piece arrived."""
+
+    def __init__(self, response: httpx.Response, request: httpx.Request) -> None:
+        self.read_ns = perf_counter_ns()
+        self._request = request
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._parts = aiter(self._stream)
+
+    async def __anext__(self) -> bytes:
+        """Return the next bytes; what cancellation leaves behind is httpx's affair."""
+        try:
+            data = await anext(self._parts)
+        except httpx.RequestError as exc:
+            exc.request = self._request
+            raise
+        self.read_ns = perf_counter_ns()
+        return data
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        if isinstance(self._parts, AsyncGenerator):
+            await self._parts.aclose()
+        await self._stream.aclose()
+
+
+def _host(proxy: str) -> str:
+    """Return what of a proxy's URL may be shown."""
+    return proxy.rpartition("@")[2].rpartition("//")[2].partition("/")[0]

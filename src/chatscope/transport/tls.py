@@ -1,0 +1,179 @@
+"""TLS over any `Stream`: the standard `ssl` module on memory buffers.
+
+Here: the default context, the handshake, records to plain bytes and back. One implementation for every event loop: the
+loops' own ones differ in how long a close waits for the peer, what a cancelled handshake leaves open, and speed. Not
+here: sockets (`streams`), addresses and deadlines of the handshake (`connect`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatscope.transport.base import Stream
+
+__all__ = ["TLSStream", "default_context"]
+
+# The largest plaintext of one TLS record, RFC 8446 section 5.1: SSLObject.read never returns more.
+RECORD_SIZE = 16 * 1024
+
+
+def default_context(*, verify: bool) -> ssl.SSLContext:
+    """Return a client context on the system's trust store (`SSL_CERT_FILE` and `SSL_CERT_DIR` honoured by OpenSSL).
+
+    With `verify=False` any certificate of any name is believed.
+    """
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class TLSStream:
+    """A `Stream` that encrypts what goes through another one.
+
+    Closing never sends or awaits close_notify: the answer was complete or is not wanted any more (RFC 9112, 9.8 asks
+    only servers to wait). The peer's close_notify is insisted on where only the end of the stream ends the body.
+    """
+
+    __slots__ = ("_ended", "_incoming", "_outgoing", "_plain", "_raw", "_tls")
+
+    def __init__(self, raw: Stream, context: ssl.SSLContext, server_hostname: str) -> None:
+        self._raw = raw
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+        self._plain = b""
+        self._ended = False
+
+    @property
+    def read_ns(self) -> int:
+        """See `Stream`."""
+        return self._raw.read_ns
+
+    async def handshake(self) -> None:
+        """Shake hands; raises `ssl.SSLError`, or `OSError` where the peer breaks off. The caller closes on failure."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._send()
+                self._take(await self._raw.receive(None))
+            except ssl.SSLError:
+                # The alert that says why; whether it arrives is the peer's concern.
+                self._raw.write(self._outgoing.read())
+                raise
+            else:
+                await self._send()
+                return
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol that both sides agreed on, if they did."""
+        return self._tls.selected_alpn_protocol()
+
+    async def receive(self, within: float | None) -> bytes:
+        """See `Stream`."""
+        while not (self._plain or self._ended):
+            self._decrypt(await self._raw.receive(within))
+        plain, self._plain = self._plain, b""
+        return plain
+
+    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+        """See `Stream`."""
+        is_enough = False
+
+        def decrypt_and_take(data: bytes) -> bool:
+            nonlocal is_enough
+            self._decrypt(data)
+            plain, self._plain = self._plain, b""
+            is_enough = bool(plain) and take(plain)
+            return is_enough or self._ended
+
+        if self._plain:
+            plain, self._plain = self._plain, b""
+            if take(plain):
+                return True
+        if not (self._ended or await self._raw.pump(decrypt_and_take, within)):
+            decrypt_and_take(b"")
+        return is_enough
+
+    def write(self, data: bytes) -> None:
+        """See `Stream`."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._tls.write(rest) :]  # one record at a time: Python turns OpenSSL's partial writes on
+        self._raw.write(self._outgoing.read())
+
+    async def flush(self, within: float | None) -> bool:
+        """See `Stream`; session tickets and key updates are taken in without counting as something to receive."""
+        while not await self._raw.flush(within):
+            while (data := self._raw.poll()) is not None:
+                self._decrypt(data)
+            if self._plain or self._ended:
+                return False
+        return True
+
+    def unsent(self) -> bool:
+        """See `Stream`."""
+        return self._raw.unsent()
+
+    def poll(self) -> bytes | None:
+        """See `Stream`; a session ticket that came while the connection was idle is no reason to give it up."""
+        while not (self._plain or self._ended):
+            data = self._raw.poll()
+            if data is None:
+                return None
+            try:
+                self._decrypt(data)
+            except OSError:
+                return b""
+        plain, self._plain = self._plain, b""
+        return plain
+
+    def watch(self, on_lost: Callable[[], object] | None) -> None:
+        """See `Stream`."""
+        self._raw.watch(on_lost)
+
+    def abort(self) -> None:
+        """See `Stream`."""
+        self._raw.abort()
+
+    def abandon(self) -> None:
+        """See `Stream`."""
+        self._raw.abandon()
+
+    async def _send(self) -> None:
+        if self._outgoing.pending:
+            self._raw.write(self._outgoing.read())
+        if self._raw.unsent():
+            await self._raw.flush(None)
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _decrypt(self, data: bytes) -> None:
+        """Add the plaintext of `data` to `_plain`; at a close_notify set `_ended`, without one raise at the end."""
+        self._take(data)
+        parts = [self._plain] if self._plain else []
+        try:
+            # Once everything is used up there is nothing to ask for: an SSLWantReadError a read costs more than asking.
+            while not data or self._incoming.pending or self._tls.pending():
+                part = self._tls.read(RECORD_SIZE)
+                if not part:
+                    self._ended = True
+                    break
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            self._plain = b"".join(parts) if len(parts) != 1 else parts[0]
+        if self._outgoing.pending and not self._ended:
+            self._raw.write(self._outgoing.read())  # the reply to a key update

@@ -1,0 +1,280 @@
+"""The transport itself: which connection a request goes out on, and whether it goes out again.
+
+Here: `HTTPTransport`, the only way in. It owns the pool of the event loop run it is used in, the TLS context and the
+proxies. Not here: the exchange (`http1`), connecting (`connect`), what is kept (`pool`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from chatscope.transport.connect import connect
+from chatscope.transport.decoding import DecodedStream, decoders_for
+from chatscope.transport.errors import Phase, translated
+from chatscope.transport.http1 import Exchange
+from chatscope.transport.parser import has_body
+from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
+from chatscope.transport.proxies import Proxies, TimedBody
+from chatscope.transport.request import PreparedPost, RequestHead
+from chatscope.transport.streams import current_run
+from chatscope.transport.tls import default_context
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from chatscope.transport.base import Stream, TimedStream
+
+__all__ = ["HTTPTransport"]
+
+# A thousand calls at once, the most this package is measured with, find their connections again afterwards.
+MAX_IDLE = 1024
+# Seconds. Half of the 60 after which common balancers (nginx, AWS) drop a silent connection without a word.
+IDLE_EXPIRY = 30.0
+# llama.cpp, nginx and hyper send some 1 KiB; this is what browsers and Go's client put up with, give or take a factor.
+MAX_HEADER_BYTES = 256 * 1024
+# The largest reply known is an image in base64, some 10 MiB.
+MAX_DECODED_BYTES = 128 * 1024 * 1024
+# Origins remembered: a client talks to a handful.
+MAX_ORIGINS = 256
+# Seconds that closing a proxy's connections may take: TLS ends them politely, which nobody waits for here.
+PROXY_CLOSE_TIMEOUT = 1.0
+# What a body no longer is once it is decoded.
+ENCODED_ONLY = frozenset({b"content-encoding", b"content-length"})
+
+
+class HTTPTransport(httpx.AsyncBaseTransport):
+    """An HTTP/1.1 transport for asyncio, uvloop and trio, for any `httpx.AsyncClient` or called directly.
+
+    It keeps connections, but never makes a request wait for one; limit concurrency above it. It follows no redirects.
+    One transport serves one event loop at a time; used in a second run, it drops the connections of the first.
+
+    Args:
+        verify: The TLS context, used as it is; `True` for the system's trust store, `False` to believe any certificate.
+        uds: The path of a Unix socket to connect to, whatever host a request names.
+        max_idle: How many idle connections to keep for each origin.
+        idle_expiry: Seconds after which an idle connection is not used again.
+        max_header_bytes: The most that a response's status line, headers and trailers may take.
+        max_decoded_bytes: The most that a body with a Content-Encoding may inflate to.
+        trust_env: Whether to go through the proxies that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`
+            ...), using httpx's own transport for those origins.
+    """
+
+    def __init__(
+        self,
+        *,
+        verify: ssl.SSLContext | bool = True,
+        uds: str | None = None,
+        max_idle: int = MAX_IDLE,
+        idle_expiry: float = IDLE_EXPIRY,
+        max_header_bytes: int = MAX_HEADER_BYTES,
+        max_decoded_bytes: int = MAX_DECODED_BYTES,
+        trust_env: bool = True,
+    ) -> None:
+        self._verify = verify
+        self._uds = uds
+        self._max_idle = max_idle
+        self._idle_expiry = idle_expiry
+        self._max_header_bytes = max_header_bytes
+        self._max_decoded_bytes = max_decoded_bytes
+        self._trust_env = trust_env and uds is None
+        self._closed = False
+        self._counts = Counts()
+        self._context: ssl.SSLContext | None = None
+        self._pool: Pool | None = None
+        self._proxies: Proxies | None = None
+        self._origins: dict[tuple[str, bytes, int | None], Origin] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` and return the response as soon as its head is there.
+
+        The body is read on demand from `response.stream`, whose `read_ns` says when its newest bytes arrived. It comes
+        decoded, and the headers that said otherwise are gone. A request that a pooled connection loses before a byte of
+        the response came is sent once more on a fresh one, unless its body can be read only once.
+
+        Cancelled, it leaves no connection behind. The timeouts are the request's (`extensions["timeout"]`, in seconds:
+        `connect` for everything up to the end of the TLS handshake, `read` and `write` for one wait each; `pool` means
+        nothing here).
+
+        Raises:
+            httpx.TransportError: Whatever went wrong with the network, the protocol or the encoding of the body.
+            RuntimeError: The transport is closed.
+        """
+        pool = self._open_pool()
+        try:
+            url = request.url
+            origin = self._origin((url.scheme, url.raw_host, url.port), url)
+            if origin.proxy is not None:
+                return await self._handle_by_proxy(origin.proxy, request)
+            body = request.read() if isinstance(request.stream, httpx.ByteStream) else None
+            head = RequestHead(request, origin.host_header, body)
+        except httpx.RequestError as exc:
+            exc.request = request
+            raise
+        exchange = await self._exchange(
+            pool, origin, request.extensions.get("timeout") or {}, request, lambda exchange: exchange.run(head, body)
+        )
+        return self._respond(exchange, request)
+
+    async def post(
+        self, prepared: PreparedPost, body: bytes, timeouts: Mapping[str, float | None]
+    ) -> Exchange | httpx.Response:
+        """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
+
+        Returns the exchange, its head there and its body still to be read and to be decoded; or a response, where the
+        environment names a proxy for this address.
+        """
+        pool = self._open_pool()
+        origin = self._origin(prepared.key, prepared.url)
+        if origin.proxy is not None:
+            request = httpx.Request("POST", prepared.url, headers=prepared.headers, content=body)
+            request.extensions["timeout"] = timeouts
+            return await self._handle_by_proxy(origin.proxy, request)
+        return await self._exchange(
+            pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body)
+        )
+
+    async def _exchange(
+        self,
+        pool: Pool,
+        origin: Origin,
+        timeouts: Mapping[str, float | None],
+        request: httpx.Request | None,
+        run: Callable[[Exchange], Awaitable[None]],
+    ) -> Exchange:
+        """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
+        connection = pool.take(origin)
+        if connection is not None:
+            exchange = Exchange(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+            try:
+                await run(exchange)
+                return exchange
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                is_replayable = request is None or isinstance(request.stream, httpx.ByteStream)
+                if not is_replayable or exchange.started or self._closed:
+                    raise
+            self._counts.resent += 1
+        connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
+        exchange = Exchange(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+        await run(exchange)
+        return exchange
+
+    async def aclose(self) -> None:
+        """Close every connection, the ones in use too; requests are refused from then on.
+
+        Waits for nothing but the loop's next turn, in which it lets go of the sockets; cancellation is not noticed.
+        """
+        self._closed = True
+        if self._pool is not None:
+            if self._pool.run is current_run():
+                self._pool.close()
+            else:
+                self._pool.abandon()
+        if self._proxies is not None:
+            with anyio.move_on_after(PROXY_CLOSE_TIMEOUT, shield=True):
+                await self._proxies.aclose()
+        await cancel_shielded_checkpoint()
+
+    def statistics(self) -> TransportStatistics:
+        """Return counts of what the transport holds and has done."""
+        counts = self._counts
+        idle = self._pool.idle if self._pool is not None else 0
+        open_ = counts.connects - counts.closed
+        return TransportStatistics(
+            open=open_,
+            active=open_ - idle,
+            idle=idle,
+            connects=counts.connects,
+            reuses=counts.reuses,
+            resent=counts.resent,
+            closed=counts.closed,
+            proxied=counts.proxied,
+        )
+
+    def _enter_run(self) -> Pool:
+        """Begin anew in this run of an event loop: what an earlier one left cannot be used, nor closed in order."""
+        if self._pool is not None:
+            self._pool.abandon()
+        self._origins.clear()
+        self._pool = Pool(current_run(), self._counts, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
+        self._proxies = Proxies(self._tls_context, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
+        return self._pool
+
+    def _open_pool(self) -> Pool:
+        pool = self._pool
+        if pool is None or pool.run is not current_run():
+            pool = self._enter_run()
+        if self._closed:
+            raise RuntimeError("this transport is closed")
+        return pool
+
+    def _origin(self, key: tuple[str, bytes, int | None], url: httpx.URL) -> Origin:
+        origin = self._origins.get(key)
+        if origin is not None:
+            return origin
+        origin = Origin(url)
+        if self._trust_env and self._proxies is not None:
+            origin.proxy = self._proxies.transport_for(origin)
+        if len(self._origins) >= MAX_ORIGINS:
+            self._origins.clear()  # their idle connections expire
+        self._origins[key] = origin
+        return origin
+
+    def _tls_context(self) -> ssl.SSLContext:
+        # Made at the first use: reading the system's certificates takes some 20 ms, which plain HTTP need not pay.
+        if self._context is None:
+            self._context = default_context(verify=self._verify) if isinstance(self._verify, bool) else self._verify
+        return self._context
+
+    async def _connect(self, origin: Origin, timeout: float | None, request: httpx.Request | None) -> Stream:  # noqa: ASYNC109 - httpx's own name for it
+        try:
+            with anyio.move_on_after(timeout):
+                context = self._tls_context() if origin.scheme == "https" else None
+                return await connect(origin.host, origin.port, uds=self._uds, context=context)
+        except (OSError, ValueError) as exc:  # ValueError: a host that no DNS name or certificate can have
+            raise translated(exc, Phase.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
+        raise httpx.ConnectTimeout(f"no connection to {origin.host} port {origin.port} in {timeout} s", request=request)
+
+    async def _handle_by_proxy(self, proxy: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        self._counts.proxied += 1
+        try:
+            response = await proxy.handle_async_request(request)
+        except httpx.RequestError as exc:
+            exc.request = request
+            raise
+        stream = TimedBody(response, request)
+        try:
+            return self._answer(response.status_code, response.headers.raw, stream, response.extensions, request)
+        except BaseException:
+            await stream.aclose()
+            raise
+
+    def _respond(self, exchange: Exchange, request: httpx.Request) -> httpx.Response:
+        parser = exchange.parser
+        extensions = {"http_version": parser.http_version, "reason_phrase": parser.reason}
+        try:
+            return self._answer(parser.status, parser.headers, exchange, extensions, request)
+        except BaseException:
+            exchange.abort()
+            raise
+
+    def _answer(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        stream: TimedStream,
+        extensions: dict[str, Any],
+        request: httpx.Request,
+    ) -> httpx.Response:
+        """Return the response, its body decoded if it has an encoding, as the headers then no longer say."""
+        codings = b",".join([value for name, value in headers if name.lower() == b"content-encoding"])
+        if codings and has_body(status, head_request=request.method == "HEAD"):
+            decoders = decoders_for(codings, request)
+            if decoders:
+                stream = DecodedStream(stream, decoders, limit=self._max_decoded_bytes, request=request)
+                headers = [header for header in headers if header[0].lower() not in ENCODED_ONLY]
+        return httpx.Response(status, headers=headers, stream=stream, extensions=extensions, request=request)

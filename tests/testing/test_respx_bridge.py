@@ -1,0 +1,119 @@
+"""respx mocks the default transport, by name and by default, without a socket."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+import anyio
+import httpx
+import pytest
+import respx
+
+import chatscope.testing.respx  # noqa: F401  # importing it is what is tested
+from chatscope.transport import HTTPTransport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+URL = "https://api.example.com/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make resolving and connecting fail, whoever tries."""
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        raise AssertionError("a socket was about to be opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+async def call() -> httpx.Response:
+    async with HTTPTransport(trust_env=False) as transport:
+        response = await transport.handle_async_request(httpx.Request("POST", URL, content=b"{}"))
+        await response.aread()
+        assert transport.statistics().connects == 0
+        return response
+
+
+async def test_without_the_mock_a_socket_would_be_opened() -> None:
+    with pytest.raises(AssertionError, match="about to be opened"):
+        await call()
+
+
+@pytest.mark.parametrize("using", ["chatscope", None], ids=["by name", "by default"])
+async def test_the_transport_is_mocked(using: str | None) -> None:
+    with respx.mock(using=using) if using else respx.mock() as router:
+        route = router.post(URL).respond(418, json={"a": 1})
+        response = await call()
+    assert (response.status_code, response.json()) == (418, {"a": 1})
+    assert route.calls.last.request.content == b"{}"
+
+
+@respx.mock
+async def test_the_global_router_is_mocked() -> None:
+    respx.post(URL).respond(201)
+    assert (await call()).status_code == 201
+
+
+async def test_an_httpx_client_of_its_own_is_still_mocked() -> None:
+    with respx.mock() as router:
+        router.post(URL).respond(202)
+        async with httpx.AsyncClient() as client:
+            assert (await client.post(URL)).status_code == 202
+
+
+def test_a_synchronous_httpx_client_is_still_mocked() -> None:
+    with respx.mock() as router:
+        router.post(URL).respond(203)
+        with httpx.Client() as client:
+            assert client.post(URL).status_code == 203
+
+
+async def test_a_client_on_our_transport_is_mocked() -> None:
+    with respx.mock() as router:
+        router.post(URL).respond(200, text="hi")
+        async with httpx.AsyncClient(transport=HTTPTransport()) as client:
+            assert (await client.post(URL)).text == "hi"
+
+
+async def test_side_effects_raise() -> None:
+    with respx.mock() as router:
+        router.post(URL).mock(side_effect=httpx.ConnectError)
+        with pytest.raises(httpx.ConnectError):
+            await call()
+
+
+async def test_what_is_not_mocked_is_refused() -> None:
+    with respx.mock(), pytest.raises(AssertionError, match="not mocked"):
+        await call()
+
+
+async def test_streams_are_lazy_and_see_cancellation() -> None:
+    produced: list[str] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for part in ("a", "b"):
+            produced.append(part)
+            yield part.encode()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            produced.append("cancelled")
+
+    with respx.mock() as router:
+        router.post(URL).mock(return_value=httpx.Response(200, content=body()))
+        async with HTTPTransport() as transport:
+            response = await transport.handle_async_request(httpx.Request("POST", URL))
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            parts = aiter(response.stream)
+            assert produced == []
+            assert await anext(parts) == b"a"
+            assert produced == ["a"]
+            assert await anext(parts) == b"b"
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await anext(parts)
+    assert produced == ["a", "b", "cancelled"]

@@ -1,0 +1,278 @@
+"""What is kept, which is taken first, what expires, and what another run of an event loop finds."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+import uvloop
+from anyio.lowlevel import checkpoint
+
+from chatscope.transport import HTTPTransport, pool, transport
+from chatscope.transport.pool import Connection, Counts, Origin, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.transport.conftest import Peer, Serve
+
+    Build = Callable[..., httpx.Request]
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Idle:
+    """A `Stream` with nothing to say."""
+
+    read_ns = 0
+
+    def __init__(self) -> None:
+        self.news: bytes | None = None
+        self.aborted = 0
+        self.on_lost: Callable[[], object] | None = None
+
+    async def receive(self, within: float | None) -> bytes:
+        raise AssertionError
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError
+
+    async def flush(self, within: float | None) -> bool:
+        raise AssertionError
+
+    def unsent(self) -> bool:
+        raise AssertionError
+
+    def poll(self) -> bytes | None:
+        return self.news
+
+    def watch(self, on_lost: Callable[[], object] | None) -> None:
+        self.on_lost = on_lost
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    def abandon(self) -> None:
+        self.aborted += 1
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pool, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def origin() -> Origin:
+    return Origin(httpx.URL("http://chat.example/"))
+
+
+def filled(origin: Origin, count: int, **limits: float) -> tuple[Pool, list[Connection], list[Idle]]:
+    """A pool to which that many connections were given back, in this order."""
+    kept = Pool(None, Counts(), **{"max_idle": 10, "idle_expiry": 30.0, **limits})  # type: ignore[arg-type]  # an int among floats
+    streams = [Idle() for _ in range(count)]
+    connections = [kept.add(origin, stream) for stream in streams]
+    for connection in connections:
+        connection.release()
+    return kept, connections, streams
+
+
+def test_last_in_first_out(clock: Clock, origin: Origin) -> None:
+    kept, connections, _ = filled(origin, 3)
+    assert [kept.take(origin) for _ in range(4)] == [*reversed(connections), None]
+
+
+def test_origins_do_not_mix(clock: Clock, origin: Origin) -> None:
+    kept, *_ = filled(origin, 1)
+    assert kept.take(Origin(httpx.URL("https://chat.example/"))) is None
+
+
+def test_no_more_are_kept_than_asked_for(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 3, max_idle=2)
+    assert [stream.aborted for stream in streams] == [0, 0, 1]
+    assert kept.idle == 2
+    assert connections[2].closed
+
+
+def test_connections_expire_from_the_old_end(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 2)
+    clock.now += 20
+    newest = kept.take(origin)
+    assert newest is connections[1]
+    connections[1].release()
+    clock.now += 10
+    other = kept.add(Origin(httpx.URL("http://other.example/")), Idle())
+    other.release()
+    assert [stream.aborted for stream in streams] == [1, 0]
+    clock.now += 20
+    assert kept.take(origin) is None
+    assert [stream.aborted for stream in streams] == [1, 1]
+    assert kept.idle == 1
+
+
+def test_dead_ones_are_passed_over(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 3)
+    streams[1].news, streams[2].news = b"HTTP/1.1 408", b""
+    assert kept.take(origin) is connections[0]
+    assert [stream.aborted for stream in streams] == [0, 1, 1]
+
+
+def test_one_that_the_server_closes_leaves_at_once(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 2)
+    assert streams[0].on_lost is not None
+    streams[0].on_lost()
+    assert (kept.idle, connections[0].closed) == (1, True)
+    assert kept.take(origin) is connections[1]
+
+
+def test_closing(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 2)
+    assert kept.take(origin) is connections[1]
+    kept.close()
+    kept.close()
+    assert [stream.aborted for stream in streams] == [1, 1]
+    connections[1].release()
+    assert kept.idle == 0
+    late = Idle()
+    with pytest.raises(RuntimeError, match="closed while it connected"):
+        kept.add(origin, late)
+    assert late.aborted == 1
+
+
+async def test_limits_of_a_transport(serve: Serve, request_to: Build) -> None:
+    server = serve.replies(OK, OK)
+    async with HTTPTransport(max_idle=0) as unkept, HTTPTransport(idle_expiry=0) as expiring:
+        for client in (unkept, expiring):
+            for _ in range(2):
+                await (await client.handle_async_request(request_to(server))).aread()
+            assert (client.statistics().open, client.statistics().connects) == (0, 2)
+
+
+async def test_an_idle_connection_is_let_go_when_the_server_closes_it(serve: Serve, request_to: Build) -> None:
+    """Where the loop can tell; on trio it is noticed when it is about to be used."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(OK)
+
+    server = serve(script)
+    async with HTTPTransport() as client:
+        await (await client.handle_async_request(request_to(server))).aread()
+        await anyio.to_thread.run_sync(server.wait_closed)
+        for _ in range(100):
+            await checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            assert client.statistics().idle == 1
+        else:
+            assert client.statistics().open == 0
+
+
+async def test_origins_are_forgotten_when_there_are_too_many(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_ORIGINS", 1)
+    servers = [serve.replies(OK, OK), serve.replies(OK)]
+    async with HTTPTransport() as client:
+        for server in (servers[0], servers[0], servers[1], servers[0]):
+            await (await client.handle_async_request(request_to(server))).aread()
+        statistics = client.statistics()
+        assert (statistics.connects, statistics.reuses, statistics.idle) == (3, 1, 3)
+    assert client.statistics().open == 0
+
+
+RUNS: dict[str, Callable[..., object]] = {
+    "asyncio": asyncio.run,
+    "uvloop": uvloop.run,
+    "trio": lambda coroutine: anyio.run(lambda: coroutine, backend="trio"),
+}
+
+
+@pytest.mark.parametrize("second", RUNS)
+@pytest.mark.parametrize("first", RUNS)
+def test_a_second_run_of_a_loop_starts_afresh(serve: Serve, request_to: Build, first: str, second: str) -> None:
+    server = serve.replies(OK)
+    client = HTTPTransport()
+
+    async def call() -> int:
+        response = await client.handle_async_request(request_to(server))
+        await response.aread()
+        return client.statistics().open
+
+    async def call_and_close() -> int:
+        try:
+            return await call()
+        finally:
+            await client.aclose()
+
+    with warnings.catch_warnings():
+        # What asyncio says about a transport that outlives its loop is true.
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert RUNS[first](call()) == 1
+        assert RUNS[second](call_and_close()) == 1
+        gc.collect()
+    statistics = client.statistics()
+    assert (statistics.connects, statistics.closed, statistics.reuses, statistics.resent) == (2, 2, 0, 0)
+    server.wait_closed(2)
+
+
+def test_closing_in_another_run(serve: Serve, request_to: Build) -> None:
+    server = serve.replies(OK)
+    client = HTTPTransport()
+
+    async def call() -> None:
+        response = await client.handle_async_request(request_to(server))
+        await response.aread()
+
+    anyio.run(call, backend="trio")
+    anyio.run(client.aclose)
+    assert client.statistics().open == 0
+    server.wait_closed()
+
+
+def test_a_loop_that_is_still_alive_closes_its_own_connections(serve: Serve, request_to: Build) -> None:
+    """Two loops take turns in one thread: the sockets of the first are its to close."""
+    server = serve.replies(OK)
+    client = HTTPTransport()
+
+    async def call() -> None:
+        response = await client.handle_async_request(request_to(server))
+        await response.aread()
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(call())
+        second.run(call())
+        first.run(asyncio.sleep(0))
+        server.wait_closed()
+        second.run(client.aclose())
+    server.wait_closed()
+    assert client.statistics().open == 0
+
+
+def test_trio_is_not_imported_for_asyncio(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trio")
+    server = serve.replies(OK)
+
+    async def call() -> None:
+        async with HTTPTransport() as client:
+            await (await client.handle_async_request(request_to(server))).aread()
+
+    asyncio.run(call())
+    assert "trio" not in sys.modules
