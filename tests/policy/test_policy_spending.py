@@ -1,80 +1,85 @@
-"""The sums over tasks that have ended, and the limits that they reach."""
+"""What tasks have used, when that is too much, and the one warning about what cannot be priced."""
 
 from __future__ import annotations
 
 import logging
-import math
-from typing import Any
 
 import pytest
 
-from chatscope.errors import BudgetExceededError
+from chatscope.errors import TaskCancelledError
 from chatscope.policy.spending import Spending
 from chatscope.tasks import Platform, Result, TaskStatus
 
 
-def ended(cost: float | None, tokens: int | None, *, success: bool = True) -> Result:
-    status = TaskStatus.COMPLETED if success else TaskStatus.FAILED
-    return Result(None, Platform.CHATGPT, "", success, status, tokens_used=tokens, cost=cost, metadata={"model": "m"})
+def result(tokens: int | None = None, cost: float | None = None, *, success: bool = True) -> Result:
+    return Result(
+        task=None,
+        platform=Platform.CHATGPT,
+        output="",
+        success=success,
+        status=TaskStatus.COMPLETED if success else TaskStatus.FAILED,
+        exception=None if success else TaskCancelledError("stopped"),
+        tokens_used=tokens,
+        cost=cost,
+        metadata={"model": "m"},
+    )
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
-    return [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.tasks"]
-
-
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "1", True])
-def test_a_cost_that_is_none(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^max_cost must be a positive number, not "):
-        Spending(max_cost=value)
-
-
-@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, "1", True])
-def test_a_number_of_tokens_that_is_none(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^max_total_tokens must be a whole number of at least 1, not "):
-        Spending(max_total_tokens=value)
-
-
-def test_the_sums() -> None:
+def test_without_limits_it_only_counts() -> None:
     spending = Spending()
-    for result in (ended(0.5, 10), ended(None, None, success=False), ended(None, 5), ended(0.25, 1)):
-        spending.add(result)
-    assert (spending.tasks, spending.tokens, spending.cost) == (4, 16, 0.75)
+    for _ in range(3):
+        spending.add(result(1_000_000, 10.0))
+    spending.add(result(success=False))
+    assert (spending.tasks, spending.tokens, spending.cost) == (4, 3_000_000, 30.0)
     assert spending.exceeded() is None
 
 
-def test_a_limit_of_cost_is_reached() -> None:
-    spending = Spending(max_cost=1.0)
-    spending.add(ended(0.75, 10**9))
-    assert spending.exceeded() is None
-    spending.add(ended(0.25, 1))
-    error = spending.exceeded()
-    assert type(error) is BudgetExceededError
-    assert str(error) == "1 USD are spent, and max_cost is 1 USD"
-
-
-def test_a_limit_of_tokens_is_reached() -> None:
+def test_tokens() -> None:
     spending = Spending(max_total_tokens=100)
-    spending.add(ended(1e9, 99))
+    spending.add(result(99))
     assert spending.exceeded() is None
-    spending.add(ended(None, 1))
-    error = spending.exceeded()
-    assert type(error) is BudgetExceededError
-    assert str(error) == "100 tokens are used, and max_total_tokens is 100"
+    spending.add(result(1))
+    assert str(spending.exceeded()) == "100 tokens are used, and max_total_tokens is 100"
 
 
-def test_a_cost_that_is_not_known_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    spending = Spending(max_cost=1.0)
-    spending.add(ended(None, None, success=False))  # nothing was used, as far as anybody knows
-    spending.add(ended(0.5, 10))
-    assert logged(caplog) == []
-    spending.add(ended(None, 10, success=False))
-    spending.add(ended(None, 10))
-    assert logged(caplog) == [
-        (logging.WARNING, "the cost of m is not known: max_cost does not bound what cannot be priced")
-    ]
+def test_cost() -> None:
+    spending = Spending(max_cost=0.5)
+    spending.add(result(10, 0.499))
+    assert spending.exceeded() is None
+    spending.add(result(10, 0.002))
+    assert str(spending.exceeded()) == "0.501 USD are spent, and max_cost is 0.5 USD"
 
 
-def test_a_cost_that_is_not_known_matters_only_to_a_limit_of_cost(caplog: pytest.LogCaptureFixture) -> None:
-    spending = Spending(max_total_tokens=100)
-    spending.add(ended(None, 10))
-    assert logged(caplog) == []
+def test_every_task_gets_an_error_of_its_own() -> None:
+    spending = Spending(max_total_tokens=1)
+    spending.add(result(1))
+    assert spending.exceeded() is not spending.exceeded()
+
+
+def test_what_cannot_be_priced_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    spending = Spending(max_cost=1, max_total_tokens=25)
+    with caplog.at_level(logging.WARNING, "chatscope.tasks"):
+        spending.add(result(success=False))  # nothing came back, so there was nothing to price
+        assert caplog.messages == []
+        for _ in range(3):
+            spending.add(result(10))
+    assert caplog.messages == ["the cost of m is not known: max_cost does not bound what cannot be priced"]
+    assert "max_total_tokens" in str(spending.exceeded()), "tokens count all the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_cost", 0),
+        ("max_cost", -1.0),
+        ("max_cost", float("nan")),
+        ("max_cost", "1"),
+        ("max_cost", True),
+        ("max_total_tokens", 0),
+        ("max_total_tokens", 1.5),
+        ("max_total_tokens", False),
+    ],
+)
+def test_a_limit_that_is_none(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        Spending(**{name: value})  # type: ignore[arg-type]  # that is the point

@@ -93,7 +93,7 @@ class Server:
         self._listener = listener
         self._context = context
         self._threads: list[threading.Thread] = []
-        self._thread = threading.Thread(target=self._accept)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
 
     @property
     def port(self) -> int:
@@ -119,6 +119,7 @@ class Server:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
         for thread in self._threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()

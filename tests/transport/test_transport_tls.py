@@ -29,6 +29,9 @@ class MemoryStream:
     async def receive(self, within: float | None) -> bytes:
         return self.outgoing.read()
 
+    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+        raise AssertionError
+
     def write(self, data: bytes) -> None:
         self.incoming.write(data)
         if self.server.version() is None:

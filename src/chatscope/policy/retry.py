@@ -196,21 +196,20 @@ class Retrier:
         except BaseException as error:
             if isinstance(error, ChatError):
                 error.attempts = self.requests
-            self._record(began, error)
+            self.attempts.append(self.account(began, error, self.status, self.request_id))
             raise
-        self._record(began, None)
+        self.attempts.append(self.account(began, None, self.status, self.request_id))
         return result
 
-    def _record(self, began: float, error: BaseException | None) -> None:
-        self.attempts.append(
-            Attempt(
-                started_seconds=began - self._zero,
-                duration_seconds=time.perf_counter() - began,
-                status=self.status,
-                error=type(error).__name__ if error is not None else None,
-                request_id=self.request_id,
-                wait_seconds=None,
-            )
+    def account(self, began: float, error: BaseException | None, status: int | None, request_id: str | None) -> Attempt:
+        """Return the account of an attempt that ends now and was begun at that time of `time.perf_counter`."""
+        return Attempt(
+            started_seconds=began - self._zero,
+            duration_seconds=time.perf_counter() - began,
+            status=status,
+            error=type(error).__name__ if error is not None else None,
+            request_id=request_id,
+            wait_seconds=None,
         )
 
     def _wait_after(self, error: Exception) -> float | bool:

@@ -5,7 +5,6 @@ Reading bytes is `reader.py`'s business; here are only chunks, in the order in w
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from chatscope.errors import StreamTruncatedError
@@ -15,16 +14,16 @@ from chatscope.protocol.response import (
     Chunk,
     ChunkChoice,
     Completion,
-    CustomCall,
     Delta,
     FunctionDelta,
     Logprobs,
     Message,
-    ToolCall,
     ToolCallDelta,
     Usage,
     unnamed,
+    unnamed_of_reply,
 )
+from chatscope.protocol.toolcalls import CallSoFar, add_piece, joined_name
 
 
 class Assembler:
@@ -69,7 +68,7 @@ class Assembler:
                 self.finished = True
         if chunk.usage is not None:
             self._usage = chunk.usage
-        if not gained or not self._head.model:
+        if not gained or not self._head.model or chunk.choices[0].delta.tool_calls:
             self._read_in_full(chunk)
         self.chunks += 1
         return gained
@@ -90,10 +89,10 @@ class Assembler:
         if self._usage is None and chunk.x_groq is not None:
             self._usage = chunk.x_groq.usage
         loaded = chunk.to_dict()
-        self._extra.update(unnamed(loaded, Chunk))
+        self._extra.update(unnamed_of_reply(loaded, Chunk))
         for part, raw in zip(chunk.choices, choices_of(loaded), strict=False):
             if isinstance(raw.get("delta"), dict):
-                self._choices[part.index].add_unnamed(unnamed(raw["delta"], Delta))
+                self._choices[part.index].add_unnamed(raw["delta"])
 
     def completion(self, request_id: str | None = None) -> Completion:
         """Return what has arrived so far as a completion of its own."""
@@ -136,10 +135,21 @@ class Assembler:
 class _ChoiceSoFar:
     """One choice as it grows."""
 
-    __slots__ = ("_calls", "_extra", "_function_call", "_logprobs", "_spoken", "_strings", "finish_reason", "pieces")
+    __slots__ = (
+        "_calls",
+        "_extra",
+        "_function_call",
+        "_logprobs",
+        "_spoken",
+        "_strings",
+        "finish_reason",
+        "pieces",
+        "touched",
+    )
 
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
+        self.touched: list[int] = []  # the places of the calls that the last delta with calls added to
         self.finish_reason: str | None = None
         self._calls: list[CallSoFar] = []
         self._spoken: dict[str, Any] = {}  # role, audio, annotations, reasoning_details: merged values
@@ -155,8 +165,7 @@ class _ChoiceSoFar:
             self.pieces.append(delta.content)
             gained = True
         if delta.tool_calls:
-            for piece in delta.tool_calls:
-                add_piece(self._calls, piece)
+            self.touched = [add_piece(self._calls, piece) for piece in delta.tool_calls]
             gained = True
         if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
             self._add_string("reasoning_content", delta.reasoning_content)
@@ -177,9 +186,14 @@ class _ChoiceSoFar:
             self.finish_reason = part.finish_reason
         return gained
 
-    def add_unnamed(self, fields: dict[str, Any]) -> None:
-        for name, value in fields.items():
+    def add_unnamed(self, delta: dict[str, Any]) -> None:
+        """Keep what the last delta, as it was sent, has no name for: of the message, and of its tool calls."""
+        for name, value in unnamed(delta, Delta).items():
             self._extra[name] = merge(self._extra.get(name), value)
+        pieces = delta.get("tool_calls")
+        for place, piece in zip(self.touched, pieces if isinstance(pieces, list) else (), strict=False):
+            if isinstance(piece, dict):
+                self._calls[place].extra.update(unnamed(piece, ToolCallDelta))
 
     def choice(self, index: int) -> Choice:
         message = Message(
@@ -206,7 +220,8 @@ class _ChoiceSoFar:
         if (call := delta.function_call) is not None:
             so_far = self._function_call or FunctionDelta()
             self._function_call = FunctionDelta(
-                name=_named(so_far.name or "", call.name), arguments=(so_far.arguments or "") + (call.arguments or "")
+                name=joined_name(so_far.name or "", call.name),
+                arguments=(so_far.arguments or "") + (call.arguments or ""),
             )
         return True
 
@@ -216,89 +231,6 @@ class _ChoiceSoFar:
             so_far.content = [*(so_far.content or ()), *new.content]
         if new.refusal is not None:
             so_far.refusal = [*(so_far.refusal or ()), *new.refusal]
-
-
-def add_piece(calls: list[CallSoFar], piece: ToolCallDelta) -> int:
-    """Add a piece of a tool call to the call that it continues, or to a new one; return that one's place."""
-    for place in reversed(range(len(calls))):
-        if calls[place].continues(piece):
-            break
-    else:
-        place = len(calls)
-        calls.append(CallSoFar(piece.index))
-    calls[place].add(piece)
-    return place
-
-
-class CallSoFar:
-    """One tool call as it grows. Servers leave out index, id and name, or repeat them, each in its own way."""
-
-    __slots__ = ("arguments", "custom", "id", "index", "name", "type")
-
-    def __init__(self, index: int | None) -> None:
-        self.index = index
-        self.id = ""
-        self.type = ""
-        self.name = ""
-        self.arguments: list[str] = []
-        self.custom = False
-
-    def continues(self, delta: ToolCallDelta) -> bool:
-        """Tell whether a delta belongs to this call.
-
-        The index decides, and the latest call where there is none. But a server that gives every call index 0, or
-        none, starts a new one with a name and another id (Ollama, Gemini), or, without ids, with a name after the
-        arguments were complete. Another id alone starts nothing: vLLM once made a new one for every delta.
-        """
-        if delta.index is not None and self.index is not None and delta.index != self.index:
-            return False
-        piece = delta.custom or delta.function
-        if piece is None or not piece.name or not self.name:
-            return True
-        if delta.id and self.id:
-            return delta.id == self.id
-        return not (piece_text(delta) and _complete("".join(self.arguments)))
-
-    def add(self, delta: ToolCallDelta) -> None:
-        """Take in a piece that belongs to this call."""
-        self.id = self.id or delta.id or ""
-        self.type = self.type or delta.type or ""
-        self.custom = self.custom or delta.custom is not None
-        if (piece := delta.custom or delta.function) is not None:
-            self.name = _named(self.name, piece.name)
-        if text := piece_text(delta):
-            self.arguments.append(text)
-
-    def call(self) -> ToolCall:
-        """Return the call as it is so far."""
-        call = ToolCall(id=self.id, type=self.type or ("custom" if self.custom else "function"))
-        if self.custom:
-            call.custom = CustomCall(name=self.name, input="".join(self.arguments))
-        else:
-            call.function.name, call.function.arguments = self.name, "".join(self.arguments)
-        return call
-
-
-def piece_text(delta: ToolCallDelta) -> str:
-    """Return the arguments that a piece brings, or the input of a custom tool."""
-    if delta.custom is not None:
-        return delta.custom.input or ""
-    return (delta.function.arguments or "") if delta.function is not None else ""
-
-
-def _named(so_far: str, piece: str | None) -> str:
-    """Join a name that is sent once, repeated whole (OpenRouter), or sent in pieces."""
-    if not piece:
-        return so_far
-    return piece if piece.startswith(so_far) else so_far + piece
-
-
-def _complete(arguments: str) -> bool:
-    try:
-        json.loads(arguments)
-    except ValueError:
-        return False
-    return True
 
 
 def merge(so_far: Any, new: Any) -> Any:

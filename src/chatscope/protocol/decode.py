@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, Completion, Message, unnamed
+from chatscope.protocol.response import Chunk, Completion, Message, ToolCall, unnamed, unnamed_of_reply
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -55,10 +55,15 @@ def completion_from(loaded: dict[str, Any]) -> Completion:
         for choice in choices_of(loaded):
             _flatten(choice.get("message"))
         completion = _fit_struct(loaded, Completion)
-    completion.extra = unnamed(loaded, Completion)
+    completion.extra = unnamed_of_reply(loaded, Completion)
     for made, choice in zip(completion.choices, choices_of(loaded), strict=False):
         if isinstance(message := choice.get("message"), dict):
             made.message.extra = unnamed(message, Message)
+            calls = message.get("tool_calls")
+            for call, sent in zip(
+                made.message.tool_calls or (), calls if isinstance(calls, list) else (), strict=False
+            ):
+                call.extra = unnamed(sent, ToolCall) if isinstance(sent, dict) else {}
     return completion
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from chatscope.protocol.assemble import CallSoFar, add_piece, piece_text
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta, Usage
+from chatscope.protocol.toolcalls import CallSoFar, add_piece, piece_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,10 @@ class ReplyReader:
             data = self._sniff(data)
             if self._sse is None:
                 return []
+        lone = self._sse.lone_data(data)
+        if lone is not None and lone[:1] == b"{":
+            chunk = self._chunk(lone, at_ns)
+            return [] if chunk is None else [chunk]
         try:
             events = self._sse.feed(data)
         except StreamProtocolError as error:
@@ -102,21 +106,26 @@ class ReplyReader:
             if name == "error":
                 self._fail(stream_server_error(data, secret=self._secret))
                 break
-            try:
-                chunk = decode_chunk(data)
-                gained = self.assembler.add(chunk)
-            except (ValueError, RecursionError):
-                if not data.strip():
-                    continue
-                self._fail(self._no_chunk(data))
-                break
-            chunks.append(chunk)
-            if gained:
-                self.token_ns.append(at_ns)
-            if chunk.error is not None or chunk.object == "error":
-                self._fail(stream_server_error(data, secret=self._secret))
+            if (chunk := self._chunk(data, at_ns)) is not None:
+                chunks.append(chunk)
+            if self.error is not None:
                 break
         return chunks
+
+    def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
+        """Take the data of one event; where it is no chunk, `error` says so, unless it is blank."""
+        try:
+            chunk = decode_chunk(data)
+            gained = self.assembler.add(chunk)
+        except (ValueError, RecursionError):
+            if data.strip():
+                self._fail(self._no_chunk(data))
+            return None
+        if gained:
+            self.token_ns.append(at_ns)
+        if chunk.error is not None or chunk.object == "error":
+            self._fail(stream_server_error(data, secret=self._secret))
+        return chunk
 
     def _sniff(self, data: bytes) -> bytes:
         """Find out what the body is; return what the event-stream decoder is to be fed with, if it is one."""

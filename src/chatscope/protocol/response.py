@@ -79,6 +79,8 @@ class ToolCall(msgspec.Struct, kw_only=True, gc=False):
     type: str = "function"
     function: FunctionCall = msgspec.field(default_factory=FunctionCall)
     custom: CustomCall | None = None
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
+    """The fields that have no name here: some servers want them sent back (Gemini's thought signatures)."""
 
 
 class FunctionDelta(msgspec.Struct, kw_only=True, gc=False):
@@ -170,6 +172,7 @@ class Message(_Spoken, kw_only=True):
         for call in built.get("tool_calls", ()):
             # The endpoint refuses a call that carries both kinds.
             del call["function" if call["type"] == "custom" and call["custom"] else "custom"]
+            call.update(call.pop("<extra>"))
         return {"role": "assistant", "content": None} | built | self.extra
 
 
@@ -268,7 +271,19 @@ class Completion(_Reply, kw_only=True):
         built: dict[str, Any] = msgspec.to_builtins(sent)
         for choice, made in zip(self.choices, built["choices"], strict=True):
             made["message"] = choice.message.to_dict()
-        return built | self.extra
+        whole = built | self.extra
+        if built.get("usage") and "usage" in self.extra:
+            whole["usage"] = built["usage"] | self.extra["usage"]
+        return whole
+
+
+def unnamed_of_reply(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
+    """Do the same for a reply, and under `usage` for its usage: OpenRouter says there what the request cost."""
+    extra = unnamed(loaded, cls)
+    usage = loaded.get("usage")
+    if isinstance(usage, dict) and (more := unnamed(usage, Usage)):
+        extra["usage"] = more
+    return extra
 
 
 def unnamed(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:

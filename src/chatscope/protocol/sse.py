@@ -63,12 +63,11 @@ class SSEDecoder:
         self._overflow = False
         self._is_fresh = False  # nothing that came before bears on what comes now
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take in what was read and return the events that it completes, in order.
+    def lone_data(self, data: bytes) -> bytes | None:
+        """Return the data of the event that a read consists of: one `data: ` line of a `message`, and nothing else.
 
-        Raises:
-            StreamProtocolError: a line or an event is longer than allowed. Events that were whole before it are
-                returned first; the error comes with the next call.
+        That is what nearly every read of a chat stream is. Where this returns `None`, nothing has happened, and `feed`
+        is to be called.
         """
         if (
             self._is_fresh
@@ -77,8 +76,16 @@ class SSEDecoder:
             and data.find(b"\n") == len(data) - 2 <= self._max
             and b"\r" not in data
         ):
-            # What nearly every read is, one event of one line; all that follows would come to the same.
-            return [ServerSentEvent("message", data[6:-2], self._id)]
+            return data[6:-2]
+        return None
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take in what was read and return the events that it completes, in order.
+
+        Raises:
+            StreamProtocolError: a line or an event is longer than allowed. Events that were whole before it are
+                returned first; the error comes with the next call.
+        """
         if self._overflow:
             raise self._too_long()
         if self._start is not None:

@@ -96,11 +96,13 @@ class TimedStream(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         """Return the next bytes."""
 
-    async def pump(self, take: Callable[[bytes], bool]) -> None:
+    async def pump(self, take: Callable[[bytes], bool]) -> bool:
         """Hand over what is left of the body as it is read, until its end or until `take` says that it is enough.
 
-        `take` may be called by the event loop itself, outside of any task: it must not need one.
+        Returns whether it was the latter. `take` may be called by the event loop itself, outside of any task: it must
+        not need one.
         """
         async for data in self:
             if take(data):
-                return
+                return True
+        return False

@@ -97,29 +97,40 @@ class Exchange(TimedStream):
             raise
         raise StopAsyncIteration
 
-    async def pump(self, take: Callable[[bytes], bool]) -> None:
+    async def pump(self, take: Callable[[bytes], bool]) -> bool:
         """See `TimedStream`: on asyncio, `take` is called as the bytes arrive, and this task sleeps till the end."""
         if self._broken:
             raise httpx.StreamClosed
-        ready, self._ready = self._ready, b""
-        if (ready and take(ready)) or self.parser.complete:
-            return
+        parser, stream = self.parser, self._stream
+        is_enough = False
 
         def on_read(data: bytes) -> bool:
-            body = self._feed(data)
-            return (bool(body) and take(body)) or self.parser.complete or self.parser.failure is not None
+            nonlocal is_enough
+            self.read_ns = stream.read_ns
+            body = parser.feed(data)
+            if parser.complete:
+                self._let_go()
+            if body and take(body):
+                is_enough = True
+                return True
+            return parser.complete or parser.failure is not None
 
         try:
-            if self.parser.failure is None and not await self._stream.pump(on_read, self._read_timeout):
+            ready, self._ready = self._ready, b""
+            is_enough = bool(ready) and take(ready)
+            if is_enough or parser.complete:
+                return is_enough
+            if parser.failure is None and not await stream.pump(on_read, self._read_timeout):
                 on_read(b"")
-            if self.parser.failure is not None:
-                raise self.parser.failure
+            if parser.failure is not None and not is_enough:
+                raise parser.failure
         except OSError as exc:
             self._break_off(exc)
             raise translated(exc, Phase.READ, self._request) from exc
         except BaseException as exc:
             self._break_off(exc)
             raise
+        return is_enough
 
     @property
     def is_over(self) -> bool:
@@ -219,11 +230,15 @@ class Exchange(TimedStream):
             )
         body = self.parser.feed(data)
         if self.parser.complete:
-            if self._reusable and self.parser.keep_alive and not self._stream.unsent():
-                self._connection.release()
-            else:
-                self._connection.close()
+            self._let_go()
         return body
+
+    def _let_go(self) -> None:
+        """Part from the connection: the response has ended."""
+        if self._reusable and self.parser.keep_alive and not self._stream.unsent():
+            self._connection.release()
+        else:
+            self._connection.close()
 
 
 def _chunk(data: bytes) -> bytes:

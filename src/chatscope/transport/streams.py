@@ -22,6 +22,7 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     import trio
 
@@ -137,8 +138,6 @@ class AsyncioStream(asyncio.Protocol):
 
     def _pump_on(self, take: Callable[[bytes], bool], data: bytes) -> None:
         self.read_ns = perf_counter_ns()
-        if self._pump_within is not None:
-            self._deadline = monotonic() + self._pump_within
         error: BaseException | None = None
         try:
             if not take(data):
@@ -238,6 +237,10 @@ class AsyncioStream(asyncio.Protocol):
         self._timer = None
         if self._waiter is None or self._deadline == inf:
             return
+        if self._take_read is not None and self._pump_within is not None:
+            # The reads of a pump wake nobody; what it has come to is asked now.
+            since_read = (perf_counter_ns() - self.read_ns) / 1e9
+            self._deadline = max(self._deadline, monotonic() + self._pump_within - since_read)
         remaining = self._deadline - monotonic()
         if remaining > 0:
             self._arm(remaining)
@@ -276,20 +279,26 @@ class TrioStream:
             raise self._error
         if self._closed:
             raise ConnectionAbortedError("the connection is closed")
-        # One scope for all reads, whose deadline moves: a scope for each read costs more than the read.
-        with trio.move_on_after(inf if within is None else within) as scope:
-            while True:
-                await _readiness(trio.lowlevel.wait_readable, self._sock)
-                with contextlib.suppress(BlockingIOError):
-                    data = self._sock.recv(READ_SIZE)
+        read_at = trio.current_time()
+        while True:
+            # One scope for many reads: one for each costs more than the read, and so does moving its deadline. When it
+            # fires, what counts is how long the last read is ago; a wait that was cut short for nothing is begun anew.
+            deadline = inf if within is None else read_at + within
+            with trio.CancelScope(deadline=deadline), _translated_waits():
+                while True:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    try:
+                        data = self._sock.recv(READ_SIZE)
+                    except BlockingIOError:
+                        continue
                     self.read_ns = perf_counter_ns()
                     if not data:
                         return False
                     if take(data):
                         return True
-                    if within is not None:
-                        scope.deadline = trio.current_time() + within
-        raise TimeoutError(f"nothing received for {within} s")
+                    read_at = trio.current_time()
+            if within is not None and trio.current_time() >= read_at + within:
+                raise TimeoutError(f"nothing received for {within} s")
 
     def write(self, data: bytes) -> None:
         self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
@@ -351,22 +360,27 @@ class TrioStream:
     ) -> None:
         if self._closed:
             raise ConnectionAbortedError("the connection is closed")
-        if within is None:
-            await _readiness(ready, self._sock)
-            return
-        with trio.move_on_after(within) as scope:
-            await _readiness(ready, self._sock)
+        with trio.move_on_after(inf if within is None else within) as scope, _translated_waits():
+            await ready(self._sock)
         if scope.cancelled_caught:
             raise TimeoutError(f"nothing could be {done} for {within} s")
 
 
-async def _readiness(ready: Callable[[socket.socket], Awaitable[None]], sock: socket.socket) -> None:
-    try:
-        await ready(sock)
-    except trio.ClosedResourceError as exc:
-        raise ConnectionAbortedError("the connection was closed while a task waited on it") from exc
-    except trio.BusyResourceError as exc:
-        raise anyio.BusyResourceError("reading from") from exc
+class _translated_waits:  # noqa: N801 - used as a statement; contextlib's generators cost more than the wait
+    """Turn what trio raises for a socket that is closed or waited on already into what is raised here."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, trio.ClosedResourceError):
+            raise ConnectionAbortedError("the connection was closed while a task waited on it") from error
+        if isinstance(error, trio.BusyResourceError):
+            raise anyio.BusyResourceError("reading from") from error
 
 
 async def _wait_either(sock: socket.socket) -> None:

@@ -1,0 +1,46 @@
+"""The events of a stream, one by one: a plain iterator, which holds no scope and no task between two of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Self
+
+from chatscope.protocol.events import EventReader, StreamEvent
+from chatscope.protocol.response import Chunk
+
+
+class EventStream:
+    """What `ChatStream.events` returns. It reads the stream's chunks; whoever iterates it leaves those alone."""
+
+    __slots__ = ("_chunks", "_over", "_reader", "_ready")
+
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._reader = EventReader()
+        self._ready: deque[StreamEvent] = deque()
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        """Return the next event. Cancelled while waiting, the same becomes of the stream as when a chunk is waited for.
+
+        Raises:
+            ChatError: what the stream ended with, after the events of what came before; nothing is complete then.
+        """
+        while not self._ready:
+            if self._over:
+                raise StopAsyncIteration
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                self._over = True
+                self._ready.extend(self._reader.end())
+            except Exception:
+                self._over = True
+                raise
+            else:
+                self._ready.extend(self._reader.feed(chunk))
+        return self._ready.popleft()

@@ -1,0 +1,45 @@
+"""A streamed reply whose text is a value of a type, once it is whole."""
+
+from __future__ import annotations
+
+from typing import Generic
+
+from chatscope.exchange import Exchange
+from chatscope.output import Output, ParsedCompletion, T
+from chatscope.policy.deadlines import Stopwatch
+from chatscope.policy.slots import Slots
+from chatscope.protocol.response import Chunk
+from chatscope.stream import ChatStream
+
+
+class ParsedStream(ChatStream, Generic[T]):
+    """A streamed reply of a type: like `ChatStream`, and iterating to the end leaves its value in `completion.parsed`.
+
+    Where the whole reply is not of the type, iterating raises the `OutputError` after the last chunk.
+    """
+
+    __slots__ = ("_output", "_parsed")
+
+    def __init__(self, exchange: Exchange, watch: Stopwatch, slots: Slots, output: Output[T]) -> None:
+        super().__init__(exchange, watch, slots)
+        self._output = output
+        self._parsed: T | None = None
+
+    async def __anext__(self) -> Chunk:
+        """Return the next chunk. Cancelled while waiting, the reply can be read on or closed.
+
+        Raises:
+            ChatError: what the stream ended with.
+            OutputError: the whole reply is not of the type.
+        """
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration:
+            if self._reader.done:
+                self._parsed = self._output.read(super().completion)
+            raise
+
+    @property
+    def completion(self) -> ParsedCompletion[T]:
+        """What has arrived so far, put together; `parsed` is `None` until the reply was iterated to its end."""
+        return ParsedCompletion.of(super().completion, self._parsed)

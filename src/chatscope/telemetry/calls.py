@@ -1,0 +1,292 @@
+"""Telemetry: the spans and metrics of calls by the GenAI conventions. What they say of messages is in `content.py`.
+
+The names are those of the semantic conventions for generative AI (status: development, June 2026), which an update may
+change: https://github.com/open-telemetry/semantic-conventions-genai. A call is a CLIENT span `chat {model}`; below it
+are a span `queue`, until it may be sent, and a span `attempt` for each attempt, whose context goes with the request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from typing import Any, Final
+
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from chatscope.errors import APIStatusError, TaskCancelledError
+from chatscope.protocol.messages import Message
+from chatscope.protocol.response import Completion, Usage
+from chatscope.telemetry.content import input_messages, output_messages
+from chatscope.version import __version__
+
+PROVIDER: Final = "openai"
+"""The conventions' name for the endpoint's protocol, whoever serves it; `server.address` says who."""
+
+TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))
+SECOND_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))
+"""The bounds that the conventions give for these histograms: 1 to 67108864 tokens, 0.01 to 81.92 s."""
+
+_REQUEST: Final = {
+    "gen_ai.request.max_tokens": ("max_completion_tokens", "max_tokens"),
+    "gen_ai.request.temperature": ("temperature",),
+    "gen_ai.request.top_p": ("top_p",),
+    "gen_ai.request.stop_sequences": ("stop",),
+    "gen_ai.request.seed": ("seed",),
+    "gen_ai.request.choice.count": ("n",),
+    "gen_ai.request.frequency_penalty": ("frequency_penalty",),
+    "gen_ai.request.presence_penalty": ("presence_penalty",),
+    "openai.request.service_tier": ("service_tier",),
+}
+_LEFT_OUT: Final = {"gen_ai.request.choice.count": 1, "openai.request.service_tier": "auto"}
+"""Values that the conventions want left out, since they say nothing."""
+
+
+class Telemetry:
+    """Reports calls to OpenTelemetry, for as many clients and adapters as it is given to.
+
+    Args:
+        tracer_provider, meter_provider: where to; default the global ones.
+        capture_content: record the messages sent and received, which may hold anything that users wrote.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        capture_content: bool = False,
+    ) -> None:
+        self.capture_content = capture_content
+        self.tracer = trace.get_tracer("chatscope", __version__, tracer_provider)
+        meter = metrics.get_meter("chatscope", __version__, meter_provider)
+        self.tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
+        )
+        self.duration, self.first_chunk, self.output_chunk = (
+            meter.create_histogram(
+                f"gen_ai.client.operation.{name}", "s", says, explicit_bucket_boundaries_advisory=SECOND_BUCKETS
+            )
+            for name, says in (
+                ("duration", "GenAI operation duration."),
+                ("time_to_first_chunk", "Time from the sending of the request to the first chunk of the reply."),
+                ("time_per_output_chunk", "Time from one chunk of the reply to the next."),
+            )
+        )
+
+    def call(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        stream: bool,
+        address: str,
+        port: int,
+    ) -> CallSpan:
+        """Prepare the observation of a call; nothing is reported before its `start`."""
+        return CallSpan(self, model, messages, parameters, stream=stream, address=address, port=port)
+
+
+class CallSpan:
+    """The spans and metrics of one call; an `ObservedCall`."""
+
+    __slots__ = (
+        "_began_ns",
+        "_common",
+        "_is_open",
+        "_queue",
+        "_request",
+        "_span",
+        "_telemetry",
+    )
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        stream: bool,
+        address: str,
+        port: int,
+    ) -> None:
+        self._telemetry = telemetry
+        self._common: dict[str, Any] = {  # to the span and the metrics
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.request.model": model,
+            "server.address": address,
+            "server.port": port,
+        }
+        self._request = _request_attributes(parameters)
+        if stream:
+            self._request["gen_ai.request.stream"] = True
+        if telemetry.capture_content:
+            self._request["gen_ai.input.messages"] = input_messages(messages)
+        self._began_ns = 0
+        self._is_open = False
+        self._span: Span = trace.INVALID_SPAN
+        self._queue: Span = trace.INVALID_SPAN
+
+    def start(self) -> None:
+        """Begin the span, as a child of the one that is current, and the span of the wait for the call's turn."""
+        self._began_ns = time.perf_counter_ns()
+        self._span = self._telemetry.tracer.start_span(
+            f"chat {self._common['gen_ai.request.model']}",
+            kind=SpanKind.CLIENT,
+            attributes=self._common | self._request,
+        )
+        self._queue = self._child("queue")
+        self._is_open = True
+
+    def current(self) -> AbstractContextManager[object]:
+        """Return a block in which the call's span is the current one."""
+        return _current(self._span)
+
+    def has_leave(self) -> None:
+        """End the wait, the first time."""
+        queue, self._queue = self._queue, trace.INVALID_SPAN
+        queue.end()
+
+    def attempt(self, failed: int) -> AttemptSpan:
+        """Begin the span of an attempt."""
+        attributes = {"http.request.resend_count": failed} if failed else {}
+        return AttemptSpan(self._child("attempt", attributes))
+
+    def end(
+        self,
+        error: BaseException | None,
+        completion: Completion | None,
+        *,
+        usage: Usage | None = None,
+        sent_ns: int | None = None,
+        token_ns: Sequence[int] = (),
+    ) -> None:
+        """End the span with what came of the call, and record its metrics. Only the first end counts."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        span = self._span
+        seconds = (time.perf_counter_ns() - self._began_ns) / 1e9
+        telemetry, common = self._telemetry, self._common
+        _end(self._queue, error)
+        if completion is not None:
+            usage = usage or completion.usage
+            span.set_attributes(_response_attributes(completion))
+            if completion.model:
+                common["gen_ai.response.model"] = completion.model
+            if telemetry.capture_content and completion.choices:
+                span.set_attribute("gen_ai.output.messages", output_messages(completion))
+        if usage == Usage():
+            usage = None  # what servers send that do not count
+        if usage is not None:
+            span.set_attributes(_usage_attributes(usage))
+        _end(span, error)
+        context = trace.set_span_in_context(span)  # so that the metrics' exemplars name the span
+        failure = {"error.type": error_type(error)} if error is not None else {}
+        telemetry.duration.record(seconds, common | failure, context)
+        if usage is not None:
+            for kind, count in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+                telemetry.tokens.record(count, common | {"gen_ai.token.type": kind}, context)
+        if token_ns and sent_ns is not None:
+            telemetry.first_chunk.record((token_ns[0] - sent_ns) / 1e9, common, context)
+            for earlier, later in pairwise(token_ns):
+                telemetry.output_chunk.record((later - earlier) / 1e9, common, context)
+
+    def _child(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
+        return self._telemetry.tracer.start_span(name, trace.set_span_in_context(self._span), attributes=attributes)
+
+
+class AttemptSpan:
+    """The span of one attempt; an `ObservedAttempt`.
+
+    Attributes:
+        headers: the span's context, for the server.
+    """
+
+    __slots__ = ("_is_answered", "_span", "headers")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._is_answered = False
+        self.headers: dict[str, str] = {}
+        propagate.inject(self.headers, trace.set_span_in_context(span))
+
+    def current(self) -> AbstractContextManager[object]:
+        """Return a block in which the attempt's span is the current one."""
+        return _current(self._span)
+
+    def answered(self, status: int, request_id: str | None) -> None:
+        """Take note of the reply: its HTTP status, and the id that the server gave the request."""
+        self._is_answered = True
+        self._span.set_attribute("http.response.status_code", status)
+        if request_id is not None:
+            self._span.set_attribute("http.response.header.x-request-id", [request_id])
+
+    def end(self, error: BaseException | None) -> None:
+        """End the span."""
+        if isinstance(error, APIStatusError) and error.status is not None and not self._is_answered:
+            self.answered(error.status, error.request_id)
+        _end(self._span, error)
+
+
+def error_type(error: BaseException) -> str:
+    """Return the `error.type` of an error: its class, and `cancelled` for every kind of cancellation."""
+    if isinstance(error, TaskCancelledError) or not isinstance(error, Exception):
+        return "cancelled"
+    return type(error).__name__
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    if error is not None:
+        kind = error_type(error)
+        span.set_attribute("error.type", kind)
+        span.set_status(Status(StatusCode.ERROR, kind if kind == "cancelled" else str(error)))
+    span.end()
+
+
+def _current(span: Span) -> AbstractContextManager[object]:
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
+
+
+def _request_attributes(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    found = {
+        attribute: parameters[name]
+        for attribute, names in _REQUEST.items()
+        for name in names
+        if parameters.get(name) is not None and parameters[name] != _LEFT_OUT.get(attribute)
+    }
+    if isinstance(stop := found.get("gen_ai.request.stop_sequences"), str):
+        found["gen_ai.request.stop_sequences"] = [stop]
+    return found
+
+
+def _response_attributes(completion: Completion) -> dict[str, Any]:
+    reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
+    told = {
+        "gen_ai.response.id": completion.id,
+        "gen_ai.response.model": completion.model,
+        "gen_ai.response.finish_reasons": reasons,
+        "openai.response.service_tier": completion.service_tier,
+        "openai.response.system_fingerprint": completion.system_fingerprint,
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _usage_attributes(usage: Usage) -> dict[str, int]:
+    told = {
+        "gen_ai.usage.input_tokens": usage.prompt_tokens,
+        "gen_ai.usage.output_tokens": usage.completion_tokens,
+    }
+    if usage.prompt_tokens_details is not None:
+        told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+    if usage.completion_tokens_details is not None:
+        told["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
+    return told

@@ -1,0 +1,343 @@
+"""Every deadline, to the second, in virtual time: which phase it ends, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from chatscope import (
+    APIConnectionError,
+    APITimeoutError,
+    AsyncChatGPTAdapter,
+    Result,
+    RetryPolicy,
+    Task,
+    TaskConstraints,
+    TaskStatus,
+    Timeouts,
+)
+from chatscope.simulator import Reply, Stage, Wait, error, faults
+
+if TYPE_CHECKING:
+    from tests.conftest import MemoryServer, Serve
+
+Backend = tuple[str, dict[str, Any]]
+
+ONCE = RetryPolicy(attempts=1)
+
+
+@pytest.fixture
+def anyio_backend(virtual_time: Backend) -> Backend:
+    return virtual_time
+
+
+def at_most(seconds: float) -> TaskConstraints:
+    return TaskConstraints(timeout_seconds=seconds)
+
+
+async def run(server: MemoryServer, task: Task, **options: Any) -> tuple[Result, float]:
+    """Return a task's result and how long it took, in virtual seconds."""
+    async with AsyncChatGPTAdapter("sk-1", transport=server, **{"retry": ONCE, **options}) as adapter:
+        began = anyio.current_time()
+        result = await adapter.execute(task)
+        took = round(anyio.current_time() - began, 6)
+    assert server.open == 0
+    return result, took
+
+
+def check(result: Result, phase: str, seconds: float, text: str = "") -> None:
+    assert result.status is TaskStatus.FAILED
+    assert isinstance(result.exception, APITimeoutError)
+    assert result.exception.phase == phase
+    assert f"{seconds:g} s" in str(result.exception)
+    assert f"({phase})" in str(result.exception)
+    assert result.exception.partial_text == result.output == text
+
+
+# -- the whole task ----------------------------------------------------------------------------------------------------
+
+
+async def test_total_by_the_tasks_own_constraint(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", between_tokens=4))
+    result, took = await run(server, Task("hi", constraints=at_most(9)))
+    check(result, "total", 9, "Hello, world")
+    assert took == 9
+    assert result.exception is not None
+    assert result.metadata["request_id"] == "req_1"
+
+
+async def test_total_of_the_adapter(serve: Serve) -> None:
+    result, took = await run(serve(faults.stall(1)), Task("hi"), timeout=Timeouts(total=5))
+    check(result, "total", 5, "You")
+    assert took == 5
+
+
+async def test_the_tasks_own_constraint_goes_before_the_adapters(serve: Serve) -> None:
+    result, took = await run(
+        serve(faults.stall(1)), Task("hi", constraints=at_most(7)), timeout=Timeouts(total=5, read=None)
+    )
+    check(result, "total", 7, "You")
+    assert took == 7
+
+
+async def test_total_covers_a_plain_reply(serve: Serve) -> None:
+    server = serve(faults.stall(Stage.STATUS))
+    result, took = await run(server, Task("hi", constraints=at_most(3), parameters={"stream": False}))
+    check(result, "total", 3)
+    assert took == 3
+
+
+async def test_total_covers_the_attempts_and_the_waits(serve: Serve) -> None:
+    server = serve([error(500), faults.stall(1)])
+    policy = RetryPolicy(initial=4, jitter=0)
+    result, took = await run(server, Task("hi", constraints=at_most(10)), retry=policy)
+    check(result, "total", 10, "You")
+    assert (took, result.attempts) == (10, 2)
+    assert result.exception is not None
+    assert [attempt.wait_seconds for attempt in result.attempts_log] == [4, None]
+
+
+async def test_queue(serve: Serve) -> None:
+    server = serve(faults.stall(1))
+    async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1, timeout=None) as adapter:
+        blocker = adapter.start_task(Task("hi"))
+        began = anyio.current_time()
+        result = await adapter.execute(Task("hi", constraints=at_most(5)))
+        assert anyio.current_time() - began == pytest.approx(5)
+        check(result, "queue", 5)
+        assert (result.attempts, len(server.requests)) == (0, 1)
+        await blocker.cancel()
+
+
+async def test_the_time_in_the_queue_counts(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", first_token=4))
+    async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter:
+        first = adapter.start_task(Task("hi"))
+        result = await adapter.execute(Task("hi", constraints=at_most(7)))
+        assert (await first.wait()).success
+    check(result, "total", 7)
+
+
+async def test_a_deadline_is_no_cancellation(serve: Serve) -> None:
+    """Whoever streams sees the error, and the siblings go on."""
+    server = serve([Reply("Hello, world.", between_tokens=4), Reply("Hello, world.", between_tokens=6)])
+    async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
+        hasty = adapter.start_task(Task("hi", constraints=at_most(6)))
+        await server.wait_for_requests(1)
+        patient = adapter.start_task(Task("hi"))
+        texts: list[str] = []
+        with pytest.raises(APITimeoutError, match="total"):
+            texts.extend([text async for text in hasty.stream()])
+        assert hasty.text == "Hello,"
+        assert (await patient.wait()).success
+
+
+async def test_infinity_is_no_deadline(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", between_tokens=10_000))
+    inf = float("inf")
+    timeouts = Timeouts(connect=inf, first_token=inf, idle=inf, total=inf, read=inf)
+    result, took = await run(server, Task("hi", constraints=at_most(inf)), timeout=timeouts)
+    assert (result.success, took) == (True, 30_000)
+
+
+# -- silence -----------------------------------------------------------------------------------------------------------
+
+
+async def test_silence_before_the_headers(serve: Serve) -> None:
+    result, took = await run(serve(faults.stall(Stage.STATUS)), Task("hi"))
+    check(result, "headers", 60)
+    assert took == 60
+
+
+@pytest.mark.parametrize(("at", "phase", "text"), [(Stage.ROLE, "first_token", ""), (2, "idle", "You asked")])
+async def test_silence_in_the_stream(serve: Serve, at: Stage | int, phase: str, text: str) -> None:
+    result, took = await run(serve(faults.stall(at)), Task("hi"), timeout=7.5)
+    check(result, phase, 7.5, text)
+    assert took == 7.5
+
+
+async def test_silence_is_broken_by_keep_alive_comments(serve: Serve) -> None:
+    patient = faults.insert(faults.KEEP_ALIVE, times=20, seconds=30)
+    result, took = await run(serve(Reply("Hello, world.", faults=(patient,))), Task("hi"))
+    assert (result.success, took) == (True, 600)
+
+
+async def test_silence_in_a_plain_reply(serve: Serve) -> None:
+    for at, phase in ((Stage.STATUS, "headers"), (Stage.CONTENT, "first_token")):
+        result, _ = await run(serve(faults.stall(at)), Task("hi", parameters={"stream": False}), timeout=7)
+        check(result, phase, 7)
+
+
+async def test_none_waits_for_ever(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", first_token=100_000))
+    result, took = await run(server, Task("hi"), timeout=None)
+    assert (result.success, took) == (True, 100_000)
+
+
+async def test_connect(serve: Serve) -> None:
+    def refuse(request: object) -> Reply:
+        raise httpx.ConnectTimeout("too slow")
+
+    server = serve(refuse)
+    result, _ = await run(server, Task("hi"), timeout=Timeouts(connect=3))
+    check(result, "connect", 3)
+    assert server.requests[0].extensions["timeout"] == {"connect": 3, "read": 60.0, "write": 60.0, "pool": 60.0}
+
+
+async def test_a_number_bounds_every_wait_of_the_transport(serve: Serve) -> None:
+    for timeout, told in ((7.5, 7.5), (Timeouts(read=None), None), (None, None), (float("inf"), None)):
+        server = serve()
+        await run(server, Task("hi"), timeout=timeout)
+        assert set(server.requests[0].extensions["timeout"].values()) == {told}
+
+
+# -- the first token ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [Stage.STATUS, Stage.ROLE, 0])
+async def test_first_token(serve: Serve, at: Stage | int) -> None:
+    result, took = await run(serve(faults.stall(at)), Task("hi"), timeout=Timeouts(first_token=5))
+    check(result, "first_token", 5)
+    assert took == 5
+
+
+async def test_first_token_is_not_moved_by_comments(serve: Serve) -> None:
+    comments = faults.insert(faults.KEEP_ALIVE, times=100, seconds=1)
+    result, took = await run(serve(comments), Task("hi"), timeout=Timeouts(first_token=5))
+    check(result, "first_token", 5)
+    assert took == 5
+
+
+async def test_first_token_counts_from_the_beginning_of_each_attempt(serve: Serve) -> None:
+    server = serve([faults.stall(0), Reply("Hello, world.", first_token=4)])
+    policy = RetryPolicy(initial=3, jitter=0)
+    result, took = await run(server, Task("hi"), timeout=Timeouts(first_token=5), retry=policy)
+    assert (result.success, result.attempts, took) == (True, 2, 5 + 3 + 4)
+    assert [attempt.error for attempt in result.attempts_log] == ["APITimeoutError", None]
+
+
+async def test_first_token_says_nothing_about_later_ones(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", first_token=4, between_tokens=50))
+    result, took = await run(server, Task("hi"), timeout=Timeouts(first_token=5))
+    assert (result.success, took) == (True, 154)
+
+
+# -- idle --------------------------------------------------------------------------------------------------------------
+
+
+async def test_idle(serve: Serve) -> None:
+    result, took = await run(serve(faults.stall(2)), Task("hi"), timeout=Timeouts(idle=5))
+    check(result, "idle", 5, "You asked")
+    assert took == 5
+
+
+async def test_idle_is_not_moved_by_comments(serve: Serve) -> None:
+    comments = faults.insert(faults.KEEP_ALIVE, 2, times=100, seconds=1)
+    result, took = await run(serve(comments), Task("hi"), timeout=Timeouts(idle=5))
+    check(result, "idle", 5, "You asked")
+    assert took == 5
+
+
+async def test_idle_is_moved_by_every_chunk(serve: Serve) -> None:
+    server = serve(Reply("Hello, world.", first_token=30, between_tokens=4))
+    result, took = await run(server, Task("hi"), timeout=Timeouts(idle=5))
+    assert (result.success, took) == (True, 30 + 12)
+
+
+async def test_the_sooner_deadline_counts(serve: Serve) -> None:
+    server = serve(faults.stall(2))
+    result, took = await run(server, Task("hi", constraints=at_most(3)), timeout=Timeouts(idle=5))
+    check(result, "total", 3, "You asked")
+    assert took == 3
+
+
+# -- after the last text -----------------------------------------------------------------------------------------------
+
+
+async def test_a_reply_that_is_finished_and_falls_silent_is_complete(serve: Serve) -> None:
+    """Some servers send neither usage nor [DONE] after the finish_reason, and keep the connection open."""
+    result, took = await run(serve(Reply("Hello, world.", faults=(faults.stall(Stage.USAGE),))), Task("hi"))
+    assert (result.success, result.output, result.finish_reason) == (True, "Hello, world.", "stop")
+    assert took == 5
+    assert (result.tokens_used, result.cost) == (None, None)
+
+
+async def test_a_reply_that_is_finished_and_only_kept_alive_is_complete(serve: Serve) -> None:
+    comments = faults.insert(faults.KEEP_ALIVE, Stage.USAGE, times=100, seconds=1)
+    result, took = await run(serve(Reply("Hello, world.", faults=(comments,))), Task("hi"))
+    assert result.success
+    assert took == 5
+
+
+@pytest.mark.parametrize("at", [Stage.USAGE, Stage.DONE])
+async def test_a_reply_that_is_finished_and_cut_off_is_not(serve: Serve, at: Stage) -> None:
+    result, _ = await run(serve(Reply("Hello, world.", faults=(faults.reset(at),))), Task("hi"))
+    assert (result.success, result.output) == (False, "Hello, world.")
+
+
+async def test_done_ends_the_task_at_once(serve: Serve) -> None:
+    result, took = await run(serve(Reply("Hello, world.", faults=(faults.stall(Stage.END),))), Task("hi"))
+    assert (result.success, result.tokens_used, took) == (True, 11, 0)
+
+
+async def test_silence_shorter_than_the_grace_counts_after_the_finish_too(serve: Serve) -> None:
+    result, took = await run(serve(faults.stall(Stage.USAGE)), Task("hi"), timeout=2)
+    assert (result.success, took) == (True, 2)
+
+
+# -- errors that come late ---------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_whose_body_never_comes_is_still_a_refusal(serve: Serve) -> None:
+    refusal = error(400).interrupted(Stage.CONTENT, Wait(1_000))
+    result, took = await run(serve(refusal), Task("hi"), timeout=6)
+    assert isinstance(result.exception, Exception)
+    assert (result.error, took) == ("HTTP 400", 6)
+
+
+async def test_closing_a_transport_that_hangs_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve()
+    monkeypatch.setattr(server, "aclose", anyio.sleep_forever)
+    began = anyio.current_time()
+    async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
+        assert (await adapter.execute(Task("hi"))).success
+    assert anyio.current_time() - began == pytest.approx(2)
+
+
+async def test_closing_a_reply_that_hangs_is_given_up(serve: Serve) -> None:
+    async with AsyncChatGPTAdapter("sk-1", transport=_HangingClose(serve(faults.stall(1)))) as adapter:
+        handle = adapter.start_task(Task("hi"))
+        assert await anext(handle.stream()) == "You"
+        began = anyio.current_time()
+        assert await handle.cancel() is True
+        assert anyio.current_time() - began == pytest.approx(2)
+
+
+async def test_a_task_that_completes_while_it_is_cancelled_has_completed(serve: Serve) -> None:
+    """The reply was there in full; the order to cancel came while its connection was being closed."""
+    async with AsyncChatGPTAdapter("sk-1", transport=_HangingClose(serve())) as adapter:
+        task_id = await adapter.submit_task(Task("hi"))
+        result = await adapter.get_result(task_id, timeout=0.5, cancel_on_timeout=True)
+        assert (result.status, result.output) == (TaskStatus.COMPLETED, "Hello, world.")
+        assert await adapter.cancel_task(task_id) is False
+
+
+class _HangingClose(httpx.AsyncBaseTransport):
+    """A transport whose replies never finish closing."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._server.handle_async_request(request)
+        response.stream.aclose = anyio.sleep_forever  # type: ignore[union-attr, method-assign]  # one fault in one reply
+        return response
+
+
+async def test_a_connection_error_is_no_timeout(serve: Serve) -> None:
+    result, _ = await run(serve(faults.close(Stage.STATUS)), Task("hi"))
+    assert type(result.exception) is APIConnectionError
+    assert result.exception.phase is None

@@ -1,0 +1,213 @@
+"""Bad input: a clear error that names the argument, before anything is sent (SPEC 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chatscope import (
+    AsyncChatGPTAdapter,
+    ChatClient,
+    RetryPolicy,
+    Task,
+    TaskConstraints,
+    Timeouts,
+    retry_on_rate_limit,
+    retry_on_transient,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Serve
+
+HI = [{"role": "user", "content": "hi"}]
+NAN = float("nan")
+INF = float("inf")
+
+
+def constrained(**constraints: Any) -> Task:
+    return Task("hi", constraints=TaskConstraints(**constraints))
+
+
+def with_parameters(**parameters: Any) -> Task:
+    return Task("hi", parameters=parameters)
+
+
+TASKS: list[tuple[str, Task]] = [
+    ("prompt", Task()),
+    ("prompt", Task("")),
+    ("prompt", Task(3)),  # type: ignore[arg-type]
+    ("prompt and messages", Task("hi", messages=HI)),
+    ("messages", Task(messages=[])),
+    ("messages", Task(messages="hi")),  # type: ignore[arg-type]
+    ("messages", Task(messages=["hi"])),  # type: ignore[list-item]
+    ("context", Task("hi", context=[1])),  # type: ignore[arg-type]
+    ("constraints", Task("hi", constraints={"max_tokens": 5})),  # type: ignore[arg-type]
+    ("timeout_seconds", constrained(timeout_seconds=-1)),
+    ("timeout_seconds", constrained(timeout_seconds=0)),
+    ("timeout_seconds", constrained(timeout_seconds=NAN)),
+    ("timeout_seconds", constrained(timeout_seconds="5")),
+    ("timeout_seconds", constrained(timeout_seconds=True)),
+    ("temperature", constrained(temperature="warm")),
+    ("temperature", constrained(temperature=NAN)),
+    ("temperature", constrained(temperature=True)),
+    ("max_tokens", constrained(max_tokens=0)),
+    ("max_tokens", constrained(max_tokens=1.5)),
+    ("max_tokens", constrained(max_tokens=True)),
+    ("model", constrained(model=5)),
+    ("priority", constrained(priority="high")),
+    ("temperature", with_parameters(temperature="warm")),
+    ("temperature", with_parameters(temperature=INF)),
+    ("top_p", with_parameters(top_p="all")),
+    ("n", with_parameters(n=True)),
+    ("stop", with_parameters(stop=object())),
+    ("tools", with_parameters(tools=[{1, 2}, object()])),
+    ("timeout", with_parameters(timeout=-1)),
+    ("extra_headers", with_parameters(extra_headers={"x-a": "1\r\nx-b: 2"})),
+    ("extra_headers", with_parameters(extra_headers={"x a": "1"})),
+    ("extra_headers", with_parameters(extra_headers={"x-a": 1})),
+    ("extra_body", with_parameters(extra_body=[1])),
+]
+
+
+@pytest.mark.parametrize(("name", "task"), TASKS)
+async def test_a_task(serve: Serve, name: str, task: Task) -> None:
+    server = serve()
+    async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
+        for call in (adapter.start_task, adapter.execute_streaming):
+            with pytest.raises(ValueError, match=name):
+                call(task)
+        for method in (adapter.submit_task, adapter.execute):
+            with pytest.raises(ValueError, match=name):
+                await method(task)
+        report = adapter.get_adapter_status()
+        assert (report["pending"], report["running"], report["finished"]) == (0, 0, 0)
+        assert (await adapter.execute(Task("hi"))).success  # no slot is lost
+    assert len(server.requests) == 1
+    assert task.task_id is None
+
+
+ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    ("timeout", {"timeout": -1}),
+    ("timeout", {"timeout": 0}),
+    ("timeout", {"timeout": NAN}),
+    ("timeout", {"timeout": "60"}),
+    ("timeout", {"timeout": True}),
+    ("base_url", {"base_url": "example.com/v1"}),
+    ("base_url", {"base_url": "ftp://example.com"}),
+    ("base_url", {"base_url": "http://"}),
+    ("base_url", {"base_url": "http:///v1"}),
+    ("base_url", {"base_url": "https://exa mple.com"}),
+    ("base_url", {"base_url": "http://[half"}),
+    ("base_url", {"base_url": "http://example.com:port"}),
+    ("base_url", {"base_url": 5}),
+    ("max_concurrency", {"max_concurrency": 0}),
+    ("max_concurrency", {"max_concurrency": -5}),
+    ("max_concurrency", {"max_concurrency": 1.5}),
+    ("max_concurrency", {"max_concurrency": True}),
+    ("max_concurrency", {"max_concurrency": "many"}),
+    ("max_pending", {"max_pending": 0}),
+    ("requests_per_minute", {"requests_per_minute": 0}),
+    ("tokens_per_minute", {"tokens_per_minute": NAN}),
+    ("default_headers", {"default_headers": {"x-a": "1\nx-b: 2"}}),
+    ("default_headers", {"default_headers": {"x-a": "1\r"}}),
+    ("default_headers", {"default_headers": {"x\n": "1"}}),
+    ("default_headers", {"default_headers": {"x-a": "é"}}),
+    ("default_headers", {"default_headers": {"": "1"}}),
+    ("api_key", {"api_key": "sk-1\n"}),
+    ("api_key", {"api_key": 5}),
+    ("organization", {"organization": "a\r\nb"}),
+    ("project", {"project": "a\0b"}),
+]
+
+ADAPTER_ONLY: list[tuple[str, dict[str, Any]]] = [
+    ("model", {"model": ""}),
+    ("model", {"model": None}),
+    ("hedge_after", {"hedge_after": -1}),
+    ("keep_finished", {"keep_finished": 0}),
+    ("keep_finished", {"keep_finished": 2.5}),
+    ("prices", {"prices": {"m": {"input": -1, "output": 1}}}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), ARGUMENTS)
+def test_of_the_client(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=name):
+        ChatClient(**arguments)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [*ARGUMENTS, *ADAPTER_ONLY])
+def test_of_the_adapter(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=name):
+        AsyncChatGPTAdapter(**arguments)
+
+
+@pytest.mark.parametrize("prices", [5, "gpt-4o", {"m": 5}, {5: {"input": 1, "output": 1}}])
+def test_prices_of_a_wrong_type(prices: Any) -> None:
+    with pytest.raises(TypeError, match="prices"):
+        AsyncChatGPTAdapter("sk-1", prices=prices)
+
+
+def test_an_address_from_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
+    with pytest.raises(ValueError, match="base_url"):
+        AsyncChatGPTAdapter("sk-1")
+
+
+POLICIES: list[tuple[str, Callable[[], object]]] = [
+    ("attempts", lambda: RetryPolicy(attempts=0)),
+    ("attempts", lambda: RetryPolicy(attempts=True)),
+    ("initial", lambda: RetryPolicy(initial=-1)),
+    ("max", lambda: RetryPolicy(max=NAN)),
+    ("jitter", lambda: RetryPolicy(jitter=-0.5)),
+    ("connect", lambda: Timeouts(connect=-1)),
+    ("first_token", lambda: Timeouts(first_token=0)),
+    ("idle", lambda: Timeouts(idle=NAN)),
+    ("total", lambda: Timeouts(total="1")),  # type: ignore[arg-type]
+    ("read", lambda: Timeouts(read=-1)),
+    ("attempts", lambda: retry_on_rate_limit(max_attempts=0)),
+    ("initial", lambda: retry_on_transient(initial_wait=-1)),
+]
+
+
+@pytest.mark.parametrize(("name", "make"), POLICIES)
+def test_of_the_policies(name: str, make: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=name):
+        make()
+
+
+@pytest.mark.parametrize("limit", [-1, NAN, "5", True])
+async def test_the_timeout_of_a_wait(serve: Serve, limit: Any) -> None:
+    async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
+        task_id = await adapter.submit_task(Task("hi"))
+        with pytest.raises(ValueError, match="timeout"):
+            await adapter.get_result(task_id, timeout=limit)
+
+
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("model", {"model": "", "messages": HI}),
+    ("model", {"model": None, "messages": HI}),
+    ("messages", {"model": "m", "messages": []}),
+    ("messages", {"model": "m", "messages": "hi"}),
+    ("messages", {"model": "m", "messages": {"role": "user"}}),
+    ("messages", {"model": "m", "messages": ["hi"]}),
+    ("messages", {"model": "m", "messages": [{"role": "user", "content": object()}]}),
+    ("temperature", {"model": "m", "messages": HI, "temperature": "hot"}),
+    ("temperature", {"model": "m", "messages": HI, "temperature": NAN}),
+    ("timeout", {"model": "m", "messages": HI, "timeout": NAN}),
+    ("extra_headers", {"model": "m", "messages": HI, "extra_headers": {"a": "b\nc"}}),
+    ("user", {"model": "m", "messages": HI, "user": object()}),
+]
+
+
+@pytest.mark.parametrize(("name", "request_"), REQUESTS)
+async def test_of_one_request(serve: Serve, name: str, request_: dict[str, Any]) -> None:
+    server = serve()
+    async with ChatClient(api_key="k", transport=server, max_concurrency=1) as client:
+        with pytest.raises(ValueError, match=name):
+            await client.complete(**request_)
+        with pytest.raises(ValueError, match=name):
+            client.stream(**request_)
+        assert server.requests == []
+        assert (await client.complete(model="m", messages=HI)).text
