@@ -1,0 +1,149 @@
+"""The command line: commands, options and their help. What the commands do is in `ask`, `demo` and the simulator."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
+import click
+
+from chatscope.cli.ask import Question, ask
+from chatscope.cli.demo import demo
+from chatscope.cli.loop import run as run_loop
+from chatscope.simulator import Config, Reply, serve
+from chatscope.tasks import TaskConstraints
+from chatscope.version import __version__
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_WAIT: Final = click.FloatRange(min=0)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line and return its exit code; 130 for Ctrl-C outside an event loop."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a model may write what a terminal cannot show
+    try:
+        code: int | None = chatscope.main(arguments, prog_name="chatscope", standalone_mode=False)
+        return code or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+
+
+def _on_a_loop(command: _Command) -> _Command:
+    """Give a command the options that choose its event loop."""
+    backend = click.option(
+        "--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True, help="Event loop."
+    )
+    uvloop = click.option("--uvloop", is_flag=True, help="Run asyncio on uvloop.")
+    return backend(uvloop(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="chatscope")
+def chatscope() -> None:
+    """Chat completions in cancel scopes, on asyncio and trio."""
+
+
+@chatscope.command("ask", short_help="Ask a model and print its answer while it comes.")
+@click.argument("prompt")
+@click.option("--model", metavar="NAME", default="gpt-4o-mini", show_default=True, help="Model to ask.")
+@click.option("--base-url", metavar="URL", help="Where the server is. [default: $OPENAI_BASE_URL, else OpenAI's]")
+@click.option("--system", metavar="TEXT", help="System message.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer, in tokens.")
+@click.option("--temperature", type=float, metavar="X", help="Sampling temperature.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="For all of it, retries included."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON document, errors too.")
+@_on_a_loop
+def ask_command(
+    prompt: str,
+    model: str,
+    base_url: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    timeout: float | None,
+    as_json: bool,
+    backend: str,
+    uvloop: bool,
+) -> int:
+    """Ask a model and print its answer while it comes; PROMPT "-" is read from stdin.
+
+    The API key comes from OPENAI_API_KEY alone. There is no option for it, because shell histories and process lists
+    show options to others.
+
+    \b
+    Exit codes:
+      0    answered
+      1    the task failed; the error is on stderr, after what text there was
+      2    bad arguments or no key; nothing was sent
+      130  Ctrl-C, 143 SIGTERM; the connection is closed
+      141  nobody reads the output any more
+    """  # noqa: D301 - the character itself makes click keep the lines as they are
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise click.BadParameter("it is empty", param_hint="PROMPT")
+    constraints = TaskConstraints(max_tokens=max_tokens, temperature=temperature, timeout_seconds=timeout)
+    question = Question(prompt, system, model, base_url, constraints, as_json)
+    return run_loop(partial(ask, question), backend, uvloop=uvloop)
+
+
+@chatscope.command("demo")
+@_on_a_loop
+def demo_command(backend: str, uvloop: bool) -> int:
+    """Run several tasks at once against a simulated server. No key needed.
+
+    Two stream side by side, one of them is cancelled on the way, a third meets a rate limit and tries again.
+    """
+    return run_loop(demo, backend, uvloop=uvloop)
+
+
+@chatscope.command("simulator")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", default=8000, show_default=True, help="0 takes a free one."
+)
+@click.option("--first-token", type=_WAIT, metavar="SECONDS", default=0.2, show_default=True, help="Before the first.")
+@click.option("--between-tokens", type=_WAIT, metavar="SECONDS", default=0.02, show_default=True, help="Between two.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above that.")
+@click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above that.")
+def simulator_command(
+    host: str,
+    port: int,
+    first_token: float,
+    between_tokens: float,
+    requests_per_minute: int | None,
+    tokens_per_minute: int | None,
+) -> int:
+    """Run an OpenAI-compatible server with made-up answers.
+
+    A prompt may ask for trouble: "[simulate: status=503]", "[simulate: stall=3]"; an unknown word there gets the list.
+    Ctrl-C or SIGTERM stops it. That is how it ends, so the exit code is 0.
+    """
+    config = Config(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+    script = Reply(first_token=first_token, between_tokens=between_tokens)
+    try:
+        with suppress(KeyboardInterrupt):  # before the server handles signals, and on Windows
+            anyio.run(partial(serve, host, port, config, script=script, on_ready=_invite))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return 0
+
+
+def _invite(base_url: str) -> None:
+    click.echo(
+        f"The simulator listens on {base_url} until Ctrl-C. To use it, paste:\n\n"
+        f"export OPENAI_BASE_URL={base_url} OPENAI_API_KEY=simulated\n"
+    )

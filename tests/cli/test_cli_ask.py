@@ -1,0 +1,382 @@
+"""`chatscope ask`: what is sent, what is shown, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from chatscope.cli import main
+from chatscope.simulator import Answer, ChatRequest, Outcome, Reply, error, faults
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import MakeOutput, Run, Simulate
+
+TEXT = "one two three"
+LOOPS = pytest.mark.parametrize(
+    "loop", [(), ("--uvloop",), ("--backend", "trio")], ids=lambda options: "".join(options[-1:]) or "asyncio"
+)
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+SECONDS = 30.0  # longer than any of the processes takes
+
+
+@LOOPS
+def test_the_answer_goes_to_stdout_and_gets_its_newline(simulate: Simulate, chatscope: Run, loop: list[str]) -> None:
+    server = simulate(Reply(TEXT))
+    ran = chatscope("ask", "hi", *loop)
+    assert (ran.code, ran.out, ran.err) == (0, f"{TEXT}\n", "")
+    assert server.outcome() is Outcome.COMPLETED
+    assert server.body()["messages"] == [{"role": "user", "content": "hi"}]
+    assert server.server.requests[0].headers["authorization"] == "Bearer sk-cli-test"
+
+
+def test_an_answer_that_ends_its_last_line_gets_no_second_newline(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply(f"{TEXT}\n"))
+    assert chatscope("ask", "hi").out == f"{TEXT}\n"
+
+
+def test_an_empty_answer_prints_nothing(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply(""))
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def test_a_refusal_is_an_answer(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply(refusal="I would rather not."))
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out) == (0, "I would rather not.\n")
+
+
+def test_text_is_shown_as_it_comes(simulate: Simulate, chatscope: Run, output: MakeOutput) -> None:
+    more = anyio.Event()
+
+    def script(request: ChatRequest) -> Answer:
+        return Reply(TEXT, faults=(faults.hold(2, more),))
+
+    server = simulate(script)
+    stdout = output("one two", lambda: server.portal.start_task_soon(more.set))  # the server waits until it was shown
+    assert chatscope("ask", "hi").code == 0
+    assert stdout.getvalue() == f"{TEXT}\n"
+
+
+def test_options_arrive_on_the_wire(simulate: Simulate, chatscope: Run) -> None:
+    server = simulate(Reply(TEXT))
+    ran = chatscope(
+        *("ask", "hi", "--system", "Be brief.", "--model", "gpt-4.1"),
+        *("--max-tokens", "7", "--temperature", "0.5", "--timeout", "20"),
+    )
+    assert ran.code == 0
+    sent = server.body()
+    assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("gpt-4.1", 7, 0.5)
+
+
+def test_base_url_goes_before_the_environment(
+    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = simulate(Reply(TEXT))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert chatscope("ask", "hi", "--base-url", server.base_url).out == f"{TEXT}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [("grüß dich\n".encode(), "grüß dich\n"), (b"a\xffb", "a\N{REPLACEMENT CHARACTER}b")]
+)
+def test_a_dash_reads_the_prompt_from_stdin(simulate: Simulate, chatscope: Run, given: bytes, sent: str) -> None:
+    server = simulate(Reply(TEXT))
+    assert chatscope("ask", "-", stdin=given).code == 0
+    assert server.body()["messages"][-1]["content"] == sent
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_task_exits_1_with_the_error_on_stderr(simulate: Simulate, chatscope: Run) -> None:
+    simulate(error(404, "no such model"))
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out, ran.err) == (1, "", "Error: NotFoundError: HTTP 404: no such model\n")
+
+
+def test_the_text_before_a_failure_is_kept(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply(TEXT, faults=(faults.end(2),)))
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out) == (1, "one two\n")
+    assert ran.err.startswith("Error: StreamTruncatedError: ")
+
+
+def test_a_deadline_fails_the_task(simulate: Simulate, chatscope: Run) -> None:
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    ran = chatscope("ask", "hi", "--timeout", "0.2")
+    assert (ran.code, ran.out) == (1, "one two\n")
+    assert ran.err == "Error: APITimeoutError: not finished within 0.2 s (total)\n"
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+def test_a_wait_before_a_retry_is_told_in_our_words(simulate: Simulate, chatscope: Run) -> None:
+    simulate([error(429, "slow down", retry_after=0.01), Reply(TEXT)])
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out) == (0, f"{TEXT}\n")
+    assert ran.err.count("attempt 1 failed: RateLimitError: HTTP 429: slow down; next in 0.01 s\n") == 1
+    assert "stamina" not in ran.err
+
+
+def test_a_quiet_wait_is_told_as_well(simulate: Simulate, chatscope: Run) -> None:
+    simulate([error(503, "back soon", retry_after=0.01), Reply(TEXT)])  # the library logs it at INFO
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.out) == (0, f"{TEXT}\n")
+    assert "attempt 1 failed: InternalServerError: HTTP 503: back soon; next in 0.01 s\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "PROMPT"),
+        (("",), "PROMPT"),
+        (("-",), "PROMPT"),
+        (("hi", "--max-tokens", "0"), "--max-tokens"),
+        (("hi", "--timeout", "-1"), "--timeout"),
+        (("hi", "--timeout", "nan"), "timeout_seconds"),
+        (("hi", "--temperature", "warm"), "--temperature"),
+        (("hi", "--temperature", "nan"), "temperature"),
+        (("hi", "--model", ""), "model"),
+        (("hi", "--base-url", "ftp://example.org"), "base_url"),
+        (("a\udcffb",), "messages"),  # how Python hands on an argument that is no UTF-8
+        (("hi", "--api-key", "sk-in-the-history"), "--api-key"),
+        (("hi", "--backend", "trio", "--uvloop"), "--uvloop"),
+    ],
+)
+def test_bad_arguments_exit_2_and_send_nothing(
+    simulate: Simulate, chatscope: Run, arguments: tuple[str, ...], named: str
+) -> None:
+    server = simulate(Reply(TEXT))
+    ran = chatscope("ask", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert named in ran.err
+    assert "Traceback" not in ran.err
+    assert server.server.requests_received == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_missing_key_exits_2_and_names_the_variable(
+    chatscope: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ran = chatscope("ask", "hi", *options)
+    assert (ran.code, ran.err) == (2, "Error: no API key: set OPENAI_API_KEY in the environment\n")
+    assert ran.out == "" or json.loads(ran.out)["error"] == "no API key: set OPENAI_API_KEY in the environment"
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def _document(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def test_json_holds_the_whole_result(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply("schöne Grüße"))
+    ran = chatscope("ask", "hi", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert "schöne Grüße" in ran.out
+    document = _document(ran.out)
+    assert document["task_id"].startswith("chatgpt_")
+    assert (document["status"], document["success"], document["error"]) == ("completed", True, None)
+    assert (document["output"], document["message"]["content"]) == ("schöne Grüße", "schöne Grüße")
+    assert document["tokens_used"] == document["usage"]["prompt_tokens"] + 2
+    assert document["cost"] > 0
+    assert (document["attempts"], len(document["attempts_log"])) == (1, 1)
+    assert len(document["timings"]["inter_token_seconds"]) == 1
+    assert document["metadata"]["finish_reason"] == document["finish_reason"] == "stop"
+
+
+def test_json_holds_a_failure(simulate: Simulate, chatscope: Run) -> None:
+    simulate(error(400, "too warm", param="temperature", code="bad_value"))
+    ran = chatscope("ask", "hi", "--json")
+    assert (ran.code, ran.err) == (1, "Error: BadRequestError: HTTP 400: too warm\n")
+    document = _document(ran.out)
+    assert (document["status"], document["success"], document["error"]) == ("failed", False, "HTTP 400: too warm")
+    exception = document["exception"]
+    assert (exception["class"], exception["status"], exception["param"]) == ("BadRequestError", 400, "temperature")
+    assert exception["body"]["error"]["code"] == "bad_value"
+
+
+def test_json_holds_what_was_interrupted(simulate: Simulate, chatscope: Run) -> None:
+    def script(request: ChatRequest) -> Answer:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Reply(TEXT, faults=(faults.stall(2),))
+
+    server = simulate(script)
+    ran = chatscope("ask", "hi", "--json")
+    assert ran.code == 130
+    assert _document(ran.out)["status"] == "cancelled"
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+# -- stopped on the way ------------------------------------------------------------------------------------------------
+
+
+@LOOPS
+@SIGNALS
+def test_a_signal_cancels_the_task(
+    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str], number: signal.Signals, code: int
+) -> None:
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    stdout = output("one two", partial(signal.raise_signal, number))
+    ran = chatscope("ask", "hi", *loop)
+    assert (ran.code, stdout.getvalue(), ran.err) == (code, "one two\n", "")
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+@LOOPS
+def test_a_closed_output_ends_it_quietly(
+    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str]
+) -> None:
+    def broken() -> None:
+        raise BrokenPipeError
+
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    output("one two", broken)
+    ran = chatscope("ask", "hi", *loop)
+    assert (ran.code, ran.err) == (141, "")
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+@LOOPS
+def test_an_output_that_is_full_is_told(
+    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    output("one two", full)
+    ran = chatscope("ask", "hi", *loop)
+    assert (ran.code, ran.err) == (1, f"Error: [Errno {errno.ENOSPC}] No space left on device\n")
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+def test_a_value_error_of_the_output_is_not_taken_for_a_bad_argument(
+    simulate: Simulate, chatscope: Run, output: MakeOutput
+) -> None:
+    def closed() -> None:
+        raise ValueError("I/O operation on closed file")
+
+    simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    output("one two", closed)
+    with pytest.raises(ExceptionGroup) as raised:
+        chatscope("ask", "hi")
+    assert raised.group_contains(ValueError, match="closed file")
+
+
+def test_ctrl_c_while_stdin_is_read_exits_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    assert main(["ask", "-"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def _started(
+    *arguments: str, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the command as a process of its own."""
+    command = [sys.executable, "-m", "chatscope", *arguments]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=env)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@SIGNALS
+def test_a_process_is_stopped_by_a_signal(simulate: Simulate, backend: str, number: signal.Signals, code: int) -> None:
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    with _started("ask", "hi", "--backend", backend) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(len("one two")) == b"one two"
+        process.send_signal(number)
+        rest = process.communicate(timeout=SECONDS)
+    assert (process.returncode, rest) == (code, (b"\n", b""))
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+def test_a_process_whose_reader_leaves_ends_quietly(simulate: Simulate) -> None:
+    server = simulate(Reply("line\n", tokens=5_000, between_tokens=0.001))
+    reading, writing = os.pipe()
+    with _started("ask", "hi", stdout=writing) as process:
+        os.close(writing)
+        assert os.read(reading, 4) == b"line"
+        os.close(reading)
+        _, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (141, b"")
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_process_whose_output_is_full_says_so(simulate: Simulate) -> None:
+    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
+    with Path("/dev/full").open("wb") as full, _started("ask", "hi", stdout=full.fileno()) as process:
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert re.fullmatch(rb"Error: \[Errno \d+\] No space left on device\n", err)
+    assert server.outcome() is Outcome.DISCONNECTED
+
+
+# -- in a terminal -----------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_gets_no_control_characters(simulate: Simulate, chatscope: Run, output: MakeOutput) -> None:
+    simulate(Reply("a\x1b[2J\tb\r\n\x9dc"))
+    stdout = output("c", int, terminal=True)
+    assert chatscope("ask", "hi").code == 0
+    assert stdout.getvalue() == "a[2J\tb\nc\n"
+
+
+def test_a_pipe_gets_every_character(simulate: Simulate, chatscope: Run) -> None:
+    simulate(Reply("a\x1b[2Jb"))
+    assert chatscope("ask", "hi").out == "a\x1b[2Jb\n"
+
+
+def test_a_terminal_gets_a_summary_on_stderr(
+    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    simulate([error(429, retry_after=0.01), Reply(TEXT)])
+    ran = chatscope("ask", "hi", "--max-tokens", "2")
+    assert ran.out == "one two\n"
+    summary = ran.err.splitlines()[-1]
+    for part in ("gpt-4o-mini | tokens ", " | cost $0.0000", " | attempts 2", " | finish reason length"):
+        assert part in summary
+
+
+def test_no_color_is_respected(simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(error(404, "no such model"))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = chatscope("ask", "hi").err
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = chatscope("ask", "hi").err
+    assert "31mError: NotFoundError" in coloured
+    assert "31m" not in plain
+    assert "Error: NotFoundError" in plain
+
+
+def test_what_an_output_cannot_show_is_replaced(simulate: Simulate) -> None:
+    simulate(Reply("naïve"))
+    with _started("ask", "hi", env=os.environ | {"PYTHONIOENCODING": "ascii"}) as process:
+        out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out, err) == (0, b"na?ve\n", b"")

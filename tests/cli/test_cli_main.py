@@ -1,0 +1,101 @@
+"""The entry point: version, help, and what it says where something is not installed."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chatscope import __version__
+from chatscope.cli import main
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+
+def test_version(chatscope: Run) -> None:
+    ran = chatscope("--version")
+    assert (ran.code, ran.out) == (0, f"chatscope, version {__version__}\n")
+
+
+def test_python_m_chatscope_is_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["chatscope", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("chatscope", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"chatscope, version {__version__}\n"
+
+
+def test_help_names_every_command(chatscope: Run) -> None:
+    ran = chatscope("--help")
+    assert ran.code == 0
+    assert [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line] == [
+        "ask",
+        "demo",
+        "simulator",
+    ]
+
+
+def test_help_says_where_the_key_comes_from_and_what_exit_codes_mean(chatscope: Run) -> None:
+    ran = chatscope("ask", "--help")
+    assert ran.code == 0
+    assert "The API key comes from OPENAI_API_KEY alone." in ran.out
+    assert "\n    130  Ctrl-C, 143 SIGTERM; the connection is closed\n" in ran.out
+
+
+def test_an_unknown_command_exits_2(chatscope: Run) -> None:
+    ran = chatscope("aks")
+    assert (ran.code, ran.out) == (2, "")
+    assert "aks" in ran.err
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_it_says_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith("chatscope.cli.") or name.partition(".")[0] == missing:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["ask", "hi"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "pip install 'chatscope[cli]'" in err
+
+
+def test_another_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "chatscope.cli.commands", None)
+    with pytest.raises(ModuleNotFoundError, match="commands"):
+        main(["ask", "hi"])
+
+
+def test_ctrl_c_during_the_imports_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chatscope.cli.commands.run", interrupted)
+    assert main(["ask", "hi"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "told"),
+    [
+        ("trio", ("--backend", "trio"), "pip install 'chatscope[trio]'"),
+        ("uvloop", ("--uvloop",), "pip install uvloop"),
+    ],
+)
+@pytest.mark.parametrize("command", [("demo",), ("ask", "hi")])
+def test_a_missing_loop_says_how_to_install_it(
+    chatscope: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    missing: str,
+    options: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    ran = chatscope(*command, *options)
+    assert (ran.code, ran.out) == (1, "")
+    assert told in ran.err

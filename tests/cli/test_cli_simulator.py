@@ -1,0 +1,65 @@
+"""`chatscope simulator`: what it prints, how it is used, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import MakeOutput, Run
+
+SECONDS = 30.0  # longer than any of the processes takes
+
+
+def test_a_line_to_paste_is_all_that_ask_needs(chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "chatscope", "simulator", "--port", "0", "--first-token", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(3)]
+        export, *settings = told[2].split()
+        try:
+            for name, _, value in (setting.partition("=") for setting in settings):
+                monkeypatch.setenv(name, value)
+            ran = chatscope("ask", "are you there?")
+        finally:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert (export, [setting.partition("=")[0] for setting in settings]) == (
+        "export",
+        ["OPENAI_BASE_URL", "OPENAI_API_KEY"],
+    )
+    assert f"listens on {os.environ['OPENAI_BASE_URL']} until Ctrl-C" in told[0]
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("You asked: “are you there?”.")
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_its_normal_end(chatscope: Run, output: MakeOutput, number: signal.Signals) -> None:
+    stdout = output("OPENAI_API_KEY=", partial(signal.raise_signal, number))
+    ran = chatscope("simulator", "--port", "0", "--requests-per-minute", "5")
+    assert (ran.code, ran.err) == (0, "")
+    assert "http://127.0.0.1:" in stdout.getvalue()
+
+
+def test_a_port_in_use_exits_1(chatscope: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = chatscope("simulator", "--port", str(port))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"Error: cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}\n"
+
+
+@pytest.mark.parametrize("option", [("--port", "65536"), ("--first-token", "-1"), ("--tokens-per-minute", "0")])
+def test_bad_arguments_exit_2(chatscope: Run, option: tuple[str, str]) -> None:
+    ran = chatscope("simulator", *option)
+    assert (ran.code, ran.out) == (2, "")
+    assert option[0] in ran.err
