@@ -1,0 +1,177 @@
+"""What a row of the fault catalogue is: what the server does, and everything that must come of it.
+
+The rows themselves are in `rows_*.py`, how one is run in `driver.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from tests.faults.certificates import Certificates
+
+from chatscope import ChatError, RetryPolicy, TaskStatus, Timeouts
+from chatscope.simulator import Close, Fault, Part, Plan, Reply, Response, Send
+from chatscope.simulator.config import Script
+from chatscope.simulator.plan import Point, Step
+
+TEXT = "Hello, wörld."
+"""What is said where a row needs nothing else: the tokens "Hello", ",", " wörld" and "."."""
+
+WELL = Reply(TEXT)
+"""What the simulator answers where the fault is elsewhere."""
+
+PATIENT = Timeouts(read=30)
+"""For rows in which nothing is silent: only a hang could exceed it."""
+
+BRIEF = Timeouts(connect=0.2, read=0.2)
+"""For rows in which the server is silent for ever, so that no haste of a busy machine changes the outcome: it is long
+beside the microseconds that two ends in one process need to answer each other."""
+
+RETRY = RetryPolicy(attempts=2, initial=0, jitter=0)
+
+
+class Via(Enum):
+    """The way in, and what the server is asked for."""
+
+    TASK = "task"
+    """The adapter, streaming: what tasks do by default."""
+    PLAIN_TASK = "plain task"
+    """The adapter, with `stream=False`."""
+    STREAM = "stream"
+    """`ChatClient.stream`."""
+    COMPLETE = "complete"
+    """`ChatClient.complete`."""
+
+
+class Server(Protocol):
+    """What a client connects to: the simulator, or a peer on raw sockets."""
+
+    @property
+    def connections_open(self) -> int: ...
+
+    async def __aenter__(self) -> str: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the caller gets."""
+
+    status: TaskStatus
+    error: type[ChatError] | None
+    http_status: int | None
+    """The status on the error."""
+    text: str
+    """All of it, or what had arrived."""
+    attempts: int
+    """How many requests were sent."""
+    phase: str | None = None
+    """The deadline that the error names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fault and its outcome."""
+
+    name: str
+    expected: Outcome
+    script: Script = WELL
+    """What the simulator answers."""
+    server: Callable[[Certificates], Server] | None = None
+    """Something else to connect to; `None` is the simulator."""
+    via: Via = Via.TASK
+    timeouts: Timeouts = PATIENT
+    deadline: float | None = None
+    """The task's own `timeout_seconds`."""
+    before: int = 0
+    """How many tasks are done well before, over the same connection if it is kept."""
+    tokens: int | None = None
+    """The tokens that the result must report, where that is the point."""
+    says: str = ""
+    """What the error's message contains."""
+    seconds: float = 10.0
+    """The longest that it may take; a hang fails here."""
+    memory: int | None = None
+    """The most bytes that may be allocated at once meanwhile, by client and server together."""
+    transport: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the transport."""
+
+    def by(self, via: Via) -> Self:
+        """Return the row taken another way, with the same outcome."""
+        return replace(self, name=f"{self.name}, {via.value}", via=via)
+
+
+def completes(name: str, script: Script = WELL, text: str = TEXT, *, attempts: int = 1, **more: Any) -> Row:
+    """Return a row that ends well."""
+    expected = Outcome(TaskStatus.COMPLETED, None, None, text, attempts)
+    return Row(name=name, script=script, expected=expected, **more)
+
+
+def fails(
+    name: str,
+    script: Script,
+    error: type[ChatError],
+    status: int | None = None,
+    *,
+    text: str = "",
+    attempts: int = 1,
+    phase: str | None = None,
+    **more: Any,
+) -> Row:
+    """Return a row that ends in an error."""
+    expected = Outcome(TaskStatus.FAILED, error, status, text, attempts, phase)
+    return Row(name=name, script=script, expected=expected, **more)
+
+
+def every_way(*rows: Row) -> list[Row]:
+    """Return the rows, each as a task and through `ChatClient.stream`."""
+    return [taken for row in rows for taken in (row, row.by(Via.STREAM))]
+
+
+# -- what the simulator's own faults do not have -----------------------------------------------------------------------
+
+
+def instead(fault: Fault, step: Step) -> Fault:
+    """Return a fault that takes another step where it would close the connection."""
+
+    def change(response: Response) -> Response:
+        made = fault(response)
+        return replace(made, body=tuple(step if isinstance(item, Close) else item for item in made.body))
+
+    return Fault(f"{fault.name}, {step}", change)
+
+
+def ends_within(at: Point) -> Fault:
+    """Return a fault that ends the body in good order in the middle of an event."""
+
+    def change(response: Response) -> Response:
+        index = response.index(at)
+        part = response.body[index]
+        assert isinstance(part, Part)
+        return replace(response, body=(*response.body[:index], Part(part.data[: len(part.data) // 2])))
+
+    return Fault("ends-within", change)
+
+
+def last_words(*data: bytes, at: Point = 1) -> Fault:
+    """Return a fault that ends the body in good order with other bytes."""
+    parts = tuple(Part(piece) for piece in data)
+    return Fault("last-words", lambda response: replace(response, body=(*response.body[: response.index(at)], *parts)))
+
+
+def wire(*pieces: bytes | Step) -> Plan:
+    """Return an answer spelled out byte by byte."""
+    return Plan(tuple(Send(piece) if isinstance(piece, bytes) else piece for piece in pieces))
+
+
+def events(*data: str | bytes, content_type: str = "text/event-stream") -> Response:
+    """Return a stream with these events and nothing else."""
+    encoded = (piece.encode() if isinstance(piece, str) else piece for piece in data)
+    return Response(200, (("content-type", content_type),), tuple(Part(b"data: %b\n\n" % piece) for piece in encoded))

@@ -1,0 +1,185 @@
+"""Rows: how a reply may end. SPEC 7's table, and each way of breaking off at each stage of a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tests.faults.rows import (
+    BRIEF,
+    TEXT,
+    Row,
+    Via,
+    completes,
+    ends_within,
+    events,
+    every_way,
+    fails,
+    instead,
+    last_words,
+    wire,
+)
+
+from chatscope import (
+    APIConnectionError,
+    APITimeoutError,
+    StreamProtocolError,
+    StreamServerError,
+    StreamTruncatedError,
+)
+from chatscope.simulator import Answer, Close, ErrorShape, Fault, Reply, Reset, Stage, Stall, error, faults
+from chatscope.simulator.plan import Point, Step
+
+
+def faulty(*made: Fault, text: str = TEXT) -> Reply:
+    """Return the usual reply with faults."""
+    return Reply(text, faults=made)
+
+
+TABLE = every_way(
+    completes("[DONE] after a finish_reason", faulty()),
+    completes("[DONE] without a finish_reason", faulty(last_words(faults.DONE, at=Stage.FINISH))),
+    completes("a finish_reason and a clean end", faulty(faults.no_done())),
+    completes("a clean end within [DONE]", faulty(ends_within(Stage.DONE))),
+    fails("neither [DONE] nor finish_reason", faulty(faults.end(1)), StreamTruncatedError, text="Hello"),
+    fails("neither, after the last token", faulty(faults.end(Stage.FINISH)), StreamTruncatedError, text=TEXT),
+    fails("a clean end within an event", faulty(ends_within(1)), StreamTruncatedError, text="Hello"),
+    fails("a clean end before the first token", faulty(faults.end(0)), StreamTruncatedError, attempts=2),
+    fails("no event at all", faulty(faults.zero_bytes()), StreamTruncatedError, attempts=2),
+    fails("nothing but comments", events(": ping"), StreamTruncatedError, attempts=2),
+    fails("nothing but white space", events(" "), StreamTruncatedError, attempts=2),
+    fails("nothing but [DONE]", faulty(faults.only_done()), StreamTruncatedError, attempts=2),
+    fails("no content: 204", wire(b"HTTP/1.1 204 No Content\r\n\r\n"), StreamTruncatedError, attempts=2),
+    fails("data that is no JSON", faulty(faults.malformed(1)), StreamProtocolError, text="Hello"),
+    fails("data that is no JSON, at first", faulty(faults.malformed(Stage.ROLE)), StreamProtocolError),
+    fails("data that is no JSON, at last", faulty(faults.malformed(Stage.DONE)), StreamProtocolError, text=TEXT),
+    completes("data that is no JSON, after [DONE]", faulty(faults.insert(faults.MALFORMED, Stage.END))),
+    *(
+        fails(f"data that is no object: {data}", events(data), StreamProtocolError)
+        for data in ("null", "[]", '"text"', "7", "true", "done", "[DONE", "[" * 5000 + "]" * 5000)
+    ),
+)
+
+Cut = Callable[[Step], Fault]
+"""A stage: makes the fault that takes a step there."""
+
+
+def at(point: Point) -> Cut:
+    """Return the stage before a part of the reply."""
+    return lambda step: Fault("cut", lambda response: response.interrupted(point, step))
+
+
+def broken_off(where: str, cut: Cut, text: str, *, attempts: int = 1, phase: str = "idle") -> list[Row]:
+    """Return the rows in which a stream ends too early: closed, reset, and silent for ever."""
+    told: dict[str, Any] = {"text": text, "attempts": attempts}
+    return [
+        fails(f"closed {where}", faulty(cut(Close())), StreamTruncatedError, **told),
+        fails(f"reset {where}", faulty(cut(Reset())), StreamTruncatedError, **told),
+        fails(f"silent {where}", faulty(cut(Stall())), APITimeoutError, **told, phase=phase, timeouts=BRIEF),
+    ]
+
+
+def broken_off_at_the_end(where: str, cut: Cut) -> list[Row]:
+    """Return the rows in which a stream has a finish_reason: what breaks off is cut, what is silent has ended."""
+    return [
+        *broken_off(where, cut, TEXT)[:2],
+        completes(f"silent {where}", faulty(cut(Stall())), timeouts=BRIEF),
+    ]
+
+
+def unharmed(where: str, cut: Cut) -> list[Row]:
+    """Return the rows in which what happens to the connection concerns the reply no more."""
+    return [
+        completes(f"{how} {where}", faulty(cut(step)))
+        for how, step in (("closed", Close()), ("reset", Reset()), ("silent", Stall()))
+    ]
+
+
+BREAKING_OFF = [
+    *broken_off("before the first byte of the body", at(Stage.ROLE), "", attempts=2, phase="first_token"),
+    *broken_off("before the first token", at(0), "", attempts=2, phase="first_token"),
+    *broken_off("after a token", at(1), "Hello"),
+    *broken_off("within a chunk", partial(instead, faults.cut_chunk(1)), "Hello"),
+    *broken_off("within a character", partial(instead, faults.cut_character(2)), "Hello,"),
+    *broken_off("before the finish chunk", at(Stage.FINISH), TEXT),
+    *broken_off_at_the_end("after the finish chunk", at(Stage.USAGE)),
+    *broken_off_at_the_end("before [DONE]", at(Stage.DONE)),
+    *broken_off_at_the_end("within [DONE]", partial(instead, faults.cut_chunk(Stage.DONE))),
+    *unharmed("after [DONE]", at(Stage.END)),
+    *unharmed("after the whole reply", at(Stage.IDLE)),
+]
+
+STREAMED = [
+    *BREAKING_OFF,
+    *(row.by(Via.STREAM) for row in BREAKING_OFF if row.timeouts is not BRIEF),
+]
+
+PLAIN = [
+    row
+    for how, step in (("closed", Close()), ("reset", Reset()))
+    for where, cut in (
+        ("after the request", at(Stage.STATUS)),
+        ("after the status line", at(Stage.HEADERS)),
+        ("before the body", at(Stage.CONTENT)),
+        ("within the body", partial(instead, faults.cut_chunk(Stage.CONTENT))),
+    )
+    for row in (
+        fails(f"plain, {how} {where}", faulty(cut(step)), APIConnectionError, attempts=2, via=Via.PLAIN_TASK),
+        fails(f"plain, {how} {where}, complete", faulty(cut(step)), APIConnectionError, attempts=2, via=Via.COMPLETE),
+    )
+] + [
+    fails(
+        "plain, silent before the body",
+        faulty(faults.stall(Stage.CONTENT)),
+        APITimeoutError,
+        attempts=2,
+        phase="first_token",
+        via=Via.PLAIN_TASK,
+        timeouts=BRIEF,
+    ),
+    fails(
+        "plain, silent within the body",
+        faulty(instead(faults.cut_chunk(Stage.CONTENT), Stall())),
+        APITimeoutError,
+        attempts=2,
+        phase="first_token",
+        via=Via.COMPLETE,
+        timeouts=BRIEF,
+    ),
+    completes("plain, silent after the body", faulty(faults.stall(Stage.END)), via=Via.PLAIN_TASK),
+]
+
+KEPT = [
+    completes("a kept connection closed meanwhile", [faulty(faults.close(Stage.IDLE)), faulty()], before=1),
+    completes("a kept connection reset meanwhile", [faulty(faults.reset(Stage.IDLE)), faulty()], before=1),
+    completes("a kept connection closed at the next request", [faulty(), wire(Close()), faulty()], before=1),
+    completes("a kept connection reset at the next request", [faulty(), wire(Reset()), faulty()], before=1),
+    completes(
+        "a kept connection closed within the next head",
+        [faulty(), wire(b"HTTP/1.1 200", Close()), faulty()],
+        attempts=2,
+        before=1,
+    ),
+]
+
+FAILING_ONCE: dict[str, Answer] = {
+    "503": error(503),
+    "429": error(429),
+    "429 with a time to wait": error(429, retry_after=0.01),
+    "closed after the request": faulty(faults.close(Stage.STATUS)),
+    "reset within the head": faulty(faults.reset(Stage.HEADERS)),
+    "closed before the first token": faulty(faults.close(0)),
+    "zero bytes": faulty(faults.zero_bytes()),
+    "nothing but [DONE]": faulty(faults.only_done()),
+    "a server error inside the stream": faulty(faults.stream_error(0)),
+    "a rate limit inside the stream": faulty(faults.stream_error(0, ErrorShape.INT_CODE, status=429)),
+}
+
+RECOVERY = [
+    *(completes(f"{name}, then well", [first, faulty()], attempts=2) for name, first in FAILING_ONCE.items()),
+    fails("text is not asked for again", [faulty(faults.close(1)), faulty()], StreamTruncatedError, text="Hello"),
+    fails("nor after a server error", [faulty(faults.stream_error(1)), faulty()], StreamServerError, 500, text="Hello"),
+]
+
+ROWS = [*TABLE, *STREAMED, *PLAIN, *KEPT, *RECOVERY]
