@@ -1,0 +1,100 @@
+"""`python -m benchmarks`: run, print the tables, keep the figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import benchmarks
+from benchmarks.contenders import CONTENDERS, LOOPS
+from benchmarks.cores import Cores
+from benchmarks.processes import ROOT
+from benchmarks.report import document, table, verdict
+from benchmarks.run import Measured, Plan, available, measure
+from benchmarks.scenarios import SCENARIOS
+
+REPETITIONS = 5
+QUICK_REPETITIONS = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that the arguments ask for; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=benchmarks.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", type=_names(CONTENDERS), metavar="CONTENDERS", help="a comma-separated choice")
+    parser.add_argument("--scenario", type=_names(SCENARIOS), metavar="SCENARIOS", help="a comma-separated choice")
+    parser.add_argument("--loop", type=_names(LOOPS), metavar="LOOPS", help="a comma-separated choice")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the work, twice: for a look, not a figure")
+    parser.add_argument("--repetitions", type=int, help=f"samples of each figure (default: {REPETITIONS})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: a new file in results/)")
+    parser.add_argument("--list", action="store_true", help="list contenders and scenarios")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print(_listing())
+        return 0
+
+    entries, missing = available(options.only)
+    for line in missing:
+        print(f"left out: {line}", file=sys.stderr)
+    chosen = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
+    plan = Plan(
+        scenarios=[scenario.quick() for scenario in chosen] if options.quick else chosen,
+        loops=[loop for loop in LOOPS if not options.loop or loop in options.loop],
+        contenders=entries,
+        repetitions=options.repetitions or (QUICK_REPETITIONS if options.quick else REPETITIONS),
+    )
+    cores, load = Cores.of_this_machine(), _load()
+    print(benchmarks.__doc__)
+    where = "no core" if cores.client is None else f"core {cores.client}, the server to core {cores.server}"
+    print(f"Contenders are pinned to {where}; load averages: {load}.\n", flush=True)
+    if cores.client is not None and cores.client == cores.server:
+        print("There is one core only: client and server take turns on it, and caches suffer.\n")
+
+    scenarios = {scenario.name: scenario for scenario in plan.scenarios}
+
+    def tell(samples: Sequence[Measured]) -> None:
+        if samples:
+            print(table(scenarios[samples[0].scenario], samples), end="\n\n", flush=True)
+
+    samples = measure(plan, cores, tell)
+    print(verdict(samples))
+    file = options.json or ROOT / "benchmarks" / "results" / time.strftime("%Y%m%d-%H%M%S.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document(plan, cores, samples, load), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _load() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
+
+
+def _listing() -> str:
+    lines = ["contenders"]
+    for entry in CONTENDERS.values():
+        without = f"; not installed: {', '.join(entry.missing)}" if entry.missing else ""
+        lines.append(f"  {entry.name:17} {entry.what} ({', '.join(entry.modules)}{without})")
+    lines.append("scenarios")
+    lines += [f"  {scenario.name:17} {scenario.what}" for scenario in SCENARIOS.values()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

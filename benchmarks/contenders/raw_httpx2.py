@@ -1,0 +1,41 @@
+"""httpx2 and orjson, with an event stream split by hand."""
+
+from __future__ import annotations
+
+import httpx2
+import orjson
+
+from benchmarks.contenders.base import HEADERS, Contender, Reply, StreamedText, reply_of
+from benchmarks.wire import request_body
+
+
+class Client(Contender):
+    """One client."""
+
+    async def open(self) -> None:
+        """Open the client."""
+        self._client = await self.resources.enter_async_context(
+            httpx2.AsyncClient(
+                headers=HEADERS,
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                timeout=None,
+                verify=self.address.context or True,
+            )
+        )
+        self._url = httpx2.URL(self.address.url)
+
+    async def stream(self, tokens: int) -> Reply:
+        """Read whatever each read of the socket brings."""
+        text = StreamedText(orjson.loads)
+        body = orjson.dumps(request_body(tokens, stream=True))
+        async with self._client.stream("POST", self._url, content=body) as response:
+            response.raise_for_status()
+            async for data in response.aiter_raw():
+                text.feed(data)
+        return text.reply()
+
+    async def complete(self, tokens: int) -> Reply:
+        """Read the body."""
+        response = await self._client.post(self._url, content=orjson.dumps(request_body(tokens, stream=False)))
+        response.raise_for_status()
+        return reply_of(orjson.loads(response.content))

@@ -1,0 +1,52 @@
+"""A contender's own process: reads orders as lines of JSON, takes a sample for each, answers with lines of JSON.
+
+It ends with its standard input. Every sample has a fresh event loop and a fresh client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import ssl
+import sys
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders.base import Address, Contender
+from benchmarks.cores import settle
+from benchmarks.loops import run
+from benchmarks.measure import Sample, Server, take_sample
+from benchmarks.scenarios import Scenario
+
+
+def obey(loop: str, client: type[Contender], order: dict[str, Any]) -> Sample:
+    """Take the sample that is asked for."""
+    scenario = Scenario(**order["scenario"])
+    scheme, port = ("https", order["tls_port"]) if scenario.tls else ("http", order["port"])
+    context = ssl.create_default_context(cafile=order["authority"]) if scenario.tls else None
+    address = Address(f"{scheme}://127.0.0.1:{port}/{scenario.pace}/v1", context, scenario.at_once)
+    server = Server(order["port"])
+    try:
+        return run(loop, partial(take_sample, loop, client, scenario, address, server))
+    finally:
+        server.close()
+
+
+def main() -> None:
+    """Load the contender, say so, obey."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("loop")
+    parser.add_argument("--core", type=int, help="the core to run on")
+    arguments = parser.parse_args()
+    settle(arguments.core)
+    client = CONTENDERS[arguments.contender].load(arguments.loop)
+    print("{}", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asdict(obey(arguments.loop, client, json.loads(line)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
