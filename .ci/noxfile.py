@@ -1,0 +1,65 @@
+"""The checks, each in an environment of its own: ``nox -f .ci/noxfile.py --list``.
+
+The sessions only choose an interpreter and a command; what they check is configured in pyproject.toml.
+"""
+
+# ruff: noqa: INP001  # nox loads this file by its path; it belongs to no package
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent.parent
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.sessions = ["lint", "types", "imports", "tests"]
+
+
+def install(session: nox.Session) -> None:
+    """Install chatscope as its developers do, and work from the root: nox itself starts beside this file."""
+    session.chdir(ROOT)
+    session.install("-e", ".[dev]")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """The test suite; arguments after ``--`` go to pytest."""
+    install(session)
+    session.run("python", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and that the formatter has nothing to change."""
+    install(session)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Both type checkers, over src, tests and benchmarks."""
+    install(session)
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The layer contracts."""
+    install(session)
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def corpus(session: nox.Session) -> None:
+    """The recorded streams and event-stream cases, where they lie beside the repository."""
+    folder = ROOT.parent / "shared" / "corpus"
+    if not folder.is_dir():
+        session.skip("no corpus beside the repository")
+    install(session)
+    session.run("python", str(folder / "check.py"), "sse", str(folder / "sse_cases.json"))
+    session.run("python", str(folder / "check.py"), "wire", str(folder / "wire"))
