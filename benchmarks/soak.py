@@ -162,7 +162,8 @@ class Soak:
             report.transport = asdict(connections := _connections(adapter))
         seen = await self._all_closed()
         report.server = asdict(seen)
-        report.duplicates = max(0, finished - plan.tasks) + seen.repeated
+        unsent = seen.requests - statistics.requests - connections.resent  # the transport's own second tries
+        report.duplicates = max(0, finished - plan.tasks) + seen.repeated + max(0, unsent)
         self._judge(finished, statistics, connections, seen)
         return report
 

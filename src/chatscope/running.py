@@ -175,7 +175,7 @@ class TaskRun:
             status = TaskStatus.CANCELLED if isinstance(failure, TaskCancelledError) else TaskStatus.FAILED
         message = completion.choices[0].message if completion is not None and completion.choices else None
         output = handle.text
-        if message is not None and message.content == output:
+        if message is not None and message.content is not None and message.content == output:
             output = message.content  # one string, not two: results are kept by the thousand
         return Result(
             task=handle.task,

@@ -16,7 +16,7 @@ pytest.importorskip("trustme", reason="the benchmarks' processes need it")
 
 from benchmarks.mishaps import MISHAPS, Server, kind_of, task_of, words_of, wrong_with
 from benchmarks.soak import Plan, Report, Seen, Soak, what_was_seen
-from chatscope import AsyncChatGPTAdapter, Result, Task, TaskStatus
+from chatscope import AsyncChatGPTAdapter, Platform, Result, Task, TaskStatus
 from chatscope.simulator import Config, Reply, simulator
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ async def test_what_is_wrong_is_found() -> None:
     assert report.problems[0].startswith("task ")
 
 
-async def test_what_must_come_of_a_task_is_exact() -> None:
+def test_what_must_come_of_a_task_is_exact() -> None:
     number = next(number for number in range(1000) if kind_of(number) == "none")
     task = task_of(number)
-    right = Result(task, platform=None, output=" ".join(words_of(number)), success=True, status=TaskStatus.COMPLETED)  # type: ignore[arg-type]  # of no interest here
-    right = replace(right, attempts=1)
+    text = " ".join(words_of(number))
+    right = Result(task, Platform.CHATGPT, text, success=True, status=TaskStatus.COMPLETED, attempts=1)
     assert wrong_with(number, right) is None
     assert "text" in (wrong_with(number, replace(right, output="reply")) or "")
     assert "requests" in (wrong_with(number, replace(right, attempts=2)) or "")
