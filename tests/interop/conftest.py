@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
+
+from chatscope.simulator import Simulator, simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +85,15 @@ class LiteLLMProxy:
 
 
 @pytest.fixture(scope="session")
-def litellm_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteLLMProxy]:
+def upstream() -> Iterator[tuple[Simulator, str]]:
+    """A simulator in a thread of its own, and its address: what the proxy's model `simulated` goes on to."""
+    server = simulator()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server) as base_url:
+        yield server, base_url
+
+
+@pytest.fixture(scope="session")
+def litellm_proxy(tmp_path_factory: pytest.TempPathFactory, upstream: tuple[Simulator, str]) -> Iterator[LiteLLMProxy]:
     """A LiteLLM proxy for the session: ``$CHATSCOPE_LITELLM``, or ``litellm`` on the PATH, or a skip.
 
     It needs an environment of its own, since it pins what chatscope does not:
@@ -103,7 +114,7 @@ def litellm_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiteLLMP
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={"PATH": os.environ["PATH"], "HOME": home, **OFFLINE},
+        env={"PATH": os.environ["PATH"], "HOME": home, "UPSTREAM": upstream[1], **OFFLINE},
         text=True,
         errors="replace",
         start_new_session=True,

@@ -5,7 +5,7 @@ Each client has a simulator of its own with the same script, so that ids and cou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from openai import AsyncOpenAI, LengthFinishReasonError
@@ -13,6 +13,9 @@ from pydantic import BaseModel
 
 from chatscope import ChatClient, Completion, content
 from chatscope.simulator import Reply, Simulator, ToolCall, simulator
+
+if TYPE_CHECKING:
+    from tests.interop.conftest import LiteLLMProxy
 
 # The package leaves its generators half read at `[DONE]`, which only trio complains about.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|httpx2?|httpcore2?)[.]:ResourceWarning")
@@ -103,23 +106,21 @@ def comparable(value: Any) -> Any:
     return [comparable(item) for item in value] if isinstance(value, list) else value
 
 
-async def with_ours(reply: Reply, request: dict[str, Any], *, stream: bool) -> tuple[Any, Any]:
-    """Return what chatscope sent, and what came of it."""
-    server = simulator(reply)
-    async with server as base_url, ChatClient(base_url, KEY) as client:
+async def ours(base_url: str, request: dict[str, Any], *, stream: bool) -> Any:
+    """Return what came of a request by chatscope."""
+    async with ChatClient(base_url, KEY) as client:
         if stream:
             async with client.stream(**request) as chunks:
                 [chunk async for chunk in chunks]
             completion: Completion = chunks.completion
         else:
             completion = await client.complete(**request)
-    return sent(server), comparable(completion.to_dict())
+    return comparable(completion.to_dict())
 
 
-async def with_theirs(reply: Reply, request: dict[str, Any], *, stream: bool) -> tuple[Any, Any]:
-    """Return what the official package sent, and what came of it."""
-    server = simulator(reply)
-    async with server as base_url, AsyncOpenAI(api_key=KEY, base_url=base_url, max_retries=0) as client:
+async def theirs(base_url: str, request: dict[str, Any], *, stream: bool) -> Any:
+    """Return what came of a request by the official package."""
+    async with AsyncOpenAI(api_key=KEY, base_url=base_url, max_retries=0) as client:
         if stream:
             request = {"stream_options": {"include_usage": True}, **request}
             async with client.chat.completions.stream(**request) as events:
@@ -131,7 +132,7 @@ async def with_theirs(reply: Reply, request: dict[str, Any], *, stream: bool) ->
     # What the package adds is not in the reply.
     call = {"index": True, "function": {"parsed_arguments": True}}
     ignored = {"choices": {"__all__": {"message": {"parsed": True, "tool_calls": {"__all__": call}}}}}
-    return sent(server), comparable(completion.model_dump(mode="json", exclude=ignored, warnings=False))
+    return comparable(completion.model_dump(mode="json", exclude=ignored, warnings=False))
 
 
 async def _final(events: Any) -> Any:
@@ -146,10 +147,37 @@ async def _final(events: Any) -> Any:
 async def test_equal_requests_and_results(name: str, stream: bool) -> None:
     reply, parameters = REQUESTS[name]
     request = {"model": MODEL, "messages": HELLO} | parameters
-    our_requests, ours = await with_ours(reply, request, stream=stream)
-    their_requests, theirs = await with_theirs(reply, request, stream=stream)
-    assert our_requests == their_requests
-    assert ours == theirs
+    first, second = simulator(reply), simulator(reply)
+    async with first as our_url, second as their_url:
+        assert await ours(our_url, request, stream=stream) == await theirs(their_url, request, stream=stream)
+    assert sent(first) == sent(second)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("name", ["plain", "sampling", "n=2", "tools", "tool results", "json_schema", "refusal"])
+async def test_the_same_through_the_litellm_proxy(
+    litellm_proxy: LiteLLMProxy, upstream: tuple[Simulator, str], name: str, stream: bool
+) -> None:
+    """The proxy asks the server behind it the same for both, and hands both the same reply on."""
+    server, _ = upstream
+    reply, parameters = REQUESTS[name]
+    request = {"model": "simulated", "messages": HELLO} | parameters
+    server.script = reply
+    results, requests = [], []
+    for ask in (ours, theirs):
+        server.requests.clear()
+        results.append(await ask(litellm_proxy.base_url, request, stream=stream))
+        requests.append(sent(server))
+    assert requests[0] == requests[1]
+    assert len(requests[0]) == 1
+    assert anonymous(results[0]) == anonymous(results[1])
+
+
+def anonymous(value: Any) -> Any:
+    """Return it without ids, which count the requests, and the role, which the proxy leaves out now and then."""
+    if isinstance(value, dict):
+        return {name: anonymous(item) for name, item in value.items() if name not in {"id", "role"}}
+    return [anonymous(item) for item in value] if isinstance(value, list) else value
 
 
 class City(BaseModel):

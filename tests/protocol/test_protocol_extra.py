@@ -17,7 +17,7 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 
 
 
 def plain() -> Completion:
-    choice = {"index": 0, "message": MESSAGE, "finish_reason": "tool_calls"}
+    choice = {"index": 0, "message": MESSAGE, "finish_reason": "tool_calls", "native": "x"}
     return completion_from({"id": "c", "model": "m", "provider": "p", "choices": [choice], "usage": USAGE})
 
 
@@ -26,7 +26,7 @@ def streamed() -> Completion:
     events = [
         {"model": "m", "provider": "p", "choices": [{"index": 0, "delta": {"role": "assistant", "images": ["i"]}}]},
         {"model": "m", "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **CALL}]}}]},
-        {"model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+        {"model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls", "native": "x"}]},
         {"model": "m", "choices": [], "usage": USAGE},
     ]
     for event in events:
@@ -41,6 +41,7 @@ def test_they_stay_reachable(make: Callable[[], Completion]) -> None:
     completion = make()
     assert completion.extra["provider"] == "p"
     assert completion.extra["usage"] == {"cost": 0.25}
+    assert completion.choices[0].extra == {"native": "x"}
     assert completion.message.extra == {"images": ["i"]}
     assert completion.message.tool_calls is not None
     (call,) = completion.message.tool_calls
@@ -53,5 +54,6 @@ def test_they_are_sent_back(make: Callable[[], Completion]) -> None:
     completion = make()
     assert completion.message.to_dict()["tool_calls"] == [CALL]
     assert completion.message.to_dict()["images"] == ["i"]
+    assert completion.to_dict()["choices"][0]["native"] == "x"
     assert completion.to_dict()["usage"]["cost"] == 0.25
     assert completion.to_dict()["usage"]["total_tokens"] == 3

@@ -91,8 +91,10 @@ class Assembler:
         loaded = chunk.to_dict()
         self._extra.update(unnamed_of_reply(loaded, Chunk))
         for part, raw in zip(chunk.choices, choices_of(loaded), strict=False):
+            choice = self._choices[part.index]
+            choice.extra.update(unnamed(raw, ChunkChoice))
             if isinstance(raw.get("delta"), dict):
-                self._choices[part.index].add_unnamed(raw["delta"])
+                choice.add_unnamed(raw["delta"])
 
     def completion(self, request_id: str | None = None) -> Completion:
         """Return what has arrived so far as a completion of its own."""
@@ -142,6 +144,7 @@ class _ChoiceSoFar:
         "_logprobs",
         "_spoken",
         "_strings",
+        "extra",
         "finish_reason",
         "pieces",
         "touched",
@@ -149,6 +152,7 @@ class _ChoiceSoFar:
 
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
+        self.extra: dict[str, Any] = {}
         self.touched: list[int] = []  # the places of the calls that the last delta with calls added to
         self.finish_reason: str | None = None
         self._calls: list[CallSoFar] = []
@@ -207,7 +211,13 @@ class _ChoiceSoFar:
             extra=dict(self._extra),
             **{name: "".join(pieces) for name, pieces in self._strings.items()},
         )
-        return Choice(index=index, message=message, finish_reason=self.finish_reason, logprobs=self._logprobs)
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=self.finish_reason,
+            logprobs=self._logprobs,
+            extra=dict(self.extra),
+        )
 
     def _add_string(self, name: str, piece: str | None) -> None:
         if piece:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, Completion, Message, ToolCall, unnamed, unnamed_of_reply
+from chatscope.protocol.response import Choice, Chunk, Completion, Message, ToolCall, unnamed, unnamed_of_reply
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -57,6 +57,7 @@ def completion_from(loaded: dict[str, Any]) -> Completion:
         completion = _fit_struct(loaded, Completion)
     completion.extra = unnamed_of_reply(loaded, Completion)
     for made, choice in zip(completion.choices, choices_of(loaded), strict=False):
+        made.extra = unnamed(choice, Choice)
         if isinstance(message := choice.get("message"), dict):
             made.message.extra = unnamed(message, Message)
             calls = message.get("tool_calls")

@@ -8,6 +8,7 @@ garbage collector is told to leave them alone (`gc=False`): a busy client makes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -192,6 +193,8 @@ class Choice(msgspec.Struct, kw_only=True, gc=False):
     message: Message = msgspec.field(default_factory=Message)
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
+    """The fields that have no name here: Azure's `content_filter_results`, OpenRouter's `native_finish_reason`."""
 
 
 class XGroq(msgspec.Struct, kw_only=True, gc=False):
@@ -271,6 +274,7 @@ class Completion(_Reply, kw_only=True):
         built: dict[str, Any] = msgspec.to_builtins(sent)
         for choice, made in zip(self.choices, built["choices"], strict=True):
             made["message"] = choice.message.to_dict()
+            made.update(made.pop("<extra>"))
         whole = built | self.extra
         if built.get("usage") and "usage" in self.extra:
             whole["usage"] = built["usage"] | self.extra["usage"]
@@ -288,8 +292,15 @@ def unnamed_of_reply(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[
 
 def unnamed(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the entries of a JSON object for which a struct has no field."""
-    named = cls.__struct_encode_fields__
+    named = _names_of(cls)
+    if loaded.keys() <= named:
+        return {}
     return {name: value for name, value in loaded.items() if name not in named}
+
+
+@cache
+def _names_of(cls: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(cls.__struct_encode_fields__)
 
 
 def add_usage(*usages: Usage | None) -> Usage | None:

@@ -16,7 +16,7 @@ __all__ = ["MAX_HEADERS", "ResponseParser", "has_body"]
 
 # nginx, Apache and llama.cpp allow 100 or fewer request headers; nothing a chat server sends comes near this many.
 MAX_HEADERS = 256
-CONTENT_LENGTH, TRANSFER_ENCODING = len(b"content-length"), len(b"transfer-encoding")
+TRANSFER_ENCODING = len(b"transfer-encoding")
 HTTP_VERSIONS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1"}
 OK, NO_CONTENT, NOT_MODIFIED, SWITCHING_PROTOCOLS = 200, 204, 304, 101
 
@@ -37,7 +37,6 @@ class ResponseParser:
         "_bare",
         "_body",
         "_excess",
-        "_has_length",
         "_head_bytes",
         "_head_request",
         "_limit",
@@ -69,7 +68,6 @@ class ResponseParser:
         self._limit = max_header_bytes
         self._head_bytes = 0
         self._received = 0
-        self._has_length = False
         self._transfer_coding = b""
         self._body: list[bytes] = []
         self._excess = False
@@ -121,7 +119,8 @@ class ResponseParser:
         self.keep_alive = False
         if not self.head_complete:
             raise httpx.RemoteProtocolError("the server closed the connection within the headers of the response")
-        if self._has_length or self._transfer_coding:
+        has_length = any(name.lower() == b"content-length" for name, _ in self.headers)
+        if has_length or self._transfer_coding:
             raise httpx.RemoteProtocolError("the server closed the connection before the end of the body")
         self.complete = True
         return b""
@@ -147,10 +146,8 @@ class ResponseParser:
         if self.head_complete:
             return  # trailers, which nothing here has a use for
         self.headers.append((name, value))
-        length = len(name)  # tells most names apart without looking at them
-        if length == CONTENT_LENGTH and name.lower() == b"content-length":
-            self._has_length = True
-        elif length == TRANSFER_ENCODING and name.lower() == b"transfer-encoding":
+        # The length tells most names apart without looking at them.
+        if len(name) == TRANSFER_ENCODING and name.lower() == b"transfer-encoding":
             self._transfer_coding += b"," + value if self._transfer_coding else value
 
     def on_headers_complete(self) -> None:
@@ -191,7 +188,6 @@ class ResponseParser:
         else:
             self.headers.clear()
             self.reason = self._transfer_coding = b""
-            self._has_length = False
 
     def _refuse(self, why: str) -> NoReturn:
         self._refusal = why
