@@ -162,6 +162,8 @@ async def check_the_world(world: World) -> set[TaskStatus]:
 async def test_every_checkpoint(
     scenario: Scenario, certificates: Certificates, figures: Figures, loop: str, record_property: Callable[..., None]
 ) -> None:
+    if loop == "asyncio-eager":
+        pytest.skip("steps are counted by a task factory, and eager tasks are made by another one")
     ways: list[Way] = [by_scope]
     if sniffio.current_async_library() == "asyncio":
         ways.append(by_the_loop)
