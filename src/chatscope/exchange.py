@@ -237,8 +237,7 @@ class Exchange:
         """Close the reply, whatever is left of it. It takes `CLOSE_GRACE` seconds at most, also when cancelled.
 
         Args:
-            complete: nothing more is expected but the end of the body. If that has arrived, the connection can be used
-                again; nobody waits for it.
+            complete: as for `Reply.close`.
         """
         self._passage.over()
         self._end_attempt(None)

@@ -17,13 +17,11 @@ from chatscope.transport.base import TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.proxies import TimedBody
 from chatscope.transport.request import PreparedPost
+from chatscope.transport.transport import MAX_DECODED_BYTES
 
 END_GRACE: Final = 0.05
 """How long the end of a body is waited for after [DONE], in seconds. It comes with it or in the next packet; to open a
 new connection costs more than this where it is encrypted."""
-
-MAX_DECODED_BYTES: Final = 128 * 1024 * 1024
-"""The most that an encoded body from somebody else's transport may inflate to, as in our own."""
 
 
 class Reply:
