@@ -6,7 +6,7 @@ This is the one edge at which httpx's exceptions become this package's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Never
 
@@ -73,7 +73,6 @@ class Exchange:
         "_request",
         "_sender",
         "_timeouts",
-        "_traffic",
         "headers",
         "headers_ns",
         "read_ns",
@@ -105,14 +104,13 @@ class Exchange:
         self._adds_usage = adds_usage
         self._timeouts = timeouts
         self._learned = learned
-        self._traffic = traffic
         self._max_tokens = max_tokens
         self._passage = Passage(traffic, retrier.label)
         self._attempt: ObservedAttempt | None = None
         self.retrier = retrier
         self.secret = secret
         self.reply: Reply | None = None
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
         self.status: int | None = None
         self.request_id: str | None = None
         self.sent_ns = 0
@@ -128,7 +126,6 @@ class Exchange:
         Raises:
             APIConnectionError: the server was down for longer than anybody waits.
         """
-        self._passage = Passage(self._traffic, self.retrier.label)
         retrier = self.retrier
         await self._passage.begin(
             self._bare_body,
@@ -223,6 +220,8 @@ class Exchange:
             APITimeoutError, APIConnectionError: as `receive`.
         """
         data = await self.receive()
+        if self.stream.is_over and len(data) <= limit:
+            return data  # in one piece, as nearly all are
         parts = []
         size = 0
         while data:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import httpx
 
 from chatscope.policy.deadlines import Timeouts
-from chatscope.protocol.headers import lowered
+from chatscope.protocol.headers import Headers
 from chatscope.sending import Reply, Sender, UsersClient, decoded
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request import PreparedPost
@@ -72,7 +72,7 @@ class Httpx2Client:
                 timeout=(told["connect"], told["read"], told["write"], told["pool"]),
             )
             response = await self.client.send(sent, stream=True, follow_redirects=False)
-        headers = lowered(response.headers.raw)
+        headers = Headers(response.headers.raw)
         stream: TimedStream = _Body(response.stream)
         if codings := headers.get("content-encoding"):
             stream = decoded(stream, codings, None)

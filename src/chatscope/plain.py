@@ -7,7 +7,7 @@ import time
 from chatscope.errors import InvalidResponseError
 from chatscope.exchange import Exchange
 from chatscope.policy.deadlines import Stopwatch, within
-from chatscope.protocol.decode import completion_from
+from chatscope.protocol.decode import completion_from, decode_exact
 from chatscope.protocol.failures import body_text, is_error, status_error
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.reader import MAX_BODY_BYTES, ReplyReader
@@ -38,6 +38,9 @@ async def fetch(exchange: Exchange, watch: Stopwatch) -> Completion:
 
 def _completion(data: bytes, exchange: Exchange) -> Completion:
     request_id = exchange.request_id
+    if (completion := decode_exact(data)) is not None:
+        completion.request_id = request_id
+        return completion
     if "event-stream" in exchange.headers.get("content-type", ""):  # though none was asked for
         reader = ReplyReader(secret=exchange.secret)
         reader.feed(data, exchange.read_ns)

@@ -11,7 +11,7 @@ import anyio
 import httpx
 
 from chatscope.policy.deadlines import CLOSE_GRACE, Timeouts
-from chatscope.protocol.headers import lowered
+from chatscope.protocol.headers import Headers
 from chatscope.transport import HTTPTransport
 from chatscope.transport.base import TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
@@ -35,7 +35,7 @@ class Reply:
 
     __slots__ = ("_is_own", "headers", "status", "stream")
 
-    def __init__(self, status: int, headers: dict[str, str], stream: TimedStream, *, is_own: bool) -> None:
+    def __init__(self, status: int, headers: Headers, stream: TimedStream, *, is_own: bool) -> None:
         self.status = status
         self.headers = headers
         self.stream = stream
@@ -87,7 +87,7 @@ class OwnTransport:
         answer = await self.transport.post(request, body, timeouts.for_transport())
         if isinstance(answer, httpx.Response):
             return _reply(answer, answer.request)
-        headers = lowered(answer.parser.headers)
+        headers = Headers(answer.parser.headers)
         stream: TimedStream = answer
         if "content-encoding" in headers:
             stream = decoded(stream, headers["content-encoding"], None)
@@ -121,7 +121,7 @@ class UsersClient:
 
 
 def _reply(response: httpx.Response, request: httpx.Request) -> Reply:
-    headers = lowered(response.headers.raw)
+    headers = Headers(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
         return Reply(response.status_code, headers, stream, is_own=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import msgspec
 import pytest
 
-from chatscope.protocol.decode import choices_of, completion_from, decode_chunk
+from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, Usage
+from chatscope.protocol.response import Chunk, Completion, Message, Usage
 
 CHUNK: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -298,3 +299,50 @@ def test_a_completion_without_choices(choices: object) -> None:
 def test_numbers_that_are_no_numbers_are_left_out() -> None:
     assert completion_from({"created": math.inf, "id": 1}).created == 0
     assert completion_from({"created": math.nan, "id": 1}).created == 0
+
+
+def _plain() -> dict[str, Any]:
+    reply: dict[str, Any] = deepcopy(COMPLETION)
+    del reply["citations"], reply["choices"][0]["message"]["images"]
+    return reply
+
+
+def test_a_reply_without_surprises_needs_one_look() -> None:
+    exact = decode_exact(msgspec.json.encode(_plain()))
+    assert exact == completion_from(_plain())
+    assert type(exact) is Completion
+    assert type(exact.message) is Message
+
+
+def _edited(path: tuple[str | int, ...], value: object) -> bytes:
+    reply = _plain()
+    place: Any = reply
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return msgspec.json.encode(reply)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _edited(("provider",), "p"),
+        _edited(("usage", "cost"), 0.25),
+        _edited(("choices", 0, "native_finish_reason"), "x"),
+        _edited(("choices", 0, "message", "images"), []),
+        _edited(("choices", 0, "message", "tool_calls"), [CALL | {"extra_content": {}}]),
+        _edited(("choices", 0, "index"), "0"),
+        _edited(("choices",), []),
+        _edited(("error",), {"message": "no"}),
+        _edited(("object",), "error"),
+        b"[]",
+        b'{"choices": [{"message": {"content": "\xff"}}]}',
+        b"[" * 100_000,
+        b"",
+    ],
+)
+def test_a_reply_with_surprises_needs_a_closer_look(body: bytes) -> None:
+    assert decode_exact(body) is None

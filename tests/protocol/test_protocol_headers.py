@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from chatscope.protocol import headers as headers_module
 from chatscope.protocol.headers import (
+    Headers,
     RateLimits,
     duration,
     has_plenty,
-    lowered,
     rate_limits,
     request_id,
     retry_after,
@@ -229,11 +229,23 @@ def test_whether_plenty_is_left(values: dict[str, str], plenty: bool) -> None:
 def test_raw_headers_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = [(b"X-Request-ID", b"a"), (b"x-own", b"1"), (b"X-OWN", b"2"), (b"x-latin", b"\xe9")]
     for _ in range(2):
-        assert lowered(raw) == {"x-request-id": "a", "x-own": "2", "x-latin": "\xe9"}
+        headers = Headers(raw)
+        assert headers == {"x-request-id": "a", "x-own": "2", "x-latin": "\xe9"}
+        assert (headers["x-own"], headers.get("x-latin"), headers.get("x-none"), headers.get("x-none", "-")) == (
+            "2",
+            "\xe9",
+            None,
+            "-",
+        )
+        assert "x-own" in headers
+        assert "X-Own" not in headers
+        assert len(headers) == 3
+        with pytest.raises(KeyError):
+            headers["x-none"]
     names: dict[bytes, str] = {}
     monkeypatch.setattr(headers_module, "_NAMES", names)
     made_up = [(b"X-%d" % number, b"v") for number in range(headers_module._MOST_NAMES + 100)]
-    assert len(lowered(made_up)) == len(made_up)
+    assert len(Headers(made_up)) == len(made_up)
     assert len(names) == headers_module._MOST_NAMES
 
 

@@ -159,14 +159,20 @@ class Pacer:
         reply = self._guess if max_tokens is None else min(self._guess, max_tokens)
         return len(body) / CHARACTERS_PER_TOKEN + reply
 
+    def admit_at_once(self, tokens: float) -> bool:
+        """Take what a request needs if nothing limits requests at present, and say whether that was so."""
+        if self._line or not self._is_free:
+            return False
+        self._requests.take(1.0)
+        self._tokens.take(tokens)
+        return True
+
     async def admit(self, tokens: float) -> None:
         """Wait until a request may go out, and take what it needs. Cancelled, nothing is taken.
 
         Whoever was admitted says what became of it: `answered` or `unanswered`, then `used`.
         """
-        if not self._line and self._is_free:
-            self._requests.take(1.0)
-            self._tokens.take(tokens)
+        if self.admit_at_once(tokens):
             return
 
         def claim() -> float:

@@ -69,9 +69,9 @@ class Traffic:
 
 
 class Passage:
-    """One attempt's way through the traffic: leave to send, the reply's headers, the outcome, what it used.
+    """An attempt's way through the traffic: leave to send, the reply's headers, the outcome, what it used.
 
-    Each step may come once, in this order; `over` settles what did not come.
+    Each step may come once, in this order; `over` settles what did not come, and the next attempt may begin.
     """
 
     __slots__ = ("_estimate", "_label", "_sent_ns", "_traffic", "_under_way")
@@ -90,14 +90,15 @@ class Passage:
             APIConnectionError: the server was down for longer than anybody waits.
         """
         traffic = self._traffic
-        took_retry = await traffic.budget.leave_to_send(retry=retry, patient=patient)
         self._estimate = traffic.pacer.estimate(body, max_tokens)
-        try:
-            await traffic.pacer.admit(self._estimate)
-        except BaseException:
-            if took_retry:
-                traffic.budget.give_back_one()
-            raise
+        if retry or traffic.budget.is_down or not traffic.pacer.admit_at_once(self._estimate):
+            took_retry = await traffic.budget.leave_to_send(retry=retry, patient=patient)
+            try:
+                await traffic.pacer.admit(self._estimate)
+            except BaseException:
+                if took_retry:
+                    traffic.budget.give_back_one()
+                raise
         self._under_way = True
         self._sent_ns = time.perf_counter_ns()
         traffic.requests += 1

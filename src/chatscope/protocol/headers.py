@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, TypeVar, overload
+
+_T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
@@ -90,24 +92,58 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
     """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
     if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
         return False  # Mistral's names: let them be read in full
-    for what in ("requests", "tokens"):
-        limit = headers.get(f"x-ratelimit-limit-{what}")
-        left = headers.get(f"x-ratelimit-remaining-{what}")
-        if limit is not None and left is not None and not (left.isdecimal() and limit.isdecimal()):
-            return False
-        if limit is not None and left is not None and 2 * float(left) <= float(limit):  # int refuses 4301 digits
+    for limited, remaining in _LIMITS:
+        limit, left = headers.get(limited), headers.get(remaining)
+        if limit is None or left is None:
+            continue
+        if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
             return False
     return True
 
 
+_LIMITS: Final = tuple(
+    (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
+)
 _NAMES: Final[dict[bytes, str]] = {}
 _MOST_NAMES: Final = 1024
 """How many header names are remembered in lower case: servers use a few dozen, and made-up ones must not add up."""
 
 
-def lowered(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return raw headers with names in lower case; of one that comes twice, the last."""
-    return {_NAMES.get(name) or _lowered(name): value.decode("latin-1") for name, value in raw}
+class Headers(Mapping[str, str]):
+    """A reply's headers, names in lower case; of one that comes twice, the last.
+
+    Values stay bytes until they are asked for: most of them never are, and to make texts of them is most of the work.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values = {_NAMES.get(name) or _lowered(name): value for name, value in raw}
+
+    def __getitem__(self, name: str) -> str:
+        """Return a value."""
+        return self._values[name].decode("latin-1")
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str | _T) -> str | _T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        """Return a value, or the default; without the exception that `Mapping.get` would cost."""
+        value = self._values.get(name)
+        return default if value is None else value.decode("latin-1")
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is one of that name."""
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._values)
 
 
 def _lowered(name: bytes) -> str:

@@ -85,7 +85,7 @@ class TimedStream(httpx.AsyncByteStream):
 
     @property
     def is_over(self) -> bool:
-        """Whether the end of the body has been read, as far as that is known without reading on."""
+        """Whether all of the body has been handed out, as far as that is known without reading on."""
         return False
 
     def __aiter__(self) -> Self:

@@ -259,11 +259,6 @@ class DecodedStream(TimedStream):
         self.read_ns = self._inner.read_ns
         return data
 
-    @property
-    def is_over(self) -> bool:
-        """See `TimedStream`."""
-        return self._inner.is_over
-
     async def aclose(self) -> None:
         """Close the stream inside."""
         await self._inner.aclose()

@@ -17,7 +17,7 @@ from chatscope.transport.errors import Phase, translated
 from chatscope.transport.parser import ResponseParser
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from chatscope.transport.pool import Connection
     from chatscope.transport.request import PreparedPost, RequestHead
@@ -63,16 +63,20 @@ class Exchange(TimedStream):
 
         Whatever keeps it from succeeding, cancellation included, closes the connection. Raises `httpx.TransportError`s.
         """
-        sending = self._send_stream(head) if body is None else self._send(head, body)
-        await self._run(sending, wants_close=head.wants_close)
+        try:
+            sent = await (self._send_stream(head) if body is None else self._send(head, body))
+            self._reusable = sent and not head.wants_close
+            while not (self.started and self.parser.head_complete):
+                self._ready = await self._receive()
+        except BaseException as exc:
+            self._break_off(exc)
+            raise
 
     async def run_prepared(self, request: PreparedPost, body: bytes) -> None:
         """Do the same for a request of which all but the body is ready."""
-        await self._run(self._write(request.with_body(body), listen=False), wants_close=request.wants_close)
-
-    async def _run(self, sending: Awaitable[bool], *, wants_close: bool) -> None:
         try:
-            self._reusable = await sending and not wants_close
+            sent = self._write_at_once(request.with_body(body)) or await self._flush(listen=False)
+            self._reusable = sent and not request.wants_close
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive()
         except BaseException as exc:
@@ -135,7 +139,7 @@ class Exchange(TimedStream):
     @property
     def is_over(self) -> bool:
         """See `TimedStream`."""
-        return self.parser.complete
+        return self.parser.complete and not self._ready
 
     async def aclose(self) -> None:
         """Close the connection unless the response has ended and the connection gone its way; never waits."""
@@ -189,20 +193,33 @@ class Exchange(TimedStream):
         """Send `data`; `False` if the server has answered or gone before it took everything.
 
         With `listen`, also if it took everything: there is more to come, which need not be sent then.
+        """
+        return (self._write_at_once(data) and not listen) or await self._flush(listen=listen)
+
+    def _write_at_once(self, data: bytes) -> bool:
+        """Send what the system takes without waiting; return whether that was everything.
 
         A refusal (413, say) often comes with the end of the connection, and what the server said matters more than that
         it would not listen: the answer is read before a failed write counts.
         """
         try:
             self._stream.write(data)
-            if (listen or self._stream.unsent()) and not await self._stream.flush(self._write_timeout):
-                return not (listen or self._stream.unsent())
+        except OSError as exc:
+            self._write_error = exc
+            return False
+        return not self._stream.unsent()
+
+    async def _flush(self, *, listen: bool) -> bool:
+        """Wait until the rest is sent; `False` as `_write` says."""
+        if self._write_error is not None:
+            return False
+        try:
+            return await self._stream.flush(self._write_timeout) or not (listen or self._stream.unsent())
         except TimeoutError as exc:
             raise translated(exc, Phase.WRITE, self._request) from exc
         except OSError as exc:
             self._write_error = exc
             return False
-        return True
 
     async def _receive(self) -> bytes:
         """Read once, and let go of the connection as soon as the response has ended: nobody need ask for the end."""

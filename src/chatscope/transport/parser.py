@@ -7,6 +7,7 @@ the connection ends, bytes that belong to no response. Not here: reading and wai
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NoReturn
 
 import httptools
@@ -37,12 +38,12 @@ class ResponseParser:
         "_bare",
         "_body",
         "_excess",
-        "_head_bytes",
         "_head_request",
         "_limit",
         "_llhttp",
         "_received",
         "_refusal",
+        "_trailer_bytes",
         "_transfer_coding",
         "complete",
         "failure",
@@ -66,7 +67,7 @@ class ResponseParser:
         self._bare = 0
         self._head_request = head_request
         self._limit = max_header_bytes
-        self._head_bytes = 0
+        self._trailer_bytes = 0
         self._received = 0
         self._transfer_coding = b""
         self._body: list[bytes] = []
@@ -139,12 +140,11 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header or trailer."""
-        # Interim responses and trailers count too: without end, they would be headers without end.
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self._limit:
-            self._refuse(f"more than {self._limit} bytes of headers")
-        if self.head_complete:
-            return  # trailers, which nothing here has a use for
+        if self.head_complete:  # trailers, which nothing here has a use for
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > self._limit:
+                self._refuse(f"more than {self._limit} bytes of trailers")
+            return
         self.headers.append((name, value))
         # The length tells most names apart without looking at them.
         if len(name) == TRANSFER_ENCODING and name.lower() == b"transfer-encoding":
@@ -156,6 +156,9 @@ class ResponseParser:
             return
         if len(self.headers) > MAX_HEADERS:
             self._refuse(f"more than {MAX_HEADERS} headers")
+        # What was received may end with a part of the body; as long as all of it is little enough, so is the head.
+        if self._received > self._limit and sum(map(len, chain(*self.headers))) > self._limit:
+            self._refuse(f"more than {self._limit} bytes of headers")
         status = self._llhttp.get_status_code()
         version = HTTP_VERSIONS.get(self._llhttp.get_http_version())
         if version is None:

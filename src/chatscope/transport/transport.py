@@ -25,7 +25,7 @@ from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from chatscope.transport.base import Stream, TimedStream
 
@@ -120,23 +120,21 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         )
         return self._respond(exchange, request)
 
-    async def post(
+    def post(
         self, prepared: PreparedPost, body: bytes, timeouts: Mapping[str, float | None]
-    ) -> Exchange | httpx.Response:
+    ) -> Coroutine[Any, Any, Exchange | httpx.Response]:
         """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
 
-        Returns the exchange, its head there and its body still to be read and to be decoded; or a response, where the
-        environment names a proxy for this address.
+        Awaited, it returns the exchange, its head there and its body still to be read and to be decoded; or a response,
+        where the environment names a proxy for this address.
         """
         pool = self._open_pool()
         origin = self._origin(prepared.key, prepared.url)
         if origin.proxy is not None:
             request = httpx.Request("POST", prepared.url, headers=prepared.headers, content=body)
             request.extensions["timeout"] = timeouts
-            return await self._handle_by_proxy(origin.proxy, request)
-        return await self._exchange(
-            pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body)
-        )
+            return self._handle_by_proxy(origin.proxy, request)
+        return self._exchange(pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body))
 
     async def _exchange(
         self,
