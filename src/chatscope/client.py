@@ -183,8 +183,9 @@ class ChatClient(BaseClient):
 
     async def _call(self, exchange: Exchange, watch: Stopwatch) -> Completion:
         turn = self.traffic.slots.enter()
-        with within(watch.queue):
-            await turn.wait()
+        if not turn.has_slot:
+            with within(watch.queue):
+                await turn.wait()
 
         async def attempt() -> Completion:
             await exchange.begin()
@@ -237,6 +238,6 @@ def _type_in(parameters: dict[str, Any]) -> Any:
 
 
 def _check_names(parameters: Mapping[str, Any]) -> None:
-    for name in parameters:
-        if name not in _PARAMETERS:
-            raise TypeError(f"unknown parameter {name!r}: what the endpoint does not list goes through extra_body")
+    if not parameters.keys() <= _PARAMETERS:
+        name = next(name for name in parameters if name not in _PARAMETERS)
+        raise TypeError(f"unknown parameter {name!r}: what the endpoint does not list goes through extra_body")

@@ -273,7 +273,11 @@ class ChatStream:
         body = self._exchange.stream
 
         def take(data: bytes) -> bool:
-            if reader.feed(data, body.read_ns):
+            at_ns = body.read_ns
+            if reader.feed_text(data, at_ns):
+                took(assembler.pieces)
+                return False
+            if reader.feed(data, at_ns):
                 took(assembler.pieces)
             return reader.done or assembler.finished or reader.error is not None
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact
+from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact, decode_text
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, Completion, Message, Usage
 
@@ -346,3 +346,55 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 )
 def test_a_reply_with_surprises_needs_a_closer_look(body: bytes) -> None:
     assert decode_exact(body) is None
+
+
+def _chunk_of(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
+    return CHUNK | {"choices": [{"index": 0, "delta": delta, "finish_reason": None, **choice}], "usage": None}
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        _chunk_of({"content": "a"}),
+        _chunk_of({"role": "assistant", "content": "a", "refusal": None, "tool_calls": None, "own": 1}, own=2),
+        {"choices": [{"delta": {"content": "a"}}], "own": 3},
+    ],
+)
+def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
+    assert decode_text(msgspec.json.encode(chunk)) == "a"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        _chunk_of({"content": "a", "refusal": "b"}),
+        _chunk_of({"content": "a", "reasoning": "b"}),
+        _chunk_of({"content": "a", "reasoning_content": "b"}),
+        _chunk_of({"content": "a", "reasoning_details": []}),
+        _chunk_of({"content": "a", "tool_calls": []}),
+        _chunk_of({"content": "a", "function_call": {}}),
+        _chunk_of({"content": "a", "audio": {}}),
+        _chunk_of({"content": "a", "annotations": []}),
+        _chunk_of({"content": "a", "role": "tool"}),
+        _chunk_of({"content": ["a"]}),
+        _chunk_of({"content": None}),
+        _chunk_of({"content": ""}),
+        _chunk_of({}),
+        _chunk_of({"content": "a"}, finish_reason="stop"),
+        _chunk_of({"content": "a"}, logprobs={"content": []}),
+        _chunk_of({"content": "a"}, index=1),
+        _chunk_of({"content": "a"}) | {"usage": {"total_tokens": 1}},
+        _chunk_of({"content": "a"}) | {"error": {"message": "no"}},
+        _chunk_of({"content": "a"}) | {"object": "error"},
+        _chunk_of({"content": "a"}) | {"object": "chat.completion"},
+        CHUNK | {"choices": []},
+        CHUNK | {"choices": _chunk_of({"content": "a"})["choices"] * 2},
+    ],
+)
+def test_more_than_a_piece_of_text(chunk: dict[str, Any]) -> None:
+    assert decode_text(msgspec.json.encode(chunk)) == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
+def test_no_piece_of_text(data: bytes) -> None:
+    assert decode_text(data) == ""

@@ -542,3 +542,41 @@ def test_any_bytes_split_anywhere_have_one_outcome(
     whole = read(raw, content_type=content_type, broken=broken)
     assert whole.reader.done is (whole.error is None)
     assert read(*cut(raw, where), content_type=content_type, broken=broken).outcome == whole.outcome
+
+
+texts = st.builds(lambda text: data(says(text)), st.text(max_size=3))
+roles = st.just(data({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}))
+odd = st.builds(lambda text, more: data(says(text) | more), st.text(max_size=3), st.dictionaries(names, json_values))
+
+
+@given(st.lists(texts | roles | odd | st.builds(data, chunks()) | pieces_of_streams | st.just(BOM + ONE), max_size=12))
+@example([ONE, TWO, TWO, STOP, DONE])
+@example([b"data: {}", b"\n\n", ONE, TWO])
+@example([data({"choices": [{"delta": {"content": "a"}}]}), ONE, TWO])
+def test_a_reader_that_keeps_no_chunks_reads_the_same(reads: list[bytes]) -> None:
+    one, other = ReplyReader(), ReplyReader()
+    for at_ns, read_ in enumerate(reads):
+        if one.done or one.error is not None:
+            break
+        one.feed(read_, at_ns)
+        if not other.feed_text(read_, at_ns):
+            other.feed(read_, at_ns)
+    assert other.assembler.completion() == one.assembler.completion()
+    assert other.assembler.pieces == one.assembler.pieces
+    assert other.token_ns == one.token_ns
+    assert (other.done, repr(other.error)) == (one.done, repr(one.error))
+    one.end(99)
+    other.end(99)
+    assert (other.done, repr(other.error)) == (one.done, repr(one.error))
+
+
+def test_text_is_read_the_short_way() -> None:
+    reader = ReplyReader()
+    assert not reader.feed_text(ONE, 1)  # the first chunk names the model
+    reader.feed(ONE, 1)
+    assert reader.feed_text(TWO, 2)
+    assert not reader.feed_text(STOP, 3)
+    assert not reader.feed_text(DONE, 3)
+    assert not reader.feed_text(TWO[:-1], 3)
+    assert reader.assembler.pieces == ["one", " two"]
+    assert list(reader.token_ns) == [1, 2]

@@ -136,6 +136,8 @@ class RetryBudget:
 
     def succeeded(self) -> None:
         """Take note that the server answered a request as it should."""
+        if not self.failures and self.tokens >= self._capacity:
+            return  # as ever
         if self.is_down:
             _log.info("%s answers again after %d failures in a row", self._name, self.failures)
             # Whoever waited has not sent what it would have sent; a new start for all of them.

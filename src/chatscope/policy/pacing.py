@@ -98,9 +98,10 @@ class Meter:
     def take(self, amount: float) -> None:
         """Use an amount."""
         self._unseen += amount
-        for bucket in (self._budget, self._learned):
-            if bucket is not None:
-                bucket.take(amount)
+        if self._budget is not None:
+            self._budget.take(amount)
+        if self._learned is not None:
+            self._learned.take(amount)
 
     def seen(self, amount: float) -> None:
         """Take note that the server has counted an amount, or never will."""

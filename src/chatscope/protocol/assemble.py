@@ -73,6 +73,17 @@ class Assembler:
         self.chunks += 1
         return gained
 
+    def add_text(self, text: str) -> bool:
+        """Add a chunk that holds a piece of the first choice's text and nothing else; tell whether that is enough.
+
+        It is, once an earlier chunk has opened the choice and named the model.
+        """
+        if 0 not in self._choices or not self._head.model:
+            return False
+        self.pieces.append(text)
+        self.chunks += 1
+        return True
+
     def _read_in_full(self, chunk: Chunk) -> None:
         """Take what is said once per reply rather than once per token.
 

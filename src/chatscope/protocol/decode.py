@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from types import NoneType
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -53,7 +53,38 @@ class _ExactCompletion(Completion, forbid_unknown_fields=True):
     usage: _ExactUsage | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  # as said above
 
 
+# And what a chunk is that holds one piece of the first choice's text: nothing else that counts, whatever is said of it.
+
+
+class _TextDelta(msgspec.Struct, gc=False):
+    content: str
+    role: Literal["assistant"] | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: None = None
+    function_call: None = None
+    tool_calls: None = None
+    reasoning: None = None
+    reasoning_content: None = None
+    reasoning_details: None = None
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    delta: _TextDelta
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+
+
+class _TextChunk(msgspec.Struct, gc=False):
+    choices: tuple[_TextChoice]
+    object: Literal["chat.completion.chunk", ""] = ""
+    usage: None = None
+    error: None = None
+
+
 _chunks: Final = msgspec.json.Decoder(Chunk)
+_text_chunks: Final = msgspec.json.Decoder(_TextChunk)
 _completions: Final = msgspec.json.Decoder(Completion)
 _exact_completions: Final = msgspec.json.Decoder(_ExactCompletion)
 _UNFIT: Final = object()
@@ -73,6 +104,17 @@ def decode_chunk(data: bytes) -> Chunk:
         chunk = chunk_from(load_object(data))
     chunk.raw = data
     return chunk
+
+
+def decode_text(data: bytes) -> str:
+    """Return the text that an event's data adds to the first choice, if that is all it does, else `""`.
+
+    For who does not hand out chunks: it takes half the time of making one and adding it to the others.
+    """
+    try:
+        return _text_chunks.decode(data).choices[0].delta.content
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def chunk_from(loaded: dict[str, Any]) -> Chunk:

@@ -11,7 +11,7 @@ from typing import Final
 
 from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
 from chatscope.protocol.assemble import Assembler
-from chatscope.protocol.decode import chunk_from, decode_chunk
+from chatscope.protocol.decode import chunk_from, decode_chunk, decode_text
 from chatscope.protocol.failures import BODY_LIMIT, body_text, is_error, stream_server_error
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk
@@ -67,6 +67,17 @@ class ReplyReader:
             self._fail(error)
             return []
         return self._chunks(events, at_ns)
+
+    def feed_text(self, data: bytes, at_ns: int) -> bool:
+        """Take in what was read, if it is one chunk with a piece of text and nothing else; return whether it was.
+
+        Where it was not, nothing has happened, and `feed` is to be called.
+        """
+        lone = None if self._sse is None else self._sse.lone_data(data)
+        if lone is None or not (text := decode_text(lone)) or not self.assembler.add_text(text):
+            return False
+        self.token_ns.append(at_ns)
+        return True
 
     def end(self, at_ns: int, *, broken: bool = False) -> list[Chunk]:
         """Take note of the end of the body, return the last chunks and set `error` or `done`.

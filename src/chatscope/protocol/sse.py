@@ -14,6 +14,8 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """The longest line and the largest event. A reply's audio arrives as base64 within one event, a few MiB at most;
 beyond this a peer is broken or hostile."""
 
+_CR: Final = 13
+_LF: Final = 10
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -72,9 +74,9 @@ class SSEDecoder:
         if (
             self._is_fresh
             and data[:6] == b"data: "
-            and data[-2:] == b"\n\n"
             and data.find(b"\n") == len(data) - 2 <= self._max
-            and b"\r" not in data
+            and data[-1] == _LF
+            and _CR not in data  # as a number: a search for the byte, ten times as fast as one for a text
         ):
             return data[6:-2]
         return None
@@ -94,7 +96,7 @@ class SSEDecoder:
             self._skip_lf = False
             if data.startswith(b"\n"):
                 data = data[1:]
-        if b"\r" in data:
+        if _CR in data:
             # A line ends at its CR; an LF that follows, even in the next read, belongs to the same ending.
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

@@ -79,32 +79,23 @@ class ResponseParser:
         """Take in what was read and return the part of the body in it; `b""` is the end of the connection."""
         if not data:
             return self._end()
-        self._received += len(data)
         had_head = self.head_complete
+        if not had_head:
+            self._received += len(data)
         try:
             self._llhttp.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            if self.complete:
-                self._excess = True
-            else:
-                error = httpx.RemoteProtocolError(self._refusal or f"not an HTTP/1.1 response: {exc}")
-                # What came before it in the same read is worth as much as if it had come in a read of its own.
-                if not self.head_complete or (had_head and not self._body):
-                    raise error from exc
-                self.failure = error
-        if self.head_complete:
-            # No body follows the head of a response to HEAD, but llhttp does not know what was asked.
-            if self._head_request:
-                self.complete = True
-                self._excess = self._excess or bool(self._body) or not data.endswith(b"\r\n\r\n")
-                self._body.clear()
+            self._fail(exc, had_head=had_head)
+        body = self._body
+        if had_head and len(body) == 1 and not self.complete:  # a token's chunk, as nearly all reads are
+            self._bare = 0
+            return body.pop()
+        if not had_head:
+            self._judge_head_of(data)
+        if self.complete:
             if self._excess:
                 self.keep_alive = False
-            if self.complete:
-                del self._llhttp  # it refers back here, and the garbage collector would have to find that out
-        elif self._received > self._limit:
-            raise httpx.RemoteProtocolError(f"more than {self._limit} bytes of headers")
-        body = self._body
+            del self._llhttp  # it refers back here, and the garbage collector would have to find that out
         if not body:
             # Trailers and chunk extensions without end come to nothing that llhttp would report.
             self._bare += len(data)
@@ -115,6 +106,27 @@ class ResponseParser:
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         return data
+
+    def _fail(self, exc: Exception, *, had_head: bool) -> None:
+        if self.complete:
+            self._excess = True
+            return
+        error = httpx.RemoteProtocolError(self._refusal or f"not an HTTP/1.1 response: {exc}")
+        # What came before it in the same read is worth as much as if it had come in a read of its own.
+        if not self.head_complete or (had_head and not self._body):
+            raise error from exc
+        self.failure = error
+
+    def _judge_head_of(self, data: bytes) -> None:
+        """Look at what a read has brought that may have ended the head."""
+        if not self.head_complete:
+            if self._received > self._limit:
+                raise httpx.RemoteProtocolError(f"more than {self._limit} bytes of headers")
+        elif self._head_request:
+            # No body follows the head of a response to HEAD, but llhttp does not know what was asked.
+            self.complete = True
+            self._excess = self._excess or bool(self._body) or not data.endswith(b"\r\n\r\n")
+            self._body.clear()
 
     def _end(self) -> bytes:
         self.keep_alive = False
