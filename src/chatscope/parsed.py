@@ -26,7 +26,7 @@ class ParsedStream(ChatStream, Generic[T]):
         self._parsed: T | None = None
 
     async def __anext__(self) -> Chunk:
-        """Return the next chunk. Cancelled while waiting, the reply can be read on or closed.
+        """Return the next chunk. Cancelled while waiting, the connection is closed.
 
         Raises:
             ChatError: what the stream ended with.

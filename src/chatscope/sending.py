@@ -19,10 +19,6 @@ from chatscope.transport.proxies import TimedBody
 from chatscope.transport.request import PreparedPost
 from chatscope.transport.transport import MAX_DECODED_BYTES
 
-END_GRACE: Final = 0.05
-"""How long the end of a body is waited for after [DONE], in seconds. It comes with it or in the next packet; to open a
-new connection costs more than this where it is encrypted."""
-
 
 class Reply:
     """A reply whose headers are there and whose body is still to be read.
@@ -46,13 +42,10 @@ class Reply:
 
         Args:
             complete: nothing more is expected but the end of the body, after which the connection can be used again.
-                It is waited for `END_GRACE` seconds at the most; from a foreign transport, not at all.
+                It is not waited for.
         """
         if self._is_own:
-            if complete and not self.stream.is_over:
-                with suppress(httpx.RequestError, httpx.StreamError), anyio.move_on_after(END_GRACE):
-                    await self.stream.pump(lambda _: False)
-            await self.stream.aclose()  # never waits
+            await self.stream.aclose(complete=complete)  # never waits
             return
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
             if complete:

@@ -149,6 +149,8 @@ async def test_done_ends_the_task_although_the_server_stays() -> None:
     server = simulator(Reply("Hello, world.", faults=(faults.stall(Stage.END),)))
     async with server as base_url, AsyncChatGPTAdapter("sk-1", base_url=base_url) as adapter:
         assert (await adapter.execute(Task("hi"))).output == "Hello, world."
+        # The connection is kept for what its server still has to say, and closed when it turns out not to have.
+        assert (await adapter.execute(Task("hi"))).output == "Hello, world."
         await seen_leaving(server)
 
 

@@ -59,7 +59,7 @@ class Pieces(TimedStream):
         self.read_ns += 1
         return self._pieces.pop(0)
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, complete: bool = False) -> None:
         self.closed = True
 
 

@@ -96,6 +96,13 @@ class TimedStream(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         """Return the next bytes."""
 
+    async def aclose(self, *, complete: bool = False) -> None:
+        """Give up what is left of the body.
+
+        Args:
+            complete: nothing of use is left, only the end: the connection may be kept, for when that has come.
+        """
+
     async def pump(self, take: Callable[[bytes], bool]) -> bool:
         """Hand over what is left of the body as it is read, until its end or until `take` says that it is enough.
 

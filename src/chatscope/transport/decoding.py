@@ -259,9 +259,9 @@ class DecodedStream(TimedStream):
         self.read_ns = self._inner.read_ns
         return data
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, complete: bool = False) -> None:
         """Close the stream inside."""
-        await self._inner.aclose()
+        await self._inner.aclose(complete=complete)
 
     def _read(self, stage: int) -> bytes:
         """Return what the decoder `stage` makes of what those before it make of the input."""

@@ -8,6 +8,7 @@ sending again (`transport`).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from chatscope.transport.pool import Connection
     from chatscope.transport.request import PreparedPost, RequestHead
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "ends"]
 
 LAST_CHUNK = b"0\r\n\r\n"
+# Seconds. The end of a body comes with the last of its content or in the next packet; to open a new connection costs
+# more than this where it is encrypted.
+END_GRACE = 0.05
+# ... and it comes in one read or two. A server that goes on sending does not keep the event loop here.
+MOST_READS_AT_ONCE = 16
 
 
 class Exchange(TimedStream):
@@ -141,13 +147,20 @@ class Exchange(TimedStream):
         """See `TimedStream`."""
         return self.parser.complete and not self._ready
 
-    async def aclose(self) -> None:
-        """Close the connection unless the response has ended and the connection gone its way; never waits."""
+    async def aclose(self, *, complete: bool = False) -> None:
+        """Close the connection unless the response has ended and the connection gone its way; never waits.
+
+        With `complete`, it goes its way before the end has come: whoever takes it next reads that, by `ends`.
+        """
+        if complete and not (self._broken or self.parser.complete) and self._may_be_reused():
+            self._broken = True
+            self._ready = b""
+            self._connection.release(ending=self.parser)
         self.abort()
 
     def abort(self) -> None:
         """Do what `aclose` does."""
-        if not self.parser.complete:
+        if not (self._broken or self.parser.complete):
             self._broken = True
             self._ready = b""
             self._connection.close()
@@ -252,10 +265,38 @@ class Exchange(TimedStream):
 
     def _let_go(self) -> None:
         """Part from the connection: the response has ended."""
-        if self._reusable and self.parser.keep_alive and not self._stream.unsent():
+        if self.parser.keep_alive and self._may_be_reused():
             self._connection.release()
         else:
             self._connection.close()
+
+    def _may_be_reused(self) -> bool:
+        return self._reusable and self.parser.failure is None and not self._stream.unsent()
+
+
+async def ends(connection: Connection, parser: ResponseParser) -> bool:
+    """Read the end of a response that was given up before it; return whether the connection is good for another.
+
+    It is waited for until `END_GRACE` seconds after it was given up. Cancelled, the connection is closed.
+    """
+    stream = connection.stream
+    try:
+        for _ in range(MOST_READS_AT_ONCE):
+            data = None if parser.complete else stream.poll()
+            if data is None:
+                break
+            parser.feed(data)
+        while not parser.complete:
+            within = connection.idle_since + END_GRACE - monotonic()
+            if within <= 0:
+                return False
+            parser.feed(await stream.receive(within))
+    except (OSError, httpx.RemoteProtocolError):
+        return False
+    except BaseException:
+        connection.close()
+        raise
+    return parser.keep_alive and parser.failure is None and stream.poll() is None
 
 
 def _chunk(data: bytes) -> bytes:

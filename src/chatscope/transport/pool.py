@@ -15,6 +15,7 @@ import httpx
 
 if TYPE_CHECKING:
     from chatscope.transport.base import Stream
+    from chatscope.transport.parser import ResponseParser
 
 __all__ = ["Connection", "Counts", "Origin", "Pool", "TransportStatistics"]
 
@@ -71,7 +72,7 @@ class Origin:
 class Connection:
     """A socket that serves one exchange at a time, and the pool that it goes back to."""
 
-    __slots__ = ("_pool", "closed", "idle_since", "origin", "stream")
+    __slots__ = ("_pool", "closed", "ending", "idle_since", "origin", "stream")
 
     def __init__(self, pool: Pool, origin: Origin, stream: Stream) -> None:
         self._pool = pool
@@ -79,9 +80,12 @@ class Connection:
         self.stream = stream
         self.closed = False
         self.idle_since = 0.0
+        self.ending: ResponseParser | None = None
+        """What the end of its last response is to be read by, if that has not come yet."""
 
-    def release(self) -> None:
-        """Give the connection back after an exchange that ended cleanly; nothing of it may be unsent or unread."""
+    def release(self, *, ending: ResponseParser | None = None) -> None:
+        """Give the connection back after an exchange of which nothing is unsent, and unread at most its end."""
+        self.ending = ending
         self._pool.put(self)
 
     def close(self) -> None:
@@ -119,14 +123,16 @@ class Pool:
         return connection
 
     def take(self, origin: Origin) -> Connection | None:
-        """Return the idle connection to `origin` that was used last, if there is a live one."""
+        """Return the idle connection to `origin` that was used last, if there is a live one.
+
+        The end of its last response may be still to be read; `Connection.ending` tells.
+        """
         self._expire()
         while origin.idle:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
             connection.stream.watch(None)
-            if connection.stream.poll() is None:
-                self._counts.reuses += 1
+            if connection.ending is not None or connection.stream.poll() is None:
                 return connection
             connection.close()
         return None

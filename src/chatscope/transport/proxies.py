@@ -89,7 +89,7 @@ class TimedBody(TimedStream):
         self.read_ns = perf_counter_ns()
         return data
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, complete: bool = False) -> None:  # noqa: ARG002 - what becomes of its connection is not ours to say
         """Close the stream."""
         if isinstance(self._parts, AsyncGenerator):
             await self._parts.aclose()

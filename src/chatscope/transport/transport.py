@@ -16,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.errors import Phase, translated
-from chatscope.transport.http1 import Exchange
+from chatscope.transport.http1 import Exchange, ends
 from chatscope.transport.parser import has_body
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import Proxies, TimedBody
@@ -146,7 +146,13 @@ class HTTPTransport(httpx.AsyncBaseTransport):
     ) -> Exchange:
         """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
         connection = pool.take(origin)
+        while connection is not None and connection.ending is not None:
+            ending, connection.ending = connection.ending, None
+            if not await ends(connection, ending):
+                connection.close()
+                connection = pool.take(origin)
         if connection is not None:
+            self._counts.reuses += 1
             exchange = Exchange(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
             try:
                 await run(exchange)
