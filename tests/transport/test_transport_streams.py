@@ -72,3 +72,46 @@ async def test_reading_stops_at_the_high_mark_and_goes_on_below_the_low_one(
         assert stream.poll() == piece
     assert stream._transport.is_reading()
     stream.abort()
+
+
+def received(sock: socket.socket) -> bytes:
+    """Return what has been sent so far."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1_000_000)
+    except BlockingIOError:
+        return b""
+
+
+async def test_what_is_written_in_one_turn_goes_out_in_the_next(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    stream.write(b"one ")
+    stream.write(b"two")
+    assert received(pair[1]) == b""
+    await asyncio.sleep(0)
+    assert received(pair[1]) == b"one two"
+    stream.write(b"three")
+    await asyncio.sleep(0)
+    assert received(pair[1]) == b"three"
+    stream.abort()
+
+
+async def test_what_is_large_goes_out_at_once_and_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    large = b"x" * (streams.WRITE_LATER - 2)
+    stream.write(b"one")
+    stream.write(large)
+    assert received(pair[1]) == b"one" + large
+    await asyncio.sleep(0)
+    assert received(pair[1]) == b""
+    stream.abort()
+
+
+async def test_what_is_cancelled_in_its_turn_never_goes_out(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    stream.write(b"one")
+    stream.abort()
+    await asyncio.sleep(0)
+    assert received(pair[1]) == b""
+    with pytest.raises(BrokenPipeError):
+        stream.write(b"two")

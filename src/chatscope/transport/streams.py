@@ -39,6 +39,8 @@ LOW_WATER = 64 * 1024
 # One read. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read (measured:
 # 8.5 us for asyncio's own 256 KiB, 0.6 for this).
 READ_SIZE = 64 * 1024
+# asyncio takes this much without asking the writer to pause, so that nobody need wait for it to be sent.
+WRITE_LATER = 64 * 1024
 # A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
 UNIX_BACKLOG_WAIT = 0.01
 
@@ -249,12 +251,15 @@ class AsyncioStream(asyncio.Protocol):
 
 
 class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
-    """The same on asyncio's own selector loop, with one buffer for all the sockets of a loop to be read into.
+    """The same on asyncio's own selector loop, made to read and write as uvloop does.
 
-    That loop asks for the buffer, reads and hands it back without a pause. Others (proactor) read while they wait.
+    All sockets of a loop are read into one buffer: that loop asks for it, reads and hands it back without a pause,
+    where others (proactor) read while they wait. And what tasks write in one turn of the loop goes out together at the
+    beginning of the next, before anything is read: a server on the same machine then wakes once for all of it, not for
+    every request (measured with 64 at once: 86 us of client CPU a request without this, 65 with it).
     """
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_later")
 
     _buffers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
 
@@ -264,12 +269,31 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
         if buffer is None:
             buffer = self._buffers[loop] = memoryview(bytearray(READ_SIZE))
         self._buffer = buffer
+        self._later = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - a hint, which this loop never gives
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._buffer[:nbytes]))
+
+    def write(self, data: bytes) -> None:
+        if self._later:
+            data = self._later + data
+        if len(data) > WRITE_LATER:
+            self._later = b""
+            super().write(data)
+            return
+        if self._lost or self._transport.is_closing():
+            raise BrokenPipeError("the server has closed the connection")
+        if not self._later:
+            self._loop.call_soon(self._write_later)
+        self._later = data
+
+    def _write_later(self) -> None:
+        data, self._later = self._later, b""
+        if data and not self._lost:
+            self._transport.write(data)
 
 
 class TrioStream:
