@@ -47,7 +47,9 @@ Phase = Literal["queue", "connect", "headers", "first_token", "idle", "total"]
 class ChatError(Exception):
     """The root of every error that chatscope raises on purpose.
 
-    Attributes (each is there if it is known, otherwise `None`, and the partial text `""`):
+    Each attribute is there if it is known, otherwise `None`, and the partial text `""`.
+
+    Attributes:
         message: what happened, in one sentence.
         status: the HTTP status, or the status that an error object inside a stream carries.
         code, type, param: as the server's error object names them.

@@ -184,14 +184,14 @@ async def test_connect(serve: Serve) -> None:
     server = serve(refuse)
     result, _ = await run(server, Task("hi"), timeout=Timeouts(connect=3))
     check(result, "connect", 3)
-    assert server.requests[0].extensions["timeout"] == {"connect": 3, "read": 60.0, "write": 60.0, "pool": 60.0}
+    assert server.requests[0].request.extensions["timeout"] == {"connect": 3, "read": 60.0, "write": 60.0, "pool": 60.0}
 
 
 async def test_a_number_bounds_every_wait_of_the_transport(serve: Serve) -> None:
     for timeout, told in ((7.5, 7.5), (Timeouts(read=None), None), (None, None), (float("inf"), None)):
         server = serve()
         await run(server, Task("hi"), timeout=timeout)
-        assert set(server.requests[0].extensions["timeout"].values()) == {told}
+        assert set(server.requests[0].request.extensions["timeout"].values()) == {told}
 
 
 # -- the first token ---------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ async def test_a_client_of_the_users_runs_with_all_it_has(serve: Serve) -> None:
     (request,) = server.requests
     assert (request.headers["x-mine"], request.headers["x-hook"]) == ("yes", "ran")
     assert request.headers["authorization"] == "Bearer sk-1"
-    assert request.extensions["timeout"] == {"connect": 60.0, "read": 60.0, "write": 60.0, "pool": 60.0}
+    assert request.request.extensions["timeout"] == {"connect": 60.0, "read": 60.0, "write": 60.0, "pool": 60.0}
 
 
 async def test_the_users_own_auth_goes_before_the_key(serve: Serve) -> None:

@@ -106,7 +106,10 @@ async def test_scripts_in_order_and_replaced(body: Body) -> None:
         statuses = [(await client.post(PATH, json=body())).status_code for _ in range(3)]
         server.script = lambda request: Reply(request.prompt.upper())
         answer = await client.post(PATH, json=body("shout"))
+        server.script = [error(429), Reply("Hi")]
+        again = [(await client.post(PATH, json=body())).status_code for _ in range(2)]
     assert statuses == [500, 200, 200]
+    assert again == [429, 200], "a new script begins at its beginning"
     assert answer.json()["choices"][0]["message"]["content"] == "SHOUT"
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatscope.transport import streams
-from chatscope.transport.streams import AsyncioStream, attach
+from chatscope.transport.streams import attach, on_asyncio
+from chatscope.transport.streams.on_asyncio import AsyncioStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +61,8 @@ async def test_reading_stops_at_the_high_mark_and_goes_on_below_the_low_one(
 ) -> None:
     stream = await attach(pair[0])
     assert isinstance(stream, AsyncioStream)
-    piece = b"x" * streams.LOW_WATER
-    pieces = streams.HIGH_WATER // len(piece) + 1
+    piece = b"x" * on_asyncio.LOW_WATER
+    pieces = on_asyncio.HIGH_WATER // len(piece) + 1
     for _ in range(pieces):
         assert stream._transport.is_reading()
         stream.data_received(piece)
@@ -98,7 +98,7 @@ async def test_what_is_written_in_one_turn_goes_out_in_the_next(pair: tuple[sock
 
 async def test_what_is_large_goes_out_at_once_and_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
-    large = b"x" * (streams.WRITE_LATER - 2)
+    large = b"x" * (on_asyncio.WRITE_LATER - 2)
     stream.write(b"one")
     stream.write(large)
     assert received(pair[1]) == b"one" + large

@@ -1,5 +1,7 @@
 """An OpenAI-compatible chat server with faults on demand, for demonstrations, tests and benchmarks.
 
+::
+
     async with simulator(Reply("Hello", first_token=0.2, between_tokens=0.05)) as base_url:
         ...
 

@@ -133,8 +133,9 @@ class _Writer:
 
     def _usage(self, sent: int | None = None) -> dict[str, Any]:
         tokens = [token for choice in self._choices for token in choice.tokens]
-        completion = len(tokens) if sent is None else sent
-        prompt = self._request.prompt_tokens
+        told = self._reply.usage or {}
+        completion = told.get("completion_tokens", len(tokens) if sent is None else sent)
+        prompt = told.get("prompt_tokens", self._request.prompt_tokens)
         reasoning = sum(token.kind == self._reply.reasoning_field for token in tokens)
         return {
             "prompt_tokens": prompt,
@@ -147,6 +148,7 @@ class _Writer:
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
             },
+            **told,
         }
 
     def _opening(self, choice: Choice, call: ToolCall, index: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ How that is spelled as chunks or as a completion is `rendering`'s; bytes that no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
@@ -58,7 +58,8 @@ class Reply:
     conversation ends in results of tools.
     """
 
-    text: str | None = None
+    text: str | tuple[str, ...] | None = None
+    """What is said; a tuple: in these tokens, one chunk each, instead of by the token rule."""
     tokens: int | None = None
     """Repeat or cut the text to this many tokens."""
     reasoning: str = ""
@@ -75,6 +76,8 @@ class Reply:
     """Seconds from one token to the next."""
     cached_tokens: int = 0
     """How many of the prompt tokens the usage calls cached, at most all."""
+    usage: Mapping[str, Any] | None = None
+    """Fields of the usage that are told instead of what the tokens come to."""
     usage_in: UsageIn = UsageIn.ASKED
     stream: bool | None = None
     """Answer with a stream or not, whatever was asked; None: as asked."""
@@ -126,7 +129,7 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> Choice:
     if reply.refusal is not None:
         tokens += (Token("refusal", text) for text in tokenize(reply.refusal))
     elif reply.text is not None or not calls:
-        tokens += (Token("content", text) for text in tokenize(_text(request, reply, index)))
+        tokens += (Token("content", text) for text in _pieces(request, reply, index))
     for number, call in enumerate(calls):
         tokens.append(Token("tool_calls", "", call, number, opens=True))
         tokens += (Token("tool_calls", text, call, number) for text in tokenize(call.text))
@@ -135,8 +138,15 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> Choice:
     return Choice(index, tuple(tokens), reply.finish_reason or finish_reason)
 
 
+def _pieces(request: ChatRequest, reply: Reply, index: int) -> Iterable[str]:
+    """Return the tokens of the text: those that the reply names, unless its text is stretched or cut."""
+    if isinstance(reply.text, tuple) and reply.tokens is None and not request.stop:
+        return reply.text
+    return tokenize(_text(request, reply, index))
+
+
 def _text(request: ChatRequest, reply: Reply, index: int) -> str:
-    text = reply.text
+    text = "".join(reply.text) if isinstance(reply.text, tuple) else reply.text
     if text is None:
         text = _document(request) or _sentence(request, index)
     if reply.tokens is not None:

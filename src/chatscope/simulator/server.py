@@ -101,8 +101,6 @@ class Simulator:
     """
 
     def __init__(self, script: Script, config: Config, address: Address) -> None:
-        self.script: Script = script
-        """What is answered; may be replaced at any time."""
         self.config = config
         self.requests: deque[Received] = deque(maxlen=config.keep_requests)
         """The latest requests, oldest first."""
@@ -110,8 +108,19 @@ class Simulator:
         self.connections_accepted = 0
         self.connections_open = 0
         self._address = address
-        self._played = 0
+        self._script = script
+        self._played = 0  # how many requests of the script were answered
         self._changed: anyio.Event | None = None
+
+    @property
+    def script(self) -> Script:
+        """What is answered; may be replaced at any time, and then begins with the next request."""
+        return self._script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._script = script
+        self._played = 0
 
     async def __aenter__(self) -> str:
         """Start listening; return the base URL.
@@ -235,7 +244,7 @@ class Simulator:
         return self._completion(request)
 
     def _completion(self, request: ChatRequest) -> Response | Plan:
-        answer = answer_at(self.script, self._played, request)
+        answer = answer_at(self._script, self._played, request)
         if self.config.directives and isinstance(answer, Reply | Fault):
             answer = directed(request, answer if isinstance(answer, Reply) else Reply(faults=(answer,)))
         now = anyio.current_time()

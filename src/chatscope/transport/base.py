@@ -1,6 +1,6 @@
 """What the layers of this room hand to each other: a stream of a socket's bytes, and one of a response's.
 
-Here: the two interfaces. Not here: anything that does something.
+Here: the two interfaces, and the size of a read. Not here: anything that does something.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Stream", "TimedStream"]
+__all__ = ["READ_SIZE", "Stream", "TimedStream"]
+
+# One read of a socket. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read
+# (measured: 8.5 us for asyncio's own 256 KiB, 0.6 for this).
+READ_SIZE = 64 * 1024
 
 
 class Stream(Protocol):

@@ -1,48 +1,34 @@
-"""Sockets as streams of bytes: a native protocol on asyncio and uvloop, the plain socket on trio.
+"""Sockets on asyncio and uvloop: a native protocol, which costs half of what anyio's streams do on asyncio.
 
-The only module of the package that may import asyncio or trio; trio is imported only while trio runs. Here: waiting,
-deadlines of a single wait, backpressure, closing. Not here: addresses and TLS (`connect`, `tls`), HTTP (`http1`).
-
-Everything raises `OSError` (`TimeoutError` where a wait took too long); nothing here knows httpx.
+Here: waiting, deadlines of a single wait, backpressure, closing. Not here: which loop runs, connecting (beside this).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-import sys
 from collections import deque
 from math import inf
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 import anyio
 
+from chatscope.transport.base import READ_SIZE
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
+    import socket
+    from collections.abc import Callable
 
-    import trio
-
-    from chatscope.transport.base import Stream
-
-__all__ = ["attach", "connect_socket", "current_run"]
+__all__ = ["stream_of"]
 
 # A reader that lags stops its socket once this many bytes wait for it. uvloop reads at most 256 KiB at a time, so a
 # stream holds less than twice that; a token's chunk is some 200 bytes, so a live chat never comes near it.
 HIGH_WATER = 256 * 1024
 # ... and starts it again here, so that the loop's selector is not touched for every chunk of a backlog.
 LOW_WATER = 64 * 1024
-# One read. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read (measured:
-# 8.5 us for asyncio's own 256 KiB, 0.6 for this).
-READ_SIZE = 64 * 1024
 # asyncio takes this much without asking the writer to pause, so that nobody need wait for it to be sent.
 WRITE_LATER = 64 * 1024
-# A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
-UNIX_BACKLOG_WAIT = 0.01
 
 
 class AsyncioStream(asyncio.Protocol):
@@ -296,207 +282,6 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
             self._transport.write(data)
 
 
-class TrioStream:
-    """The plain non-blocking socket: wait until it is ready, then one system call.
-
-    Waiting comes first: a token is seldom there already, so trying to read before waiting costs a failed system call
-    each time (measured: 9.6 against 8.6 us), and the wait is also the checkpoint that every read owes the other tasks.
-    """
-
-    __slots__ = ("_closed", "_error", "_sock", "_unsent", "read_ns")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.read_ns = 0
-        self._sock = sock
-        self._unsent = memoryview(b"")
-        self._error: OSError | None = None
-        self._closed = False
-
-    async def receive(self, within: float | None) -> bytes:
-        while True:
-            if self._error is not None:
-                raise self._error
-            await self._until(trio.lowlevel.wait_readable, within, "received")
-            with contextlib.suppress(BlockingIOError):
-                data = self._sock.recv(READ_SIZE)
-                self.read_ns = perf_counter_ns()
-                return data
-
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
-        if self._error is not None:
-            raise self._error
-        if self._closed:
-            raise ConnectionAbortedError("the connection is closed")
-        read_at = trio.current_time()
-        while True:
-            # One scope for many reads: one for each costs more than the read, and so does moving its deadline. When it
-            # fires, what counts is how long the last read is ago; a wait that was cut short for nothing is begun anew.
-            deadline = inf if within is None else read_at + within
-            with trio.CancelScope(deadline=deadline), _translated_waits():
-                while True:
-                    await trio.lowlevel.wait_readable(self._sock)
-                    try:
-                        data = self._sock.recv(READ_SIZE)
-                    except BlockingIOError:
-                        continue
-                    self.read_ns = perf_counter_ns()
-                    if not data:
-                        return False
-                    if take(data):
-                        return True
-                    read_at = trio.current_time()
-            if within is not None and trio.current_time() >= read_at + within:
-                raise TimeoutError(f"nothing received for {within} s")
-
-    def write(self, data: bytes) -> None:
-        self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
-        self._send()
-
-    async def flush(self, within: float | None) -> bool:
-        while not self._readable():
-            if not self._unsent:
-                return True
-            await self._until(_wait_either, within, "sent")
-            self._send()
-        return False
-
-    def unsent(self) -> bool:
-        return bool(self._unsent)
-
-    def poll(self) -> bytes | None:
-        try:
-            data = self._sock.recv(READ_SIZE)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-        self.read_ns = perf_counter_ns()
-        return data
-
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
-        pass
-
-    def abort(self) -> None:
-        if not self._closed:
-            self._closed = True
-            # A task that waits on the socket is woken, as it would be by the close of a socket of trio's own.
-            trio.lowlevel.notify_closing(self._sock)
-            self._sock.close()
-
-    def abandon(self) -> None:
-        self._closed = True
-        self._sock.close()
-
-    def _send(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
-
-    def _readable(self) -> bool:
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError as exc:
-            self._error = exc  # the system tells it only once
-        return True
-
-    async def _until(
-        self,
-        ready: Callable[[socket.socket], Awaitable[None]],
-        within: float | None,
-        done: str,
-    ) -> None:
-        if self._closed:
-            raise ConnectionAbortedError("the connection is closed")
-        with trio.move_on_after(inf if within is None else within) as scope, _translated_waits():
-            await ready(self._sock)
-        if scope.cancelled_caught:
-            raise TimeoutError(f"nothing could be {done} for {within} s")
-
-
-class _translated_waits:  # noqa: N801 - used as a statement; contextlib's generators cost more than the wait
-    """Turn what trio raises for a socket that is closed or waited on already into what is raised here."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, trio.ClosedResourceError):
-            raise ConnectionAbortedError("the connection was closed while a task waited on it") from error
-        if isinstance(error, trio.BusyResourceError):
-            raise anyio.BusyResourceError("reading from") from error
-
-
-async def _wait_either(sock: socket.socket) -> None:
-    """Wait until `sock` can be read or written; only a body larger than the system's buffers ever comes here."""
-
-    async def end_with(wait: Callable[[socket.socket], Awaitable[None]]) -> None:
-        # A closed socket shows in the send that follows.
-        with contextlib.suppress(trio.ClosedResourceError):
-            await wait(sock)
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_with, trio.lowlevel.wait_readable)
-        nursery.start_soon(end_with, trio.lowlevel.wait_writable)
-
-
-def _on_trio() -> bool:
-    """Say whether the running task is trio's.
-
-    trio is asked first: in its guest mode the host's asyncio loop counts as running too.
-    """
-    module = sys.modules.get("trio")
-    if module is None or not module.lowlevel.in_trio_task():
-        return False
-    globals()["trio"] = module
-    return True
-
-
-def current_run() -> object:
-    """Return what identifies the running event loop run: sockets of one run are of no use to another."""
-    return trio.lowlevel.current_trio_token() if _on_trio() else asyncio.get_running_loop()
-
-
-def _is_unix(sock: socket.socket) -> bool:
-    return sock.family == getattr(socket, "AF_UNIX", None)
-
-
-async def attach(sock: socket.socket) -> Stream:
-    """Return the stream of a connected non-blocking socket, which it owns from here on.
-
-    Cancelled or failed, it has closed the socket.
-    """
-    if _on_trio():
-        return TrioStream(sock)
-    loop = asyncio.get_running_loop()
-    stream = (SelectorStream if isinstance(loop, asyncio.SelectorEventLoop) else AsyncioStream)(loop, sock)
-    if _is_unix(sock):
-        await loop.create_unix_connection(lambda: stream, sock=sock)
-    else:
-        await loop.create_connection(lambda: stream, sock=sock)
-    return stream
-
-
-async def connect_socket(sock: socket.socket, address: Any) -> None:
-    """Connect a non-blocking socket; `address` is of the form its family wants. The caller closes it on any failure."""
-    if _is_unix(sock):
-        while True:
-            try:
-                sock.connect(address)
-            except BlockingIOError:
-                await anyio.sleep(UNIX_BACKLOG_WAIT)
-            else:
-                return
-    elif _on_trio():
-        with contextlib.suppress(BlockingIOError):
-            sock.connect(address)
-        await trio.lowlevel.wait_writable(sock)
-        if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(error, os.strerror(error))
-    else:
-        await asyncio.get_running_loop().sock_connect(sock, address)
+def stream_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> AsyncioStream:
+    """Return the stream that suits a loop best; it is not attached to the loop yet."""
+    return (SelectorStream if isinstance(loop, asyncio.SelectorEventLoop) else AsyncioStream)(loop, sock)

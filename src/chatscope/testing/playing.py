@@ -1,0 +1,135 @@
+"""A simulator's plan played in memory: what a socket would bring, and when, given to an HTTP parser.
+
+Here: `PlayedReply`, the response's head and body. A parser of its own stands between the plan's bytes and the client,
+so that whatever a plan does to HTTP (a chunk cut in the middle, endless headers) ends as it would on a connection. It
+waits on the event loop's clock only, which may be a virtual one. Not here: what is answered (`endpoint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import anyio
+import anyio.lowlevel
+import h11
+import httpx
+
+from chatscope.simulator import Close, Outcome, Plan, Repeat, Reset, Send, Stall, Until, Wait
+from chatscope.simulator.plan import Step
+
+__all__ = ["PlayedReply"]
+
+# What the default transport lets a head take.
+HEAD_LIMIT = 256 * 1024
+
+
+class PlayedReply(httpx.AsyncByteStream):
+    """The reply to one request; its body may be read once.
+
+    A wait that exceeds the request's read timeout ends as a socket's does, in `httpx.ReadTimeout`.
+
+    Args:
+        plan: what is sent.
+        request: what it answers.
+        on_end: called once with how it ended.
+    """
+
+    def __init__(self, plan: Plan, request: httpx.Request, on_end: Callable[[Outcome], None]) -> None:
+        self._steps = _unrolled(plan)
+        self._request = request
+        self._on_end: Callable[[Outcome], None] | None = on_end
+        self._due = anyio.current_time()
+        self._within: float | None = request.extensions.get("timeout", {}).get("read")
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._parser.send(h11.Request(method=request.method, target=request.url.raw_path, headers=[("host", "memory")]))
+        self._parser.send(h11.EndOfMessage())
+
+    async def response(self) -> httpx.Response:
+        """Return the response as soon as its head is there. Cancelled or failed, the reply is over.
+
+        Raises:
+            httpx.TransportError: the plan brings no head.
+        """
+        try:
+            while not isinstance(head := await self._next_event(), h11.Response):
+                pass  # 100 Continue and its like
+        except BaseException:
+            self._end(Outcome.DISCONNECTED)
+            raise
+        extensions = {"http_version": b"HTTP/" + head.http_version, "reason_phrase": head.reason}
+        return httpx.Response(head.status_code, headers=list(head.headers), stream=self, extensions=extensions)
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece of the body."""
+        if self._parser.their_state is not h11.SEND_BODY:
+            raise StopAsyncIteration
+        event = await self._next_event()
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        self._end(Outcome.COMPLETED)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Leave the reply where it is."""
+        await anyio.lowlevel.checkpoint()
+        self._end(Outcome.COMPLETED if next(self._steps, None) is None else Outcome.DISCONNECTED)
+
+    async def _next_event(self) -> h11.Event:
+        while True:
+            try:
+                event = self._parser.next_event()
+            except h11.RemoteProtocolError as problem:
+                raise httpx.RemoteProtocolError(str(problem), request=self._request) from problem
+            if isinstance(event, h11.Event):
+                return event
+            data = await self._receive()
+            if not data and self._parser.their_state is h11.SEND_RESPONSE:
+                raise httpx.RemoteProtocolError("the server closed the connection", request=self._request)
+            self._parser.receive_data(data)
+
+    async def _receive(self) -> bytes:
+        """Return what one read of the socket would, `b""` at its end."""
+        await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(self._within):
+            for step in self._steps:
+                match step:
+                    case Send():
+                        if step.data:
+                            return step.data
+                    case Wait():
+                        self._due += step.seconds
+                        await anyio.sleep_until(self._due)
+                    case Until():
+                        await step.event.wait()
+                        self._due = anyio.current_time()
+                    case Close():
+                        self._end(Outcome.CUT)
+                        return b""
+                    case Reset():
+                        self._end(Outcome.CUT)
+                        raise httpx.ReadError("the connection was reset", request=self._request)
+                    case Stall():
+                        await anyio.sleep_forever()
+            await anyio.sleep_forever()  # a plan that has run out leaves the connection open
+        raise httpx.ReadTimeout("nothing came", request=self._request)
+
+    def _end(self, outcome: Outcome) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(outcome)
+
+
+def _unrolled(plan: Plan) -> Iterator[Step]:
+    """Yield the steps; those that go on until the client leaves, without end."""
+    for step in plan.steps:
+        while isinstance(step, Repeat):
+            yield Wait(step.seconds)
+            yield Send(step.data)
+        while isinstance(step, Stall):
+            yield step
+        yield step

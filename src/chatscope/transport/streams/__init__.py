@@ -1,0 +1,84 @@
+"""Sockets as streams of bytes: a native protocol on asyncio and uvloop, the plain socket on trio.
+
+The only place of the package that may import asyncio or trio. Here: which loop runs, connecting, and the choice of the
+stream. Not here: addresses and TLS (`connect`, `tls`), HTTP (`http1`).
+
+Everything raises `OSError` (`TimeoutError` where a wait took too long); nothing here knows httpx.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from chatscope.transport.streams.on_asyncio import stream_of
+
+if TYPE_CHECKING:
+    from chatscope.transport.base import Stream
+
+__all__ = ["attach", "connect_socket", "current_run"]
+
+# A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
+UNIX_BACKLOG_WAIT = 0.01
+
+
+def _trio() -> Any:
+    """Return trio if the running task is one of its own, else `None`.
+
+    It is asked first: in its guest mode the host's asyncio loop counts as running too.
+    """
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def _on_trio() -> Any:
+    # Whoever uses no trio has none installed.
+    return import_module("chatscope.transport.streams.on_trio")
+
+
+def current_run() -> object:
+    """Return what identifies the running event loop run: sockets of one run are of no use to another."""
+    trio = _trio()
+    return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
+
+
+def _is_unix(sock: socket.socket) -> bool:
+    return sock.family == getattr(socket, "AF_UNIX", None)
+
+
+async def attach(sock: socket.socket) -> Stream:
+    """Return the stream of a connected non-blocking socket, which it owns from here on.
+
+    Cancelled or failed, it has closed the socket.
+    """
+    if _trio() is not None:
+        stream_on_trio: Stream = _on_trio().stream_of(sock)
+        return stream_on_trio
+    loop = asyncio.get_running_loop()
+    stream = stream_of(loop, sock)
+    if _is_unix(sock):
+        await loop.create_unix_connection(lambda: stream, sock=sock)
+    else:
+        await loop.create_connection(lambda: stream, sock=sock)
+    return stream
+
+
+async def connect_socket(sock: socket.socket, address: Any) -> None:
+    """Connect a non-blocking socket; `address` is of the form its family wants. The caller closes it on any failure."""
+    if _is_unix(sock):
+        while True:
+            try:
+                sock.connect(address)
+            except BlockingIOError:
+                await anyio.sleep(UNIX_BACKLOG_WAIT)
+            else:
+                return
+    elif _trio() is not None:
+        await _on_trio().connect(sock, address)
+    else:
+        await asyncio.get_running_loop().sock_connect(sock, address)
