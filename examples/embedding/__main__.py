@@ -1,0 +1,55 @@
+"""Use the library as an application would.
+
+    python -m examples.embedding --simulate
+
+The application has one client and shares it with whatever else asks models there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
+from typing import Final
+
+import anyio
+
+from chatscope import ChatClient
+from chatscope.simulator import ChatRequest, Reply, simulator
+from examples.embedding.summaries import Summarizer, SummaryError
+
+TEXTS: Final = (
+    "A nursery is a block that owns tasks. It is not left before all of them have ended.",
+    "A cancel scope bounds code in time. When it is cancelled, so is all that waits inside.",
+)
+
+
+def simulated(request: ChatRequest) -> Reply:
+    """Answer with the text's first words for a headline, and its last sentence."""
+    *_, last = request.prompt.rstrip(".").split(". ")
+    headline = " ".join(request.prompt.split()[:4])
+    return Reply(json.dumps({"headline": headline, "sentences": [f"{last}."]}))
+
+
+async def main(*, simulate: bool) -> int:
+    """Print a summary of each text; return the exit code."""
+    server: AbstractAsyncContextManager[str | None] = simulator(simulated) if simulate else nullcontext()
+    async with server as base_url, ChatClient(base_url, "simulated" if simulate else None) as client:
+        try:
+            summaries = await Summarizer(client).summarize_all(TEXTS)
+        except SummaryError as error:
+            print(error, file=sys.stderr)
+            return 1
+    for summary in summaries:
+        print(f"{summary.headline}\n  {' '.join(summary.sentences)}")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m examples.embedding", description="Summarize two short texts.")
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="default: %(default)s")
+    parser.add_argument("--simulate", action="store_true", help="ask a simulated model, not that of OPENAI_BASE_URL")
+    arguments = parser.parse_args()
+    sys.exit(anyio.run(partial(main, simulate=arguments.simulate), backend=arguments.backend))

@@ -1,0 +1,214 @@
+"""examples/streaming_server without a browser: called as ASGI servers call it, and by plain HTTP under uvicorn."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from starlette.types import Message
+from tests.examples.serving import Served, by_prompt
+
+from chatscope.simulator import Answer as Scripted
+from chatscope.simulator import Outcome, Reply, error, faults, simulator
+from examples.streaming_server import app as example
+from examples.streaming_server.__main__ import STORY
+from examples.streaming_server.app import LONGEST_QUESTION, create_app
+
+if TYPE_CHECKING:
+    from tests.examples.conftest import Launch, Simulate
+
+# Far longer than anything here takes; it ends what hangs.
+SECONDS = 60.0
+
+TEXT = "one two three four five six"
+TEXTS = [{"text": text} for text in ("one", " two", " three", " four", " five", " six")]
+
+
+class Browser:
+    """A browser as an ASGI application sees it: it asks, takes what comes, and leaves when it is told to.
+
+    Args:
+        question: what it asks.
+        reads: how many messages it takes before it stops reading, still connected.
+    """
+
+    def __init__(self, question: str, reads: int = 1_000) -> None:
+        self._asked = False
+        self._question = question
+        self._reads = reads
+        self._left = anyio.Event()
+        self._news = anyio.Event()
+        self.messages: list[Message] = []
+
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        status: int = self.messages[0]["status"]
+        return status
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON lines so far."""
+        return [json.loads(line) for line in b"".join(each.get("body", b"") for each in self.messages).splitlines()]
+
+    async def get(self, base_url: str) -> None:
+        """Ask an application that asks the model at `base_url`."""
+        app = create_app(base_url, "any key")
+        async with app.router.lifespan_context(app) as state:
+            scope = {"type": "http", "method": "POST", "path": "/answer", "headers": [], "state": dict(state or {})}
+            with anyio.fail_after(SECONDS):
+                await app(scope, self._receive, self._send)
+
+    async def has(self, lines: int) -> None:
+        """Wait for so many lines."""
+        while len(self.lines) < lines:
+            self._news = anyio.Event()
+            await self._news.wait()
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self._left.set()
+
+    async def _receive(self) -> Message:
+        if self._asked:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        self._asked = True
+        return {"type": "http.request", "body": self._question.encode(), "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if len(self.messages) == self._reads:
+            await anyio.sleep_forever()
+        self.messages.append(message)
+        self._news.set()
+
+
+async def test_an_answer_comes_in_pieces_and_says_how_it_ended() -> None:
+    browser = Browser("count")
+    async with simulator(Reply(TEXT)) as base_url:
+        await browser.get(base_url)
+    assert browser.status == 200
+    assert browser.lines == [*TEXTS, {"done": "stop"}]
+    assert [each.get("more_body", False) for each in browser.messages[1:]] == [True] * 7 + [False]
+
+
+@pytest.mark.parametrize("tokens", [0, 3], ids=["before the first word", "in the middle"])
+async def test_leaving_a_silent_model_closes_its_connection(tokens: int) -> None:
+    server = simulator(Reply(TEXT, faults=(faults.stall(tokens),)))
+    browser = Browser("count")
+    async with server as base_url:
+        async with anyio.create_task_group() as group:
+            group.start_soon(browser.get, base_url)
+            await server.wait_until(lambda s: len(s.requests) == 1)
+            await browser.has(tokens)
+            assert server.requests[0].outcome is Outcome.RUNNING
+            browser.leave()
+        await server.wait_until(lambda s: s.connections_open == 0)
+    assert server.requests[0].outcome is Outcome.DISCONNECTED
+    assert browser.lines == TEXTS[:tokens]
+
+
+async def test_a_server_that_stops_closes_the_models_connection() -> None:
+    server = simulator(Reply(TEXT, faults=(faults.stall(3),)))
+    browser = Browser("count")
+    async with server as base_url:
+        async with anyio.create_task_group() as group:
+            group.start_soon(browser.get, base_url)
+            await browser.has(3)
+            group.cancel_scope.cancel()
+        await server.wait_until(lambda s: s.connections_open == 0)
+    assert server.requests[0].outcome is Outcome.DISCONNECTED
+
+
+async def test_a_browser_that_stops_reading_does_not_hold_the_model_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "SLOWEST_READER", 0.2)
+    server = simulator(Reply(TEXT, faults=(faults.stall(6),)))
+    browser = Browser("count", reads=2)
+    async with server as base_url:
+        await browser.get(base_url)
+        await server.wait_until(lambda s: s.connections_open == 0)
+    assert len(browser.messages) <= 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        (error(401, "no such key"), [{"error": "AuthenticationError"}]),
+        (Reply(TEXT, faults=(faults.stream_error(2),)), [*TEXTS[:2], {"error": "StreamServerError"}]),
+        (Reply(TEXT, faults=(faults.close(2),)), [*TEXTS[:2], {"error": "StreamTruncatedError"}]),
+    ],
+    ids=["refused", "in the middle", "broken off"],
+)
+async def test_an_error_of_the_model_is_a_line(
+    answer: Scripted, lines: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = Browser("count")
+    async with simulator(answer) as base_url:
+        await browser.get(base_url)
+    assert browser.status == 200
+    assert browser.lines == lines
+    assert browser.messages[-1] == {"type": "http.response.body", "body": b""}
+    (logged,) = (each for each in caplog.records if each.name == example.__name__)
+    assert logged.getMessage().startswith("No whole answer from the model (request req_00000001): ")
+
+
+@pytest.mark.parametrize(("question", "status"), [(" \n", 400), ("?" * (LONGEST_QUESTION + 1), 413)])
+async def test_a_question_that_is_none_is_not_sent_to_the_model(question: str, status: int) -> None:
+    server = simulator()
+    browser = Browser(question)
+    async with server as base_url:
+        await browser.get(base_url)
+    assert browser.status == status
+    assert not server.requests
+
+
+# -- under uvicorn -----------------------------------------------------------------------------------------------------
+
+needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send there")
+
+
+@needs_sigint
+def test_one_of_two_clients_leaves_and_the_other_gets_its_answer(simulate: Simulate, launch: Launch) -> None:
+    simulated = simulate(Reply())
+    one_has_left = simulated.event()
+    simulated.server.script = by_prompt(
+        one=Reply(TEXT, faults=(faults.stall(3),)), two=Reply(TEXT, faults=(faults.hold(3, one_has_left),))
+    )
+    served = Served(launch, simulated)
+    (one, one_reads), (two, two_reads) = served.ask("one"), served.ask("two")
+    assert [json.loads(one_reads.readline()) for _ in range(3)] == TEXTS[:3]
+    assert [json.loads(two_reads.readline()) for _ in range(3)] == TEXTS[:3]
+    assert simulated.outcomes() == {"one": Outcome.RUNNING, "two": Outcome.RUNNING}
+    one_reads.close()
+    one.close()
+    simulated.wait_for("one", Outcome.DISCONNECTED)
+    assert simulated.outcomes()["two"] is Outcome.RUNNING
+    simulated.set(one_has_left)
+    assert [json.loads(line) for line in two_reads] == [*TEXTS[3:], {"done": "stop"}]
+    two.close()
+    simulated.wait_for("two", Outcome.COMPLETED)
+    log = served.stop()
+    assert "Finished server process" in log
+    assert not re.search("ERROR|WARNING|Traceback", log)
+
+
+@needs_sigint
+def test_the_command_of_its_head_serves_the_page_and_a_simulated_answer(launch: Launch) -> None:
+    served = Served(launch, simulated=None)
+    connection = HTTPConnection(served.url.removeprefix("http://"), timeout=60)
+    connection.request("GET", "/")
+    page = connection.getresponse()
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b'<label for="question">' in page.read()
+    connection.close()
+    connection, answer = served.ask("why?")
+    lines = [json.loads(line) for line in answer]
+    connection.close()
+    assert "".join(line["text"] for line in lines[:-1]) == STORY.text
+    assert lines[-1] == {"done": "stop"}
+    assert "Finished server process" in served.stop()
