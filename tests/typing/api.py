@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, assert_type
 
 import httpx
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
 
 from chatscope import (
     AsyncBasePlatformAdapter,
     AsyncChatGPTAdapter,
     Attempt,
+    BudgetExceededError,
     ChatClient,
     ChatError,
     ChatStream,
@@ -21,7 +24,9 @@ from chatscope import (
     PriceQuery,
     RateLimitError,
     Result,
+    ResultStream,
     RetryPolicy,
+    Statistics,
     Task,
     TaskConstraints,
     TaskStatus,
@@ -33,6 +38,7 @@ from chatscope import (
     retry_on_rate_limit,
     retry_on_transient,
 )
+from chatscope.telemetry import Telemetry
 
 
 async def lifecycle() -> None:
@@ -67,6 +73,42 @@ async def handles(adapter: AsyncChatGPTAdapter) -> None:
     async with handle.stream() as closing:
         assert_type(closing, TextStream)
     assert_type(await anext(stream), str)
+
+
+def source() -> Iterator[Task]:
+    yield Task("hi")
+
+
+async def slow_source() -> AsyncIterator[Task]:
+    yield Task("hi")
+
+
+async def many(adapter: AsyncChatGPTAdapter) -> None:
+    async with adapter.map(source()) as results:
+        assert_type(results, ResultStream)
+        async for result in results:
+            assert_type(result, Result)
+    async with adapter.map(slow_source(), ordered=True, look_ahead=10) as results:
+        assert_type(await anext(results), Result)
+    assert_type(await adapter.gather([Task("hi")]), list[Result])
+    assert_type(await adapter.gather(slow_source()), list[Result])
+    assert_type(adapter.statistics(), Statistics)
+    adapter.map(["hi"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+def budgets(result: Result) -> None:
+    AsyncChatGPTAdapter(max_cost=2.5, max_total_tokens=100_000, cancel_over_budget=True)
+    AsyncChatGPTAdapter(max_concurrency="auto", max_pending=5, requests_per_minute=60, tokens_per_minute=1e5)
+    if isinstance(result.exception, BudgetExceededError):
+        assert_type(result.exception.message, str)
+    AsyncChatGPTAdapter(max_total_tokens="many")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def telemetry(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> None:
+    AsyncChatGPTAdapter(telemetry=True)
+    AsyncChatGPTAdapter(telemetry=Telemetry(capture_content=True))
+    ChatClient(telemetry=Telemetry(tracer_provider=tracer_provider, meter_provider=meter_provider))
+    AsyncChatGPTAdapter(telemetry="otel")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def results(result: Result) -> None:

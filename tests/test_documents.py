@@ -1,0 +1,108 @@
+"""Every Python block of the README and of the guides runs, as it stands, against a simulator.
+
+A block is a whole program, or a module of tests, which pytest then runs. Where a block of type `text` follows a program
+directly, that is exactly what it prints.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+from anyio.from_thread import start_blocking_portal
+
+from chatscope.simulator import simulator
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+TESTS = re.compile(r"^(async )?def test_", re.MULTILINE)
+WITHOUT_CODE = {"changelog"}
+MAX_LINES = 165
+"""So that a guide is read to its end."""
+
+
+def blocks() -> Iterator[ParameterSet]:
+    """Find the blocks, each with the place where it stands."""
+    for document in (README, *GUIDES):
+        text = document.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            line = text.count("\n", 0, match.start("code"))
+            yield pytest.param(document, line, match["code"], match["output"], id=f"{document.name}:{line + 1}")
+
+
+BLOCKS = list(blocks())
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(simulator()) as url:
+        yield url
+
+
+def run_tests(path: Path, code: str) -> None:
+    """Run a module of tests as its reader would, in a project of its own."""
+    path.write_text(code, encoding="utf-8")
+    options = ["-q", "-W", "error", "-o", "anyio_mode=auto", "-p", "no:cacheprovider", "--rootdir", str(path.parent)]
+    command = [sys.executable, "-m", "pytest", *options, str(path)]
+    ran = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(("document", "line", "code", "output"), BLOCKS)
+def test_a_block_runs(
+    document: Path,
+    line: int,
+    code: str,
+    output: str | None,
+    base_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    if TESTS.search(code):
+        run_tests(tmp_path / "test_block.py", code)
+        return
+    monkeypatch.setenv("OPENAI_API_KEY", "any key")
+    monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+    # The empty lines make a traceback name the line of the document.
+    exec(compile("\n" * line + code, str(document), "exec"), {"__name__": "__main__"})
+    if output is not None:
+        assert capsys.readouterr().out == output
+
+
+def test_there_are_blocks() -> None:
+    counts = Counter(block.values[0] for block in BLOCKS)
+    assert counts[README] >= 6
+    assert all(counts[guide] for guide in GUIDES if guide.stem not in WITHOUT_CODE)
+
+
+def test_the_guides_are_short() -> None:
+    lengths = {guide.name: guide.read_text(encoding="utf-8").count("\n") for guide in GUIDES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_what_is_pointed_at_is_there() -> None:
+    # Links between the guides are checked when the site is built.
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
+    examples = {
+        path for guide in GUIDES for path in re.findall(r"`(examples/[^`]+)`", guide.read_text(encoding="utf-8"))
+    }
+    assert links
+    assert examples
+    assert [path for path in (*links, *sorted(examples)) if not (ROOT / path).exists()] == []
+
+
+def test_the_two_commands_of_the_readme_are_one_line_each() -> None:
+    consoles = re.findall(r"^```console\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert [block.count("\n") for block in consoles] == [1, 1]
+    assert "chatscope demo" in consoles[0]
+    assert "pytest" in consoles[1]

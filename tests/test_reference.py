@@ -1,0 +1,44 @@
+"""The site's reference leaves out no public name. That its pages can be built is checked by the session `docs`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import chatscope
+import chatscope.simulator
+import chatscope.telemetry
+import chatscope.testing
+import chatscope.transport
+
+PAGES = sorted((Path(__file__).resolve().parent.parent / "docs" / "reference").glob("*.rst"))
+DIRECTIVE = re.compile(r"^\.\. ([\w:]+):: ([\w.]+)", re.MULTILINE)
+MODULES = {"automodule", "currentmodule", "py:module"}
+
+
+def documented() -> set[str]:
+    """Return the full names of what has a place in the reference."""
+    names = set()
+    for page in PAGES:
+        module = ""
+        for directive, name in DIRECTIVE.findall(page.read_text(encoding="utf-8")):
+            if directive in MODULES:
+                module = name
+            names.add(name if name.startswith("chatscope") else f"{module}.{name}")
+    return names
+
+
+@pytest.mark.parametrize(
+    "module",
+    [chatscope, chatscope.simulator, chatscope.telemetry, chatscope.testing, chatscope.transport],
+    ids=lambda module: module.__name__,
+)
+def test_every_public_name_is_documented(module: ModuleType) -> None:
+    assert {f"{module.__name__}.{name}" for name in module.__all__} - documented() == set()
+
+
+def test_so_is_the_decoder() -> None:
+    assert "chatscope.protocol.sse.SSEDecoder" in documented()
