@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|venv"
-nox.options.sessions = ["lint", "types", "imports", "tests"]
+nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
 
 
 def install(session: nox.Session) -> None:
@@ -26,8 +26,13 @@ def install(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """The test suite; arguments after ``--`` go to pytest."""
-    install(session)
+    """The test suite against the wheel, as users install it; arguments after ``--`` go to pytest."""
+    session.chdir(ROOT)
+    session.install("hatchling>=1.27")
+    folder = session.create_tmp()
+    session.run("python", "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    (wheel,) = Path(folder).glob("chatscope-*.whl")
+    session.install(f"{wheel}[dev]")
     session.run("python", "-m", "pytest", "-q", *session.posargs)
 
 
@@ -52,6 +57,13 @@ def imports(session: nox.Session) -> None:
     """The layer contracts."""
     install(session)
     session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, from nothing; whatever Sphinx warns of, broken references included, fails it."""
+    install(session)
+    session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-E", "docs", session.create_tmp())
 
 
 @nox.session
