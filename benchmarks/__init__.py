@@ -25,8 +25,9 @@ What is measured
 What is not measured
     Latency over a network, the model, HTTP/2, compression, proxies; time lost to other tasks of the same loop. A client
     that cannot keep the pace of the stream scenario is marked: it finds several tokens in each read, which flatters it.
-    On the loopback interface a client's `send` also wakes the server, which a network card would not ask of it; every
-    contender pays for that alike, except where it is so fast that the server has no time to fall asleep (the floor).
+    On the loopback interface a client's `send` also wakes the server, which a network card would not ask of it. A
+    client whose requests leave one right after the other wakes it once for all of them, and so does one that is so
+    fast that the server has no time to fall asleep (the floor).
     Nor do the contenders offer the same: the raw ones have no retries, no typed errors, no truncation check and no time
     stamps, and but for `aiohttp` no timeouts. `aiohttp` bounds silence by 60 s, as chatscope does by default;
     `aiohttp-bare` does not. Where the system allows it, server and clients ask for a higher priority than others have.
