@@ -56,9 +56,11 @@ class Scenario:
         return less if less == self else replace(less, what=f"{self.what}; quick: a quarter of it")
 
 
-def _stream(name: str, what: str, *, tls: bool = False) -> Scenario:
+def _stream(at_once: int, *, tls: bool = False) -> Scenario:
     # A reply's usual length; at 100 tokens/s it lasts 3 s, beside which begin and end of a stream are little.
-    return Scenario(name, "stream", what, at_once=128, total=128, tokens=300, tls=tls)
+    what = f"{at_once} streams of 300 tokens, 100 tokens/s each{', over TLS' if tls else ''}"
+    name = f"stream{'' if at_once == 128 else f'-{at_once}'}{'-tls' if tls else ''}"
+    return Scenario(name, "stream", what, at_once=at_once, total=at_once, tokens=300, tls=tls)
 
 
 def _plain(at_once: int, *, tls: bool = False) -> Scenario:
@@ -72,7 +74,8 @@ def _plain(at_once: int, *, tls: bool = False) -> Scenario:
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
-        _stream("stream", "128 streams of 300 tokens, 100 tokens/s each"),
+        _stream(128),
+        _stream(32),  # which the slowest client keeps up with, too: a saturated one reads several tokens at a time
         Scenario(
             "burst",
             "stream",
@@ -85,7 +88,7 @@ SCENARIOS: Final = {
         _plain(16),
         _plain(64),
         _plain(1024),
-        _stream("stream-tls", "128 streams of 300 tokens, 100 tokens/s each, over TLS", tls=True),
+        _stream(128, tls=True),
         _plain(16, tls=True),
         _plain(64, tls=True),
         _plain(1024, tls=True),

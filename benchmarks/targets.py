@@ -76,6 +76,8 @@ TARGETS: Final = (
     ),
     _against_openai("task, per streamed token, asyncio: openai", "stream", "asyncio", "chatscope-task", 6),
     _against_openai("task, per streamed token, trio: openai", "stream", "trio", "chatscope-task", 6),
+    _against_openai("task, per token, 32 streams, asyncio: openai", "stream-32", "asyncio", "chatscope-task", 6),
+    _against_openai("task, per token, 32 streams, trio: openai", "stream-32", "trio", "chatscope-task", 6),
     _against_aiohttp("ChatClient.complete, 64 at once: aiohttp", "plain-64", "asyncio", "chatscope-client", 0.80),
     _against_aiohttp("ChatClient.complete, 1024 at once: aiohttp", "plain-1024", "asyncio", "chatscope-client", 0.85),
     _against_openai("ChatClient.complete, 64 at once: openai", "plain-64", "asyncio", "chatscope-client", 14),
