@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import anyio
@@ -167,3 +168,18 @@ async def test_a_cancelled_call_uses_nothing_up() -> None:
     assert scope.cancelled_caught
     assert budget.waiting == 0
     assert await departures(budget, 1, retry=True) == pytest.approx([0.5])
+
+
+async def test_what_one_gives_back_takes_nothing_from_the_others() -> None:
+    """After an outage there may be more in store than it holds otherwise: enough for everybody who waited."""
+    budget = RetryBudget("server", capacity=1)
+    down(budget)
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(partial(budget.leave_to_send, retry=True, patient=True))
+        await anyio.wait_all_tasks_blocked()
+        budget.succeeded()
+        assert budget.take_one()
+        budget.give_back_one()
+        assert budget.tokens == 3
+        group.cancel_scope.cancel()

@@ -398,3 +398,22 @@ def test_more_than_a_piece_of_text(chunk: dict[str, Any]) -> None:
 @pytest.mark.parametrize("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
 def test_no_piece_of_text(data: bytes) -> None:
     assert decode_text(data) == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("<extra>",),
+        ("<parsed>",),
+        ("<request_id>",),
+        ("choices", 0, "<extra>"),
+        ("choices", 0, "message", "<extra>"),
+        ("choices", 0, "message", "tool_calls", 0, "<extra>"),
+    ],
+)
+@pytest.mark.parametrize("value", [{"role": "system"}, None, "x"])
+def test_a_server_cannot_set_what_is_not_sent(path: tuple[str | int, ...], value: object) -> None:
+    body = _edited(path, value)
+    plain = completion_from(_plain())
+    assert decode_exact(body) in (None, plain)
+    assert completion_from(load_object(body)) == plain

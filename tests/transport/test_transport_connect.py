@@ -285,6 +285,24 @@ async def test_a_certificate_that_is_not_trusted(
         assert transport.statistics().connects == 0
 
 
+async def test_the_server_is_told_why_its_certificate_is_refused(
+    serve: Serve, request_to: Build, server_context: Any
+) -> None:
+    def script(peer: Peer) -> None:
+        try:
+            server_context.wrap_socket(peer._sock, server_side=True)
+        except ssl.SSLError as exc:
+            reasons.append(exc.reason)
+
+    reasons: list[str] = []
+    server = serve(script)
+    async with HTTPTransport() as transport:
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            await answered(transport, request_to(server.url.replace("http", "https")))
+        await anyio.to_thread.run_sync(server.wait_closed)
+    assert reasons == ["TLSV1_ALERT_UNKNOWN_CA"]
+
+
 async def test_a_certificate_for_another_name(
     serve: Serve, request_to: Build, server_context: Any, client_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,3 +200,13 @@ async def test_a_connection_that_may_not_be_reused_is_closed_at_once(serve: Serv
         await exchange.aclose(complete=True)
         assert transport.statistics().open == 0
         await anyio.to_thread.run_sync(server.wait_closed)
+
+
+@pytest.mark.parametrize("head", [b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n", b"\r\n"])
+async def test_a_connection_that_the_server_will_close_is_closed_at_once(serve: Serve, head: bytes) -> None:
+    """There is no use in waiting for an end after which nothing can follow."""
+    server = serve.replies(b"HTTP/1.1 200 OK\r\n" + head + b"done\r\n")
+    async with HTTPTransport() as transport:
+        await given_up(transport, server)
+        assert transport.statistics().open == 0
+        await anyio.to_thread.run_sync(server.wait_closed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +12,8 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from chatscope.transport import HTTPTransport
+from chatscope.transport import HTTPTransport, proxies
+from chatscope.transport.base import TimedStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,3 +132,42 @@ async def test_its_answers_are_decoded_too(serve: Serve, request_to: Build, monk
         await response.aclose()
         with pytest.raises(httpx.DecodingError):
             await transport.handle_async_request(request_to("http://chat.example/"))
+
+
+async def test_an_end_that_follows_what_is_of_use_is_read(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tunnel costs more to build than the wait for it."""
+
+    def script(peer: Peer) -> None:
+        while peer.request():
+            peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
+            assert go.acquire(timeout=10)
+            peer.send(b"0\r\n\r\n")
+
+    go = threading.Semaphore(0)
+    proxy = serve(script)
+    monkeypatch.setattr(proxies, "END_GRACE", 10.0)
+    monkeypatch.setenv("HTTP_PROXY", with_credentials(proxy))
+    async with HTTPTransport() as transport:
+        for _ in range(2):
+            response = await transport.handle_async_request(request_to("http://chat.example/"))
+            assert isinstance(response.stream, TimedStream)
+            assert await anext(response.stream) == b"done"
+            go.release()
+            await response.stream.aclose(complete=True)
+    assert proxy.accepted == 1
+
+
+async def test_an_end_that_does_not_follow_is_not_waited_for(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = serve.replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
+    monkeypatch.setattr(proxies, "END_GRACE", 0.01)
+    monkeypatch.setenv("HTTP_PROXY", with_credentials(proxy))
+    async with HTTPTransport() as transport:
+        response = await transport.handle_async_request(request_to("http://chat.example/"))
+        assert isinstance(response.stream, TimedStream)
+        assert await anext(response.stream) == b"done"
+        await response.stream.aclose(complete=True)
+        await anyio.to_thread.run_sync(proxy.wait_closed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import anyio
@@ -259,3 +260,45 @@ async def test_broken_framing_behind_a_piece_of_the_body(serve: Serve) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             await exchange.pump(keeping(taken))
     assert taken == [b"one"]
+
+
+@pytest.mark.parametrize("cause", ["cancelled", "raised"])
+async def test_what_fails_after_the_end_leaves_the_connection_to_its_next_user(serve: Serve, cause: str) -> None:
+    script = Stepwise(HEAD, chunk(b"last") + b"0\r\n\r\n")
+    server = serve(script)
+    script.go.release(2)
+    async with HTTPTransport() as transport:
+        exchange = await exchange_with(transport, server)
+        connection = exchange._connection
+        with anyio.CancelScope() as scope:
+
+            def take(data: bytes) -> bool:
+                # The connection is idle already, and in this turn of the loop another request takes it.
+                assert connection._pool.take(connection.origin) is connection
+                if cause == "raised":
+                    raise ZeroDivisionError
+                scope.cancel()
+                return True
+
+            with pytest.raises(ZeroDivisionError) if cause == "raised" else nullcontext():
+                await exchange.pump(take)
+        await exchange.aclose()
+        statistics = transport.statistics()
+        assert (statistics.active, statistics.closed) == (1, 0)
+
+
+async def test_an_end_that_was_made_here_is_no_end_of_a_body_without_a_length(serve: Serve) -> None:
+    server = serve.replies(b"HTTP/1.1 200 OK\r\n\r\nhalf of i")
+    taken: list[bytes] = []
+    async with HTTPTransport() as transport, anyio.create_task_group() as group:
+        exchange = await exchange_with(transport, server)
+
+        async def close() -> None:
+            while not taken:
+                await checkpoint()
+            await transport.aclose()
+
+        group.start_soon(close)
+        with pytest.raises(httpx.ReadError, match="closed while"):
+            await exchange.pump(keeping(taken))
+    assert b"".join(taken) == b"half of i"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatscope.transport.streams import attach, on_asyncio
-from chatscope.transport.streams.on_asyncio import AsyncioStream
+from chatscope.transport.streams.on_asyncio import AsyncioStream, SelectorStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,3 +115,51 @@ async def test_what_is_cancelled_in_its_turn_never_goes_out(pair: tuple[socket.s
     assert received(pair[1]) == b""
     with pytest.raises(BrokenPipeError):
         stream.write(b"two")
+
+
+async def test_what_goes_out_in_the_next_turn_is_unsent_until_then(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    stream.write(b"one")
+    assert stream.unsent()
+    await asyncio.sleep(0)
+    assert not stream.unsent()
+    stream.abort()
+
+
+class SlowTransport(asyncio.Transport):
+    """Takes everything, and sends only what a test says."""
+
+    size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.size += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_what_was_put_off_does_not_hide_what_was_sent(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A slow upload makes progress although what waits to be sent has grown since it was last looked at."""
+    transport = SlowTransport()
+    stream = SelectorStream(asyncio.get_running_loop(), pair[0])
+    stream.connection_made(transport)
+    stream.pause_writing()
+
+    async def send() -> bool:
+        stream.write(b"x" * 50_000)
+        return await stream.flush(1000)
+
+    task = asyncio.create_task(send())
+    await asyncio.sleep(0)  # it waits
+    await asyncio.sleep(0)  # and what it has written goes out
+    assert transport.size == 50_000
+    transport.size -= 1
+    stream._deadline = 0.0
+    stream._on_timer()
+    await asyncio.sleep(0)
+    assert not task.done()
+    stream.resume_writing()
+    assert await task

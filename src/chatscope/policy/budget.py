@@ -124,7 +124,8 @@ class RetryBudget:
 
     def give_back_one(self) -> None:
         """Put a retry back that was not sent after all."""
-        self.tokens = min(self._capacity, self.tokens + 1)
+        if self.tokens < self._capacity:  # after an outage there may be more
+            self.tokens = min(self._capacity, self.tokens + 1)
         self._line.wake()
 
     def take_one(self) -> bool:

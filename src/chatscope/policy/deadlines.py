@@ -188,7 +188,7 @@ class Stopwatch:
         return Limit(self._attempt_at + seconds, "first_token", seconds) if seconds else None
 
     def between_chunks(self) -> Limit | None:
-        """Return the limit that applies after it, the whole call's included."""
+        """Return the limit for the next chunk, the whole call's included."""
         seconds = self.timeouts.idle
         return _sooner(Limit(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 

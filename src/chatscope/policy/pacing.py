@@ -173,8 +173,6 @@ class Pacer:
 
         Whoever was admitted says what became of it: `answered` or `unanswered`, then `used`.
         """
-        if self.admit_at_once(tokens):
-            return
 
         def claim() -> float:
             if self._is_free:

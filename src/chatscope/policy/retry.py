@@ -1,9 +1,9 @@
 """Whether, when and how often to try again. The only module that imports stamina.
 
-stamina counts the attempts, sleeps between them and tells its users' hooks; its process-wide settings are respected and
-never changed. It is asked only once a first attempt has failed, because building its iterator costs more than all the
-rest of a request's bookkeeping. What to retry and how long to wait is decided here, by pure functions, so that the wait
-is known before it begins: for the log, and for deadlines that it must not pass.
+stamina counts the attempts, sleeps between them and tells its users' hooks; its process-wide settings are respected
+and never changed. It is asked only once a first attempt has failed: a request that succeeds builds none of its
+iterators. What to retry and how long to wait is decided here, by pure functions, so that the wait is known before it
+begins: for the log, and for deadlines that it must not pass.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Statistics:
     held_back: int
     """Requests that wait because the server fails."""
     requests: int
-    """Requests sent so far."""
+    """Attempts that were given leave to send so far."""
     retry_tokens: float
     """Retries in store."""
     failures_in_a_row: int

@@ -27,7 +27,8 @@ from chatscope.protocol.response import (
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
-# Shapes to check with, never handed out: the structs with the same fields, and no others.
+# Shapes to check with, never handed out: the structs with the same fields, and no others. What is not sent (`extra`)
+# has a type that its own struct does not take: no server may set it.
 
 
 class _ExactUsage(Usage, frozen=True, forbid_unknown_fields=True):
@@ -35,22 +36,29 @@ class _ExactUsage(Usage, frozen=True, forbid_unknown_fields=True):
 
 
 class _ExactToolCall(ToolCall, forbid_unknown_fields=True):
-    pass
+    extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
 
 class _ExactMessage(Message, forbid_unknown_fields=True):
     tool_calls: list[_ExactToolCall] | None = None  # type: ignore[assignment]  # as said above
+    extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
 
 class _ExactChoice(Choice, forbid_unknown_fields=True):
     message: _ExactMessage = msgspec.field(  # pyright: ignore[reportIncompatibleVariableOverride]  # as said above
         default_factory=_ExactMessage
     )
+    extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
 
 class _ExactCompletion(Completion, forbid_unknown_fields=True):
     choices: list[_ExactChoice] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # as said above
     usage: _ExactUsage | None = None  # pyright: ignore[reportIncompatibleVariableOverride]  # as said above
+    request_id: None = msgspec.field(  # pyright: ignore[reportIncompatibleVariableOverride]  # as said above
+        default=None, name="<request_id>"
+    )
+    parsed: None = msgspec.field(default=None, name="<parsed>")
+    extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
 
 # And what a chunk is that holds one piece of the first choice's text: nothing else that counts, whatever is said of it.
@@ -149,6 +157,7 @@ def completion_from(loaded: dict[str, Any]) -> Completion:
         for choice in choices_of(loaded):
             _flatten(choice.get("message"))
         completion = _fit_struct(loaded, Completion)
+    completion.request_id = completion.parsed = None  # whatever the server calls so
     completion.extra = unnamed_of_reply(loaded, Completion)
     for made, choice in zip(completion.choices, choices_of(loaded), strict=False):
         made.extra = unnamed(choice, Choice)

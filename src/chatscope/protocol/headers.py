@@ -1,7 +1,7 @@
 """What a reply's headers say: whether and when to try again, how much is left, what to quote to support.
 
-Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After. Names are
-looked up in lower case in a mapping that does not mind (httpx's).
+Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After. `Headers`
+holds them with their names in lower case, by which they are looked up.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Exchange(TimedStream):
             raise
 
     async def run_prepared(self, request: PreparedPost, body: bytes) -> None:
-        """Do the same for a request of which all but the body is ready."""
+        """Send a request of which all but the body is ready, and receive the head; otherwise as `run`."""
         try:
             sent = self._write_at_once(request.with_body(body)) or await self._flush(listen=False)
             self._reusable = sent and not request.wants_close
@@ -131,6 +131,7 @@ class Exchange(TimedStream):
             if is_enough or parser.complete:
                 return is_enough
             if parser.failure is None and not await stream.pump(on_read, self._read_timeout):
+                self._check_open()
                 on_read(b"")
             if parser.failure is not None and not is_enough:
                 raise parser.failure
@@ -156,10 +157,11 @@ class Exchange(TimedStream):
             self._broken = True
             self._ready = b""
             self._connection.release(ending=self.parser)
-        self.abort()
+        else:
+            self.abort()
 
     def abort(self) -> None:
-        """Do what `aclose` does."""
+        """Close the connection unless the response has ended and the connection gone its way."""
         if not (self._broken or self.parser.complete):
             self._broken = True
             self._ready = b""
@@ -167,7 +169,9 @@ class Exchange(TimedStream):
 
     def _break_off(self, exc: BaseException) -> None:
         self._broken = True
-        self._connection.close()
+        # Cancellation may come after the end: the connection has gone its way then, perhaps to its next user.
+        if not (self.started and self.parser.complete):
+            self._connection.close()
         if isinstance(exc, httpx.RequestError) and self._request is not None:
             exc.request = self._request
 
@@ -244,9 +248,13 @@ class Exchange(TimedStream):
             data = b""
         if self._write_error is not None and not (data or self.started):
             raise translated(self._write_error, Phase.WRITE, self._request) from self._write_error
+        self._check_open()
+        return self._feed(data)
+
+    def _check_open(self) -> None:
+        # An end that was made here is not the end of a body that lasts until the server closes.
         if self._connection.closed:
             raise httpx.ReadError("the connection was closed while its response was being read")
-        return self._feed(data)
 
     def _feed(self, data: bytes) -> bytes:
         self.read_ns = self._stream.read_ns
@@ -265,13 +273,14 @@ class Exchange(TimedStream):
 
     def _let_go(self) -> None:
         """Part from the connection: the response has ended."""
-        if self.parser.keep_alive and self._may_be_reused():
+        if self._may_be_reused():
             self._connection.release()
         else:
             self._connection.close()
 
     def _may_be_reused(self) -> bool:
-        return self._reusable and self.parser.failure is None and not self._stream.unsent()
+        parser = self.parser
+        return self._reusable and parser.keep_alive and parser.failure is None and not self._stream.unsent()
 
 
 async def ends(connection: Connection, parser: ResponseParser) -> bool:

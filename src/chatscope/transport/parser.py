@@ -37,6 +37,7 @@ class ResponseParser:
     __slots__ = (
         "_bare",
         "_body",
+        "_ended_at",
         "_excess",
         "_head_request",
         "_limit",
@@ -51,6 +52,7 @@ class ResponseParser:
         "headers",
         "http_version",
         "keep_alive",
+        "on_body",
         "reason",
         "status",
     )  # fmt: skip
@@ -71,6 +73,8 @@ class ResponseParser:
         self._received = 0
         self._transfer_coding = b""
         self._body: list[bytes] = []
+        self._ended_at = 0  # how many of those pieces came before the end
+        self.on_body = self._body.append  # called by llhttp; a method of ours would cost one more call for every token
         self._excess = False
         self._refusal = ""
         self._llhttp = httptools.HttpResponseParser(self)
@@ -93,6 +97,7 @@ class ResponseParser:
         if not had_head:
             self._judge_head_of(data)
         if self.complete:
+            del body[self._ended_at :]  # what follows belongs to no response
             if self._excess:
                 self.keep_alive = False
             del self._llhttp  # it refers back here, and the garbage collector would have to find that out
@@ -190,15 +195,12 @@ class ResponseParser:
         self.keep_alive = self._llhttp.should_keep_alive()
         self.head_complete = True
 
-    def on_body(self, data: bytes) -> None:
-        """Take a piece of the body."""
-        if not self.complete:
-            self._body.append(data)
-
     def on_message_complete(self) -> None:
         """Take the end of a response, interim or final."""
         if self.head_complete:
-            self.complete = True
+            if not self.complete:
+                self.complete = True
+                self._ended_at = len(self._body)
             self.keep_alive = self._llhttp.should_keep_alive()
         else:
             self.headers.clear()

@@ -154,7 +154,8 @@ class Pool:
         connection.stream.watch(None)
         self._counts.closed += 1
         self._open.discard(connection)
-        if self._oldest_first.pop(connection, self) is None:
+        if connection in self._oldest_first:
+            del self._oldest_first[connection]
             del connection.origin.idle[connection]
 
     def close(self) -> None:

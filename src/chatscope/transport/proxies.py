@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import urllib.request
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
 
+import anyio
 import httpx
 
 from chatscope.transport.base import TimedStream
+from chatscope.transport.http1 import END_GRACE
 
 if TYPE_CHECKING:
     import ssl
@@ -89,8 +92,12 @@ class TimedBody(TimedStream):
         self.read_ns = perf_counter_ns()
         return data
 
-    async def aclose(self, *, complete: bool = False) -> None:  # noqa: ARG002 - what becomes of its connection is not ours to say
-        """Close the stream."""
+    async def aclose(self, *, complete: bool = False) -> None:
+        """Close the stream; with `complete`, read its end first if it comes soon: httpx keeps no connection without."""
+        if complete:
+            with suppress(httpx.RequestError, StopAsyncIteration), anyio.move_on_after(END_GRACE):
+                while True:
+                    await anext(self._parts)
         if isinstance(self._parts, AsyncGenerator):
             await self._parts.aclose()
         await self._stream.aclose()

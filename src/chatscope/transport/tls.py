@@ -10,6 +10,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from anyio.lowlevel import cancel_shielded_checkpoint
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -65,8 +67,10 @@ class TLSStream:
                 await self._send()
                 self._take(await self._raw.receive(None))
             except ssl.SSLError:
-                # The alert that says why; whether it arrives is the peer's concern.
+                # The alert that says why; whether it arrives is the peer's concern. The caller closes, and with that
+                # ends what would go out in the loop's next turn.
                 self._raw.write(self._outgoing.read())
+                await cancel_shielded_checkpoint()
                 raise
             else:
                 await self._send()

@@ -126,7 +126,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
 
         Awaited, it returns the exchange, its head there and its body still to be read and to be decoded; or a response,
-        where the environment names a proxy for this address.
+        where the environment names a proxy for this address. Failing and cancelled, it does as `handle_async_request`.
         """
         pool = self._open_pool()
         origin = self._origin(prepared.key, prepared.url)

@@ -152,13 +152,17 @@ class AsyncioStream(asyncio.Protocol):
         while not (self._chunks or self._lost):
             if not self._write_paused:
                 return True
-            before = self._transport.get_write_buffer_size()
-            if not await self._wait(within) and self._transport.get_write_buffer_size() >= before:
+            before = self._backlog()
+            if not await self._wait(within) and self._backlog() >= before:
                 raise TimeoutError(f"nothing could be sent for {within} s")
         return False
 
     def unsent(self) -> bool:
-        return self._transport.get_write_buffer_size() > 0
+        return self._backlog() > 0
+
+    def _backlog(self) -> int:
+        """Return how many bytes were written and are still to be sent."""
+        return self._transport.get_write_buffer_size()
 
     def poll(self) -> bytes | None:
         if self._chunks:
@@ -276,6 +280,9 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
         if not self._later:
             self._loop.call_soon(self._write_later)
         self._later = data
+
+    def _backlog(self) -> int:
+        return len(self._later) + super()._backlog()
 
     def _write_later(self) -> None:
         data, self._later = self._later, b""
