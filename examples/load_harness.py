@@ -71,11 +71,18 @@ def print_percentiles(name: str, seconds: list[float]) -> None:
         print(f"{name:14}", *(f"  p{rank} {cuts[rank - 1] * 1e3:8.2f} ms" for rank in (50, 90, 99)))
 
 
+def count(text: str) -> int:
+    """Return the number that an argument says."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m examples.load_harness", description="Load-test a chat server.")
-    parser.add_argument("--requests", type=int, default=200, help="how many in all (default: %(default)s)")
-    parser.add_argument("--at-once", type=int, default=20, help="how many at a time (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=int, default=200, help="of each answer (default: %(default)s)")
+    parser.add_argument("--requests", type=count, default=200, help="how many in all (default: %(default)s)")
+    parser.add_argument("--at-once", type=count, default=20, help="how many at a time (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=count, default=200, help="of each answer (default: %(default)s)")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="default: %(default)s")
     parser.add_argument("--simulate", action="store_true", help="load a simulated server, not that of OPENAI_BASE_URL")
     given = parser.parse_args()

@@ -122,6 +122,7 @@ async def test_a_failing_script_is_a_500(body: Body, caplog: pytest.LogCaptureFi
         again = await client.get("/models")
     assert answer.status_code == 500
     assert answer.json()["error"]["message"] == "The script of the simulator failed: LookupError('hi')"
+    assert answer.headers["x-should-retry"] == "false", "a client that tries again would only take longer to tell"
     assert again.status_code == 200
     assert [record.levelno for record in caplog.records if record.name.startswith("chatscope")] == [logging.ERROR]
 

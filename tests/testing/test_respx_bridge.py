@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -117,3 +119,10 @@ async def test_streams_are_lazy_and_see_cancellation() -> None:
                 scope.cancel()
                 await anext(parts)
     assert produced == ["a", "b", "cancelled"]
+
+
+def test_without_respx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "respx.mocks", None)
+    monkeypatch.delitem(sys.modules, "chatscope.testing.respx")
+    with pytest.raises(ImportError, match="needs respx; install it with: pip install respx"):
+        import_module("chatscope.testing.respx")

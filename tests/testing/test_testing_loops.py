@@ -134,6 +134,26 @@ def test_virtual_time_that_nobody_gives_is_refused(run: Run, pytester: pytest.Py
     result.stdout.fnmatch_lines(["virtual_time is for tests that anyio's plugin runs; pytest-trio has *autojump_clock"])
 
 
+def test_virtual_time_beside_a_loop_that_goes_on_is_refused(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "import pytest\n@pytest.fixture(scope='session')\ndef anyio_backend():\n    return 'asyncio'\n"
+    )
+    result = run("""
+@pytest.fixture(scope="session")
+async def application():
+    yield
+
+async def test_first(application):
+    pass
+
+@pytest.mark.virtual_time
+async def test_it():
+    pass
+""")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["virtual_time needs an event loop of its own: an async fixture of a wider scope *"])
+
+
 def test_virtual_time_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio.testing", None)
     with pytest.raises(ImportError, match=r"virtual time needs trio; .* 'chatscope\[trio\]'"):

@@ -61,6 +61,12 @@ def test_its_markers_and_fixtures_are_told(run: Run) -> None:
     result.stdout.fnmatch_lines(["chat_endpoint -- *", "    A scripted endpoint *", "chat_simulator -- *"])
 
 
+def test_it_leaves_an_older_pytest_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest, "version_tuple", (7, 4, 4))
+    result = run("def test_it():\n    pass\n\ndef test_with_it(chat_endpoint):\n    pass\n")
+    result.assert_outcomes(passed=1, errors=1)
+
+
 def test_it_can_be_turned_off(run: Run) -> None:
     result = run("def test_it(chat_endpoint):\n    pass\n", "-p", "no:chatscope")
     result.assert_outcomes(errors=1)

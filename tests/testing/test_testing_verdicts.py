@@ -124,7 +124,7 @@ async def test_it(chat_endpoint):
     await ask_and_forget()
 """)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["chat_endpoint: not at zero*"])
+    result.stdout.fnmatch_lines(["chat_endpoint: An answer could not be made: AssertionError: not at zero*"])
 
 
 def test_an_answer_that_makes_no_sense_fails_the_test(run: Run) -> None:
@@ -134,7 +134,18 @@ async def test_it(chat_endpoint):
     await ask_and_forget()
 """)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["chat_endpoint: no character of several bytes to cut after 1"])
+    result.stdout.fnmatch_lines(["*: ValueError: no character of several bytes to cut after 1"])
+
+
+@pytest.mark.parametrize("answer", ["lambda request: None", "['a', 'b']"])
+def test_what_is_no_answer_fails_the_test(answer: str, run: Run) -> None:
+    result = run(f"""
+async def test_it(chat_endpoint):
+    chat_endpoint.add({answer})
+    await ask_and_forget()
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*: TypeError: an answer is a Reply, a Fault, a Response or a Plan, not *"])
 
 
 def test_what_the_test_says_itself_comes_first(run: Run) -> None:
@@ -190,6 +201,19 @@ async def test_it(application, chat_endpoint):
     chat_endpoint.default = "still there"
 """)
     result.assert_outcomes(passed=1)
+
+
+def test_a_test_may_ask_for_it_in_its_body(run: Run) -> None:
+    result = run("""
+import anyio
+
+def test_it(request):
+    request.getfixturevalue("chat_endpoint").add("a")
+    assert anyio.run(ask) == "a"
+    assert anyio.run(ask_and_forget) == "nothing"
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["chat_endpoint: Request 2 was not expected."])
 
 
 def test_what_was_told_of_the_test_is_not_told_again(run: Run) -> None:
@@ -280,11 +304,15 @@ class TestBoth:
     )
 
 
-def test_a_marker_that_is_misspelled_is_an_error(run: Run) -> None:
-    result = run("""
-@pytest.mark.chat_endpoint(allow_unusd=True)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [("allow_unusd=True", "unexpected keyword argument 'allow_unusd'"), ("False", "takes 1 positional argument")],
+)
+def test_a_marker_that_is_misspelled_is_an_error(arguments: str, error: str, run: Run) -> None:
+    result = run(f"""
+@pytest.mark.chat_endpoint({arguments})
 async def test_it(chat_endpoint):
     pass
 """)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*unexpected keyword argument 'allow_unusd'*"])
+    result.stdout.fnmatch_lines([f"*{error}*"])

@@ -27,10 +27,19 @@ def plan(request: ChatRequest, answer: Answer) -> Plan:
 
 
 def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
-    """Return the response that an answer means for a request."""
-    if isinstance(answer, Fault):
-        return respond_to(request, Reply(faults=(answer,)))
-    return render(request, answer, choices_of(request, answer)) if isinstance(answer, Reply) else answer
+    """Return the response that an answer means for a request.
+
+    Raises:
+        TypeError: It is no answer: a function of a script has returned something else, or nothing.
+    """
+    match answer:
+        case Reply():
+            return render(request, answer, choices_of(request, answer))
+        case Fault():
+            return respond_to(request, Reply(faults=(answer,)))
+        case Response() | Plan():
+            return answer
+    raise TypeError(f"an answer is a Reply, a Fault, a Response or a Plan, not {answer!r}")
 
 
 def render(request: ChatRequest, reply: Reply, choices: tuple[Choice, ...]) -> Response:

@@ -147,7 +147,7 @@ class ChatRequest:
     """The JSON body as it was sent."""
     headers: Headers = field(default_factory=Headers)
     number: int = 1
-    """The how-manieth request to the server this is; ids in the reply derive from it."""
+    """Its number among the server's requests, 1 for the first; ids in the reply derive from it."""
     created: int = 0
     """When it arrived, in Unix seconds, for the reply's `created`."""
 

@@ -217,7 +217,10 @@ class Simulator:
             response = refusal.response
         except Exception as problem:
             logger.exception("The script of the simulator failed.")
-            response = error(500, f"The script of the simulator failed: {problem!r}")
+            # To ask again would change nothing, and hold up whoever wants to know.
+            response = error(
+                500, f"The script of the simulator failed: {problem!r}", headers=(("x-should-retry", "false"),)
+            )
         if isinstance(response, Plan):
             return response
         response = response.with_default_header("x-request-id", f"req_{received.number:08d}")

@@ -19,7 +19,7 @@ from chatscope.simulator import ChatRequest, Fault, Outcome, Plan, Reply, Respon
 from chatscope.simulator.request import Headers, RefusedError
 from chatscope.testing.playing import PlayedReply
 from chatscope.testing.received import ReceivedRequest
-from chatscope.testing.steps import Scripted, Step, UnexpectedRequestError, rendered
+from chatscope.testing.steps import Scripted, Step, UnexpectedRequestError, explained, rendered
 
 __all__ = ["ChatEndpoint"]
 
@@ -125,7 +125,7 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
 
     def problems(self) -> list[str]:
         """Return what is wrong so far, a text each: requests that no step was for, and steps that were not taken."""
-        unexpected = [] if self._allow_unexpected else [str(error) for error in self.unexpected]
+        unexpected = [] if self._allow_unexpected else [explained(error) for error in self.unexpected]
         unused = [] if self._allow_unused else [f"This was not used: {step}." for step in self._steps]
         return unexpected + unused
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -41,7 +42,7 @@ def chat_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     from chatscope.transport import HTTPTransport  # noqa: PLC0415
 
     marker = request.node.get_closest_marker("chat_endpoint")
-    endpoint = ChatEndpoint(**marker.kwargs) if marker else ChatEndpoint()
+    endpoint = ChatEndpoint(*marker.args, **marker.kwargs) if marker else ChatEndpoint()
     monkeypatch.setattr(HTTPTransport, "handle_async_request", _method_of(endpoint))
     _set_key(monkeypatch)
     case = request.node.stash[_CASE] = _Case(endpoint)
@@ -93,6 +94,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("virtual_time") and "anyio_backend" in getattr(item, "fixturenames", ()):
         from chatscope.testing.loops import virtual_time  # noqa: PLC0415 - see above
 
+        # anyio gives every test the loop that runs already, whatever the test asks for, and has no public name for it.
+        if getattr(sys.modules.get("anyio.pytest_plugin"), "_current_runner", None) is not None:
+            pytest.fail(
+                "virtual_time needs an event loop of its own: an async fixture of a wider scope keeps another running",
+                pytrace=False,
+            )
         _VIRTUAL[1].update(virtual_time()[1])
 
 
@@ -101,21 +108,28 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose endpoint was asked what it should not have been, or was not asked what it should."""
     if item.get_closest_marker("virtual_time") and iscoroutinefunction(getattr(item, "obj", None)):
         _check_virtual(getattr(item, "funcargs", {}).get("anyio_backend"))
-    case = item.stash.get(_CASE, None)
-    if case is None:
-        return (yield)
     try:
         result = yield
     except BaseException as error:
-        # The application may have swallowed what the test's own failure comes from.
-        for unexpected in case.endpoint.unexpected:
-            if unexpected is not error:
-                item.add_report_section("call", "chat_endpoint", str(unexpected))
+        if case := _ended(item):
+            from chatscope.testing.steps import explained  # noqa: PLC0415 - see above
+
+            # The application may have swallowed what the test's own failure comes from.
+            for unexpected in case.endpoint.unexpected:
+                if unexpected is not error:
+                    item.add_report_section("call", "chat_endpoint", explained(unexpected))
         raise
-    finally:
-        case.told = case.endpoint.problems()
-    _fail_for(case.told)
+    if case := _ended(item):
+        _fail_for(case.told)
     return result
+
+
+def _ended(item: pytest.Item) -> _Case | None:
+    """Note what is wrong at the end of a test, if it has an endpoint by then: it may ask for one in its body."""
+    case = item.stash.get(_CASE, None)
+    if case is not None:
+        case.told = case.endpoint.problems()
+    return case
 
 
 def _check_virtual(backend: object) -> None:
@@ -126,6 +140,6 @@ def _check_virtual(backend: object) -> None:
         )
 
 
-def _fail_for(problems: list[str]) -> None:
+def _fail_for(problems: list[str] | None) -> None:
     if problems:
         pytest.fail("chat_endpoint: " + "\n\n".join(problems), pytrace=False)

@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import respx.mocks
+
+try:
+    import respx.mocks
+except ModuleNotFoundError as missing:
+    raise ImportError("chatscope.testing.respx needs respx; install it with: pip install respx") from missing
 
 from chatscope.transport import HTTPTransport
 

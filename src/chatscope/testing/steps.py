@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from chatscope.simulator import Answer, ChatRequest, Fault, Plan, Reply, Response
 from chatscope.simulator.request import SECRET_HEADERS
 
-__all__ = ["Scripted", "Step", "UnexpectedRequestError", "described", "rendered"]
+__all__ = ["Scripted", "Step", "UnexpectedRequestError", "described", "explained", "rendered"]
 
 # Columns of a value in a message: a terminal's 80 and some.
 WIDTH = 100
@@ -90,6 +90,13 @@ def described(answer: Scripted) -> str:
             return _short(answer)
         case _:
             return _name(answer)
+
+
+def explained(problem: Exception) -> str:
+    """Return what kept a request from being answered, for a message."""
+    if isinstance(problem, UnexpectedRequestError):
+        return str(problem)
+    return f"An answer could not be made: {type(problem).__name__}: {problem}"
 
 
 def rendered(request: ChatRequest) -> str:
