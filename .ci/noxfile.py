@@ -46,7 +46,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers, over src, tests and benchmarks."""
+    """Both type checkers, over what pyproject.toml lists."""
     install(session)
     session.run("mypy")
     session.run("pyright")

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--loop", type=_names(LOOPS), metavar="LOOPS", help="a comma-separated choice")
     parser.add_argument("--quick", action="store_true", help="a quarter of the work, twice: for a look, not a figure")
     parser.add_argument("--repetitions", type=int, help=f"samples of each figure (default: {REPETITIONS})")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: a new file in results/)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: new in benchmarks/results/)")
     parser.add_argument("--list", action="store_true", help="list contenders and scenarios")
     options = parser.parse_args(arguments)
     if options.list:

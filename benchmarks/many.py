@@ -8,7 +8,6 @@ status is 1 if a result is missing or doubled, if the look-ahead was exceeded, o
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -16,10 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.loops import run
+from benchmarks.memory import resident_bytes
 from benchmarks.processes import ROOT, environment
 from chatscope import AsyncChatGPTAdapter, Task
 from chatscope.many import LOOK_AHEAD
@@ -53,7 +52,7 @@ async def measure(base_url: str, tasks: int, concurrency: int) -> Figures:
             yield Task(f"Say {number}.", metadata={"number": number})
 
     began = time.perf_counter()
-    settled = _resident_bytes()
+    settled = resident_bytes()
     async with (
         AsyncChatGPTAdapter("", base_url=base_url, max_concurrency=concurrency) as adapter,
         adapter.map(source()) as results,
@@ -64,14 +63,10 @@ async def measure(base_url: str, tasks: int, concurrency: int) -> Figures:
             if result.task is not None and result.success:
                 seen[result.task.metadata["number"]] += 1
             if delivered == SETTLED:
-                settled = _resident_bytes()
-        size = _resident_bytes()
+                settled = resident_bytes()
+        size = resident_bytes()
     seconds = time.perf_counter() - began
     return Figures(seen == b"\1" * tasks and delivered == tasks, furthest, seconds, size / settled - 1)
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

@@ -8,18 +8,17 @@ from __future__ import annotations
 import gc
 import http.client
 import json
-import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import anyio
 
 from benchmarks.contenders.base import Address, Contender, Reply
 from benchmarks.loops import at_once
+from benchmarks.memory import resident_bytes
 from benchmarks.scenarios import Scenario
 from benchmarks.server import Pace, Statistics
 from benchmarks.wire import reply_text
@@ -138,7 +137,7 @@ async def _closed_loop(
 
 async def _memory(contender: Contender, scenario: Scenario, server: Server) -> Sample:
     await _size_with_streams_open(contender, scenario, server, 8)
-    before = _resident_bytes()
+    before = _size_without_garbage()
     section = Section(server)
     after = await _size_with_streams_open(contender, scenario, server, scenario.at_once)
     return section.end(lambda _: (after - before) / scenario.at_once / 1024)
@@ -153,15 +152,15 @@ async def _size_with_streams_open(contender: Contender, scenario: Scenario, serv
             group.start_soon(contender.stream, scenario.tokens)
         await server.until(lambda seen: seen.tokens == tokens)
         await anyio.sleep(SETTLE_SECONDS)
-        size = _resident_bytes()
+        size = _size_without_garbage()
         await contender.cancel(group.cancel_scope.cancel)
     await server.until(lambda seen: not seen.open_streams)
     return size
 
 
-def _resident_bytes() -> int:
+def _size_without_garbage() -> int:
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes()
 
 
 async def _cancel(contender: Contender, scenario: Scenario, server: Server) -> Sample:

@@ -61,7 +61,6 @@ class Statistics:
     """What the server has done so far."""
 
     cpu_seconds: float = 0.0
-    clock_ns: int = 0
     connections: int = 0
     open_streams: int = 0
     tokens: int = 0
@@ -247,7 +246,6 @@ class Connection(asyncio.Protocol):
 
     def _report(self) -> bytes:
         self._statistics.cpu_seconds = time.process_time()
-        self._statistics.clock_ns = time.perf_counter_ns()
         return json_reply(asdict(self._statistics))
 
 

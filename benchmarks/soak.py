@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import time
 from collections import Counter, deque
@@ -27,6 +26,7 @@ import anyio.abc
 
 from benchmarks.contenders import LOOPS
 from benchmarks.loops import run
+from benchmarks.memory import resident_bytes
 from benchmarks.mishaps import ATTEMPTS, MISHAPS, Server, Stop, kind_of, task_of, wrong_with
 from benchmarks.processes import Process
 from chatscope import AsyncChatGPTAdapter, ChatError, ChatTask, Result, RetryPolicy, Statistics, TaskStatus
@@ -182,7 +182,7 @@ class Soak:
             self._done += 1
             for percent in (10, 50, 100):
                 if self._done == self._plan.tasks * percent // 100:
-                    self._report.resident_mib[f"{percent} %"] = _resident_mib()
+                    self._report.resident_mib[f"{percent} %"] = resident_bytes() / 2**20
 
     async def _take(self, adapter: AsyncChatGPTAdapter, number: int) -> Result:
         task = task_of(number)
@@ -273,11 +273,6 @@ def _connections(adapter: AsyncChatGPTAdapter) -> TransportStatistics:
     sender = adapter._client._sender
     assert isinstance(sender, OwnTransport)
     return sender.transport.statistics()
-
-
-def _resident_mib() -> float:
-    statm = Path("/proc/self/statm")  # elsewhere than on Linux memory is not judged
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if statm.exists() else 0.0
 
 
 async def serve() -> None:

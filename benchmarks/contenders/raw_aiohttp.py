@@ -3,7 +3,8 @@
 The fastest of what was tried, client CPU on asyncio: per request 93 us without timeouts, 102 with `total` or
 `sock_read`; per token of a burst 2.7 us by `iter_any`, 2.8 by `iter_chunked`, 6.6 line by line; per paced token all
 three ways of reading are alike, and `sock_read` costs some 3 us more. So: `iter_any`, no cookies, and of the timeouts
-only the one that chatscope has by default as well, 60 s without a byte. `aiohttp-bare` goes without that one, too.
+only the one that chatscope has by default as well, 60 s without a byte. `aiohttp-bare` goes without that one, too. For
+another look, change `Client` and run `python -m benchmarks --only aiohttp --loop asyncio`.
 """
 
 from __future__ import annotations

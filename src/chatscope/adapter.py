@@ -58,9 +58,9 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         max_pending: how many tasks may wait for their turn; one more raises `QueueFullError`.
         requests_per_minute, tokens_per_minute: budgets for everything that is sent; tokens are estimated first and
             settled when the usage is known.
-        telemetry: report tasks to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
         hedge_after: seconds without any output of the model after which a second attempt is made beside the first; the
             first to deliver wins and the other is closed. Never more of them than the retry budget allows.
+        telemetry: report tasks to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
         max_cost, max_total_tokens: what the tasks may use in all, in US dollars and in tokens, counted when a task has
             ended. Once a limit is reached, tasks that wait or are submitted end at once, FAILED with a
             `BudgetExceededError`; those that run may still pass it. Where a price is not known, only tokens count; that

@@ -152,6 +152,10 @@ class BaseClient:
         """Prepare a request, everything checked, nothing sent: what `complete`, `stream` and the adapter share.
 
         One that goes on from another shares the other's `watch`, and so its deadline.
+
+        Raises:
+            ValueError: an argument can never be right; the error names it.
+            RuntimeError: the client is not open.
         """
         if self._sender is None:
             raise RuntimeError(f"{self!r} is not open: use 'async with' around what sends requests")

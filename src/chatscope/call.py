@@ -125,7 +125,7 @@ class ModelCall:
         ]
 
     async def run(self, group: anyio.abc.TaskGroup) -> Completion:
-        """Make the attempts; the two of a hedged pair run in the group given.
+        """Make the attempts; the two of a hedged pair run in the group given. Cancelled with it, the connections close.
 
         Raises:
             Exception: what the last attempt raised.
@@ -240,10 +240,13 @@ class Lane:
         return self.stream.has_output if self.stream is not None else self._plain is not None
 
     async def read(self, took: Callable[[list[str]], None]) -> Completion:
-        """Make one attempt, leave to do so given.
+        """Make one attempt, leave to do so given. Cancelled, the connection is closed.
 
         Args:
             took: given the pieces of text after each read that brought something.
+
+        Raises:
+            ChatError: no completion came of it.
         """
         if self.stream is not None:
             await self.stream.read_to_end(took)

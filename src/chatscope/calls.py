@@ -81,7 +81,7 @@ class TaskCalls:
         return replies
 
     async def run(self, group: anyio.abc.TaskGroup) -> None:
-        """Make the calls; the attempts of hedged ones run in the group given.
+        """Make the calls; the attempts of hedged ones run in the group given. Cancelled with it, the connections close.
 
         Raises:
             Exception: what the last attempt of a call raised, or what the conversation ended with.

@@ -18,8 +18,9 @@ from chatscope.policy.deadlines import Stopwatch, within
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
 from chatscope.stream import ChatStream
+from chatscope.tasks import MAX_TURNS
 from chatscope.tools import OnToolError
-from chatscope.turns import MAX_TURNS, Conversation, RunResult
+from chatscope.turns import Conversation, RunResult
 
 _PARAMETERS: Final = frozenset(RequestParameters.__annotations__)
 

@@ -54,7 +54,7 @@ class ChatError(Exception):
         status: the HTTP status, or the status that an error object inside a stream carries.
         code, type, param: as the server's error object names them.
         request_id: the server's `x-request-id`.
-        body: the error body, decoded if it was JSON, cut to `BODY_LIMIT` characters if it was not.
+        body: the error body, decoded if it was JSON, as text if it was not; of a longer one, its first 64 KiB.
         phase: which deadline passed.
         attempts: how many requests had been sent when this was raised.
         partial_text: the text that had arrived.

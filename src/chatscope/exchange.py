@@ -182,6 +182,8 @@ class Exchange:
     async def receive(self, phase: Phase = "first_token") -> bytes:
         """Return the next bytes of the body, `b""` at its end. `phase` is what silence is called.
 
+        Cancelled, the rest of the body is lost.
+
         Raises:
             APITimeoutError: silence.
             APIConnectionError: the connection broke off.
@@ -202,7 +204,7 @@ class Exchange:
         """Hand over the body as it is read, up to its end or until `take` says that it is enough.
 
         `take` may be called outside of any task; `stream.read_ns` says when its bytes were read. Returns whether it was
-        enough. Raises as `receive` does.
+        enough. Cancelled, the rest of the body is lost. Raises as `receive` does.
         """
         stream = self.stream
         try:
@@ -213,7 +215,7 @@ class Exchange:
         return is_enough
 
     async def read(self, limit: int) -> bytes:
-        """Return the whole body.
+        """Return the whole body. Cancelled, it is lost.
 
         Raises:
             InvalidResponseError: it is longer than `limit` bytes.

@@ -43,18 +43,20 @@ class Race(Generic[_T]):
         self._group.start_soon(self._run, lane, attempt)
 
     async def decision(self) -> None:
-        """Wait until the race is decided, or every attempt has failed."""
+        """Wait until the race is decided, or every attempt has failed. Cancelling the wait leaves them running."""
         while self.is_open:
-            await self._change()
+            await self._changed.wait()
 
     async def result(self) -> _T:
         """Wait for the winner's end, and until the others have cleaned up, and return what the winner made.
+
+        Cancelling the wait leaves them running: they are their group's.
 
         Raises:
             Exception: what the winner failed with after all; if nobody won, what the first attempt failed with.
         """
         while not all(lane.is_over for lane in self._lanes):
-            await self._change()
+            await self._changed.wait()
         lane = self._winner or self._lanes[0]
         if lane.error is not None:
             raise lane.error
@@ -81,9 +83,6 @@ class Race(Generic[_T]):
                     other.scope.cancel()
             self._tell()
         return self._winner is lane
-
-    async def _change(self) -> None:
-        await self._changed.wait()
 
     def _tell(self) -> None:
         self._changed.set()

@@ -121,6 +121,7 @@ class ResultStream:
 
         Raises:
             Exception: what the source raised, as it is, after the results that were there by then.
+            RuntimeError: the block was not entered.
         """
         item = await self.next_numbered()
         if item is None:
@@ -131,7 +132,7 @@ class ResultStream:
         """Return the next result with its task's number in the source, `None` at the end.
 
         Raises:
-            Exception: as `__anext__`.
+            Exception, RuntimeError: as `__anext__`.
         """
         if self._group is None:
             raise RuntimeError("the results are not open: use 'async with' around the loop")

@@ -1,7 +1,7 @@
 """What a call tells whoever observes it: the moments it passes, and nothing of how they are reported.
 
 One call is one task, or one request of a `ChatClient`. Where nobody observes, its `Retrier` holds `None` instead of an
-`ObservedCall`, and that test is all it costs. `telemetry.py` observes for OpenTelemetry.
+`ObservedCall`, and that test is all it costs. `telemetry` observes for OpenTelemetry.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from chatscope.protocol.response import Completion
 
 
 async def fetch(exchange: Exchange, watch: Stopwatch) -> Completion:
-    """Make one attempt at a plain request, leave to do so given.
+    """Make one attempt at a plain request, leave to do so given. Cancelled, the connection is closed.
 
     Raises:
         ChatError: no completion came of it.

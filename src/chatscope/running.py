@@ -43,6 +43,7 @@ class TaskRun:
         task: what to ask, with its id.
         model: the model, where the task names none.
         pricer: what a request costs.
+        hedge_after: as for `ModelCall`.
 
     Raises:
         ValueError: the task can never be right; the error names what is wrong.
@@ -98,6 +99,8 @@ class TaskRun:
 
     async def run(self, ended: Callable[[ChatTask, Result], None]) -> None:
         """Run the task in a task group of its own and give its handle the result.
+
+        Cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
 
         Args:
             ended: called once with the result, before anybody who waits for it goes on.

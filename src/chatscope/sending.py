@@ -59,7 +59,11 @@ class Sender(Protocol):
     """Whatever sends a request."""
 
     async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
-        """Return the reply as soon as its headers are there."""
+        """Return the reply as soon as its headers are there. Cancelled, nothing of it stays open.
+
+        Raises:
+            httpx.RequestError: no reply came.
+        """
         ...
 
 
@@ -68,7 +72,7 @@ _UNPATCHED: Final = HTTPTransport.handle_async_request
 
 @dataclass(frozen=True, slots=True)
 class OwnTransport:
-    """Send by the default transport, past httpx's objects: they cost as much again as the transport."""
+    """Send by the default transport, past httpx's requests and responses: nothing here has a use for them."""
 
     transport: HTTPTransport
 

@@ -69,6 +69,7 @@ class ChatStream:
 
         Raises:
             ChatError: what the last attempt failed with.
+            RuntimeError: it was entered before.
         """
         if self._turn is not None:
             raise RuntimeError("a stream can be entered once; ask the client for another")
@@ -200,8 +201,13 @@ class ChatStream:
     async def read_to_end(self, took: Callable[[list[str]], None]) -> None:
         """Send the request, leave to do so given, and read the whole reply: one attempt, for who keeps no chunks.
 
+        Cancelled, the connection is closed.
+
         Args:
             took: given the pieces of text after each read that brought chunks.
+
+        Raises:
+            ChatError: what the stream ended with.
         """
         try:
             await self._read_to_output()

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
 from chatscope.protocol.response import Message as AssistantMessage
 from chatscope.protocol.response import Usage
+
+MAX_TURNS: Final = 10
+"""How many model calls a loop of tools makes at most, unless told otherwise: more than a task takes that goes well, few
+enough for one that runs in circles to be noticed before it is expensive."""
 
 
 class TaskType(StrEnum):
@@ -59,7 +63,7 @@ class TaskConstraints:
     """The deadline of the whole task, in seconds from its submission: queueing, attempts and waits included."""
     priority: int = 0
     """Tasks of a higher priority get their turn first; within one, first in, first out."""
-    max_turns: int = 10
+    max_turns: int = MAX_TURNS
     """How many model calls are made at most for the sake of tools; one more is a `ToolLoopError`."""
     tool_timeout_seconds: float | None = None
     """How long each call of a tool may take."""

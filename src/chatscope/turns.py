@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -17,11 +17,8 @@ from chatscope.policy.deadlines import Limit, check_count, within
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion, ToolCall, Usage, add_usage
 from chatscope.protocol.response import Message as AssistantMessage
+from chatscope.tasks import MAX_TURNS
 from chatscope.tools import OnToolError, Toolbox
-
-MAX_TURNS: Final = 10
-"""How many model calls a loop of tools makes at most, unless told otherwise: more than a task takes that goes well, few
-enough for one that runs in circles to be noticed before it is expensive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The command `chatscope`: its entry point, and what it says where its extra is not installed.
 
 `commands` is the command line itself, `ask` and `demo` do the work, `views` and `terminal` show it, `loop` runs it.
-Nothing in the rest of the package imports any of it.
+Nothing in the rest of the package but `__main__` imports any of it.
 """
 
 from __future__ import annotations
