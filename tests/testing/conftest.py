@@ -34,8 +34,10 @@ async def ask_and_forget(**fields):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a test file, which begins with `HEAD`; warnings are errors there, too."""
+    for name in ("CI", "BUILD_NUMBER"):  # where pytest tells every message once more, whole, in its summary
+        monkeypatch.delenv(name, raising=False)
     # Hypothesis is imported anew by each run, for nothing.
     options = "--strict-markers --tb=short -p no:hypothesispytest"
     pytester.makeini(f"[pytest]\nanyio_mode = auto\nfilterwarnings = error\naddopts = {options}\n")

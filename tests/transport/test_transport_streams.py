@@ -163,3 +163,21 @@ async def test_what_was_put_off_does_not_hide_what_was_sent(pair: tuple[socket.s
     assert not task.done()
     stream.resume_writing()
     assert await task
+
+
+async def test_what_goes_wrong_in_the_turn_of_the_timeout_is_told(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    assert isinstance(stream, AsyncioStream)
+
+    def take(data: bytes) -> bool:
+        raise LookupError(data)
+
+    task = asyncio.create_task(stream.pump(take, 1000))
+    await asyncio.sleep(0)
+    stream._deadline = 0.0
+    stream._pump_within = None
+    stream._on_timer()
+    stream.data_received(b"hello")
+    with pytest.raises(LookupError):
+        await task
+    stream.abort()

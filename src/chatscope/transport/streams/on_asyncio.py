@@ -35,8 +35,9 @@ class AsyncioStream(asyncio.Protocol):
     """A native protocol: `data_received` stamps, keeps and wakes at most one waiting task through one future."""
 
     __slots__ = (
-        "_buffered", "_chunks", "_deadline", "_error", "_loop", "_lost", "_on_lost", "_paused", "_pump_within", "_sock",
-        "_take_read", "_timer", "_timer_due", "_transport", "_waiter", "_write_paused", "read_ns",
+        "_buffered", "_chunks", "_deadline", "_error", "_loop", "_lost", "_on_lost", "_paused", "_pump_error",
+        "_pump_within", "_sock", "_take_read", "_timer", "_timer_due", "_transport", "_waiter", "_write_paused",
+        "read_ns",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -57,6 +58,7 @@ class AsyncioStream(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
         self._take_read: Callable[[bytes], bool] | None = None
+        self._pump_error: BaseException | None = None
         self._pump_within: float | None = None
 
     # What the loop calls.
@@ -121,6 +123,9 @@ class AsyncioStream(asyncio.Protocol):
             while not self._lost:
                 came = await self._wait(within)
                 if self._take_read is not take:
+                    error, self._pump_error = self._pump_error, None
+                    if error is not None:
+                        raise error
                     return True
                 if not came:
                     raise TimeoutError(f"nothing received for {within} s")
@@ -135,13 +140,11 @@ class AsyncioStream(asyncio.Protocol):
         # With its last read the connection may have gone back to the pool, and to its next user before the task that
         # pumped has woken: nothing of this pump may stay behind.
         self._take_read = None
+        self._pump_error = error  # kept here: the waiter may have been woken in this turn already, by its timer say
         waiter, self._waiter = self._waiter, None
         self._deadline = inf
         if waiter is not None and not waiter.done():
-            if error is None:
-                waiter.set_result(True)
-            else:
-                waiter.set_exception(error)
+            waiter.set_result(True)
 
     def write(self, data: bytes) -> None:
         if self._lost or self._transport.is_closing():
