@@ -6,6 +6,7 @@ directly, that is exactly what it prints.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def run_tests(path: Path, code: str) -> None:
     path.write_text(code, encoding="utf-8")
     options = ["-q", "-W", "error", "-o", "anyio_mode=auto", "-p", "no:cacheprovider", "--rootdir", str(path.parent)]
     command = [sys.executable, "-m", "pytest", *options, str(path)]
-    ran = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    # Without the options of this run, which may measure coverage for a file that is not the block's to write.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    ran = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
