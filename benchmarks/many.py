@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from benchmarks.contenders import LOOPS
 from benchmarks.loops import run
 from benchmarks.memory import resident_bytes
 from benchmarks.processes import ROOT, environment
 from chatscope import AsyncChatGPTAdapter, Task
 from chatscope.many import LOOK_AHEAD
-
-LOOPS = ("asyncio", "uvloop", "trio")
 
 SETTLED = 1_000
 """From so many results on the size should stay: connections are open by then, and code is loaded."""

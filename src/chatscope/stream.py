@@ -115,8 +115,9 @@ class ChatStream:
         Raises:
             ChatError: what the stream ended with.
         """
-        if not self._chunks:
-            self._watch.chunk_came()  # a reader that took its time is no silent server
+        if self._chunks:
+            return self._chunks.popleft()
+        self._watch.chunk_came()  # a reader that took its time is no silent server
         while not self._chunks:
             if (failure := self._failure) is not None:
                 self._failure = None
@@ -126,8 +127,11 @@ class ChatStream:
             if self._over:
                 raise StopAsyncIteration
             try:
-                with within(self._watch.between_chunks()):
+                if (limit := self._watch.between_chunks()) is None:
                     await self._more()
+                else:
+                    with within(limit):
+                        await self._more()
             except ChatError as error:
                 await self._abandon(error)
                 self._report(error)
@@ -270,7 +274,8 @@ class ChatStream:
             broken = error
         if data:
             self._chunks += reader.feed(data, self._exchange.read_ns)
-        self._settle(ended=not data, broken=broken)
+        if not data or reader.done or reader.error is not None:
+            self._settle(ended=not data, broken=broken)
 
     async def _pump(self, took: Callable[[list[str]], None]) -> None:
         """Read on up to the finish_reason, with no need to wake for every read."""

@@ -7,9 +7,10 @@ import pytest
 pytest.importorskip("trustme", reason="the other benchmarks' server needs it")
 
 from benchmarks import many
+from benchmarks.contenders import LOOPS
 
 
-@pytest.mark.parametrize("loop", many.LOOPS)
+@pytest.mark.parametrize("loop", LOOPS)
 def test_each_task_gives_one_result(loop: str, capsys: pytest.CaptureFixture[str]) -> None:
     many.main(["--tasks", "300", "--concurrency", "20", "--loop", loop])
     told = capsys.readouterr().out

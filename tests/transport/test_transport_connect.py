@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from tests.transport.exchanging import OK
 
 from chatscope.transport import HTTPTransport, connect, streams
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     Build = Callable[..., httpx.Request]
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvloop
 from anyio.lowlevel import checkpoint
+from tests.transport.exchanging import OK
 
 from chatscope.transport import HTTPTransport, pool, transport
 from chatscope.transport.pool import Connection, Counts, Origin, Pool
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from tests.transport.conftest import Peer, Serve
 
     Build = Callable[..., httpx.Request]
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Idle:

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from tests.transport.exchanging import OK
 
 from chatscope.transport import HTTPTransport, proxies
 from chatscope.transport.base import TimedStream
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from tests.transport.conftest import Peer, Serve, Server
 
     Build = Callable[..., httpx.Request]
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def with_credentials(server: Server) -> str:

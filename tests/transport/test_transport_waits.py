@@ -9,30 +9,13 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from tests.transport.exchanging import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.transport.conftest import Peer, Serve
-
-    Build = Callable[..., httpx.Request]
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-async def answered(transport: HTTPTransport, request: httpx.Request) -> httpx.Response:
-    response = await transport.handle_async_request(request)
-    await response.aread()
-    return response
-
-
-def counted(transport: HTTPTransport) -> tuple[int, int, int, int, int]:
-    """Open, idle, connects, reuses, resent."""
-    statistics = transport.statistics()
-    assert statistics.open == statistics.active + statistics.idle == statistics.connects - statistics.closed
-    return statistics.open, statistics.idle, statistics.connects, statistics.reuses, statistics.resent
+    from tests.transport.exchanging import Build
 
 
 async def test_the_head_takes_too_long(serve: Serve, request_to: Build) -> None:

@@ -190,6 +190,8 @@ class Stopwatch:
     def between_chunks(self) -> Limit | None:
         """Return the limit for the next chunk, the whole call's included."""
         seconds = self.timeouts.idle
+        if seconds is None and self.timeouts.total is None:
+            return None  # said first, as it is asked for every chunk and seldom otherwise
         return _sooner(Limit(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 
 

@@ -18,6 +18,12 @@ _T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
+_LIMITS: Final = tuple(
+    (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
+)
+_NAMES: Final[dict[bytes, str]] = {}
+_MOST_NAMES: Final = 1024
+"""How many header names are remembered in lower case: servers use a few dozen, and made-up ones must not add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,9 @@ class RateLimits:
     limit_tokens: int | None = None
     remaining_tokens: int | None = None
     reset_tokens: float | None = None
+
+
+_NOTHING: Final = RateLimits()
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -85,9 +94,6 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
     return None if found == _NOTHING else found
 
 
-_NOTHING: Final = RateLimits()
-
-
 def has_plenty(headers: Mapping[str, str]) -> bool:
     """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
     if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
@@ -99,14 +105,6 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
             return False
     return True
-
-
-_LIMITS: Final = tuple(
-    (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
-)
-_NAMES: Final[dict[bytes, str]] = {}
-_MOST_NAMES: Final = 1024
-"""How many header names are remembered in lower case: servers use a few dozen, and made-up ones must not add up."""
 
 
 class Headers(Mapping[str, str]):

@@ -108,7 +108,8 @@ def check_messages(model: object, messages: object) -> None:
         ValueError: naming `model` or `messages`.
     """
     check_model(model)
-    # Built-in types first: to ask the abstract classes alone costs ten times as much.
+    # Built-in types first: to ask the abstract classes alone costs several times as much
+    # (python -m timeit -s "from collections.abc import Mapping; m = {}" "isinstance(m, Mapping)").
     if isinstance(messages, str | bytes) or not isinstance(messages, list | Sequence) or not messages:
         raise ValueError("messages must be a list with at least one message")
     for message in messages:

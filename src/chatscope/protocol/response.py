@@ -228,7 +228,10 @@ class Chunk(_Reply, kw_only=True):
     @property
     def text(self) -> str:
         """The text that the first choice gains, or `""`."""
-        return next((choice.delta.content or "" for choice in self.choices if choice.index == 0), "")
+        for choice in self.choices:
+            if choice.index == 0:
+                return choice.delta.content or ""
+        return ""
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -282,7 +285,7 @@ class Completion(_Reply, kw_only=True):
 
 
 def unnamed_of_reply(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
-    """Do the same for a reply, and under `usage` for its usage: OpenRouter says there what the request cost."""
+    """Return `unnamed` of a reply, and under `usage` that of its usage: OpenRouter says there what it cost."""
     extra = unnamed(loaded, cls)
     usage = loaded.get("usage")
     if isinstance(usage, dict) and (more := unnamed(usage, Usage)):

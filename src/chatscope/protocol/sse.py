@@ -76,7 +76,7 @@ class SSEDecoder:
             and data[:6] == b"data: "
             and data.find(b"\n") == len(data) - 2 <= self._max
             and data[-1] == _LF
-            and _CR not in data  # as a number: about nine times as fast as `b"\r"` (python -m timeit)
+            and _CR not in data  # as a number: nine times as fast as `b"\r"` (timeit "13 in b'x' * 300")
         ):
             return data[6:-2]
         return None

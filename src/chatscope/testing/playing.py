@@ -17,11 +17,9 @@ import httpx
 
 from chatscope.simulator import Close, Outcome, Plan, Repeat, Reset, Send, Stall, Until, Wait
 from chatscope.simulator.plan import Step
+from chatscope.transport.transport import MAX_HEADER_BYTES
 
 __all__ = ["PlayedReply"]
-
-# What the default transport lets a head take.
-HEAD_LIMIT = 256 * 1024
 
 
 class PlayedReply(httpx.AsyncByteStream):
@@ -41,7 +39,7 @@ class PlayedReply(httpx.AsyncByteStream):
         self._on_end: Callable[[Outcome], None] | None = on_end
         self._due = anyio.current_time()
         self._within: float | None = request.extensions.get("timeout", {}).get("read")
-        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._parser.send(h11.Request(method=request.method, target=request.url.raw_path, headers=[("host", "memory")]))
         self._parser.send(h11.EndOfMessage())
 

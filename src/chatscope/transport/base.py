@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["READ_SIZE", "Stream", "TimedStream"]
 
 # One read of a socket. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read
-# (measured: 8.5 us for asyncio's own 256 KiB, 0.6 for this).
+# (python -m timeit -s "import socket; a, b = socket.socketpair()" "a.send(b'x'); b.recv(262144)", against 65536).
 READ_SIZE = 64 * 1024
 
 

@@ -51,7 +51,7 @@ class Exchange(TimedStream):
         self.read_ns = 0
         self.started = False
         # Made when the first bytes are there. It comes with ten objects, and what a thousand waiting requests hold
-        # decides how often the garbage collector walks over everything (measured: 15 of 90 us a request).
+        # decides how often the garbage collector walks over everything (`python -m benchmarks --scenario plain-1024`).
         self.parser: ResponseParser
         self._max_header_bytes = max_header_bytes
         self._connection = connection
@@ -73,7 +73,7 @@ class Exchange(TimedStream):
             sent = await (self._send_stream(head) if body is None else self._send(head, body))
             self._reusable = sent and not head.wants_close
             while not (self.started and self.parser.head_complete):
-                self._ready = await self._receive()
+                self._ready = await self._receive_head()
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -84,7 +84,7 @@ class Exchange(TimedStream):
             sent = self._write_at_once(request.with_body(body)) or await self._flush(listen=False)
             self._reusable = sent and not request.wants_close
             while not (self.started and self.parser.head_complete):
-                self._ready = await self._receive()
+                self._ready = await self._receive_head()
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -96,12 +96,19 @@ class Exchange(TimedStream):
             return data
         if self._broken:
             raise httpx.StreamClosed
+        parser, stream = self.parser, self._stream
         try:
-            while not self.parser.complete:
-                if self.parser.failure is not None:
-                    raise self.parser.failure
-                if data := await self._receive():
-                    return data
+            while not parser.complete:
+                if parser.failure is not None:
+                    raise parser.failure
+                data = await stream.receive(self._read_timeout)
+                if not data:
+                    self._check_open()
+                if body := self._feed(data):
+                    return body
+        except OSError as exc:
+            self._break_off(exc)
+            raise translated(exc, Phase.READ, self._request) from exc
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -238,8 +245,8 @@ class Exchange(TimedStream):
             self._write_error = exc
             return False
 
-    async def _receive(self) -> bytes:
-        """Read once, and let go of the connection as soon as the response has ended: nobody need ask for the end."""
+    async def _receive_head(self) -> bytes:
+        """Read once, up to the end of the head; return what came of the body."""
         try:
             data = await self._stream.receive(self._read_timeout)
         except OSError as exc:
@@ -249,15 +256,6 @@ class Exchange(TimedStream):
         if self._write_error is not None and not (data or self.started):
             raise translated(self._write_error, Phase.WRITE, self._request) from self._write_error
         self._check_open()
-        return self._feed(data)
-
-    def _check_open(self) -> None:
-        # An end that was made here is not the end of a body that lasts until the server closes.
-        if self._connection.closed:
-            raise httpx.ReadError("the connection was closed while its response was being read")
-
-    def _feed(self, data: bytes) -> bytes:
-        self.read_ns = self._stream.read_ns
         if not self.started:
             if not data:
                 raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
@@ -266,8 +264,19 @@ class Exchange(TimedStream):
                 head_request=self._request is not None and self._request.method == "HEAD",
                 max_header_bytes=self._max_header_bytes,
             )
-        body = self.parser.feed(data)
-        if self.parser.complete:
+        return self._feed(data)
+
+    def _check_open(self) -> None:
+        # An end that was made here is not the end of a body that lasts until the server closes.
+        if self._connection.closed:
+            raise httpx.ReadError("the connection was closed while its response was being read")
+
+    def _feed(self, data: bytes) -> bytes:
+        """Take in a read, and let go of the connection as soon as the response has ended: nobody need ask for that."""
+        self.read_ns = self._stream.read_ns
+        parser = self.parser
+        body = parser.feed(data)
+        if parser.complete:
             self._let_go()
         return body
 

@@ -1,4 +1,4 @@
-"""Sockets on asyncio and uvloop: a native protocol, which costs half of what anyio's streams do on asyncio.
+"""Sockets on asyncio and uvloop: a native protocol. anyio's streams pause and resume reading around every receive.
 
 Here: waiting, deadlines of a single wait, backpressure, closing. Not here: which loop runs, connecting (beside this).
 """
@@ -141,10 +141,7 @@ class AsyncioStream(asyncio.Protocol):
         # pumped has woken: nothing of this pump may stay behind.
         self._take_read = None
         self._pump_error = error  # kept here: the waiter may have been woken in this turn already, by its timer say
-        waiter, self._waiter = self._waiter, None
-        self._deadline = inf
-        if waiter is not None and not waiter.done():
-            waiter.set_result(True)
+        self._wake()
 
     def write(self, data: bytes) -> None:
         if self._lost or self._transport.is_closing():
@@ -203,22 +200,17 @@ class AsyncioStream(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(True)
 
-    async def _wait(self, within: float | None) -> bool:
-        """Wait for the next event; `False` if none came `within` so many seconds."""
-        if self._waiter is not None:
+    def _wait(self, within: float | None) -> asyncio.Future[bool]:
+        """Return what to await for the next event; `False` if none comes `within` so many seconds."""
+        if self._waiter is not None and not self._waiter.done():
             raise anyio.BusyResourceError("reading from")
-        waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiter = waiter
+        self._waiter = waiter = self._loop.create_future()
+        self._deadline = inf
         if within is not None:
             self._deadline = deadline = monotonic() + within
             if self._timer is None or deadline < self._timer_due:
                 self._arm(within)
-        try:
-            return await waiter
-        finally:
-            if self._waiter is waiter:
-                self._waiter = None
-                self._deadline = inf
+        return waiter
 
     def _arm(self, delay: float) -> None:
         if self._timer is not None:
@@ -230,7 +222,7 @@ class AsyncioStream(asyncio.Protocol):
         # Setting and cancelling a timer for every read costs more than the read; instead one timer outlives many waits,
         # and when it fires it looks how long the present wait, if any, still has.
         self._timer = None
-        if self._waiter is None or self._deadline == inf:
+        if self._waiter is None or self._waiter.done() or self._deadline == inf:
             return
         if self._take_read is not None and self._pump_within is not None:
             # The reads of a pump wake nobody; what it has come to is asked now.
@@ -239,7 +231,7 @@ class AsyncioStream(asyncio.Protocol):
         remaining = self._deadline - monotonic()
         if remaining > 0:
             self._arm(remaining)
-        elif not self._waiter.done():
+        else:
             self._waiter.set_result(False)
 
 
