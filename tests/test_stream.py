@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 
 from chatscope import (
     APIConnectionError,
@@ -153,6 +154,18 @@ async def test_leaving_early_closes_the_reply(serve: Serve) -> None:
         server.script = Reply("Hello, world.")
         async with client.stream(**ASK) as stream:  # the slot is free
             assert "".join([chunk.text async for chunk in stream]) == "Hello, world."
+
+
+async def test_closing_it_ends_the_reading_of_another_task() -> None:
+    async with simulator(faults.stall(2)) as url, ChatClient(url, "k", retry=ONCE) as client:
+        texts: list[str] = []
+        async with client.stream(**ASK) as stream, anyio.create_task_group() as group:
+            group.start_soon(texts_of, stream, texts)
+            while "".join(texts) != "You asked":
+                await checkpoint()
+            await stream.aclose()
+        assert [chunk async for chunk in stream] == []
+        assert stream.completion.text == "You asked"
 
 
 async def test_a_whole_completion_although_a_stream_was_asked_for(serve: Serve) -> None:

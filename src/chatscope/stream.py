@@ -39,6 +39,7 @@ class ChatStream:
 
     __slots__ = (
         "_chunks",
+        "_closed",
         "_exchange",
         "_failure",
         "_grace_ends",
@@ -61,6 +62,7 @@ class ChatStream:
         self._failure: ChatError | None = None  # what the stream ended with, until it is raised
         self._grace_ends = 0.0
         self._over = True  # nothing to read before it is entered
+        self._closed = False
         self._submitted_ns = time.perf_counter_ns()
         self._started_ns: int | None = None
 
@@ -98,13 +100,15 @@ class ChatStream:
 
     async def aclose(self) -> None:
         """Close the reply; iterating ends. Closing twice does nothing. It cannot be held up by the server."""
-        self._report(None)
-        self._over = True
+        self._closed = self._over = True
         self._failure = None
         self._chunks.clear()
         if self._turn is not None:
             self._turn.leave()
-        await self._exchange.close()
+        try:
+            await self._exchange.close()
+        finally:
+            self._report(None)
 
     def __aiter__(self) -> Self:
         return self
@@ -125,6 +129,7 @@ class ChatStream:
                 self._report(failure)
                 raise failure
             if self._over:
+                await self._finish()
                 raise StopAsyncIteration
             try:
                 if (limit := self._watch.between_chunks()) is None:
@@ -133,12 +138,16 @@ class ChatStream:
                     with within(limit):
                         await self._more()
             except ChatError as error:
-                await self._abandon(error)
-                self._report(error)
-                raise
+                if not self._closed:
+                    await self._abandon(error)
+                    self._report(error)
+                    raise
+            if self._closed:  # by another task, while this one waited
+                self._failure = None
+                self._chunks.clear()
+                raise StopAsyncIteration
             if self._over and self._failure is None:
-                await self._exchange.close(complete=True)
-                self._report(None)
+                await self._finish()
         return self._chunks.popleft()
 
     def events(self) -> EventStream:
@@ -320,6 +329,11 @@ class ChatStream:
             self._over = True
             self._failure = reader.error
             exchange.used(reader.assembler.usage)
+
+    async def _finish(self) -> None:
+        """Close a reply that has come whole."""
+        await self._exchange.close(complete=True)
+        self._report(None)
 
     async def _abandon(self, error: BaseException) -> None:
         """Close a reply that is of no more use, and let the error say what had arrived."""

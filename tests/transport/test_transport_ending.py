@@ -12,7 +12,8 @@ import httpx
 import pytest
 from anyio.lowlevel import checkpoint
 
-from chatscope.transport import HTTPTransport, http1
+from chatscope import ChatClient
+from chatscope.transport import HTTPTransport, endings
 from chatscope.transport.http1 import Exchange
 from chatscope.transport.request import PreparedPost
 
@@ -62,7 +63,7 @@ async def taken(transport: HTTPTransport) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no slow machine decide a test."""
-    monkeypatch.setattr(http1, "END_GRACE", 10.0)
+    monkeypatch.setattr(endings, "END_GRACE", 10.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -105,7 +106,7 @@ async def test_an_end_that_is_on_its_way_is_waited_for(
 async def test_an_end_that_does_not_come_is_given_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(http1, "END_GRACE", 0.01 if moment == "at once" else 0.0)
+    monkeypatch.setattr(endings, "END_GRACE", 0.01 if moment == "at once" else 0.0)
     server = serve(Answering())
     async with HTTPTransport() as transport:
         await given_up(transport, server)
@@ -113,6 +114,59 @@ async def test_an_end_that_does_not_come_is_given_up(
         await anyio.to_thread.run_sync(server.wait_closed)
         statistics = transport.statistics()
         assert (statistics.connects, statistics.reuses, statistics.closed) == (2, 0, 1)
+
+
+async def test_after_one_that_did_not_come_nobody_waits(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "END_GRACE", 0.01)
+    go, sent = threading.Event(), threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(DONE)
+        if peer.number == 3:
+            peer.wait(go)
+            peer.send(END)
+            sent.release()
+            while peer.request():
+                peer.send(DONE)
+        peer.wait_closed()
+
+    server = serve(script)
+    async with HTTPTransport() as transport:
+        await given_up(transport, server)
+        await given_up(transport, server)
+        monkeypatch.setattr(endings, "END_GRACE", 1000.0)
+        with anyio.fail_after(10):
+            await given_up(transport, server)
+        assert transport.statistics().connects == 3
+        go.set()
+        assert await anyio.to_thread.run_sync(sent.acquire)
+        await given_up(transport, server)
+        statistics = transport.statistics()
+        assert (statistics.connects, statistics.reuses) == (3, 1)  # and what has come by then is no loss
+
+
+async def test_a_stream_whose_chunks_all_came_at_once_leaves_its_connection(serve: Serve) -> None:
+    events = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    go, sent = threading.Semaphore(0), threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        while peer.request():
+            peer.send(head + b"%x\r\n%b\r\n" % (len(events), events))
+            assert go.acquire(timeout=10)
+            peer.send(END)
+            sent.release()
+
+    server = serve(script)
+    async with HTTPTransport() as transport, ChatClient(server.url, "k", transport=transport) as client:
+        for _ in range(3):
+            async with client.stream(model="m", messages=[{"role": "user", "content": "hi"}]) as stream:
+                assert [chunk.text async for chunk in stream] == ["Hi"]
+            go.release()
+            assert await anyio.to_thread.run_sync(sent.acquire)
+        statistics = transport.statistics()
+        assert (statistics.connects, statistics.reuses) == (1, 2)
 
 
 @pytest.mark.usefixtures("patient")
@@ -156,7 +210,7 @@ async def test_a_cancelled_wait_for_an_end_closes_the_connection(serve: Serve) -
 
 
 async def test_a_server_that_goes_on_and_on_keeps_nobody(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "END_GRACE", 0.05)
+    monkeypatch.setattr(endings, "END_GRACE", 0.05)
 
     def script(peer: Peer) -> None:
         number = peer.server.accepted

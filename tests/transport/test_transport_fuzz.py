@@ -53,6 +53,9 @@ class MemoryStream:
     def poll(self) -> bytes | None:
         return self._pieces.pop(0) if self._pieces else None
 
+    def is_quiet(self) -> bool:
+        return self.poll() is None
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
         pass
 

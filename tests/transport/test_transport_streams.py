@@ -56,6 +56,31 @@ async def test_a_timeout_in_the_turn_of_the_bytes_does_not(pair: tuple[socket.so
     stream.abort()
 
 
+async def test_who_watches_is_told_of_a_server_that_sends_without_end(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = await attach(pair[0])
+    assert isinstance(stream, AsyncioStream)
+    told: list[bool] = []
+    stream.watch(lambda: told.append(True))
+    stream.data_received(b"x" * on_asyncio.HIGH_WATER)
+    assert told == []
+    stream.data_received(b"x")
+    assert told == [True]
+    stream.abort()
+
+
+async def test_who_watches_is_told_at_once_of_an_end_that_has_come(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = await attach(pair[0])
+    assert isinstance(stream, AsyncioStream)
+    stream.eof_received()
+    told: list[bool] = []
+    stream.watch(None)
+    stream.watch(lambda: told.append(True))
+    assert told == [True]
+    stream.abort()
+
+
 async def test_reading_stops_at_the_high_mark_and_goes_on_below_the_low_one(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:

@@ -48,6 +48,9 @@ class MemoryStream:
     def poll(self) -> bytes | None:
         return self.outgoing.read() or None
 
+    def is_quiet(self) -> bool:
+        raise AssertionError
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
         self.watched = on_lost
 

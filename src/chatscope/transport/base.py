@@ -65,8 +65,15 @@ class Stream(Protocol):
         """Return what `receive` would return at once, `None` if it would wait, `b""` also where it would fail."""
         ...
 
+    def is_quiet(self) -> bool:
+        """Say whether nothing has come, nor the end: asked of an idle connection, to which nothing is owed."""
+        ...
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
-        """Have `on_lost` called when the peer closes, where the loop can tell: on asyncio, not on trio."""
+        """Have `on_lost` called when the peer closes or sends without end, where the loop can tell: on asyncio.
+
+        At once if it has closed already.
+        """
         ...
 
     def abort(self) -> None:

@@ -8,9 +8,9 @@ sending again (`transport`).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from time import monotonic
 from typing import TYPE_CHECKING
 
+import anyio
 import httpx
 
 from chatscope.transport.base import TimedStream
@@ -23,14 +23,9 @@ if TYPE_CHECKING:
     from chatscope.transport.pool import Connection
     from chatscope.transport.request import PreparedPost, RequestHead
 
-__all__ = ["Exchange", "ends"]
+__all__ = ["Exchange"]
 
 LAST_CHUNK = b"0\r\n\r\n"
-# Seconds. The end of a body comes with the last of its content or in the next packet; to open a new connection costs
-# more than this where it is encrypted.
-END_GRACE = 0.05
-# ... and it comes in one read or two. A server that goes on sending does not keep the event loop here.
-MOST_READS_AT_ONCE = 16
 
 
 class Exchange(TimedStream):
@@ -63,6 +58,7 @@ class Exchange(TimedStream):
         self._reusable = False
         self._write_error: OSError | None = None
         self._broken = False
+        self._reading = False
 
     async def run(self, head: RequestHead, body: bytes | None) -> None:
         """Send the request (`body` or, if that is `None`, what the request's stream yields) and receive the head.
@@ -98,6 +94,7 @@ class Exchange(TimedStream):
             raise httpx.StreamClosed
         parser, stream = self.parser, self._stream
         try:
+            self._begin_reading()
             while not parser.complete:
                 if parser.failure is not None:
                     raise parser.failure
@@ -112,6 +109,8 @@ class Exchange(TimedStream):
         except BaseException as exc:
             self._break_off(exc)
             raise
+        finally:
+            self._reading = False
         raise StopAsyncIteration
 
     async def pump(self, take: Callable[[bytes], bool]) -> bool:
@@ -133,6 +132,7 @@ class Exchange(TimedStream):
             return parser.complete or parser.failure is not None
 
         try:
+            self._begin_reading()
             ready, self._ready = self._ready, b""
             is_enough = bool(ready) and take(ready)
             if is_enough or parser.complete:
@@ -148,7 +148,16 @@ class Exchange(TimedStream):
         except BaseException as exc:
             self._break_off(exc)
             raise
+        finally:
+            self._reading = False
         return is_enough
+
+    def _begin_reading(self) -> None:
+        # The stream below refuses a second reader only while the first one sleeps. Between its waking and its running,
+        # another might read the end and send the connection on, with a reader still to come.
+        if self._reading:
+            raise anyio.BusyResourceError("reading from")
+        self._reading = True
 
     @property
     def is_over(self) -> bool:
@@ -158,9 +167,10 @@ class Exchange(TimedStream):
     async def aclose(self, *, complete: bool = False) -> None:
         """Close the connection unless the response has ended and the connection gone its way; never waits.
 
-        With `complete`, it goes its way before the end has come: whoever takes it next reads that, by `ends`.
+        With `complete`, it goes its way before the end has come: whoever takes it next reads that, by `endings`. That
+        cannot be while a task waits for more.
         """
-        if complete and not (self._broken or self.parser.complete) and self._may_be_reused():
+        if complete and not (self._reading or self._broken or self.parser.complete) and self._may_be_reused():
             self._broken = True
             self._ready = b""
             self._connection.release(ending=self.parser)
@@ -290,31 +300,6 @@ class Exchange(TimedStream):
     def _may_be_reused(self) -> bool:
         parser = self.parser
         return self._reusable and parser.keep_alive and parser.failure is None and not self._stream.unsent()
-
-
-async def ends(connection: Connection, parser: ResponseParser) -> bool:
-    """Read the end of a response that was given up before it; return whether the connection is good for another.
-
-    It is waited for until `END_GRACE` seconds after it was given up. Cancelled, the connection is closed.
-    """
-    stream = connection.stream
-    try:
-        for _ in range(MOST_READS_AT_ONCE):
-            data = None if parser.complete else stream.poll()
-            if data is None:
-                break
-            parser.feed(data)
-        while not parser.complete:
-            within = connection.idle_since + END_GRACE - monotonic()
-            if within <= 0:
-                return False
-            parser.feed(await stream.receive(within))
-    except (OSError, httpx.RemoteProtocolError):
-        return False
-    except BaseException:
-        connection.close()
-        raise
-    return parser.keep_alive and parser.failure is None and stream.poll() is None
 
 
 def _chunk(data: bytes) -> bytes:

@@ -54,7 +54,7 @@ class TransportStatistics:
 class Origin:
     """Scheme, host and port: what a connection may be reused for (RFC 9110, section 4.3.1), and those that may be."""
 
-    __slots__ = ("host", "host_header", "idle", "port", "proxy", "scheme")
+    __slots__ = ("ends_in_time", "host", "host_header", "idle", "port", "proxy", "scheme")
 
     def __init__(self, url: httpx.URL) -> None:
         if url.scheme not in DEFAULT_PORTS:
@@ -67,6 +67,8 @@ class Origin:
         self.host_header = b"Host: " + url.netloc
         self.idle: OrderedDict[Connection, None] = OrderedDict()
         self.proxy: httpx.AsyncHTTPTransport | None = None
+        self.ends_in_time = True
+        """Whether the last response given up before its end had ended when the connection was wanted, or soon after."""
 
 
 class Connection:
@@ -84,9 +86,13 @@ class Connection:
         """What the end of its last response is to be read by, if that has not come yet."""
 
     def release(self, *, ending: ResponseParser | None = None) -> None:
-        """Give the connection back after an exchange of which nothing is unsent, and unread at most its end."""
-        self.ending = ending
-        self._pool.put(self)
+        """Give the connection back after an exchange of which nothing is unsent, and unread at most its end.
+
+        Where it was closed before the last bytes were looked at, it stays closed.
+        """
+        if not self.closed:
+            self.ending = ending
+            self._pool.put(self)
 
     def close(self) -> None:
         """Close the socket at once, never waiting. Calling it again does nothing."""
@@ -119,7 +125,7 @@ class Pool:
         self._open.add(connection)
         if self._shut:
             connection.close()
-            raise RuntimeError("the transport was closed while it connected")
+            raise RuntimeError("the transport was closed, or used in another event loop, while it connected")
         return connection
 
     def take(self, origin: Origin) -> Connection | None:
@@ -132,7 +138,7 @@ class Pool:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
             connection.stream.watch(None)
-            if connection.ending is not None or connection.stream.poll() is None:
+            if connection.ending is not None or connection.stream.is_quiet():
                 return connection
             connection.close()
         return None
@@ -144,8 +150,8 @@ class Pool:
             connection.close()
             return
         connection.idle_since = monotonic()
-        connection.stream.watch(connection.close)
         idle[connection] = self._oldest_first[connection] = None
+        connection.stream.watch(connection.close)
         self._expire()
 
     def forget(self, connection: Connection) -> None:

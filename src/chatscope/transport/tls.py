@@ -139,6 +139,10 @@ class TLSStream:
         plain, self._plain = self._plain, b""
         return plain
 
+    def is_quiet(self) -> bool:
+        """See `Stream`; what the event loop has not read yet may be a ticket as well, and counts as nothing."""
+        return self.poll() is None
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
         """See `Stream`."""
         self._raw.watch(on_lost)

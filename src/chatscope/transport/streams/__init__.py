@@ -33,7 +33,8 @@ def _trio() -> Any:
     It is asked first: in its guest mode the host's asyncio loop counts as running too.
     """
     trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    lowlevel = getattr(trio, "lowlevel", None)  # not there yet while another thread imports trio for the first time
+    return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
 
 def _on_trio() -> Any:

@@ -6,6 +6,7 @@ Here: waiting, deadlines of a single wait, backpressure, closing. Not here: whic
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from math import inf
 from time import monotonic, perf_counter_ns
@@ -17,7 +18,6 @@ import anyio
 from chatscope.transport.base import READ_SIZE
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 __all__ = ["stream_of"]
@@ -80,6 +80,8 @@ class AsyncioStream(asyncio.Protocol):
         if self._buffered > HIGH_WATER and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+            if self._on_lost is not None:
+                self._on_lost()
         self._wake()
 
     def eof_received(self) -> None:
@@ -169,8 +171,21 @@ class AsyncioStream(asyncio.Protocol):
             return self._take()
         return b"" if self._lost or self._transport.is_closing() else None
 
+    def is_quiet(self) -> bool:
+        if self.poll() is not None:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)  # for what the loop has not read yet
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
         self._on_lost = on_lost
+        if on_lost is not None and self._lost:
+            on_lost()
 
     def abort(self) -> None:
         if self._timer is not None:

@@ -30,11 +30,12 @@ class TrioStream:
     call each time, and the wait is also the checkpoint that every read owes the other tasks.
     """
 
-    __slots__ = ("_closed", "_error", "_sock", "_unsent", "read_ns")
+    __slots__ = ("_closed", "_error", "_sock", "_token", "_unsent", "read_ns")
 
     def __init__(self, sock: socket.socket) -> None:
         self.read_ns = 0
         self._sock = sock
+        self._token = trio.lowlevel.current_trio_token()
         self._unsent = memoryview(b"")
         self._error: OSError | None = None
         self._closed = False
@@ -104,6 +105,9 @@ class TrioStream:
         self.read_ns = perf_counter_ns()
         return data
 
+    def is_quiet(self) -> bool:
+        return not self._readable()
+
     def watch(self, on_lost: Callable[[], object] | None) -> None:
         pass
 
@@ -115,8 +119,11 @@ class TrioStream:
             self._sock.close()
 
     def abandon(self) -> None:
-        self._closed = True
-        self._sock.close()
+        try:
+            self._token.run_sync_soon(self.abort)
+        except trio.RunFinishedError:
+            self._closed = True
+            self._sock.close()
 
     def _send(self) -> None:
         with contextlib.suppress(BlockingIOError):
