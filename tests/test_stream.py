@@ -156,10 +156,13 @@ async def test_leaving_early_closes_the_reply(serve: Serve) -> None:
             assert "".join([chunk.text async for chunk in stream]) == "Hello, world."
 
 
-async def test_closing_it_ends_the_reading_of_another_task() -> None:
-    async with simulator(faults.stall(2)) as url, ChatClient(url, "k", retry=ONCE) as client:
+@pytest.mark.parametrize("in_memory", [False, True])
+async def test_closing_it_ends_the_reading_of_another_task(serve: Serve, in_memory: bool) -> None:
+    stalls = faults.stall(2)
+    async with simulator(stalls) as url:
         texts: list[str] = []
-        async with client.stream(**ASK) as stream, anyio.create_task_group() as group:
+        client = open_client(serve(stalls)) if in_memory else ChatClient(url, "k", retry=ONCE)
+        async with client, client.stream(**ASK) as stream, anyio.create_task_group() as group:
             group.start_soon(texts_of, stream, texts)
             while "".join(texts) != "You asked":
                 await checkpoint()

@@ -38,6 +38,8 @@ class PlayedReply(httpx.AsyncByteStream):
         self._request = request
         self._on_end: Callable[[Outcome], None] | None = on_end
         self._due = anyio.current_time()
+        self._closed = False
+        self._wait: anyio.CancelScope | None = None  # of the read that is going on, if any
         self._within: float | None = request.extensions.get("timeout", {}).get("read")
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._parser.send(h11.Request(method=request.method, target=request.url.raw_path, headers=[("host", "memory")]))
@@ -66,6 +68,8 @@ class PlayedReply(httpx.AsyncByteStream):
         """Return the next piece of the body."""
         if self._parser.their_state is not h11.SEND_BODY:
             raise StopAsyncIteration
+        if self._closed:
+            raise httpx.StreamClosed
         event = await self._next_event()
         if isinstance(event, h11.Data):
             return bytes(event.data)
@@ -73,7 +77,10 @@ class PlayedReply(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Leave the reply where it is."""
+        """Leave the reply where it is; a task that waits for more is told."""
+        self._closed = True
+        if self._wait is not None:
+            self._wait.cancel()
         await anyio.lowlevel.checkpoint()
         self._end(Outcome.COMPLETED if next(self._steps, None) is None else Outcome.DISCONNECTED)
 
@@ -92,8 +99,8 @@ class PlayedReply(httpx.AsyncByteStream):
 
     async def _receive(self) -> bytes:
         """Return what one read of the socket would, `b""` at its end."""
-        await anyio.lowlevel.checkpoint()
-        with anyio.move_on_after(self._within):
+        with anyio.move_on_after(self._within) as self._wait:
+            await anyio.lowlevel.checkpoint()
             for step in self._steps:
                 match step:
                     case Send():
@@ -114,6 +121,8 @@ class PlayedReply(httpx.AsyncByteStream):
                     case Stall():
                         await anyio.sleep_forever()
             await anyio.sleep_forever()  # a plan that has run out leaves the connection open
+        if self._closed:
+            raise httpx.ReadError("the reply was closed while it was being read", request=self._request)
         raise httpx.ReadTimeout("nothing came", request=self._request)
 
     def _end(self, outcome: Outcome) -> None:
