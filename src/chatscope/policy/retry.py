@@ -75,6 +75,19 @@ class RetryPolicy:
         for name in ("initial", "max", "jitter"):
             check_wait(getattr(self, name), f"retry.{name}")
 
+    @classmethod
+    def of(cls, retry: RetryPolicy | None, default: RetryPolicy | None = None) -> RetryPolicy:
+        """Return the policy that an argument `retry=` means; `None` means the default.
+
+        Raises:
+            ValueError: it is no policy.
+        """
+        if retry is None:
+            return default or cls()
+        if not isinstance(retry, RetryPolicy):
+            raise ValueError(f"retry must be a RetryPolicy, not {type(retry).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+        return retry
+
     def backoff(self, failed: int) -> float:
         """Return how long to wait after so many failed attempts, in seconds."""
         wait = self.initial * 2.0 ** min(failed - 1, 1023)  # more than that a float does not hold
