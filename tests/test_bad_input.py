@@ -10,6 +10,7 @@ import pytest
 from chatscope import (
     AsyncChatGPTAdapter,
     ChatClient,
+    InternalServerError,
     RetryPolicy,
     Task,
     TaskConstraints,
@@ -17,6 +18,7 @@ from chatscope import (
     retry_on_rate_limit,
     retry_on_transient,
 )
+from chatscope.simulator import error
 
 if TYPE_CHECKING:
     from tests.conftest import Serve
@@ -55,7 +57,23 @@ TASKS: list[tuple[str, Task]] = [
     ("max_tokens", constrained(max_tokens=0)),
     ("max_tokens", constrained(max_tokens=1.5)),
     ("max_tokens", constrained(max_tokens=True)),
+    ("max_turns", constrained(max_turns=0)),
+    ("tool_timeout_seconds", constrained(tool_timeout_seconds=-1)),
+    ("tool_timeout_seconds", constrained(tool_timeout_seconds=NAN)),
     ("model", constrained(model=5)),
+    ("model", constrained(model="")),
+    ("on_tool_error", Task("hi", on_tool_error="hide")),  # type: ignore[arg-type]
+    ("parameters", Task("hi", parameters=None)),  # type: ignore[arg-type]
+    ("parameters", Task("hi", parameters=5)),  # type: ignore[arg-type]
+    ("parameters", Task("hi", parameters=[1])),  # type: ignore[arg-type]
+    ("parameters", Task("hi", parameters="x")),  # type: ignore[arg-type]
+    ("parameters has messages", with_parameters(messages=HI)),
+    ("model", with_parameters(model="")),
+    ("model", with_parameters(model=5)),
+    ("retry", with_parameters(retry=2)),
+    ("logit_bias", with_parameters(logit_bias={"5": NAN})),
+    ("extra_body", with_parameters(extra_body={"top_k": INF})),
+    ("extra_body", with_parameters(extra_body=5)),
     ("priority", constrained(priority="high")),
     ("temperature", with_parameters(temperature="warm")),
     ("temperature", with_parameters(temperature=INF)),
@@ -88,6 +106,15 @@ async def test_a_task(serve: Serve, name: str, task: Task) -> None:
     assert task.task_id is None
 
 
+@pytest.mark.parametrize("wrong", ["hello", None, {"prompt": "hi"}])
+async def test_what_is_no_task(serve: Serve, wrong: Any) -> None:
+    async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
+        with pytest.raises(ValueError, match="task must be a Task, not "):
+            await adapter.submit_task(wrong)
+        with pytest.raises(ValueError, match="task must be a Task, not "):
+            adapter.execute_streaming(wrong)
+
+
 ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("timeout", {"timeout": -1}),
     ("timeout", {"timeout": 0}),
@@ -101,7 +128,19 @@ ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("base_url", {"base_url": "https://exa mple.com"}),
     ("base_url", {"base_url": "http://[half"}),
     ("base_url", {"base_url": "http://example.com:port"}),
+    ("base_url", {"base_url": "http://example.com:99999/v1"}),
     ("base_url", {"base_url": 5}),
+    ("base_url", {"base_url": ""}),
+    ("retry", {"retry": 3}),
+    ("retry", {"retry": True}),
+    ("retry", {"retry": {"attempts": 3}}),
+    ("transport", {"transport": "x"}),
+    ("http_client", {"http_client": "x"}),
+    ("telemetry", {"telemetry": "yes"}),
+    ("telemetry", {"telemetry": 5}),
+    ("default_headers", {"default_headers": "x"}),
+    ("default_headers", {"default_headers": 5}),
+    ("default_headers", {"default_headers": [1]}),
     ("max_concurrency", {"max_concurrency": 0}),
     ("max_concurrency", {"max_concurrency": -5}),
     ("max_concurrency", {"max_concurrency": 1.5}),
@@ -147,6 +186,25 @@ def test_of_the_adapter(name: str, arguments: dict[str, Any]) -> None:
 def test_prices_of_a_wrong_type(prices: Any) -> None:
     with pytest.raises(TypeError, match="prices"):
         AsyncChatGPTAdapter("sk-1", prices=prices)
+
+
+@pytest.mark.parametrize("base_url", ["http://me:secret@example.com/v1?api-key=secret", "ftp://me:secret@example.com"])
+def test_an_address_shows_no_password(base_url: str) -> None:
+    try:
+        adapter = AsyncChatGPTAdapter("sk-1", base_url=base_url)
+    except ValueError as error:
+        shown = str(error)
+    else:
+        shown = f"{adapter!r} {adapter.get_adapter_status()}"
+    assert "***@example.com" in shown
+    assert "secret" not in shown
+
+
+def test_an_empty_address_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    assert ChatClient().base_url == "https://api.openai.com/v1"
+    with pytest.raises(ValueError, match="base_url"):
+        ChatClient(base_url="")
 
 
 def test_an_address_from_the_environment_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +255,10 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("temperature", {"model": "m", "messages": HI, "temperature": NAN}),
     ("timeout", {"model": "m", "messages": HI, "timeout": NAN}),
     ("extra_headers", {"model": "m", "messages": HI, "extra_headers": {"a": "b\nc"}}),
+    ("extra_body", {"model": "m", "messages": HI, "extra_body": 5}),
+    ("extra_body", {"model": "m", "messages": HI, "extra_body": {"a": [NAN]}}),
+    ("logit_bias", {"model": "m", "messages": HI, "logit_bias": {"5": NAN}}),
+    ("retry", {"model": "m", "messages": HI, "retry": 2}),
     ("user", {"model": "m", "messages": HI, "user": object()}),
 ]
 
@@ -211,3 +273,14 @@ async def test_of_one_request(serve: Serve, name: str, request_: dict[str, Any])
             client.stream(**request_)
         assert server.requests == []
         assert (await client.complete(model="m", messages=HI)).text
+
+
+async def test_a_request_s_own_policy_may_be_left_to_the_client(serve: Serve) -> None:
+    once = RetryPolicy(attempts=1)
+    async with ChatClient(api_key="k", transport=serve(error(503)), retry=once) as client:
+        with pytest.raises(InternalServerError) as caught:
+            await client.complete(model="m", messages=HI, retry=None)
+        assert caught.value.attempts == 1
+    async with AsyncChatGPTAdapter("sk-1", transport=serve(error(503)), retry=once) as adapter:
+        result = await adapter.execute(with_parameters(retry=None))
+        assert (type(result.exception), result.attempts) == (InternalServerError, 1)

@@ -114,6 +114,7 @@ def test_an_uploaded_document() -> None:
         (lambda _: content.image(__file__), r"image: the type of '.*\.py' is not known"),
         (lambda _: content.audio(PNG), "audio: the type of the bytes is not known; give format"),
         (lambda _: content.audio(__file__), r"audio: the type of '.*\.py' is not known"),
+        (lambda _: content.file(cast("Any", 5)), "file: source must be a path or bytes, not int"),
         (lambda _: content.file(), "file: give either source or file_id"),
         (lambda _: content.file(PDF, file_id="f"), "file: give either source or file_id"),
         (lambda _: content.file(PDF), "file: bytes need a filename"),

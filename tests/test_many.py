@@ -342,8 +342,11 @@ async def test_only_tasks_are_tasks(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
         with pytest.raises(TypeError, match="tasks, not of str"):
             await adapter.gather(["hello"])  # type: ignore[list-item]  # that is the point
-        with pytest.raises(TypeError):
-            adapter.map(5)  # type: ignore[arg-type]  # that is the point
+        for tasks in (5, None, Task("hello")):
+            with pytest.raises(TypeError, match=r"^tasks must be an iterable of tasks, not "):
+                adapter.map(tasks)  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(TypeError, match=r"^tasks must be an iterable of tasks, not "):
+                await adapter.gather(tasks)  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("look_ahead", [0, -1, 1.5, True])

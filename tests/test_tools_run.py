@@ -237,6 +237,11 @@ async def test_cancelling_the_caller_cancels_the_calls(serve: Serve) -> None:
     ("arguments", "says"),
     [
         ({"tools": [lambda: None]}, "tools must be functions"),
+        ({"tools": add}, "tools must be a list of functions, not"),
+        ({"tools": None}, "tools must be a list of functions, not"),
+        ({"tools": [], "on_tool_error": "hide"}, "on_tool_error must be"),
+        ({"tools": [], "tool_timeout": -1}, "tool_timeout must be a positive number"),
+        ({"tools": [add], "on_tool_error": ["report"]}, "on_tool_error must be"),
         ({"tools": [add], "max_turns": 0}, "max_turns must be a whole number of at least 1"),
         ({"tools": [add], "tool_timeout": -1}, "tool_timeout must be a positive number"),
         ({"tools": [add], "on_tool_error": "hide"}, "on_tool_error must be"),

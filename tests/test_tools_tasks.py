@@ -217,12 +217,13 @@ async def test_hedged_turns_are_told_apart(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("task", "says"),
     [
+        (Task("hi", tools=add), "tools must be a list of functions"),  # type: ignore[arg-type]  # what this is about
         (Task("hi", tools=[lambda: None]), "tools must be functions"),
         (Task("hi", tools=[add], on_tool_error="hide"), "on_tool_error must be"),  # type: ignore[arg-type]  # what this is about
         (Task("hi", tools=[add], parameters={"tools": []}), "parameters has tools already"),
         (
             Task("hi", tools=[add], constraints=TaskConstraints(tool_timeout_seconds=0)),
-            "tool_timeout must be a positive",
+            "tool_timeout_seconds must be a positive",
         ),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -22,7 +21,7 @@ from chatscope.policy.retry import RetryPolicy
 from chatscope.policy.spending import Spending
 from chatscope.policy.traffic import Statistics
 from chatscope.pricing import Prices, resolve
-from chatscope.protocol.request import Secret, check_model
+from chatscope.protocol.request import Secret, check_model, shown_url
 from chatscope.running import TaskRun
 from chatscope.tasks import Platform, Result, Task, TaskStatus
 
@@ -190,7 +189,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         group = self._open_group()
         run = TaskRun(
             self._client,
-            replace(task, task_id=self._generate_task_id()),
+            task,
+            task_id=self._generate_task_id(),
             model=self.model,
             pricer=self._pricer,
             hedge_after=self._hedge_after,
@@ -299,7 +299,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 Fewer than slots leave slots empty.
 
         Raises:
-            ValueError: `look_ahead` is no whole number of at least 1.
+            TypeError, ValueError: `tasks` is no iterable, or `look_ahead` no whole number of at least 1.
             RuntimeError: outside the adapter's block.
         """
         self._open_group()
@@ -313,7 +313,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         As with `map`, failures are results, and the adapter does not keep them.
 
         Raises:
-            RuntimeError: outside the adapter's block.
+            TypeError, RuntimeError: as `map`.
             Exception: what the iterable raised.
         """
         found: dict[int, Result] = {}
@@ -342,7 +342,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             **super().get_adapter_status(),
             "name": "ChatGPT (Async)",
             "model": self.model,
-            "base_url": self._client.base_url,
+            "base_url": shown_url(self._client.base_url),
             "profile": self._client.profile.name or None,
             "capabilities": [
                 "Streaming responses",

@@ -20,7 +20,7 @@ from chatscope.policy.retry import Retrier, RetryPolicy
 from chatscope.policy.traffic import Statistics, Traffic
 from chatscope.profiles import find_profile
 from chatscope.protocol.messages import Message
-from chatscope.protocol.request import Endpoint, Secret, encode_body
+from chatscope.protocol.request import Endpoint, Secret, check_headers, encode_body, shown_url
 from chatscope.sending import OwnTransport, Sender, UsersTransport
 from chatscope.transport import HTTPTransport
 from chatscope.transport.request import PreparedPost
@@ -57,6 +57,10 @@ class BaseClient:
         api_key = Secret(os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key)
         if transport is not None and http_client is not None:
             raise ValueError("transport and http_client exclude each other: the client has a transport of its own")
+        if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
+            raise ValueError(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")
+        if default_headers is not None:
+            check_headers(default_headers, "default_headers")
         if max_concurrency is not None and max_concurrency != "auto":
             check_count(max_concurrency, "max_concurrency")
         if max_pending is not None:
@@ -65,18 +69,19 @@ class BaseClient:
         check_rate(tokens_per_minute, "tokens_per_minute")
         self.timeouts = Timeouts.of(timeout)
         self.timeouts_of_tasks = replace(self.timeouts, total=None)  # a task's own scope bounds all of it
-        self.retry = retry or RetryPolicy()
+        self.retry = RetryPolicy.of(retry)
         self._observer = _observer(telemetry)
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        if base_url is None:
+            base_url = os.environ.get("OPENAI_BASE_URL") or None
         endpoint = Endpoint(
-            base_url or DEFAULT_BASE_URL,
+            DEFAULT_BASE_URL if base_url is None else base_url,
             api_key,
             organization or os.environ.get("OPENAI_ORG_ID") or None,
             project or os.environ.get("OPENAI_PROJECT_ID") or None,
             dict(default_headers or {}),
         )
         self.profile = find_profile(profile, endpoint.base_url)
-        if profile not in (None, "openai") and not base_url:
+        if profile not in (None, "openai") and base_url is None:
             # Somebody else's key would go to OpenAI.
             raise ValueError(f"profile {profile!r} says how a server is asked, not where it is: give its base_url")
         address = self.profile.address(endpoint.base_url, os.environ.get("OPENAI_API_VERSION"))
@@ -96,7 +101,7 @@ class BaseClient:
 
     def __repr__(self) -> str:
         # Also while __init__ refuses a bad argument: debuggers show frames.
-        return f"<ChatClient {getattr(getattr(self, '_endpoint', None), 'base_url', '')}>"
+        return f"<ChatClient {shown_url(getattr(getattr(self, '_endpoint', None), 'base_url', ''))}>"
 
     def statistics(self) -> Statistics:
         """Return the counts of this client as they are now."""
@@ -167,11 +172,11 @@ class BaseClient:
             timeouts = Timeouts.of(body.pop("timeout"))
         watch = watch or Stopwatch(timeouts or self.timeouts)
         body = self.profile.adapt(body)
-        says_nothing_of_usage = "stream_options" not in body and "stream_options" not in (extra_body or ())
-        adds_usage = stream and self.profile.asks_for_usage and says_nothing_of_usage
-        policy = body.pop("retry", self.retry)
+        policy = RetryPolicy.of(body.pop("retry", None), self.retry)
         # Encoded at once: bad input is refused here and now, and what the caller changes later is not sent.
         bare = encode_body(model, messages, body, stream=stream, extra=extra_body)
+        says_nothing_of_usage = "stream_options" not in body and "stream_options" not in (extra_body or ())
+        adds_usage = stream and self.profile.asks_for_usage and says_nothing_of_usage
         retrier = retrier or Retrier(policy, limit=watch.total)
         if self._observer is not None and retrier.observed is None:
             retrier.observed = self._observed_call(self._observer, model, messages, body, stream=stream)
@@ -206,8 +211,9 @@ class BaseClient:
         """Return all of a request but its body."""
         try:
             url = httpx.URL(self._endpoint.url(extra_query, model))
-        except httpx.InvalidURL as error:
-            raise ValueError(f"base_url is no URL: {error}") from error
+        except httpx.InvalidURL:
+            # From None, as httpx's own words may quote a password.
+            raise ValueError(f"base_url is no URL: {shown_url(self._endpoint.base_url)!r}") from None
         return PreparedPost(url, httpx.Headers(self._endpoint.request_headers(extra_headers)))
 
 
@@ -215,12 +221,15 @@ def _observer(telemetry: Observer | bool) -> Observer | None:
     """Return what `telemetry=` means.
 
     Raises:
+        ValueError: it cannot observe.
         ImportError: OpenTelemetry is not installed.
     """
-    if not isinstance(telemetry, bool):
-        return telemetry
     if not telemetry:
         return None
+    if not isinstance(telemetry, bool):
+        if not callable(getattr(telemetry, "call", None)):
+            raise ValueError(f"telemetry must be a bool or a chatscope.telemetry.Telemetry, not {telemetry!r}")  # noqa: TRY004 - bad input is a ValueError throughout
+        return telemetry
     # Not imported above: whoever asks for no telemetry needs none installed.
     observer: Observer = import_module("chatscope.telemetry").Telemetry()
     return observer

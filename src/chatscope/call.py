@@ -15,12 +15,11 @@ import anyio
 import anyio.abc
 
 from chatscope.client import ChatClient
-from chatscope.errors import ChatError
 from chatscope.exchange import Exchange
 from chatscope.hedging import Race
 from chatscope.plain import fetch
 from chatscope.policy.deadlines import Limit, Timeouts
-from chatscope.policy.retry import Retrier, is_transient
+from chatscope.policy.retry import Retrier, RetryPolicy, is_transient
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion, Usage
 from chatscope.stream import ChatStream
@@ -74,7 +73,7 @@ class ModelCall:
     ) -> None:
         parameters = dict(parameters)
         streams = parameters.pop("stream", None) is not False
-        policy = parameters.pop("retry", client.retry)
+        policy = RetryPolicy.of(parameters.pop("retry", None), client.retry)
         self._client = client
         self._hedge_after = hedge_after
         self.retrier = Retrier(policy, label=label, limit=limit)
@@ -198,7 +197,7 @@ class ModelCall:
         self._lane.discard()
         self.on_text([])
 
-    def _may_repeat(self, error: ChatError) -> bool:
+    def _may_repeat(self, error: Exception) -> bool:
         """Allow another attempt as long as the model has said nothing, or nobody has seen what it said."""
         if self.token_ns and (self.was_read() or not self.retrier.policy.restart_unread):
             return False

@@ -109,9 +109,9 @@ def file(
             uploaded["filename"] = filename
         return {"type": "file", "file": uploaded}
     assert source is not None  # noqa: S101 - there is one if there is no id
+    data = _read(source, "file")
     if not isinstance(source, bytes):
         filename = filename or Path(source).name
-    data = _read(source, "file")
     if not filename:
         raise ValueError("file: bytes need a filename")
     known = media_type or _held(data) or _named(filename) or _unknown("file", filename, "media_type")

@@ -253,6 +253,8 @@ class _Source:
     __slots__ = ("_tasks", "close_error")
 
     def __init__(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> None:
+        if not isinstance(tasks, AsyncIterable | Iterable):
+            raise TypeError(f"tasks must be an iterable of tasks, not {type(tasks).__name__}")
         self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
         self.close_error: Exception | None = None
 

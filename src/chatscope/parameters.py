@@ -18,7 +18,7 @@ class RunParameters(CommonParameters, total=False):
     extra_headers: Mapping[str, str]
     extra_query: Mapping[str, Any]
     timeout: float | Timeouts | None
-    retry: RetryPolicy
+    retry: RetryPolicy | None
 
 
 class TypedParameters(RunParameters, total=False):

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from chatscope.protocol.messages import Message
 from chatscope.protocol.request import check_model, check_number, conversation, max_tokens_name
 from chatscope.protocol.response import Completion, Usage, add_usage
 from chatscope.tasks import Platform, Result, Task, TaskConstraints, TaskStatus, Timings
+from chatscope.tools import check_on_tool_error
 from chatscope.turns import Conversation
 
 _log: Final = logging.getLogger("chatscope.tasks")
@@ -40,7 +42,8 @@ class TaskRun:
 
     Args:
         client: sends the requests; its slots say whose turn it is.
-        task: what to ask, with its id.
+        task: what to ask; it is copied.
+        task_id: its id.
         model: the model, where the task names none.
         pricer: what a request costs.
         hedge_after: as for `ModelCall`.
@@ -66,9 +69,19 @@ class TaskRun:
     )
 
     def __init__(
-        self, client: ChatClient, task: Task, *, model: str, pricer: Pricer, hedge_after: float | None = None
+        self,
+        client: ChatClient,
+        task: Task,
+        *,
+        task_id: str,
+        model: str,
+        pricer: Pricer,
+        hedge_after: float | None = None,
     ) -> None:
         self._submitted_ns = time.perf_counter_ns()
+        if not isinstance(task, Task):
+            raise ValueError(f"task must be a Task, not {type(task).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+        task = replace(task, task_id=task_id)
         self._client = client
         self._pricer = pricer
         self._succeeded = False
@@ -77,11 +90,14 @@ class TaskRun:
         self.handle = ChatTask(task)
         seconds = _checked(task.constraints).timeout_seconds or client.timeouts.total
         self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
-        parameters: dict[str, Any] = dict(task.parameters)
-        self._model = task.constraints.model or parameters.get("model") or model
+        check_on_tool_error(task.on_tool_error)
+        parameters = _parameters(task)
+        named = parameters.pop("model", None)
+        if task.constraints.model is not None:
+            named = task.constraints.model
+        self._model = model if named is None else named
         check_model(self._model)
         parameters = _constrained(task.constraints, self._model) | parameters
-        parameters.pop("model", None)
         messages = conversation(task.prompt, task.messages, task.context)
         new_call = partial(
             ModelCall, client, self._model, label=self.handle.id, limit=self._limit, hedge_after=hedge_after
@@ -258,11 +274,22 @@ def _checked(constraints: TaskConstraints) -> TaskConstraints:
         raise ValueError(f"constraints must be a TaskConstraints, not {type(constraints).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
     check_seconds(constraints.timeout_seconds, "timeout_seconds")
     check_number(constraints.priority, "priority")
+    check_count(constraints.max_turns, "max_turns")
+    check_seconds(constraints.tool_timeout_seconds, "tool_timeout_seconds")
     if constraints.max_tokens is not None:
         check_count(constraints.max_tokens, "max_tokens")
     if constraints.temperature is not None:
         check_number(constraints.temperature, "temperature")
     return constraints
+
+
+def _parameters(task: Task) -> dict[str, Any]:
+    """Return a copy of a task's parameters."""
+    if not isinstance(task.parameters, Mapping):
+        raise ValueError(f"parameters must be a mapping, not {type(task.parameters).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+    if "messages" in task.parameters:
+        raise ValueError("parameters has messages, which are given beside it, as the task's own")
+    return dict(task.parameters)
 
 
 def _turns(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Conversation | None:
@@ -272,7 +299,7 @@ def _turns(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any
     return Conversation(
         messages,
         parameters,
-        tools=task.tools,
+        tools=task.tools or (),
         output_type=task.output_type,
         reask=task.reask,
         max_turns=task.constraints.max_turns,

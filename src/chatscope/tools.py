@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, get_type_hints
@@ -105,6 +105,16 @@ class Tool:
         return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=_plain).decode()
 
 
+def check_on_tool_error(value: object) -> None:
+    """Refuse what does not say what becomes of a tool's exception.
+
+    Raises:
+        ValueError: naming `on_tool_error`.
+    """
+    if not isinstance(value, str) or value not in {"report", "raise"}:
+        raise ValueError(f"on_tool_error must be 'report' or 'raise', not {value!r}")
+
+
 class Toolbox:
     """The functions that a model may call, and how.
 
@@ -127,8 +137,9 @@ class Toolbox:
         on_error: OnToolError = "report",
     ) -> None:
         check_seconds(timeout, "tool_timeout")
-        if on_error not in {"report", "raise"}:
-            raise ValueError(f"on_tool_error must be 'report' or 'raise', not {on_error!r}")
+        check_on_tool_error(on_error)
+        if not isinstance(functions, Iterable):
+            raise ValueError(f"tools must be a list of functions, not {functions!r}")  # noqa: TRY004 - bad input is a ValueError throughout
         self._timeout = timeout
         self._raises = on_error == "raise"
         self._tools: dict[str, Tool] = {}

@@ -101,7 +101,8 @@ class Conversation:
         if reask and output_type is None:
             raise ValueError(f"reask needs a type as {argument}: without one no reply is invalid")
         self.parameters = dict(parameters)
-        self._toolbox = Toolbox(tools, timeout=tool_timeout, on_error=on_tool_error) if tools else None
+        toolbox = Toolbox(tools, timeout=tool_timeout, on_error=on_tool_error)
+        self._toolbox = toolbox if toolbox.definitions else None
         self._output = Output.of(output_type, argument) if output_type is not None else None
         if self._toolbox is not None:
             self._add("tools", self._toolbox.definitions)

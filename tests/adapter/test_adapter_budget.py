@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, BudgetExceededError, Result, Task, TaskCancelledError, TaskStatus
-from chatscope.simulator import Answer, ChatRequest, Reply, faults
+from chatscope.simulator import Answer, ChatRequest, Reply, faults, respond
 
 if TYPE_CHECKING:
     from tests.conftest import Serve
@@ -39,6 +39,16 @@ async def test_a_task_after_the_limit_ends_at_once_and_sends_nothing(serve: Serv
         assert (status["running"], status["pending"], status["finished"], status["tokens"]) == (0, 0, 6, 22)
         assert adapter.statistics().running == 0
     assert len(server.requests) == 2
+
+
+async def test_tokens_below_nothing_leave_no_more_to_others(serve: Serve) -> None:
+    usage = b'{"total_tokens":-9,"prompt_tokens":-9}'
+    chunk = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}],"usage":' + usage + b"}\n\n"
+    server = serve(respond(200, chunk + b"data: [DONE]\n\n", "text/event-stream"))
+    async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
+        result = await adapter.execute(Task("hi"))
+        assert (result.output, result.tokens_used, result.cost) == ("a", None, None)
+        assert adapter.get_adapter_status()["tokens"] == 0
 
 
 async def test_the_cost(serve: Serve) -> None:

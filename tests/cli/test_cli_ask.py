@@ -269,6 +269,28 @@ def test_an_output_that_is_full_is_told(
     assert server.outcome() is Outcome.DISCONNECTED
 
 
+def test_an_output_that_is_closed_is_told_before_anything_is_sent(
+    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = simulate(Reply(TEXT))
+    monkeypatch.setattr("sys.stdout", None)  # what Python makes of `>&-`
+    ran = chatscope("ask", "hi")
+    assert (ran.code, ran.err) == (1, "Error: stdout is closed: there is nowhere to print the answer\n")
+    assert not server.server.requests
+
+
+def test_an_input_that_is_closed_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["ask", "-"]) == 2
+    assert capsys.readouterr().err.endswith("Error: Invalid value for PROMPT: stdin is closed\n")
+
+
+def test_an_empty_base_url_is_not_taken_for_openai_s(chatscope: Run) -> None:
+    ran = chatscope("ask", "hi", "--base-url", "")
+    assert (ran.code, ran.out) == (2, "")
+    assert "base_url must begin with http:// or https://" in ran.err
+
+
 def test_a_value_error_of_the_output_is_not_taken_for_a_bad_argument(
     simulate: Simulate, chatscope: Run, output: MakeOutput
 ) -> None:

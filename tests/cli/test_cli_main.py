@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import runpy
 import sys
 from pathlib import Path
@@ -14,12 +15,22 @@ from chatscope import __version__
 from chatscope.cli import main
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Run
+    from tests.cli.conftest import MakeOutput, Run
 
 
 def test_version(chatscope: Run) -> None:
     ran = chatscope("--version")
     assert (ran.code, ran.out) == (0, f"chatscope, version {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("ask", "--help")])
+def test_an_output_that_is_full_is_told(chatscope: Run, output: MakeOutput, arguments: tuple[str, ...]) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output("chatscope", full)
+    ran = chatscope(*arguments)
+    assert (ran.code, ran.err) == (1, f"Error: [Errno {errno.ENOSPC}] No space left on device\n")
 
 
 def test_python_m_chatscope_is_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

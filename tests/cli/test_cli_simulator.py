@@ -58,6 +58,28 @@ def test_a_port_in_use_exits_1(chatscope: Run) -> None:
     assert ran.err == f"Error: cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            f"Error: [Errno {errno.ENOSPC}] No space left on device\n",
+        ),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_an_output_that_fails_is_not_taken_for_the_port(
+    chatscope: Run, output: MakeOutput, error: OSError, code: int, told: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    output("OPENAI_API_KEY=", fail)
+    ran = chatscope("simulator", "--port", "0")
+    assert (ran.code, ran.err) == (code, told)
+
+
 @pytest.mark.parametrize("option", [("--port", "65536"), ("--first-token", "-1"), ("--tokens-per-minute", "0")])
 def test_bad_arguments_exit_2(chatscope: Run, option: tuple[str, str]) -> None:
     ran = chatscope("simulator", *option)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import stamina
 import stamina.instrumentation
@@ -398,6 +399,46 @@ async def test_how_often_the_decorators_try() -> None:
             with pytest.raises(type(never)):
                 await decorate(attempts)()
             assert len(attempts.times) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConnectionResetError("reset"),
+        ConnectionRefusedError("refused"),
+        TimeoutError(),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+        type("NetworkError", (Exception,), {"__module__": "httpx2"})("refused"),
+    ],
+    ids=repr,
+)
+async def test_lost_connections_of_others_are_transient_too(failure: Exception) -> None:
+    attempts = Attempts(failure, failure)
+    assert await retry_on_transient(initial_wait=0)(attempts)() == 3
+    attempts = Attempts(*[failure] * 9)
+    with pytest.raises(type(failure)) as caught:
+        await retry_on_transient(2, 0)(attempts)()
+    assert caught.value is failure
+    assert len(attempts.times) == 2
+    attempts = Attempts(failure)
+    with pytest.raises(type(failure)):
+        await retry_on_rate_limit(initial_wait=0)(attempts)()
+    assert len(attempts.times) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(), FileNotFoundError(), httpx.UnsupportedProtocol(""), httpx.LocalProtocolError(""), httpx.InvalidURL("")],
+    ids=repr,
+)
+async def test_other_errors_of_others_are_not(failure: Exception) -> None:
+    attempts = Attempts(failure)
+    with pytest.raises(type(failure)):
+        await retry_on_transient(initial_wait=0)(attempts)()
+    assert len(attempts.times) == 1
 
 
 async def test_a_decorated_function_stays_what_it_is() -> None:

@@ -119,6 +119,14 @@ REPAIRED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"usage": {"prompt_tokens": 3, "total_tokens": 3}},
     ),
     "usage as text": ({"usage": "much", "id": "x"}, {"id": "x"}),
+    "usage below nothing": (
+        {"usage": {"prompt_tokens": -7, "completion_tokens": -1.0, "total_tokens": 3}},
+        {"usage": {"total_tokens": 3}},
+    ),
+    "details below nothing": (
+        {"usage": {"total_tokens": 3, "prompt_tokens_details": {"cached_tokens": "-2"}}},
+        {"usage": {"total_tokens": 3, "prompt_tokens_details": {}}},
+    ),
     "usage true": ({"usage": {"prompt_tokens": [], "total_tokens": 2}}, {"usage": {"total_tokens": 2}}),
     "x_groq of another kind": ({"x_groq": 1, "id": "x"}, {"id": "x"}),
     "logprobs of another kind": ({"choices": [{"logprobs": []}]}, {"choices": [{}]}),
@@ -274,7 +282,7 @@ def test_a_completion_with_odd_types() -> None:
                 },
                 {"index": 1, "message": None},
             ],
-            "usage": {"prompt_tokens": None, "total_tokens": 2.0},
+            "usage": {"prompt_tokens": None, "completion_tokens": -1, "total_tokens": 2.0},
         }
     )
     assert (completion.id, completion.created) == ("1", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from chatscope.errors import (
     UnprocessableEntityError,
 )
 from chatscope.protocol.failures import BODY_LIMIT, blotted, body_text, is_error, status_error, stream_server_error
+from chatscope.protocol.request import Secret
 
 NOW = 1_700_000_000.0
 
@@ -261,6 +263,12 @@ def test_the_text_of_a_body() -> None:
     assert body_text(b"a sk b", "sk") == "a *** b"
     assert body_text(b"a sk b", "") == "a sk b"
     assert body_text(b"\xff", "") == "\ufffd"
+
+
+@pytest.mark.parametrize("key", ["sk-a/b", 'sk-"quoted"/', "sk-a\\b/"])
+def test_the_text_of_a_body_hides_the_key_however_json_writes_it(key: str) -> None:
+    for text in (key, json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/")):
+        assert body_text(f'{{"a": "{text}"}}'.encode(), Secret(key)) == '{"a": "***"}'
 
 
 json_values = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections import UserDict, UserList, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from chatscope.protocol.request import (
     conversation,
     encode_body,
     max_tokens_name,
+    shown_url,
 )
 
 HI = [{"role": "user", "content": "hi"}]
@@ -209,6 +211,16 @@ def test_a_value_that_is_no_json_is_named(value: Any) -> None:
         body(extra={"custom": value})
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_does_not_have_is_named(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"^logit_bias must hold finite numbers, not "):
+        body(logit_bias={"5": 1, "7": wrong})
+    for extra in ({"top_k": wrong}, {"a": {"b": [1, (wrong,)]}}, {"a": MappingProxyType({"b": wrong})}):
+        with pytest.raises(ValueError, match=r"^extra_body must hold finite numbers, not "):
+            body(extra=extra)
+    assert body(logit_bias={"5": -100.0}, extra={"a": [0.5, "x", None]})
+
+
 @pytest.mark.parametrize("wrong", ["a=1", [("a", 1)], 3])
 def test_what_must_be_a_mapping_is_named(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^extra_body must be a mapping, not "):
@@ -346,7 +358,9 @@ def test_a_base_url_that_is_none(base_url: Any) -> None:
         Endpoint(base_url, KEY)
 
 
-@pytest.mark.parametrize("base_url", ["http://[::1", "https://[x]/v1"])
+@pytest.mark.parametrize(
+    "base_url", ["http://[::1", "https://[x]/v1", "http://a:99999/v1", "http://a:b", "http://a:-1"]
+)
 def test_a_base_url_that_cannot_be_read(base_url: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url is no URL: "):
         Endpoint(base_url, KEY)
@@ -425,6 +439,37 @@ def test_the_key_does_not_show() -> None:
     assert KEY not in repr(endpoint)
     assert KEY not in str(endpoint)
     assert "http://a" in repr(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example:8/v1", "https://a.example:8/v1"),
+        ("https://me:secret@a.example/v1", "https://***@a.example/v1"),
+        ("https://secret@a.example/v1?api-key=secret&x", "https://***@a.example/v1?***"),
+    ],
+)
+def test_an_address_shows_nobody_s_password(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+    assert repr(Endpoint(url)) == f"Endpoint({shown!r})"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:sec/secret?secret#secret@a.example/v1", "http://***@a.example/v1"),
+        ("me:secret@a.example", "***@a.example"),
+        ("ftp://me:secret@a.example?secret", "ftp://***@a.example?***"),
+        ("http://me:secret@[a.example", "http://***@[a.example"),
+        ("http://me:secret@a.example:99999", "http://***@a.example:99999"),
+    ],
+)
+def test_an_address_that_is_none_shows_nobody_s_password(url: str, shown: str) -> None:
+    with pytest.raises(ValueError, match=r"^base_url ") as caught:
+        Endpoint(url, KEY)
+    assert repr(shown) in str(caught.value)
+    trace = traceback.TracebackException.from_exception(caught.value, limit=-1, capture_locals=True)
+    assert "secret" not in "".join(trace.format())
 
 
 def test_a_secret_is_text_that_does_not_show() -> None:

@@ -162,6 +162,27 @@ async def test_a_function_may_raise_what_a_transport_raises(chat_endpoint: ChatE
     assert chat_endpoint.problems() == []
 
 
+@pytest.mark.parametrize(
+    ("answers", "expectations", "says"),
+    [
+        ([], {}, "answers must be at least one"),
+        (["fine", 5], {}, "answers must be texts, replies, errors or functions, not 5"),
+        ([None], {}, "answers must be texts, replies, errors or functions, not None"),
+        ([b"bytes"], {}, "answers must be texts"),
+        ([["one", "two"]], {}, "answers must be texts"),
+        ([KeyboardInterrupt()], {}, "answers must be texts"),
+        (["fine"], {"where": 5}, "where must be a function of the request, not 5"),
+        (["fine"], {"headers": 5}, "headers must be a mapping, not 5"),
+    ],
+)
+def test_what_can_never_be_right_is_refused_when_it_is_added(
+    chat_endpoint: ChatEndpoint, answers: list[Any], expectations: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^{says}"):
+        chat_endpoint.add(*answers, **expectations)
+    assert chat_endpoint.problems() == [], "no step was added"
+
+
 async def test_a_default_answers_whatever_comes(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = lambda request: f"You said {request.prompt}."
     chat_endpoint.add("The first.")

@@ -137,11 +137,11 @@ async def test_it(chat_endpoint):
     result.stdout.fnmatch_lines(["*: ValueError: no character of several bytes to cut after 1"])
 
 
-@pytest.mark.parametrize("answer", ["lambda request: None", "['a', 'b']"])
+@pytest.mark.parametrize("answer", ["None", "['a', 'b']"])
 def test_what_is_no_answer_fails_the_test(answer: str, run: Run) -> None:
     result = run(f"""
 async def test_it(chat_endpoint):
-    chat_endpoint.add({answer})
+    chat_endpoint.add(lambda request: {answer})
     await ask_and_forget()
 """)
     result.assert_outcomes(failed=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -15,6 +14,7 @@ import click
 from chatscope.cli.ask import Question, ask
 from chatscope.cli.demo import demo
 from chatscope.cli.loop import run as run_loop
+from chatscope.cli.loop import tell_refusal, told
 from chatscope.simulator import Config, Reply, serve
 from chatscope.tasks import TaskConstraints
 from chatscope.version import __version__
@@ -37,6 +37,9 @@ def run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except click.Abort:
         return 130
+    except OSError as error:  # what --help and --version write, which no event loop is for
+        tell_refusal(error)
+        return 1
 
 
 def _on_a_loop(command: _Command) -> _Command:
@@ -91,7 +94,12 @@ def ask_command(
       130  Ctrl-C, 143 SIGTERM; the connection is closed
       141  nobody reads the output any more
     """  # noqa: D301 - the character itself makes click keep the lines as they are
+    # Python has no such stream where whoever started it has closed it (`>&-`).
+    if sys.stdout is None:
+        raise click.ClickException("stdout is closed: there is nowhere to print the answer")
     if prompt == "-":
+        if sys.stdin is None:
+            raise click.BadParameter("stdin is closed", param_hint="PROMPT")
         prompt = sys.stdin.read()
     if not prompt.strip():
         raise click.BadParameter("it is empty", param_hint="PROMPT")
@@ -134,16 +142,26 @@ def simulator_command(
     """
     config = Config(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
     script = Reply(first_token=first_token, between_tokens=between_tokens)
+    listens = False
+
+    def invite(base_url: str) -> None:
+        nonlocal listens
+        listens = True
+        click.echo(
+            f"The simulator listens on {base_url} until Ctrl-C. To use it, paste:\n\n"
+            f"export OPENAI_BASE_URL={base_url} OPENAI_API_KEY=simulated\n"
+        )
+
+    async def body() -> int:
+        try:
+            await serve(host, port, config, script=script, on_ready=invite)
+        except OSError as error:
+            if listens:
+                raise  # it is about the output
+            raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        return 0
+
     try:
-        with suppress(KeyboardInterrupt):  # before the server handles signals, and on Windows
-            anyio.run(partial(serve, host, port, config, script=script, on_ready=_invite))
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return 0
-
-
-def _invite(base_url: str) -> None:
-    click.echo(
-        f"The simulator listens on {base_url} until Ctrl-C. To use it, paste:\n\n"
-        f"export OPENAI_BASE_URL={base_url} OPENAI_API_KEY=simulated\n"
-    )
+        return anyio.run(told, body)
+    except KeyboardInterrupt:  # before the server handles signals, and on Windows
+        return 0

@@ -38,13 +38,13 @@ def run(body: Callable[[], Awaitable[int]], backend: str, *, uvloop: bool) -> in
 async def _until_signal(body: Callable[[], Awaitable[int]]) -> int:
     """Run the body; a signal cancels it. A shell knows who was stopped by a signal from the exit code 128 + number."""
     if sys.platform == "win32":  # event loops have no signal handlers there; Ctrl-C is a KeyboardInterrupt
-        return await _told(body)
+        return await told(body)
     code = 0
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(_cancel_at_signal, signals, group.cancel_scope, received)
-            code = await _told(body)
+            code = await told(body)
             group.cancel_scope.cancel()
     return 128 + received[0] if received else code
 
@@ -56,7 +56,7 @@ async def _cancel_at_signal(
     scope.cancel()
 
 
-async def _told(body: Callable[[], Awaitable[int]]) -> int:
+async def told(body: Callable[[], Awaitable[int]]) -> int:
     """Run the body; what the operating system refuses it, its output mostly, becomes an exit code and a sentence."""
     code = 1
     try:
@@ -68,9 +68,14 @@ async def _told(body: Callable[[], Awaitable[int]]) -> int:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        _give_up_output()
-        click.ClickException(str(error)).show()
+        tell_refusal(error)
     return code
+
+
+def tell_refusal(error: BaseException) -> None:
+    """Say what the operating system refused, and write nothing more to stdout."""
+    _give_up_output()
+    click.ClickException(str(error)).show()
 
 
 def _give_up_output() -> None:

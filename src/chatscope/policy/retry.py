@@ -75,6 +75,19 @@ class RetryPolicy:
         for name in ("initial", "max", "jitter"):
             check_wait(getattr(self, name), f"retry.{name}")
 
+    @classmethod
+    def of(cls, retry: RetryPolicy | None, default: RetryPolicy | None = None) -> RetryPolicy:
+        """Return the policy that an argument `retry=` means; `None` means the default.
+
+        Raises:
+            ValueError: it is no policy.
+        """
+        if retry is None:
+            return default or cls()
+        if not isinstance(retry, RetryPolicy):
+            raise ValueError(f"retry must be a RetryPolicy, not {type(retry).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+        return retry
+
     def backoff(self, failed: int) -> float:
         """Return how long to wait after so many failed attempts, in seconds."""
         wait = self.initial * 2.0 ** min(failed - 1, 1023)  # more than that a float does not hold
@@ -96,6 +109,18 @@ def is_transient(error: Exception) -> bool:
         status = error.status or 0
         return status in _TRANSIENT or status >= 500
     return isinstance(error, APIConnectionError | StreamTruncatedError)
+
+
+_PASSING: Final = frozenset({"TimeoutException", "NetworkError", "ProxyError", "RemoteProtocolError"})
+"""httpx's and httpx2's errors of connections, by name: here no HTTP library is imported."""
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Tell whether an error that is not this package's is a connection that failed, or a timeout."""
+    return isinstance(error, ConnectionError | TimeoutError) or any(
+        cls.__name__ in _PASSING and cls.__module__.partition(".")[0] in {"httpx", "httpx2"}
+        for cls in type(error).__mro__
+    )
 
 
 def waits_are_off() -> bool:
@@ -140,7 +165,7 @@ class Retrier:
         *,
         label: str = "request",
         limit: Limit | None = None,
-        retries: Callable[[ChatError], bool] = is_transient,
+        retries: Callable[[Exception], bool] = is_transient,
         level: int | None = None,
     ) -> None:
         self.policy = policy
@@ -172,7 +197,7 @@ class Retrier:
         """
         try:
             return await self._once(attempt)
-        except ChatError as error:
+        except Exception as error:
             if self.policy.attempts == 1 or not self.retries(error):
                 raise
             first = error
@@ -182,7 +207,7 @@ class Retrier:
                     if turn.num == 1:
                         raise first  # so that stamina counts it
                     return await self._once(attempt)
-        except ChatError:
+        except Exception:
             # stamina's testing mode may stop earlier than the policy, after it has asked how long to wait.
             self.attempts[-1] = replace(self.attempts[-1], wait_seconds=None)
             raise
@@ -215,16 +240,19 @@ class Retrier:
     def _wait_after(self, error: Exception) -> float | bool:
         """Answer stamina's question: wait how long, or False for giving up."""
         failed = len(self.attempts)
-        if failed >= self.policy.attempts or not isinstance(error, ChatError) or not self.retries(error):
+        if failed >= self.policy.attempts or not isinstance(error, Exception) or not self.retries(error):
             return False
-        wait = self.policy.backoff(failed) if error.retry_after is None else error.retry_after
-        if error.retry_after is not None and wait > MAX_RETRY_AFTER:
-            error.not_retried = f"the server asks to wait {wait:g} s, and at most {MAX_RETRY_AFTER:g} s are waited"
-            return False
+        wait = self.policy.backoff(failed)
+        if isinstance(error, ChatError) and error.retry_after is not None:
+            wait = error.retry_after
+            if wait > MAX_RETRY_AFTER:
+                error.not_retried = f"the server asks to wait {wait:g} s, and at most {MAX_RETRY_AFTER:g} s are waited"
+                return False
         if waits_are_off():
             wait = 0.0
         if self.limit is not None and anyio.current_time() + wait >= self.limit.at:
-            error.not_retried = f"waiting {wait:.3g} s would pass the deadline of {self.limit.seconds:g} s"
+            if isinstance(error, ChatError):
+                error.not_retried = f"waiting {wait:.3g} s would pass the deadline of {self.limit.seconds:g} s"
             return False
         if self.on_retry is not None:
             self.on_retry()
@@ -267,7 +295,8 @@ def retry_on_transient(
 ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[_T]]]:
     """Decorate an async function: call it again after a failure that may pass, rate limits excepted.
 
-    Each wait is logged at INFO. Cancellation is never retried.
+    Of errors that are not this package's, those are connections that failed and timeouts: `ConnectionError`,
+    `TimeoutError`, and httpx's errors of their kind. Each wait is logged at INFO. Cancellation is never retried.
 
     Args:
         max_attempts: how many calls at the most.
@@ -278,7 +307,11 @@ def retry_on_transient(
         ValueError: an argument is out of range.
     """
     policy = _policy(max_attempts, initial_wait, max_wait, initial_wait)
-    return _decorator(policy, lambda error: not isinstance(error, RateLimitError) and is_transient(error), logging.INFO)
+
+    def retries(error: Exception) -> bool:
+        return not isinstance(error, RateLimitError) and (is_transient(error) or _is_lost_connection(error))
+
+    return _decorator(policy, retries, logging.INFO)
 
 
 def _policy(max_attempts: int, initial_wait: float, max_wait: float, jitter: float) -> RetryPolicy:
@@ -290,7 +323,7 @@ def _policy(max_attempts: int, initial_wait: float, max_wait: float, jitter: flo
 
 
 def _decorator(
-    policy: RetryPolicy, retries: Callable[[ChatError], bool], level: int
+    policy: RetryPolicy, retries: Callable[[Exception], bool], level: int
 ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[_T]]]:
     def decorate(function: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
         label = getattr(function, "__qualname__", "call")

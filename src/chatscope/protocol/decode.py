@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from types import NoneType
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -212,6 +212,9 @@ def _fit(value: Any, wanted: Any) -> Any:
         return msgspec.convert(value, wanted, strict=False)
     except msgspec.ValidationError:
         pass
+    if get_origin(wanted) is Annotated:
+        fitted = _fit(value, get_args(wanted)[0])
+        return fitted if fitted is not _UNFIT and fitted >= 0 else _UNFIT  # counts are all that is annotated
     arms = [arm for arm in get_args(wanted) if arm is not NoneType]
     if get_origin(wanted) is list:
         if not isinstance(value, list):

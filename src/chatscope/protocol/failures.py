@@ -75,9 +75,12 @@ def is_error(loaded: Mapping[str, Any]) -> bool:
 
 def body_text(data: bytes, secret: str) -> str:
     """Return what an error keeps of a body: cut at `BODY_LIMIT`, the key blotted out."""
-    text: str = blotted(data[:BODY_LIMIT].decode("utf-8", "replace"), secret)
-    # Where the text is JSON after all, a slash in the key may have come as "\/".
-    return str(blotted(text, secret.replace("/", "\\/")))
+    text = data[:BODY_LIMIT].decode("utf-8", "replace")
+    # Where the text is JSON after all, the key stands in it as JSON says it, and a slash may have come as "\/".
+    escaped = msgspec.json.encode(str(secret)).decode()[1:-1]
+    for form in (secret, escaped, escaped.replace("/", "\\/")):
+        text = blotted(text, form)
+    return text
 
 
 def blotted(value: Any, secret: str) -> Any:

@@ -26,6 +26,8 @@ _REJECTS_MAX_TOKENS: Final = re.compile(r"(?:.*/)?(?:[^:]*:)?(?:o\d|gpt-(?:[5-9]
 """o1, o3-mini, gpt-5, ... also behind a router's or a fine-tune's prefix: they take max_completion_tokens instead."""
 
 _BASE_URL: Final = re.compile(r"https?://[^/?#\s]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
+_UP_TO_THE_HOST: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
+"""To the last @ wherever it stands: a password that should have been quoted is one nevertheless."""
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _USER_AGENT: Final = f"chatscope/{__version__}"
@@ -61,7 +63,7 @@ def encode_body(
             raise ValueError(f"extra_body must be a mapping, not {type(extra).__name__}")
         body.update(extra)
     try:
-        return msgspec.json.encode(body, enc_hook=_plain)
+        encoded = msgspec.json.encode(body, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError):
         for name, value in body.items():
             try:
@@ -69,6 +71,25 @@ def encode_body(
             except (TypeError, ValueError, RecursionError) as error:
                 raise ValueError(f"{name} cannot be sent as JSON: {error}") from error
         raise
+    # Afterwards: nothing is endless that could be encoded.
+    if "logit_bias" in parameters:
+        _check_finite(parameters["logit_bias"], "logit_bias")
+    if extra:
+        _check_finite(extra, "extra_body")
+    return encoded
+
+
+def _check_finite(value: object, name: str) -> None:
+    """Refuse numbers that JSON does not have, which would be sent as null."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"{name} must hold finite numbers, not {item!r}")
 
 
 def _plain(value: object) -> object:
@@ -148,7 +169,7 @@ class Secret(str):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go and who sends them. The key never shows in the repr.
+    """Where requests go and who sends them. The repr shows the address as `shown_url` does, and nothing else.
 
     Args:
         base_url: up to and without `/chat/completions`; a query string is kept. `{model}` stands for the model.
@@ -162,24 +183,30 @@ class Endpoint:
     """
 
     base_url: str
-    api_key: str = field(default="", repr=False)
+    api_key: str = ""
     organization: str | None = None
     project: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     key_header: str = "authorization"
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_url, str) or not _BASE_URL.fullmatch(self.base_url):
-            raise ValueError(f"base_url must begin with http:// or https:// and name a host, not {self.base_url!r}")
+            given = shown_url(self.base_url) if isinstance(self.base_url, str) else self.base_url
+            raise ValueError(f"base_url must begin with http:// or https:// and name a host, not {given!r}")
         try:
-            urlsplit(self.base_url)
-        except ValueError as error:
-            raise ValueError(f"base_url is no URL: {error}") from error
+            _ = urlsplit(self.base_url).port  # which is looked at only when it is asked for
+        except ValueError:
+            # From None, as Python's own words may quote a password.
+            raise ValueError(f"base_url is no URL: {shown_url(self.base_url)!r}") from None
         for name in ("api_key", "organization", "project"):
             if (value := getattr(self, name)) is not None:
                 _check_value(value, name)
         check_headers({self.key_header: ""}, "key_header")
         check_headers(self.headers, "default_headers")
+
+    def __repr__(self) -> str:
+        # Also while __post_init__ refuses a bad argument: debuggers show frames.
+        return f"Endpoint({shown_url(str(self.base_url))!r})"
 
     @property
     def names_model(self) -> bool:
@@ -214,6 +241,12 @@ class Endpoint:
             check_headers(extra, "extra_headers")
             headers.update((name.lower(), value) for name, value in extra.items())
         return headers
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown: without user, password and query."""
+    address, mark, _ = _UP_TO_THE_HOST.sub(r"\1***@", url).partition("?")
+    return f"{address}?***" if mark else address
 
 
 def check_headers(headers: Mapping[str, str], name: str) -> None:

@@ -9,39 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
 from chatscope.protocol.loading import load_object
 
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""How many there are: a server that sends fewer than none has not told."""
+
 
 class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """Where the prompt tokens went."""
 
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    audio_tokens: int = 0
-    image_tokens: int = 0
-    text_tokens: int = 0
+    cached_tokens: _Count = 0
+    cache_write_tokens: _Count = 0
+    audio_tokens: _Count = 0
+    image_tokens: _Count = 0
+    text_tokens: _Count = 0
 
 
 class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """Where the completion tokens went."""
 
-    reasoning_tokens: int = 0
-    audio_tokens: int = 0
-    accepted_prediction_tokens: int = 0
-    rejected_prediction_tokens: int = 0
-    text_tokens: int = 0
+    reasoning_tokens: _Count = 0
+    audio_tokens: _Count = 0
+    accepted_prediction_tokens: _Count = 0
+    rejected_prediction_tokens: _Count = 0
+    text_tokens: _Count = 0
 
 
 class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """Tokens used by a request, as the server counted them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    total_tokens: _Count = 0
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
 

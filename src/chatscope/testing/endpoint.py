@@ -73,7 +73,19 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             headers: Headers that the request has to have, with these values.
             where: What has to say yes to the request; it may as well `assert`.
             fields: Fields of the body with their values: `model="gpt-4o-mini"`, `temperature=0`. None: absent.
+
+        Raises:
+            TypeError: There is no answer, or an argument can never be right; the error names it.
         """
+        if not answers:
+            raise TypeError("answers must be at least one")
+        for answer in answers:
+            if not (isinstance(answer, str | Reply | Response | Plan | Exception) or callable(answer)):
+                raise TypeError(f"answers must be texts, replies, errors or functions, not {answer!r}")
+        if headers is not None and not isinstance(headers, Mapping):
+            raise TypeError(f"headers must be a mapping, not {headers!r}")
+        if where is not None and not callable(where):
+            raise TypeError(f"where must be a function of the request, not {where!r}")
         for answer in answers:
             self._added += 1
             self._steps.append(Step(self._added, answer, fields, headers or {}, where))
