@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from chatscope.calls import TaskCalls
 from chatscope.client import ChatClient
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.handle import ChatTask
-from chatscope.policy.deadlines import Limit, check_count, check_seconds
+from chatscope.policy.deadlines import Limit, Timeouts, check_count, check_seconds
 from chatscope.pricing import PriceQuery, Pricer
 from chatscope.protocol.messages import Message
 from chatscope.protocol.request import check_model, check_number, conversation, max_tokens_name
@@ -75,9 +76,14 @@ class TaskRun:
         self._failure: Exception | None = None
         self._stopped_by: ChatError | None = None
         self.handle = ChatTask(task)
-        seconds = _checked(task.constraints).timeout_seconds or client.timeouts.total
-        self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
+        own = _checked(task.constraints).timeout_seconds
         parameters: dict[str, Any] = dict(task.parameters)
+        if "timeout" in parameters:
+            timeouts = Timeouts.of(parameters["timeout"])
+            own = min((seconds for seconds in (own, timeouts.total) if seconds), default=None)
+            parameters["timeout"] = replace(timeouts, total=None)  # the task's own scope bounds all of it
+        seconds = own or client.timeouts.total
+        self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
         self._model = task.constraints.model or parameters.get("model") or model
         check_model(self._model)
         parameters = _constrained(task.constraints, self._model) | parameters
