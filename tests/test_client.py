@@ -17,6 +17,9 @@ from chatscope import (
     InvalidResponseError,
     RateLimitError,
     RetryPolicy,
+    StreamError,
+    StreamProtocolError,
+    StreamServerError,
     StreamTruncatedError,
     Timeouts,
 )
@@ -83,8 +86,30 @@ async def test_a_stream_although_none_was_asked_for(serve: Serve) -> None:
     server = serve([Reply("Hello, world.", stream=True), Reply(stream=True, faults=(faults.end(2),))])
     async with ChatClient(api_key="k", transport=server, retry=RetryPolicy(attempts=1)) as client:
         assert (await client.complete(**ASK)).text == "Hello, world."
-        with pytest.raises(StreamTruncatedError):
+        with pytest.raises(StreamTruncatedError) as caught:
             await client.complete(**ASK)
+    assert (caught.value.request_id, caught.value.attempts) == ("req_2", 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(faults.malformed(2), StreamProtocolError), (faults.stream_error(2), StreamServerError)]
+)
+async def test_what_goes_wrong_in_it_names_its_request(
+    serve: Serve, fault: faults.Fault, kind: type[StreamError]
+) -> None:
+    server = serve(Reply("Hello, world.", stream=True, faults=(fault,)))
+    async with ChatClient(api_key="k", transport=server, retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(kind) as caught:
+            await client.complete(**ASK)
+    assert (caught.value.request_id, caught.value.partial_text) == ("req_1", "Hello,")
+
+
+async def test_a_body_that_cannot_be_decoded_names_its_request(serve: Serve) -> None:
+    server = serve(respond(200, b"no gzip", headers=(("content-encoding", "gzip"),)))
+    async with ChatClient(api_key="k", transport=server) as client:
+        with pytest.raises(InvalidResponseError, match="cannot be decoded") as caught:
+            await client.complete(**ASK)
+    assert (caught.value.request_id, caught.value.status, caught.value.attempts) == ("req_1", 200, 1)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +128,9 @@ async def test_a_reply_that_is_too_large(serve: Serve, monkeypatch: pytest.Monke
     monkeypatch.setattr("chatscope.plain.MAX_BODY_BYTES", 100)
     server = serve(respond(200, b"x" * 101))
     async with ChatClient(api_key="k", transport=server) as client:
-        with pytest.raises(InvalidResponseError, match="larger than 100 bytes"):
+        with pytest.raises(InvalidResponseError, match="larger than 100 bytes") as caught:
             await client.complete(**ASK)
-    assert server.open == 0
+    assert (caught.value.request_id, caught.value.status, server.open) == ("req_1", 200, 0)
 
 
 @pytest.mark.parametrize("shape", [ErrorShape.NESTED, ErrorShape.FLAT, ErrorShape.STRING, ErrorShape.INT_CODE])
@@ -275,6 +300,14 @@ class TestDeadlines:
                 await client.complete(**ASK)
             assert anyio.current_time() - began == pytest.approx(4)
 
+    async def test_total_knows_of_the_attempts(self, serve: Serve) -> None:
+        server = serve([error(503), Reply(faults=(faults.stall(Stage.ROLE),))])
+        policy = RetryPolicy(initial=4, jitter=0)
+        async with ChatClient(api_key="k", transport=server, retry=policy, timeout=Timeouts(total=10)) as client:
+            with pytest.raises(APITimeoutError, match=r"10 s \(total\)") as caught:
+                await client.complete(**ASK, extra_body={"stream": True})
+        assert (caught.value.attempts, caught.value.request_id) == (2, "req_2")
+
     async def test_the_queue(self, serve: Serve) -> None:
         server = serve(faults.stall(Stage.STATUS))
         async with (
@@ -285,7 +318,7 @@ class TestDeadlines:
             await server.wait_for_requests(1)
             with pytest.raises(APITimeoutError, match=r"5 s passed \(queue\)") as caught:
                 await client.complete(**ASK, timeout=Timeouts(total=5))
-            assert caught.value.phase == "queue"
+            assert (caught.value.phase, caught.value.attempts, caught.value.request_id) == ("queue", 0, None)
             group.cancel_scope.cancel()
 
     async def test_retry_after_is_waited_exactly(self, serve: Serve) -> None:

@@ -159,6 +159,7 @@ async def test_failures_are_results(serve: Serve) -> None:
     ]
     assert "prompt" in (results[1].error or "")
     assert "timeout_seconds" in (results[2].error or "")
+    assert results[1].metadata.keys() == results[0].metadata.keys()
 
 
 async def test_a_bounded_queue_is_waited_for(serve: Serve) -> None:

@@ -213,6 +213,7 @@ async def test_a_stream_of_something_else_raises_after_its_last_chunk(serve: Ser
         with pytest.raises(OutputInvalidError, match=r"at `\$.age`") as caught:
             await read(stream, seen)
         assert "".join(seen) == caught.value.partial_text == WRONG
+        assert (caught.value.attempts, caught.value.request_id) == (1, "req_1")
         assert stream.completion.parsed is None
 
 

@@ -84,6 +84,18 @@ async def test_it_is_live(serve: Serve) -> None:
     assert "".join(texts) == "Hello, world."
 
 
+async def test_timings_of_what_did_not_happen(serve: Serve) -> None:
+    async with open_client(serve(faults.close(Stage.STATUS))) as client:
+        stream = client.stream(**ASK)
+        timings = stream.timings
+        assert (timings.sent_ns, timings.headers_ns, timings.finished_ns) == (None, None, None)
+        assert timings.total_seconds is None
+        with pytest.raises(APIConnectionError):
+            await stream.__aenter__()
+        assert stream.timings.sent_ns is not None
+        assert stream.timings.finished_ns is None, "nothing was read"
+
+
 async def test_timings(serve: Serve) -> None:
     async with open_client(serve()) as client, client.stream(**ASK) as stream:
         assert stream.timings.finished_ns is None
@@ -236,6 +248,9 @@ async def test_a_failure_before_the_first_token_comes_from_entering(
             with pytest.raises(kind) as caught:
                 await client.stream(**ASK).__aenter__()
             assert type(caught.value) is kind
+            if isinstance(caught.value, InvalidResponseError):
+                assert (caught.value.status, caught.value.attempts) == (200, 1)
+                assert caught.value.request_id == f"req_{len(server.requests)}"
             assert server.open == 0
 
 
@@ -403,6 +418,13 @@ class TestDeadlines:
             assert anyio.current_time() - began == pytest.approx(seconds)
         assert (caught.value.phase, server.open) == (phase, 0)
         assert caught.value.partial_text == ("You asked" if at == 2 else "")
+
+    async def test_total_while_entering_knows_of_the_attempts(self, serve: Serve) -> None:
+        server = serve([error(503, retry_after=4), faults.stall(Stage.ROLE)])
+        async with open_client(server, retry=RetryPolicy(), timeout=Timeouts(total=10)) as client:
+            with pytest.raises(APITimeoutError, match=r"10 s \(total\)") as caught:
+                await client.stream(**ASK).__aenter__()
+        assert (caught.value.attempts, caught.value.request_id, server.open) == (2, "req_2", 0)
 
     async def test_idle_is_moved_by_every_chunk(self, serve: Serve) -> None:
         server = serve(Reply("Hello, world.", between_tokens=4))

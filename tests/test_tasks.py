@@ -87,7 +87,7 @@ def test_a_result_without_an_error_is_returned() -> None:
     assert result.tokens_used is None
     assert result.cost is None
     assert result.attempts_log == ()
-    assert result.metadata == {}
+    assert result.metadata == dict.fromkeys(("model", "input_tokens", "output_tokens", "request_id", "finish_reason"))
 
 
 def test_a_result_with_an_error_raises_it() -> None:

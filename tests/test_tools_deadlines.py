@@ -79,11 +79,15 @@ async def test_the_total_deadline_bounds_the_model_calls_of_later_turns(serve: S
     assert server.open == 0
 
 
-async def test_a_tasks_deadline_bounds_its_tools(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "own",
+    [{"constraints": TaskConstraints(timeout_seconds=30)}, {"parameters": {"timeout": Timeouts(total=30)}}],
+    ids=["constraint", "parameter"],
+)
+async def test_a_tasks_deadline_bounds_its_tools(serve: Serve, own: dict[str, Any]) -> None:
     server = serve([Reply("Let me wait. ", tool_calls=(ToolCall("waits", {"seconds": 60}),))])
     async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
-        constraints = TaskConstraints(timeout_seconds=30)
-        result = await adapter.execute(Task("How long?", tools=[waits], constraints=constraints))
+        result = await adapter.execute(Task("How long?", tools=[waits], **own))
     assert result.status is TaskStatus.FAILED
     assert isinstance(result.exception, APITimeoutError)
     assert result.exception.phase == "total"

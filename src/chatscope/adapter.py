@@ -229,17 +229,16 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             ValueError: `timeout` is no number of seconds.
         """
         check_seconds(timeout, "timeout", zero=True)
-        handle = self._find(task_id)
+        run, handle = self._running.get(task_id), self._find(task_id)
         if handle is None:
-            return _no_result(None, TaskStatus.UNKNOWN, UnknownTaskError(f"Unknown task_id: {task_id}"))
-        if handle.result is not None or timeout is None:
+            return _no_result(UnknownTaskError(f"Unknown task_id: {task_id}"))
+        if run is None or timeout is None:
             return await handle.wait()
         with anyio.move_on_after(timeout):
             return await handle.wait()
         if cancel_on_timeout and not await handle.cancel():
             return await handle.wait()  # it ended just then
-        error = ResultTimeoutError(f"Task timed out after {timeout}s", partial_text=handle.text)
-        return _no_result(handle, handle.status, error)
+        return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))
 
     def stream_result(self, task_id: str) -> TextStream:
         """Iterate over a task's text: what came before, then live until the task ends.
@@ -336,7 +335,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return "working" if self._client.has_key else "unavailable"
 
     def get_adapter_status(self) -> dict[str, Any]:
-        """Return what the adapter is, whether it works, and its live counts."""
+        """Return what the adapter is, whether it works, and live counts; `cost` leaves out the tasks in `unpriced`."""
         pending = sum(run.handle.started_ns is None for run in self._running.values())
         return {
             **super().get_adapter_status(),
@@ -357,6 +356,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             "finished": self._spending.tasks,
             "tokens": self._spending.tokens,
             "cost": self._spending.cost,
+            "unpriced": self._spending.unpriced,
         }
 
     def _open_group(self) -> anyio.abc.TaskGroup:
@@ -386,13 +386,13 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 run.stop(error)
 
 
-def _no_result(handle: ChatTask | None, status: TaskStatus, error: UnknownTaskError | ResultTimeoutError) -> Result:
+def _no_result(error: UnknownTaskError) -> Result:
     return Result(
-        task=handle.task if handle else None,
+        task=None,
         platform=Platform.CHATGPT,
-        output=handle.text if handle else "",
+        output="",
         success=False,
-        status=status,
+        status=TaskStatus.UNKNOWN,
         error=str(error),
         exception=error,
     )

@@ -176,7 +176,7 @@ class ChatClient(BaseClient):
             try:
                 await conversation.run(ask, watch.total)
             except ChatError as error:
-                error.attempts = exchange.retrier.requests
+                exchange.sign(error)
                 raise
             finally:
                 if conversation.completions:
@@ -195,6 +195,9 @@ class ChatClient(BaseClient):
         try:
             with within(watch.total):
                 return await exchange.retrier.run(attempt)
+        except ChatError as error:
+            exchange.sign(error)  # the deadline's own knows of no request
+            raise
         finally:
             turn.leave()
 

@@ -113,9 +113,9 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self.status: int | None = None
         self.request_id: str | None = None
-        self.sent_ns = 0
+        self.sent_ns: int | None = None
         self.headers_ns: int | None = None
-        self.read_ns = 0
+        self.read_ns = 0  # 0 is never
 
     async def begin(self, *, beside: bool = False) -> None:
         """Wait for leave to make an attempt. Cancelled, nothing is used up.
@@ -254,7 +254,15 @@ class Exchange:
         """Take note that the attempt failed, or was cancelled."""
         self._end_attempt(error)
         if isinstance(error, ChatError):
+            self.sign(error)
             self._passage.failed(error)
+
+    def sign(self, error: ChatError) -> None:
+        """Let an error say what is known of the request that it is about."""
+        error.attempts = self.retrier.requests
+        error.request_id = error.request_id or self.request_id
+        if isinstance(error, InvalidResponseError):
+            error.status = error.status or self.status
 
     def _end_attempt(self, error: BaseException | None) -> None:
         attempt, self._attempt = self._attempt, None

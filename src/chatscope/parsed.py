@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic
 
+from chatscope.errors import OutputError
 from chatscope.exchange import Exchange
 from chatscope.output import Output, ParsedCompletion, T
 from chatscope.policy.deadlines import Stopwatch
@@ -36,8 +37,25 @@ class ParsedStream(ChatStream, Generic[T]):
             return await super().__anext__()
         except StopAsyncIteration:
             if self._reader.done:
-                self._parsed = self._output.read(super().completion)
+                try:
+                    self._parsed = self._output.read(super().completion)
+                except OutputError as error:
+                    self._note(error)
+                    super()._report(error)
+                    raise
+            super()._report(None)
             raise
+
+    async def aclose(self) -> None:
+        """Close the reply, as `ChatStream.aclose` does."""
+        try:
+            await super().aclose()
+        finally:
+            super()._report(None)  # it was left early
+
+    def _report(self, error: BaseException | None) -> None:
+        if error is not None:  # whether the call has succeeded is not known before its text is a value
+            super()._report(error)
 
     @property
     def completion(self) -> ParsedCompletion[T]:

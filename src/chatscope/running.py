@@ -22,7 +22,7 @@ from chatscope.calls import TaskCalls
 from chatscope.client import ChatClient
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.handle import ChatTask
-from chatscope.policy.deadlines import Limit, check_count, check_seconds
+from chatscope.policy.deadlines import Limit, Timeouts, check_count, check_seconds
 from chatscope.pricing import PriceQuery, Pricer
 from chatscope.protocol.messages import Message
 from chatscope.protocol.request import check_model, check_number, conversation, max_tokens_name
@@ -88,10 +88,15 @@ class TaskRun:
         self._failure: Exception | None = None
         self._stopped_by: ChatError | None = None
         self.handle = ChatTask(task)
-        seconds = _checked(task.constraints).timeout_seconds or client.timeouts.total
-        self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
+        own = _checked(task.constraints).timeout_seconds
         check_on_tool_error(task.on_tool_error)
         parameters = _parameters(task)
+        if "timeout" in parameters:
+            timeouts = Timeouts.of(parameters["timeout"])
+            own = min((seconds for seconds in (own, timeouts.total) if seconds), default=None)
+            parameters["timeout"] = replace(timeouts, total=None)  # the task's own scope bounds all of it
+        seconds = own or client.timeouts.total
+        self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
         named = parameters.pop("model", None)
         if task.constraints.model is not None:
             named = task.constraints.model
@@ -151,19 +156,25 @@ class TaskRun:
         if not self._succeeded and self._failure is None:
             self._failure = self._interruption(timed_out=timed_out)
         if isinstance(self._failure, ChatError):
-            self._failure.attempts = self._calls.latest.retrier.requests
+            self._calls.latest.exchange.sign(self._failure)
         if self._observed is not None:
             call = self._calls.latest
             usage = add_usage(*(usage for _, usage in self._calls.replies()))
             self._observed.end(
                 self._failure, call.completion, usage=usage, sent_ns=call.sent_ns, token_ns=call.token_ns
             )
-        result = self._result()
+        result = self._result(self._failure, self._outcome())
         if isinstance(self._failure, ChatError) and self._failure.phase is not None:
             _log.info("%s: deadline passed, phase %s: %s", self.handle.id, self._failure.phase, self._failure)
         _log.debug("%s: %s after %.3f s", self.handle.id, result.status, result.duration_seconds)
         ended(self.handle, result)
         self.handle.finish(result)
+
+    def so_far(self, error: ChatError) -> Result:
+        """Return what there is of the task, with the error of somebody who does not wait for more."""
+        error.partial_text = self.handle.text
+        self._calls.latest.exchange.sign(error)
+        return self._result(error, self.handle.status)
 
     def _interruption(self, *, timed_out: bool) -> ChatError:
         """Return the error for a task that was stopped: by `stop`, its deadline, `cancel`, or from outside."""
@@ -179,19 +190,20 @@ class TaskRun:
         error.partial_text = self.handle.text
         return error
 
-    def _result(self) -> Result:
-        """Put together what became of the task. Of one that did not complete, what had arrived is kept."""
-        handle, failure, call = self.handle, self._failure, self._calls.latest
+    def _outcome(self) -> TaskStatus:
+        if self._failure is None:
+            return TaskStatus.COMPLETED
+        return TaskStatus.CANCELLED if isinstance(self._failure, TaskCancelledError) else TaskStatus.FAILED
+
+    def _result(self, failure: Exception | None, status: TaskStatus) -> Result:
+        """Put together what became of the task. Of one that did not complete, what has arrived is kept."""
+        handle, call = self.handle, self._calls.latest
         retrier = call.retrier
         replies = self._calls.replies()
         completion, _ = replies[-1]
         usage = add_usage(*(usage for _, usage in replies))
         finish_reason = completion.finish_reason if completion is not None else None
         now = time.perf_counter_ns()
-        if failure is None:
-            status = TaskStatus.COMPLETED
-        else:
-            status = TaskStatus.CANCELLED if isinstance(failure, TaskCancelledError) else TaskStatus.FAILED
         message = completion.choices[0].message if completion is not None and completion.choices else None
         output = handle.text
         if message is not None and message.content is not None and message.content == output:
@@ -218,7 +230,7 @@ class TaskRun:
                 sent_ns=call.sent_ns,
                 headers_ns=call.exchange.headers_ns,
                 token_ns=call.token_ns,
-                finished_ns=now,
+                finished_ns=None if status in {TaskStatus.PENDING, TaskStatus.RUNNING} else now,
             ),
             attempts=retrier.requests,
             attempts_log=self._calls.attempts,

@@ -84,6 +84,8 @@ class ChatStream:
             with within(self._watch.total):
                 await self._exchange.retrier.run(self._attempt)
         except BaseException as error:
+            if isinstance(error, ChatError):
+                self._note(error)  # the deadline's own knows of no request
             self._report(error)
             await self.aclose()
             raise
@@ -196,7 +198,7 @@ class ChatStream:
             sent_ns=self._exchange.sent_ns,
             headers_ns=self._exchange.headers_ns,
             token_ns=self.token_ns,
-            finished_ns=self._exchange.read_ns if self._over else None,
+            finished_ns=self._exchange.read_ns or None if self._over else None,
         )
 
     async def _attempt(self) -> None:
@@ -232,7 +234,7 @@ class ChatStream:
                 while not self._over:
                     self._chunks.clear()
                     await self._more()
-                    if self._chunks:
+                    if self._chunks or self._over:
                         took(self.pieces)
                         self._watch.chunk_came()
                         limit.move(self._watch.between_chunks())
@@ -327,6 +329,7 @@ class ChatStream:
                 reader.error.__cause__ = broken.__cause__
         if ended or reader.done or reader.error is not None:
             self._over = True
+            reader.assembler.close()
             self._failure = reader.error
             exchange.used(reader.assembler.usage)
 
@@ -338,6 +341,7 @@ class ChatStream:
     async def _abandon(self, error: BaseException) -> None:
         """Close a reply that is of no more use, and let the error say what had arrived."""
         self._over = True
+        self._reader.assembler.close()
         if isinstance(error, ChatError):
             self._note(error)
         self._exchange.failed(error)
@@ -355,5 +359,4 @@ class ChatStream:
 
     def _note(self, error: ChatError) -> None:
         error.partial_text = error.partial_text or self._reader.assembler.text
-        error.request_id = error.request_id or self.request_id
-        error.attempts = self._exchange.retrier.requests
+        self._exchange.sign(error)

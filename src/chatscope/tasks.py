@@ -162,6 +162,10 @@ def _between(start: int | None, end: int | None) -> float | None:
     return None if start is None or end is None else (end - start) / 1e9
 
 
+def _nothing_known() -> dict[str, Any]:
+    return dict.fromkeys(("model", "input_tokens", "output_tokens", "request_id", "finish_reason"))
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What became of a task."""
@@ -188,8 +192,8 @@ class Result:
     attempts: int = 0
     """How many requests were sent."""
     attempts_log: tuple[Attempt, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`."""
+    metadata: Mapping[str, Any] = field(default_factory=_nothing_known)
+    """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`; `None` is what is not known."""
     messages: Sequence[Mapping[str, Any]] = ()
     """The conversation that `message` answers; with tools, their calls and results included."""
     parsed: Any = None

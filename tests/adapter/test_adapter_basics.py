@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -224,6 +224,12 @@ async def test_a_task_is_submitted_again_under_another_id(serve: Serve) -> None:
 # -- waiting for it ----------------------------------------------------------------------------------------------------
 
 
+def told(model: str | None = None, *, request_id: str | None = None) -> dict[str, Any]:
+    """Return the metadata of a result of which no more is known."""
+    rest = dict.fromkeys(("input_tokens", "output_tokens", "finish_reason"))
+    return {"model": model, "request_id": request_id, **rest}
+
+
 async def test_a_wait_that_is_too_long_leaves_the_task_running(serve: Serve) -> None:
     release = anyio.Event()
     held = Reply("Hello, world.", faults=(faults.hold(1, release),))
@@ -237,9 +243,18 @@ async def test_a_wait_that_is_too_long_leaves_the_task_running(serve: Serve) -> 
         assert (result.success, result.status, result.output) == (False, TaskStatus.RUNNING, "Hello")
         assert result.error == "Task timed out after 0s"
         assert isinstance(result.exception, ResultTimeoutError)
+        assert (result.exception.attempts, result.exception.request_id, result.exception.partial_text) == (
+            *(1, "req_1"),
+            "Hello",
+        )
+        assert (result.attempts, result.metadata) == (1, told("gpt-4o-mini", request_id="req_1"))
+        assert result.timings is not None
+        assert result.timings.sent_ns is not None
+        assert result.timings.finished_ns is None
         assert await adapter.get_status(task_id) is TaskStatus.RUNNING
         result = await adapter.get_result(waiting_id, timeout=0)
-        assert (result.status, result.output) == (TaskStatus.PENDING, "")
+        assert (result.status, result.output, result.attempts) == (TaskStatus.PENDING, "", 0)
+        assert result.metadata == told("gpt-4o-mini")
         assert await adapter.get_status(waiting_id) is TaskStatus.PENDING
         release.set()
         assert (await adapter.get_result(task_id, timeout=None)).output == "Hello, world."
@@ -255,6 +270,9 @@ async def test_a_wait_that_is_too_long_cancels_if_it_is_told_to(serve: Serve) ->
         assert (result.success, result.error) == (False, "Task timed out after 0s")
         assert result.status is handle.status is TaskStatus.CANCELLED
         assert (server.open, result.output) == (0, "Hello")
+        assert (result.attempts, result.metadata["request_id"]) == (1, "req_1")
+        assert result.timings is not None
+        assert result.timings.finished_ns is not None
 
 
 async def test_a_finished_task_has_its_result_without_waiting(serve: Serve) -> None:
@@ -271,6 +289,7 @@ async def test_an_unknown_id(serve: Serve) -> None:
         assert (result.success, result.status, result.task) == (False, TaskStatus.UNKNOWN, None)
         assert result.error == "Unknown task_id: chatgpt_x"
         assert (result.output, result.tokens_used, result.cost) == ("", None, None)
+        assert result.metadata == told()
         with pytest.raises(UnknownTaskError):
             result.raise_for_error()
         assert [text async for text in adapter.stream_result("chatgpt_x")] == []

@@ -100,12 +100,66 @@ async def test_total_covers_the_attempts_and_the_waits(serve: Serve) -> None:
     assert [attempt.wait_seconds for attempt in result.attempts_log] == [4, None]
 
 
-async def test_queue(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("answers", "parameters", "attempts", "text"),
+    [
+        ([faults.stall(Stage.STATUS)], {}, 1, ""),
+        ([faults.stall(Stage.STATUS)], {"stream": False}, 1, ""),
+        ([faults.stall(Stage.ROLE)], {}, 1, ""),
+        ([faults.stall(2)], {}, 1, "You asked"),
+        ([Reply("Hello, world.", between_tokens=4)], {}, 1, "Hello, world"),
+        ([error(500, retry_after=4), faults.stall(1)], {}, 2, "You"),
+    ],
+    ids=["headers", "plain", "first token", "silence", "slow", "second attempt"],
+)
+@pytest.mark.parametrize("idle", [None, 30])
+async def test_total_as_a_parameter_of_the_task(
+    serve: Serve, answers: list[Any], parameters: dict[str, Any], attempts: int, text: str, idle: float | None
+) -> None:
+    task = Task("hi", parameters={**parameters, "timeout": Timeouts(total=9, idle=idle)})
+    result, took = await run(serve(answers), task, retry=RetryPolicy(attempts=2))
+    check(result, "total", 9, text)
+    assert (took, result.attempts) == (9, attempts)
+
+
+async def test_no_wait_is_begun_that_would_pass_the_tasks_total(serve: Serve) -> None:
+    task = Task("hi", parameters={"timeout": Timeouts(total=9)})
+    result, took = await run(serve(error(500, retry_after=10)), task, retry=RetryPolicy())
+    assert (took, result.attempts) == (0, 1)
+    assert "waiting 10 s would pass the deadline of 9 s" in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "parameter", "adapters", "seconds"),
+    [(9, Timeouts(total=5), 3, 5), (5, Timeouts(total=9), 3, 5), (None, Timeouts(total=9), 3, 9), (None, 30, 3, 3)],
+)
+async def test_the_sooner_total_of_the_task_goes_before_the_adapters(
+    serve: Serve, constraint: float | None, parameter: float | Timeouts, adapters: float, seconds: float
+) -> None:
+    task = Task("hi", constraints=TaskConstraints(timeout_seconds=constraint), parameters={"timeout": parameter})
+    result, took = await run(serve(faults.stall(1)), task, timeout=Timeouts(total=adapters))
+    check(result, "total", seconds, "You")
+    assert took == seconds
+
+
+async def test_the_other_timeouts_beside_a_total_count(serve: Serve) -> None:
+    task = Task("hi", parameters={"timeout": Timeouts(total=9, idle=4)})
+    result, took = await run(serve(faults.stall(1)), task)
+    check(result, "idle", 4, "You")
+    assert took == 4
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"constraints": at_most(5)}, {"parameters": {"timeout": Timeouts(total=5)}}],
+    ids=["constraint", "parameter"],
+)
+async def test_queue(serve: Serve, own: dict[str, Any]) -> None:
     server = serve(faults.stall(1))
     async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1, timeout=None) as adapter:
         blocker = adapter.start_task(Task("hi"))
         began = anyio.current_time()
-        result = await adapter.execute(Task("hi", constraints=at_most(5)))
+        result = await adapter.execute(Task("hi", **own))
         assert anyio.current_time() - began == pytest.approx(5)
         check(result, "queue", 5)
         assert (result.attempts, len(server.requests)) == (0, 1)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, Price, PriceQuery, Result, Task, TaskConstraints, TaskStatus
-from chatscope.simulator import Reply, ToolCall, UsageIn, error, faults, respond
+from chatscope import AsyncChatGPTAdapter, ChatError, Price, PriceQuery, Result, Task, TaskConstraints, TaskStatus
+from chatscope.simulator import Reply, Stage, ToolCall, UsageIn, error, faults, respond
 
 if TYPE_CHECKING:
     from tests.conftest import Serve
@@ -60,6 +60,28 @@ async def test_a_missing_total_is_the_sum(serve: Serve) -> None:
     assert result.tokens_used == 13
 
 
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+INDEX_1 = faults.rewrite(
+    lambda chunk: {**chunk, "choices": [{**choice, "index": 1} for choice in chunk.get("choices", ())]}
+)
+
+
+@pytest.mark.parametrize("faulty", [(INDEX_1,), (INDEX_1, faults.end(2)), (INDEX_1, faults.end(Stage.DONE))])
+async def test_a_choice_of_another_index_is_the_output_when_it_is_the_first(
+    serve: Serve, faulty: tuple[faults.Fault, ...]
+) -> None:
+    async with AsyncChatGPTAdapter("sk-1", transport=serve(Reply("Hello, world.", faults=faulty))) as adapter:
+        handle = adapter.start_task(Task("hi"))
+        result = await handle.wait()
+        assert result.message is not None
+        assert result.output == result.message.content == handle.text
+        assert result.output == ("Hello, world." if result.success else "Hello,")
+        if isinstance(result.exception, ChatError):
+            assert result.exception.partial_text == "Hello,"
+
+
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +117,8 @@ async def test_prices_as_a_function(serve: Serve) -> None:
     ) as adapter:
         result = await adapter.execute(Task("Write hello world"))
     assert result.cost == 0.5
-    assert adapter.get_adapter_status()["cost"] == 0.5
+    report = adapter.get_adapter_status()
+    assert (report["cost"], report["unpriced"]) == (0.5, 0)
     (query,) = queries
     assert query.requested_model == "asked-for"
     assert (query.base_url, query.usage.total_tokens) == ("https://llm.example/v1", 13)
@@ -141,7 +164,8 @@ async def test_a_function_that_answers_nonsense_touches_nobody(serve: Serve, ans
         assert (result.success, result.cost) == (True, None)
         release.set()
         assert (await sibling.wait()).success
-    assert adapter.get_adapter_status()["cost"] == 0
+    report = adapter.get_adapter_status()
+    assert (report["cost"], report["unpriced"]) == (0, 2)
 
 
 async def test_a_cancelled_task_keeps_the_usage_that_came(serve: Serve) -> None:

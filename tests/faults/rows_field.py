@@ -215,10 +215,12 @@ OTHER_BODIES = [
         "Hello",
     ),
     completes("201 instead of 200", Response(201, (), (Part(f"data: {HELLO}\n\ndata: [DONE]\n\n".encode()),)), "Hello"),
-    fails("a page for people", html(), InvalidResponseError),
-    fails("a page called an event stream", respond(200, html().content, "text/event-stream"), InvalidResponseError),
+    fails("a page for people", html(), InvalidResponseError, 200),
+    fails(
+        "a page called an event stream", respond(200, html().content, "text/event-stream"), InvalidResponseError, 200
+    ),
     fails("plain, a page for people", html(), InvalidResponseError, 200, via=Via.COMPLETE),
-    fails("JSON that is no completion", respond(200, b'{"status": "ok"}'), InvalidResponseError),
+    fails("JSON that is no completion", respond(200, b'{"status": "ok"}'), InvalidResponseError, 200),
     fails(
         "plain, JSON that is no completion",
         respond(200, b'{"status": "ok"}'),
@@ -226,13 +228,13 @@ OTHER_BODIES = [
         200,
         via=Via.COMPLETE,
     ),
-    fails("half of a whole completion", respond(200, b'{"choices": [{"mess'), InvalidResponseError),
+    fails("half of a whole completion", respond(200, b'{"choices": [{"mess'), InvalidResponseError, 200),
     fails(
         "plain, half of a completion", respond(200, b'{"choices": [{"mess'), InvalidResponseError, 200, via=Via.COMPLETE
     ),
     fails("plain, nothing", respond(200), InvalidResponseError, 200, via=Via.COMPLETE),
     fails("plain, JSON null", respond(200, b"null"), InvalidResponseError, 200, via=Via.COMPLETE),
-    fails("text that is neither", respond(200, b"OK", "text/plain"), InvalidResponseError),
+    fails("text that is neither", respond(200, b"OK", "text/plain"), InvalidResponseError, 200),
 ]
 
 RETRIED = {429, 500, 503}

@@ -47,9 +47,9 @@ def test_a_bucket() -> None:
     assert bucket.wait_for(3, 0) == pytest.approx(1.5)
     assert bucket.wait_for(3, 1) == pytest.approx(0.5)
     assert bucket.wait_for(3, 1.5) == 0
-    bucket.give_back(100)
+    bucket.settle(10, 2)
     assert bucket.level == 10
-    bucket.give_back(-15)  # more was used than reserved
+    bucket.settle(5, 20)  # more was used than reserved
     assert bucket.wait_for(1, 1.5) == pytest.approx(3)
 
 
@@ -98,6 +98,17 @@ async def test_what_a_request_really_used_settles_its_estimate() -> None:
     assert await departures(pacer, 500) == [0]
     pacer.used(500, total_tokens=560, completion_tokens=50)
     assert await departures(pacer, 60) == pytest.approx([12])
+
+
+async def test_a_request_beyond_the_budget_leaves_the_debt_that_it_has_made() -> None:
+    pacer = Pacer("server", tokens_per_minute=60)
+    assert await departures(pacer, 300) == [0]
+    pacer.used(300, total_tokens=76, completion_tokens=1)
+    assert await departures(pacer, 1) == pytest.approx([17])
+    pacer.used(1, total_tokens=1, completion_tokens=1)
+    assert await departures(pacer, 300) == pytest.approx([60])
+    pacer.used(300, total_tokens=10, completion_tokens=1)
+    assert await departures(pacer, 50) == [0]
 
 
 async def test_what_comes_back_lets_the_first_go_earlier() -> None:

@@ -29,8 +29,11 @@ def test_without_limits_it_only_counts() -> None:
     spending = Spending()
     for _ in range(3):
         spending.add(result(1_000_000, 10.0))
-    spending.add(result(success=False))
-    assert (spending.tasks, spending.tokens, spending.cost) == (4, 3_000_000, 30.0)
+    spending.add(result(success=False))  # it used nothing
+    assert (spending.tasks, spending.tokens, spending.cost, spending.unpriced) == (4, 3_000_000, 30.0, 0)
+    spending.add(result())
+    spending.add(result(1, success=False))
+    assert spending.unpriced == 2
     assert spending.exceeded() is None
 
 

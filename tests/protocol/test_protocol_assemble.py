@@ -319,6 +319,19 @@ def test_pieces_are_a_log_that_readers_keep_their_place_in() -> None:
     assert pieces == ["a", "b"]
 
 
+def test_a_reply_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
+    assembler = assemble(chunk(2, content="c"), chunk(1, content="a"), chunk(1, content="b"))
+    pieces = assembler.pieces
+    assert (pieces, assembler.completion().text) == ([], "ab"), "a choice 0 may still come"
+    for _ in range(2):
+        assembler.close()
+        assert pieces == ["a", "b"]
+    assert (assembler.text, assembler.completion().text) == ("ab", "ab")
+    assembler = assemble(chunk(1, content="b"), chunk(0, content="a"))
+    assembler.close()
+    assert assembler.pieces == ["a"]
+
+
 def test_a_completion_taken_early_does_not_change() -> None:
     assembler = assemble(chunk(content="a", tool_calls=[call(0, "i", "f", "{")]))
     early = assembler.completion("req_1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,7 @@ async def test_a_stream_left_early_is_no_failure(serve: Serve, recorder: Recorde
 
         with pytest.raises(ZeroDivisionError):
             await leave()
-    assert error_types(recorder) == [("queue", None), ("chat m", None), ("attempt", None)]
+    assert error_types(recorder) == [("queue", None), ("attempt", None), ("chat m", None)]
     assert "gen_ai.response.finish_reasons" not in (recorder.span("chat m").attributes or {})
 
 
@@ -199,6 +200,29 @@ async def test_a_stream_that_breaks_off(serve: Serve, recorder: Recorder) -> Non
     kind = "StreamTruncatedError"
     assert error_types(recorder) == [("queue", None), ("attempt", kind), ("chat m", kind)]
     assert recorder.span("chat m").status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize(("text", "kind"), [('{"value": 1}', None), ("no JSON", "OutputInvalidError")])
+async def test_a_stream_of_a_type(serve: Serve, recorder: Recorder, text: str, kind: str | None) -> None:
+    async with (
+        open_client(serve(Reply(text)), recorder) as client,
+        client.stream(model="m", messages=HI, response_format=Sum) as stream,
+    ):
+        with pytest.raises(OutputInvalidError) if kind else nullcontext():
+            async for _ in stream:
+                pass
+        assert error_types(recorder) == [("queue", None), ("attempt", None), ("chat m", kind)]
+    assert len(recorder.spans) == 3
+
+
+async def test_a_stream_of_a_type_that_is_left_early_is_no_failure(serve: Serve, recorder: Recorder) -> None:
+    server = serve(Reply("no JSON", faults=(faults.stall(1),)))
+    async with (
+        open_client(server, recorder) as client,
+        client.stream(model="m", messages=HI, response_format=Sum) as stream,
+    ):
+        await anext(stream)
+    assert ("chat m", None) in error_types(recorder)
 
 
 async def test_a_stream_that_falls_silent(serve: Serve, recorder: Recorder) -> None:

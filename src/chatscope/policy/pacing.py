@@ -55,9 +55,9 @@ class Bucket:
         """Take an amount; what is taken too much is owed."""
         self.level -= min(amount, self.capacity)
 
-    def give_back(self, amount: float) -> None:
-        """Put back what was taken and not used, or take what was used beyond it."""
-        self.level = min(self.capacity, self.level + amount)
+    def settle(self, taken: float, used: float) -> None:
+        """Put back what `take` took of an amount and was not used, or take what was used beyond it."""
+        self.level = min(self.capacity, self.level + min(taken, self.capacity) - used)
 
 
 class Meter:
@@ -107,10 +107,10 @@ class Meter:
         """Take note that the server has counted an amount, or never will."""
         self._unseen -= amount
 
-    def give_back(self, amount: float) -> None:
-        """Put back into the budget what was reserved and not used."""
+    def settle(self, taken: float, used: float) -> None:
+        """Let the budget have lost what was used of an amount that was taken, and no more or less."""
         if self._budget is not None:
-            self._budget.give_back(amount)
+            self._budget.settle(taken, used)
 
     def learn(self, limit: int | None, remaining: int | None, reset: float | None, now: float) -> None:
         """Take in what headers say: so much in all, so much left, all of it back after `reset` seconds.
@@ -217,7 +217,7 @@ class Pacer:
 
     def used(self, estimated: float, total_tokens: int, completion_tokens: int) -> None:
         """Take note of what a request really used; the rest of the estimate goes back."""
-        self._tokens.give_back(estimated - total_tokens)
+        self._tokens.settle(estimated, total_tokens)
         if completion_tokens:
             self._guess += (completion_tokens - self._guess) / 8  # the smoothing of TCP's round-trip time, RFC 6298
         self._line.wake()

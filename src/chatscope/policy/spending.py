@@ -13,7 +13,7 @@ _log: Final = logging.getLogger("chatscope.tasks")
 
 
 class Spending:
-    """The sums over all tasks that have ended, and their limits.
+    """The sums over all tasks that have ended, and their limits. The cost leaves out the tasks that are `unpriced`.
 
     Args:
         max_cost: in US dollars. A task whose cost is not known cannot be counted, which is logged once.
@@ -23,7 +23,7 @@ class Spending:
         ValueError: a limit is out of range; the error names it.
     """
 
-    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "tasks", "tokens")
+    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "tasks", "tokens", "unpriced")
 
     def __init__(self, max_cost: float | None = None, max_total_tokens: int | None = None) -> None:
         check_rate(max_cost, "max_cost")
@@ -35,14 +35,17 @@ class Spending:
         self.tasks = 0
         self.tokens = 0
         self.cost = 0.0
+        self.unpriced = 0
 
     def add(self, result: Result) -> None:
         """Count a task that has ended."""
         self.tasks += 1
         self.tokens += result.tokens_used or 0
         self.cost += result.cost or 0.0
-        used_something = result.success or result.tokens_used
-        if self._max_cost is not None and result.cost is None and used_something and not self._warned:
+        if result.cost is not None or not (result.success or result.tokens_used):
+            return
+        self.unpriced += 1
+        if self._max_cost is not None and not self._warned:
             self._warned = True
             model = result.metadata.get("model")
             _log.warning("the cost of %s is not known: max_cost does not bound what cannot be priced", model)

@@ -84,6 +84,17 @@ class Assembler:
         self.chunks += 1
         return True
 
+    def close(self) -> None:
+        """No chunk follows. Where no choice has the index 0, the first one's text becomes `pieces` here.
+
+        Not before: as long as chunks come, one of them may bring the choice 0.
+        """
+        if self._choices and 0 not in self._choices:
+            first = self._choices[min(self._choices)]
+            if first.pieces is not self.pieces:
+                self.pieces += first.pieces
+                first.pieces = self.pieces
+
     def _read_in_full(self, chunk: Chunk) -> None:
         """Take what is said once per reply rather than once per token.
 
