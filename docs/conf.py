@@ -39,6 +39,7 @@ toc_object_entries = False
 nitpick_ignore_regex = [
     # Documented elsewhere, and intersphinx would need the network at every build.
     (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|opentelemetry\.\w+|os|ssl|types)\.[A-Za-z]\w*"),
+    (r"py:class", r"msgspec\.Meta"),
     (r"py:class", r"chatscope\.output\.T|chatscope\.policy\.retry\._T|_P"),  # type variables
 ]
 
