@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tests.transport.conftest import Peer, Serve, Server
-
-    Build = Callable[..., httpx.Request]
+    from tests.transport.exchanging import Build
 
 
 def descriptors() -> set[str]:

@@ -12,25 +12,18 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK
+from tests.transport.exchanging import OK, answered
 
 from chatscope.transport import HTTPTransport, connect, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.transport.conftest import Peer, Serve, Server
+    from tests.transport.exchanging import Build
 
-    Build = Callable[..., httpx.Request]
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
-
-
-async def answered(transport: HTTPTransport, request: httpx.Request) -> httpx.Response:
-    response = await transport.handle_async_request(request)
-    await response.aread()
-    return response
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.transport.conftest import Serve
+    from tests.transport.exchanging import Build
 
-    Build = Callable[..., httpx.Request]
 
 TEXT = random.Random(1).randbytes(300_000) + b"hello " * 300_000
 REQUEST = httpx.Request("GET", "http://chat.example/")

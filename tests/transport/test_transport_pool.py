@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.transport.conftest import Peer, Serve
-
-    Build = Callable[..., httpx.Request]
+    from tests.transport.exchanging import Build
 
 
 class Idle:
@@ -154,7 +153,7 @@ def test_closing(clock: Clock, origin: Origin) -> None:
     connections[1].release()
     assert kept.idle == 0
     late = Idle()
-    with pytest.raises(RuntimeError, match="while it connected"):
+    with pytest.raises(RuntimeError, match="closed, or used in another event loop, while it connected"):
         kept.add(origin, late)
     assert late.aborted == 1
 

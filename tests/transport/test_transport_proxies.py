@@ -17,11 +17,8 @@ from chatscope.transport import HTTPTransport, proxies
 from chatscope.transport.base import TimedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.transport.conftest import Peer, Serve, Server
-
-    Build = Callable[..., httpx.Request]
+    from tests.transport.exchanging import Build
 
 
 def with_credentials(server: Server) -> str:
@@ -156,6 +153,27 @@ async def test_an_end_that_follows_what_is_of_use_is_read(
             go.release()
             await response.stream.aclose(complete=True)
     assert proxy.accepted == 1
+
+
+async def test_cancelled_while_it_waits_for_an_end_it_leaves_no_connection(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = serve.replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
+    monkeypatch.setattr(proxies, "END_GRACE", 10.0)
+    monkeypatch.setenv("HTTP_PROXY", with_credentials(proxy))
+    async with HTTPTransport() as transport:
+        response = await transport.handle_async_request(request_to("http://chat.example/"))
+        assert isinstance(response.stream, TimedStream)
+        assert await anext(response.stream) == b"done"
+        async with anyio.create_task_group() as group:
+
+            async def close(stream: TimedStream) -> None:
+                await stream.aclose(complete=True)
+
+            group.start_soon(close, response.stream)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(proxy.wait_closed)
 
 
 async def test_an_end_that_does_not_follow_is_not_waited_for(
