@@ -41,21 +41,14 @@ class ParsedStream(ChatStream, Generic[T]):
                     self._parsed = self._output.read(super().completion)
                 except OutputError as error:
                     self._note(error)
-                    super()._report(error)
+                    self._report(error)
                     raise
-            super()._report(None)
+            self._report(None)
             raise
 
-    async def aclose(self) -> None:
-        """Close the reply, as `ChatStream.aclose` does."""
-        try:
-            await super().aclose()
-        finally:
-            super()._report(None)  # it was left early
-
-    def _report(self, error: BaseException | None) -> None:
-        if error is not None:  # whether the call has succeeded is not known before its text is a value
-            super()._report(error)
+    async def _finish(self) -> None:
+        # Not reported here: whether the call has succeeded is not known before its text is a value.
+        await self._exchange.close(complete=True)
 
     @property
     def completion(self) -> ParsedCompletion[T]:

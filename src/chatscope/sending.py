@@ -45,7 +45,8 @@ class Reply:
                 It is not waited for.
         """
         if self._is_own:
-            await self.stream.aclose(complete=complete)  # never waits
+            # Waits for nothing but, behind a proxy, the end; cancelled there, httpx closes its connection by itself.
+            await self.stream.aclose(complete=complete)
             return
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
             if complete:

@@ -198,7 +198,7 @@ class ChatStream:
             sent_ns=self._exchange.sent_ns,
             headers_ns=self._exchange.headers_ns,
             token_ns=self.token_ns,
-            finished_ns=self._exchange.read_ns or None if self._over else None,
+            finished_ns=(self._exchange.read_ns or None) if self._over else None,
         )
 
     async def _attempt(self) -> None:
@@ -285,8 +285,7 @@ class ChatStream:
             broken = error
         if data:
             self._chunks += reader.feed(data, self._exchange.read_ns)
-        if not data or reader.done or reader.error is not None:
-            self._settle(ended=not data, broken=broken)
+        self._settle(ended=not data, broken=broken)
 
     async def _pump(self, took: Callable[[list[str]], None]) -> None:
         """Read on up to the finish_reason, with no need to wake for every read."""

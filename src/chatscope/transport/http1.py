@@ -122,10 +122,7 @@ class Exchange(TimedStream):
 
         def on_read(data: bytes) -> bool:
             nonlocal is_enough
-            self.read_ns = stream.read_ns
-            body = parser.feed(data)
-            if parser.complete:
-                self._let_go()
+            body = self._feed(data)
             if body and take(body):
                 is_enough = True
                 return True

@@ -146,8 +146,7 @@ class TrioStream:
     ) -> None:
         if self._closed:
             raise ConnectionAbortedError("the connection is closed")
-        deadline = inf if within is None else trio.current_time() + within
-        with trio.CancelScope(deadline=deadline) as scope:
+        with trio.move_on_after(inf if within is None else within) as scope:
             try:
                 await ready(self._sock)
             except _REFUSALS as exc:
