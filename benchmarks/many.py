@@ -22,7 +22,7 @@ from benchmarks.loops import run
 from benchmarks.memory import resident_bytes
 from benchmarks.processes import ROOT, environment
 from chatscope import AsyncChatGPTAdapter, Task
-from chatscope.many import LOOK_AHEAD
+from chatscope._tasks.map import LOOK_AHEAD
 
 SETTLED = 1_000
 """From so many results on the size should stay: connections are open by then, and code is loaded."""

@@ -30,8 +30,8 @@ from benchmarks.memory import resident_bytes
 from benchmarks.mishaps import ATTEMPTS, MISHAPS, Server, Stop, kind_of, task_of, wrong_with
 from benchmarks.processes import Process
 from chatscope import AsyncChatGPTAdapter, ChatError, ChatTask, Result, RetryPolicy, Statistics, TaskStatus
-from chatscope.policy.budget import CAPACITY, RATIO
-from chatscope.sending import OwnTransport
+from chatscope._http.builtin import OwnTransport
+from chatscope._limits.retry_budget import CAPACITY, RATIO
 from chatscope.simulator import Config, Simulator, simulator
 from chatscope.transport.pool import TransportStatistics
 

@@ -18,8 +18,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata, stringify_annotation
 
 import chatscope
-import chatscope.observing
 import chatscope.simulator
+import chatscope.telemetry.observer
 
 project = "chatscope"
 author = "the chatscope contributors"
@@ -67,7 +67,7 @@ _NAMED: Final = {
         "chatscope.StreamEvent": chatscope.StreamEvent,
         "chatscope.simulator.Script": chatscope.simulator.Script,  # before the next, which is a part of it
         "chatscope.simulator.Answer": chatscope.simulator.Answer,
-        "chatscope.telemetry.Telemetry": chatscope.observing.Observer,  # the protocol behind it
+        "chatscope.telemetry.Telemetry": chatscope.telemetry.observer.Observer,  # the protocol behind it
     }.items()
 }
 """Unions that signatures spell out, and what users know them as."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ import httpx, anyio, stamina, msgspec, httptools
 before = set(sys.modules)
 import chatscope
 bare = sorted(set(sys.modules) - before)
-chatscope.ChatClient
+chatscope.AsyncChatGPTAdapter
 loaded = sorted(set(sys.modules) - before)
 print(json.dumps({"bare": bare, "modules": loaded, "all": sorted(sys.modules), "read": read}))
 """
@@ -62,7 +63,7 @@ def test_it_leaves_rooms_closed(room: str, probed: dict[str, list[str]]) -> None
 
 
 def test_it_does_not_read_the_prices(probed: dict[str, list[str]]) -> None:
-    assert any(path.endswith("adapter.py") or "adapter." in path for path in probed["read"]), "the audit hook works"
+    assert any("_tasks" in path for path in probed["read"]), "the audit hook works"
     assert [path for path in probed["read"] if path.endswith("prices.json")] == []
 
 
@@ -72,6 +73,12 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(chatscope, name) is not None
         if name != "__version__":
             assert getattr(chatscope, name).__doc__, name
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    source = Path(chatscope.__file__).read_text()
+    seen = set(re.findall(r"^    from chatscope[\w.]* import (\w+) as \1$", source, re.MULTILINE))
+    assert seen | {"__version__"} == set(chatscope.__all__)
 
 
 def test_it_is_typed() -> None:

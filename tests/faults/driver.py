@@ -14,7 +14,7 @@ from tests.faults.certificates import Certificates
 from tests.faults.rows import RETRY, Outcome, Row, Server, Via
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, ChatError, Result, Statistics, Task, TaskConstraints, TaskStatus
-from chatscope.policy.budget import CAPACITY, RATIO
+from chatscope._limits.retry_budget import CAPACITY, RATIO
 from chatscope.simulator import simulator
 from chatscope.transport import HTTPTransport
 

@@ -21,18 +21,7 @@ from tests.faults.rows import BRIEF, RETRY, Server, events, instead, wire
 from tests.faults.secret import KEY, adapter_for
 
 from chatscope import ChatClient, ChatError, Chunk, Result, Task
-from chatscope.simulator import (
-    Carrier,
-    Close,
-    ErrorShape,
-    Reply,
-    Response,
-    Stage,
-    error,
-    faults,
-    respond,
-    simulator,
-)
+from chatscope.simulator import Carrier, Close, ErrorShape, Reply, Response, Stage, error, faults, respond, simulator
 from chatscope.simulator.config import Script
 from chatscope.transport import HTTPTransport
 

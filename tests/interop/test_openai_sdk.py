@@ -12,17 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
-from chatscope.simulator import (
-    Config,
-    Outcome,
-    Reply,
-    Simulator,
-    Stage,
-    ToolCall,
-    error,
-    faults,
-    simulator,
-)
+from chatscope.simulator import Config, Outcome, Reply, Simulator, Stage, ToolCall, error, faults, simulator
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from chatscope.protocol.decode import completion_from
-from chatscope.protocol.reader import ReplyReader
 from chatscope.protocol.response import Completion
+from chatscope.protocol.stream_decoder import ReplyReader
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"s": "sig"}}
 MESSAGE = {"role": "assistant", "content": None, "tool_calls": [CALL], "images": ["i"]}

@@ -15,17 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatscope._validation import check_headers, check_number
+from chatscope.protocol.endpoint import Endpoint, Secret, shown_url
 from chatscope.protocol.parameters import ChatParameters
-from chatscope.protocol.request import (
-    Endpoint,
-    Secret,
-    check_headers,
-    check_number,
-    conversation,
-    encode_body,
-    max_tokens_name,
-    shown_url,
-)
+from chatscope.protocol.request import conversation, encode_body, max_tokens_name
 
 HI = [{"role": "user", "content": "hi"}]
 KEY = "sk-very-secret"

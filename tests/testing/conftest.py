@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 # pytester forgets what its runs import: what this process shares with them has to be there before.
-import chatscope.public
+import chatscope
 import chatscope.testing.simulating  # noqa: F401
 
 Run = Callable[..., pytest.RunResult]

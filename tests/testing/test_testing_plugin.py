@@ -27,7 +27,7 @@ print(json.dumps(sorted(loaded)))
 IN_A_RUN = """
 import sys
 
-HEAVY = ("anyio", "asyncio", "chatscope.client", "chatscope.simulator", "h11", "httpx", "msgspec", "trio")
+HEAVY = ("anyio", "asyncio", "chatscope._client.client", "chatscope.simulator", "h11", "httpx", "msgspec", "trio")
 
 def test_it():
     assert "chatscope.testing.fixtures" in sys.modules

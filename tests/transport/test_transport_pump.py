@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from chatscope.transport import HTTPTransport
 from chatscope.transport.http1 import Exchange
-from chatscope.transport.request import PreparedPost
+from chatscope.transport.request_head import PreparedPost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from tests.transport.exchanging import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
 from chatscope.transport.http1 import Exchange
-from chatscope.transport.request import PreparedPost
+from chatscope.transport.request_head import PreparedPost
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Peer, Serve, Server

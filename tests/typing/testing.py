@@ -8,26 +8,8 @@ import httpx
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatClient
-from chatscope.simulator import (
-    ChatRequest,
-    Config,
-    Outcome,
-    Received,
-    Reply,
-    Response,
-    Script,
-    Stage,
-    error,
-    faults,
-)
-from chatscope.testing import (
-    LOOPS,
-    ChatEndpoint,
-    ChatSimulator,
-    ReceivedRequest,
-    Scripted,
-    UnexpectedRequestError,
-)
+from chatscope.simulator import ChatRequest, Config, Outcome, Received, Reply, Response, Script, Stage, error, faults
+from chatscope.testing import LOOPS, ChatEndpoint, ChatSimulator, ReceivedRequest, Scripted, UnexpectedRequestError
 
 
 @pytest.fixture(params=LOOPS)

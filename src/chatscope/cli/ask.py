@@ -11,10 +11,10 @@ import click
 import msgspec
 from rich.text import Text
 
-from chatscope.adapter import AsyncChatGPTAdapter
+from chatscope._tasks.adapter import AsyncChatGPTAdapter
+from chatscope._tasks.handle import ChatTask
+from chatscope._tasks.models import Platform, Result, Task, TaskConstraints, TaskStatus
 from chatscope.cli.terminal import Terminal, dollars, harmless, logs_told, seconds
-from chatscope.handle import ChatTask
-from chatscope.tasks import Platform, Result, Task, TaskConstraints, TaskStatus
 
 FAILED: Final = 1
 """The exit code for a task that failed."""

@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar
 import anyio
 import click
 
+from chatscope._tasks.models import TaskConstraints
 from chatscope.cli.ask import Question, ask
 from chatscope.cli.demo import demo
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.loop import tell_refusal, told
 from chatscope.simulator import Config, Reply, serve
-from chatscope.tasks import TaskConstraints
 from chatscope.version import __version__
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -12,12 +12,12 @@ from typing import Final
 
 import anyio
 
-from chatscope.adapter import AsyncChatGPTAdapter
+from chatscope._tasks.adapter import AsyncChatGPTAdapter
+from chatscope._tasks.models import Task, TaskConstraints, TaskStatus, TaskType
 from chatscope.cli.terminal import Terminal, logs_told
 from chatscope.cli.views import Row, View, introduce, report, view_for
 from chatscope.errors import ChatError
 from chatscope.simulator import Answer, ChatRequest, Reply, error, simulator
-from chatscope.tasks import Task, TaskConstraints, TaskStatus, TaskType
 
 
 @dataclass(frozen=True, slots=True)

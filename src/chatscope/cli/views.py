@@ -16,9 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chatscope._tasks.handle import ChatTask
+from chatscope._tasks.models import Result, TaskStatus
 from chatscope.cli.terminal import Terminal, dollars, seconds
-from chatscope.handle import ChatTask
-from chatscope.tasks import Result, TaskStatus
 
 LINE: Final = 40
 """Characters after which a plain line is closed at the next word: half a terminal, so that tasks take turns often."""

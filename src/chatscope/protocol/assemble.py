@@ -23,7 +23,7 @@ from chatscope.protocol.response import (
     unnamed,
     unnamed_of_reply,
 )
-from chatscope.protocol.toolcalls import CallSoFar, add_piece, joined_name
+from chatscope.protocol.tool_calls import CallSoFar, add_piece, joined_name
 
 
 class Assembler:

@@ -13,16 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import (
-    Choice,
-    Chunk,
-    Completion,
-    Message,
-    ToolCall,
-    Usage,
-    unnamed,
-    unnamed_of_reply,
-)
+from chatscope.protocol.response import Choice, Chunk, Completion, Message, ToolCall, Usage, unnamed, unnamed_of_reply
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta, Usage
-from chatscope.protocol.toolcalls import CallSoFar, add_piece, piece_text
+from chatscope.protocol.tool_calls import CallSoFar, add_piece, piece_text
 
 
 @dataclass(frozen=True, slots=True)

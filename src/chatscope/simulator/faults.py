@@ -16,20 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chatscope.simulator.errors import ErrorShape, error_object
-from chatscope.simulator.plan import (
-    Close,
-    Part,
-    Point,
-    Repeat,
-    Reset,
-    Response,
-    Send,
-    Stage,
-    Stall,
-    Step,
-    Until,
-    Wait,
-)
+from chatscope.simulator.plan import Close, Part, Point, Repeat, Reset, Response, Send, Stage, Stall, Step, Until, Wait
 
 if TYPE_CHECKING:
     import anyio

@@ -1,11 +1,19 @@
-"""OpenTelemetry (`pip install 'chatscope[otel]'`), which `telemetry=` reports to. Imported only if asked for."""
+"""OpenTelemetry (`pip install 'chatscope[otel]'`), which `telemetry=` reports to. Loaded when first asked for."""
 
-try:
-    import opentelemetry.metrics
-    import opentelemetry.trace  # noqa: F401 - whether it is there
-except ImportError as error:
-    raise ImportError("telemetry= needs OpenTelemetry's API: pip install 'chatscope[otel]'") from error
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from chatscope.telemetry.calls import Telemetry
+if TYPE_CHECKING:
+    from chatscope.telemetry.otel import Telemetry as Telemetry
 
 __all__ = ["Telemetry"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Telemetry":
+        raise AttributeError(f"module 'chatscope.telemetry' has no attribute {name!r}")
+    try:
+        value = globals()[name] = import_module("chatscope.telemetry.otel").Telemetry
+    except ModuleNotFoundError as error:
+        raise ImportError("telemetry= needs OpenTelemetry's API: pip install 'chatscope[otel]'") from error
+    return value

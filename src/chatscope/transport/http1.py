@@ -15,13 +15,13 @@ import httpx
 
 from chatscope.transport.base import TimedStream
 from chatscope.transport.errors import Phase, translated
-from chatscope.transport.parser import ResponseParser
+from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from chatscope.transport.pool import Connection
-    from chatscope.transport.request import PreparedPost, RequestHead
+    from chatscope.transport.request_head import PreparedPost, RequestHead
 
 __all__ = ["Exchange"]
 

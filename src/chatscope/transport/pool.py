@@ -15,7 +15,7 @@ import httpx
 
 if TYPE_CHECKING:
     from chatscope.transport.base import Stream
-    from chatscope.transport.parser import ResponseParser
+    from chatscope.transport.response_parser import ResponseParser
 
 __all__ = ["Connection", "Counts", "Origin", "Pool", "TransportStatistics"]
 

@@ -17,7 +17,7 @@ import anyio
 import httpx
 
 from chatscope.transport.base import TimedStream
-from chatscope.transport.endings import END_GRACE
+from chatscope.transport.drain import END_GRACE
 
 if TYPE_CHECKING:
     import ssl

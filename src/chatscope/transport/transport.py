@@ -15,13 +15,13 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.endings import ends
+from chatscope.transport.drain import ends
 from chatscope.transport.errors import Phase, translated
 from chatscope.transport.http1 import Exchange
-from chatscope.transport.parser import has_body
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import Proxies, TimedBody
-from chatscope.transport.request import PreparedPost, RequestHead
+from chatscope.transport.request_head import PreparedPost, RequestHead
+from chatscope.transport.response_parser import has_body
 from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
 

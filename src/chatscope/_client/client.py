@@ -1,0 +1,246 @@
+"""ChatClient: requests, and their completions or streams of chunks. It knows retries, deadlines, limits; no tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Final, Unpack, overload
+
+from chatscope._client.base import BaseClient
+from chatscope._client.completion import fetch
+from chatscope._client.parameters import RequestParameters, RunParameters, TypedParameters
+from chatscope._client.parsed import ParsedStream
+from chatscope._client.request import Exchange
+from chatscope._client.stream import ChatStream
+from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult
+from chatscope._conversation.structured_output import Output, ParsedCompletion, T
+from chatscope._conversation.tools import OnToolError
+from chatscope._limits.timeouts import Stopwatch, within
+from chatscope.errors import ChatError
+from chatscope.protocol.messages import Message
+from chatscope.protocol.response import Completion
+from chatscope.telemetry.observer import observed
+
+_PARAMETERS: Final = frozenset(RequestParameters.__annotations__)
+
+
+class ChatClient(BaseClient):
+    """A client for one endpoint, for as long as its block is open.
+
+    ::
+
+        async with ChatClient() as client:
+            completion = await client.complete(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
+
+    Args:
+        base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
+        api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
+        profile: the server's name, where it cannot be told from the base URL: `openai`, `azure`, `vllm`, `llama.cpp`,
+            `ollama`, `openrouter`, `mistral`, `groq` or `deepseek`. It is then asked as it wants to be; a server that
+            behaves needs none. See `chatscope.profiles`.
+        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits for ever.
+        retry: how often to try, and how far apart.
+        organization, project: default `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`.
+        default_headers: sent with every request.
+        transport: sends the requests instead of the default transport, and is closed with the client.
+        http_client: an `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with all its hooks,
+            proxies and auth; it stays the caller's to close.
+        max_concurrency: how many requests at a time; `None` is no limit, `"auto"` finds it out.
+        max_pending: how many requests may wait for their turn; one more raises `QueueFullError`.
+        requests_per_minute, tokens_per_minute: budgets for everything that is sent; tokens are estimated first and
+            settled when the usage is known.
+        telemetry: report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
+
+    Raises:
+        ValueError: an argument can never be right; the error names it and shows no key.
+        ImportError: `telemetry=True` where the extra `otel` is not installed.
+    """
+
+    @overload
+    async def complete(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        response_format: type[T],
+        reask: int = 0,
+        **parameters: Unpack[TypedParameters],
+    ) -> ParsedCompletion[T]: ...
+    @overload
+    async def complete(
+        self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Unpack[RequestParameters]
+    ) -> Completion: ...
+    async def complete(
+        self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Any
+    ) -> Completion:
+        """Ask for one whole completion and return it. Cancelled, the request's connection is closed.
+
+        A `response_format` that is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or
+        another that strict JSON schema can say) makes the reply a value of it: `completion.parsed`.
+
+        Args:
+            model: the model's name.
+            messages: the conversation.
+            reask: how often the model is asked again, and told what is wrong, when its reply is not of the type; the
+                usage is that of all turns.
+            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and this request's own
+                `timeout` and `retry`.
+
+        Raises:
+            ValueError: an argument can never be right; nothing was sent.
+            ChatError: what the last attempt failed with.
+            OutputError: the reply is not of the type.
+            RuntimeError: the client is not open.
+        """
+        _check_names(parameters)
+        output_type = _type_in(parameters)
+        if output_type is None and not reask:
+            exchange, watch = self.exchange(model, messages, parameters, stream=False)
+            with observed(exchange.retrier.observed) as seen:
+                completion = seen.completion = await self._call(exchange, watch)
+            return completion
+        conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
+        await self._converse(model, conversation)
+        return conversation.parsed_completion()
+
+    async def run_tools(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        tools: Sequence[Callable[..., Any]],
+        max_turns: int = MAX_TURNS,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "report",
+        response_format: Mapping[str, Any] | type | UnionType | None = None,
+        reask: int = 0,
+        **parameters: Unpack[RunParameters],
+    ) -> RunResult:
+        """Let the model call functions until it answers. Cancelled, the turn in progress is, with all calls in it.
+
+        Async functions are awaited; sync ones run in worker threads, which a cancellation or a deadline leaves behind:
+        they run on to their end, and nobody sees their result. The calls of one turn run at the same time. A
+        `tool_choice` that demands a call is sent until there was one.
+
+        Args:
+            model: the model's name.
+            messages: the conversation.
+            tools: the functions; their signatures and docstrings are what the model is told.
+            max_turns: how many model calls are made at most.
+            tool_timeout: how long each call of a function may take, in seconds.
+            on_tool_error: `"report"` tells the model what a function raised; `"raise"` lets it out.
+            response_format: as for `complete`; the type is that of the answer.
+            reask: as for `complete`.
+            parameters: as for `complete`. `Timeouts.total` bounds all turns, the functions included; retries are those
+                of each model call.
+
+        Raises:
+            ValueError: an argument can never be right, or a function has parameters that the model cannot be told of;
+                nothing was sent.
+            ToolLoopError: no turn was left, and the model still called functions.
+            ChatError, OutputError, RuntimeError: as `complete`.
+            Exception: with `"raise"`, what a function raised, as it is.
+        """
+        given: dict[str, Any] = dict(parameters)
+        if response_format is not None:
+            given["response_format"] = response_format
+        _check_names(given)
+        conversation = Conversation(
+            messages,
+            given,
+            tools=tools,
+            output_type=_type_in(given),
+            reask=reask,
+            max_turns=max_turns,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+        )
+        await self._converse(model, conversation)
+        return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)
+
+    async def _converse(self, model: str, conversation: Conversation) -> None:
+        exchange, watch = self.exchange(model, conversation.messages, conversation.parameters, stream=False)
+
+        async def ask() -> Completion:
+            nonlocal exchange
+            if conversation.completions:
+                earlier = exchange.retrier
+                exchange, _ = self.exchange(
+                    model, conversation.messages, conversation.parameters, stream=False, watch=watch
+                )
+                exchange.retrier.follow(earlier)
+            return await self._call(exchange, watch)
+
+        with observed(exchange.retrier.observed) as seen:
+            try:
+                await conversation.run(ask, watch.total)
+            except ChatError as error:
+                exchange.sign(error)
+                raise
+            finally:
+                if conversation.completions:
+                    seen.completion = conversation.parsed_completion()
+
+    async def _call(self, exchange: Exchange, watch: Stopwatch) -> Completion:
+        turn = self.traffic.slots.enter()
+        if not turn.has_slot:
+            with within(watch.queue):
+                await turn.wait()
+
+        async def attempt() -> Completion:
+            await exchange.begin()
+            return await fetch(exchange, watch)
+
+        try:
+            with within(watch.total):
+                return await exchange.retrier.run(attempt)
+        except ChatError as error:
+            exchange.sign(error)  # the deadline's own knows of no request
+            raise
+        finally:
+            turn.leave()
+
+    @overload
+    def stream(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        response_format: type[T],
+        **parameters: Unpack[TypedParameters],
+    ) -> ParsedStream[T]: ...
+    @overload
+    def stream(
+        self, *, model: str, messages: Sequence[Message], **parameters: Unpack[RequestParameters]
+    ) -> ChatStream: ...
+    def stream(self, *, model: str, messages: Sequence[Message], **parameters: Any) -> ChatStream:
+        """Ask for a streamed completion: `async with client.stream(...) as stream`. Nothing is sent before that.
+
+        Args:
+            model: the model's name.
+            messages: the conversation.
+            parameters: as for `complete`.
+
+        Raises:
+            ValueError: an argument can never be right.
+            RuntimeError: the client is not open.
+        """
+        _check_names(parameters)
+        output_type = _type_in(parameters)
+        if output_type is None:
+            return ChatStream(*self.exchange(model, messages, parameters, stream=True), self.traffic.slots)
+        output = Output.of(output_type)
+        parameters["response_format"] = output.response_format
+        return ParsedStream(*self.exchange(model, messages, parameters, stream=True), self.traffic.slots, output)
+
+
+def _type_in(parameters: dict[str, Any]) -> Any:
+    """Take out a `response_format` that is a type, not one of the endpoint's own."""
+    wanted = parameters.get("response_format")
+    return None if wanted is None or isinstance(wanted, Mapping) else parameters.pop("response_format")
+
+
+def _check_names(parameters: Mapping[str, Any]) -> None:
+    if not parameters.keys() <= _PARAMETERS:
+        name = next(name for name in parameters if name not in _PARAMETERS)
+        raise TypeError(f"unknown parameter {name!r}: what the endpoint does not list goes through extra_body")

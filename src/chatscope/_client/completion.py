@@ -1,0 +1,67 @@
+"""One attempt at a request for a whole reply: sent, read, and decoded or refused."""
+
+from __future__ import annotations
+
+import time
+
+from chatscope._client.request import Exchange
+from chatscope._limits.timeouts import Stopwatch, within
+from chatscope.errors import InvalidResponseError
+from chatscope.protocol.decode import completion_from, decode_exact
+from chatscope.protocol.error_body import body_text, is_error, status_error
+from chatscope.protocol.loading import load_object
+from chatscope.protocol.response import Completion
+from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, ReplyReader
+
+
+async def fetch(exchange: Exchange, watch: Stopwatch) -> Completion:
+    """Make one attempt at a plain request, leave to do so given. Cancelled, the connection is closed.
+
+    Raises:
+        ChatError: no completion came of it.
+    """
+    watch.attempt_began()
+    try:
+        with within(watch.before_first_token()):
+            await exchange.send()
+            data = await exchange.read(MAX_BODY_BYTES)
+        completion = _completion(data, exchange)
+    except BaseException as error:
+        exchange.failed(error)
+        raise
+    finally:
+        await exchange.close()
+    exchange.works()
+    exchange.used(completion.usage)
+    return completion
+
+
+def _completion(data: bytes, exchange: Exchange) -> Completion:
+    request_id = exchange.request_id
+    if (completion := decode_exact(data)) is not None:
+        completion.request_id = request_id
+        return completion
+    if "event-stream" in exchange.headers.get("content-type", ""):  # though none was asked for
+        reader = ReplyReader(secret=exchange.secret)
+        reader.feed(data, exchange.read_ns)
+        if not reader.done and reader.error is None:
+            reader.end(exchange.read_ns)
+        if reader.error is not None:
+            raise reader.error
+        return reader.assembler.completion(request_id)
+    try:
+        loaded = load_object(data)
+    except ValueError:
+        loaded = {}
+    if is_error(loaded):
+        raise status_error(200, exchange.headers, data, now=time.time(), secret=exchange.secret)
+    if "choices" not in loaded:
+        raise InvalidResponseError(
+            "the reply is no JSON completion",
+            status=exchange.status,
+            body=body_text(data, exchange.secret),
+            request_id=request_id,
+        )
+    completion = completion_from(loaded)
+    completion.request_id = request_id
+    return completion

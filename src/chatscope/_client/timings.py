@@ -1,0 +1,48 @@
+"""Timings: when things happened to a request or a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """When things happened to a task, on the clock of `time.perf_counter_ns`; `None` is what did not happen.
+
+    Bytes are timed when they were read from the connection, not when somebody looked at them.
+    """
+
+    submitted_ns: int
+    started_ns: int | None = None
+    """When it got its turn."""
+    sent_ns: int | None = None
+    """When the last attempt was begun."""
+    headers_ns: int | None = None
+    token_ns: Sequence[int] = ()
+    """For each chunk that carried something written by the model, when it was read."""
+    finished_ns: int | None = None
+
+    @property
+    def queue_seconds(self) -> float | None:
+        """How long the task waited for its turn."""
+        return _between(self.submitted_ns, self.started_ns)
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        """The time to first token: from the beginning of the attempt that brought it."""
+        return _between(self.sent_ns, self.token_ns[0]) if self.token_ns else None
+
+    @property
+    def inter_token_seconds(self) -> list[float]:
+        """The time between one chunk and the next."""
+        return [(after - before) / 1e9 for before, after in zip(self.token_ns, self.token_ns[1:], strict=False)]
+
+    @property
+    def total_seconds(self) -> float | None:
+        """From submission to the end."""
+        return _between(self.submitted_ns, self.finished_ns)
+
+
+def _between(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else (end - start) / 1e9

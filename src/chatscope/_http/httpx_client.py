@@ -1,0 +1,24 @@
+"""Sending through an `httpx.AsyncClient` of the user's, with all its hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from chatscope._http.base import Reply, reply_of
+from chatscope._limits.timeouts import Timeouts
+from chatscope.transport.request_head import PreparedPost
+
+
+@dataclass(frozen=True, slots=True)
+class UsersClient:
+    """Send through a user's client: its proxies, event hooks, auth and instrumentation apply. No redirects."""
+
+    client: httpx.AsyncClient
+
+    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+        """Return the reply as soon as its headers are there."""
+        timeout = httpx.Timeout(**timeouts.for_transport())
+        sent = self.client.build_request("POST", request.url, headers=request.headers, content=body, timeout=timeout)
+        return reply_of(await self.client.send(sent, stream=True, follow_redirects=False), sent)

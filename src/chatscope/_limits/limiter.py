@@ -1,0 +1,136 @@
+"""What all calls of one client share: slots, pace and retry budget, and how one request passes through them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from chatscope._limits.concurrency import Slots
+from chatscope._limits.rate_limit import Pacer
+from chatscope._limits.retry import MAX_RETRY_AFTER, is_transient, waits_are_off
+from chatscope._limits.retry_budget import RetryBudget
+from chatscope.errors import ChatError, RateLimitError
+from chatscope.protocol.response import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counts of one client at one moment."""
+
+    concurrency: int | None
+    """How many calls may run at a time at present; `None` is no limit."""
+    running: int
+    queued: int
+    """Calls that wait for a slot."""
+    paced: int
+    """Requests that wait for a budget, a limit or a pause."""
+    held_back: int
+    """Requests that wait because the server fails."""
+    requests: int
+    """Attempts that were given leave to send so far."""
+    retry_tokens: float
+    """Retries in store."""
+    failures_in_a_row: int
+
+
+class Traffic:
+    """The traffic of one client to one server."""
+
+    __slots__ = ("budget", "pacer", "requests", "slots")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_concurrency: int | Literal["auto"] | None,
+        max_pending: int | None,
+        requests_per_minute: float | None,
+        tokens_per_minute: float | None,
+    ) -> None:
+        self.slots = Slots(max_concurrency, max_pending)
+        self.pacer = Pacer(name, requests_per_minute, tokens_per_minute)
+        self.budget = RetryBudget(name)
+        self.requests = 0
+
+    def statistics(self) -> Statistics:
+        """Return the counts as they are now."""
+        return Statistics(
+            concurrency=self.slots.total,
+            running=self.slots.taken,
+            queued=self.slots.waiting,
+            paced=self.pacer.waiting,
+            held_back=self.budget.waiting,
+            requests=self.requests,
+            retry_tokens=self.budget.tokens,
+            failures_in_a_row=self.budget.failures,
+        )
+
+
+class Passage:
+    """An attempt's way through the traffic: leave to send, the reply's headers, the outcome, what it used.
+
+    Each step may come once, in this order; `over` settles what did not come, and the next attempt may begin.
+    """
+
+    __slots__ = ("_estimate", "_label", "_sent_ns", "_traffic", "_under_way")
+
+    def __init__(self, traffic: Traffic, label: str) -> None:
+        self._traffic = traffic
+        self._label = label
+        self._estimate = 0.0
+        self._sent_ns = 0
+        self._under_way = False
+
+    async def begin(self, body: bytes, max_tokens: int | None, *, retry: bool, patient: bool) -> None:
+        """Wait for leave to send. Cancelled, nothing is used up.
+
+        Raises:
+            APIConnectionError: the server was down for longer than anybody waits.
+        """
+        traffic = self._traffic
+        self._estimate = traffic.pacer.estimate(body, max_tokens)
+        if retry or traffic.budget.is_down or not traffic.pacer.admit_at_once(self._estimate):
+            took_retry = await traffic.budget.leave_to_send(retry=retry, patient=patient)
+            try:
+                await traffic.pacer.admit(self._estimate)
+            except BaseException:
+                if took_retry:
+                    traffic.budget.give_back_one()
+                raise
+        self._under_way = True
+        self._sent_ns = time.perf_counter_ns()
+        traffic.requests += 1
+
+    def headers(self, headers: Mapping[str, str]) -> None:
+        """The reply's headers came."""
+        if self._under_way:
+            self._under_way = False
+            self._traffic.pacer.answered(self._estimate, headers)
+
+    def works(self) -> None:
+        """The model has answered."""
+        self._traffic.budget.succeeded()
+        self._traffic.slots.accepted()
+
+    def failed(self, error: ChatError) -> None:
+        """The attempt failed."""
+        if isinstance(error, RateLimitError):
+            self._traffic.slots.refused(self._sent_ns)
+            self._traffic.pacer.used(self._estimate, 0, 0)
+            if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_are_off():
+                self._traffic.pacer.pause(error.retry_after, self._label)
+        elif is_transient(error):
+            self._traffic.budget.failed(error)
+
+    def used(self, usage: Usage | None) -> None:
+        """The server has told what the request used."""
+        if usage is not None:
+            self._traffic.pacer.used(self._estimate, usage.total_tokens, usage.completion_tokens)
+
+    def over(self) -> None:
+        """The attempt is over, however it ended."""
+        if self._under_way:
+            self._under_way = False
+            self._traffic.pacer.unanswered(self._estimate)

@@ -1,0 +1,399 @@
+"""AsyncChatGPTAdapter: many tasks at once, each in its own cancel scope, under one root task group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+import anyio
+import httpx
+
+from chatscope._client.client import ChatClient
+from chatscope._http.httpx2_client import HTTPClient
+from chatscope._limits.limiter import Statistics
+from chatscope._limits.retry import RetryPolicy
+from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
+from chatscope._tasks.base import AsyncBasePlatformAdapter
+from chatscope._tasks.handle import ChatTask, TextStream
+from chatscope._tasks.map import ResultStream
+from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+from chatscope._tasks.runner import TaskRun
+from chatscope._tasks.spending import Spending
+from chatscope._validation import check_count, check_model, check_seconds
+from chatscope.errors import ResultTimeoutError, UnknownTaskError
+from chatscope.pricing import Prices, resolve
+from chatscope.protocol.endpoint import Secret, shown_url
+from chatscope.telemetry.observer import Observer
+
+KEEP_FINISHED: Final = 10_000
+"""How many finished tasks are kept by default: a result with a page of text takes some 10 KiB, so about 100 MiB."""
+
+
+class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
+    """Runs tasks against the OpenAI chat endpoint, or any server that speaks its protocol.
+
+    ::
+
+        async with AsyncChatGPTAdapter() as adapter:
+            task_id = await adapter.submit_task(Task(prompt="Write hello world"))
+            async for text in adapter.stream_result(task_id):
+                print(text, end="")
+            result = await adapter.get_result(task_id, timeout=30)
+
+    Leaving the block waits for the tasks that still run; leaving it by an exception cancels them. Statuses, results and
+    texts stay readable afterwards. A caller's cancellation passes through every method untouched.
+
+    Args:
+        api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
+        model: the model of tasks that name none.
+        timeout: seconds of silence that are tolerated, or `Timeouts` for more.
+        base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
+        profile: as for `ChatClient`: the server's name, where it cannot be told from the base URL.
+        organization, project: default `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`.
+        default_headers: sent with every request.
+        retry: how often to try, and how far apart.
+        max_concurrency: how many tasks run at a time; the others wait, first in, first out. `"auto"` finds it out: it
+            grows while nothing is refused and shrinks on 429.
+        max_pending: how many tasks may wait for their turn; one more raises `QueueFullError`.
+        requests_per_minute, tokens_per_minute: budgets for everything that is sent; tokens are estimated first and
+            settled when the usage is known.
+        hedge_after: seconds without any output of the model after which a second attempt is made beside the first; the
+            first to deliver wins and the other is closed. Never more of them than the retry budget allows.
+        telemetry: report tasks to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
+        max_cost, max_total_tokens: what the tasks may use in all, in US dollars and in tokens, counted when a task has
+            ended. Once a limit is reached, tasks that wait or are submitted end at once, FAILED with a
+            `BudgetExceededError`; those that run may still pass it. Where a price is not known, only tokens count; that
+            is logged, once.
+        cancel_over_budget: stop the tasks that run as well, with the same outcome and their partial text.
+        keep_finished: how many finished tasks are kept; the oldest are forgotten first.
+        prices: what tokens cost: a table, a function, or `None` for the prices that come with the package.
+        transport: sends the requests instead of the default transport, and is closed at the end of the block.
+        http_client: an `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with all its hooks,
+            proxies and auth; it stays the caller's to close.
+
+    Raises:
+        ValueError: an argument can never be right; the error names it and shows no key.
+        ImportError: `telemetry=True` where the extra `otel` is not installed.
+    """
+
+    platform = Platform.CHATGPT
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        model: str = "gpt-4o-mini",
+        timeout: float | Timeouts | None = 60.0,
+        *,
+        base_url: str | None = None,
+        profile: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+        max_concurrency: int | Literal["auto"] = 100,
+        max_pending: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        hedge_after: float | None = None,
+        telemetry: Observer | bool = False,
+        max_cost: float | None = None,
+        max_total_tokens: int | None = None,
+        cancel_over_budget: bool = False,
+        keep_finished: int = KEEP_FINISHED,
+        prices: Prices | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        http_client: HTTPClient | None = None,
+    ) -> None:
+        api_key = Secret(api_key) if isinstance(api_key, str) else api_key
+        super().__init__()
+        check_count(keep_finished, "keep_finished")
+        check_model(model)
+        self.model = model
+        check_seconds(hedge_after, "hedge_after")
+        self._hedge_after = hedge_after
+        self._keep_finished = keep_finished
+        self._pricer = resolve(prices)
+        self._client = ChatClient(
+            base_url,
+            api_key,
+            profile=profile,
+            timeout=timeout,
+            retry=retry,
+            organization=organization,
+            project=project,
+            default_headers=default_headers,
+            transport=transport,
+            http_client=http_client,
+            max_concurrency=max_concurrency,
+            max_pending=max_pending,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            telemetry=telemetry,
+        )
+        self._group: anyio.abc.TaskGroup | None = None
+        self._running: dict[str, TaskRun] = {}
+        self._ended: dict[str, ChatTask] = {}  # oldest first
+        self._spending = Spending(max_cost, max_total_tokens)
+        self._cancel_over_budget = cancel_over_budget
+
+    def __repr__(self) -> str:
+        return f"<AsyncChatGPTAdapter {getattr(self, '_client', None)!r}>"
+
+    async def __aenter__(self) -> Self:
+        """Open the root task group.
+
+        Raises:
+            ValueError: no key was given and `OPENAI_API_KEY` is not set.
+            RuntimeError: the block is open already.
+        """
+        await self._client.__aenter__()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the tasks, or cancel them if the block ends by an exception; then close the connections.
+
+        Cancelled while it waits, it cancels the tasks, waits for their ends and lets the cancellation pass.
+        """
+        group = self._open_group()
+        try:
+            if error is not None:
+                group.cancel_scope.cancel()
+            # The group is not shown the exception: it would wrap it, and the block's caller should get it as it is.
+            await group.__aexit__(None, None, None)
+        finally:
+            self._group = None
+            for run in list(self._running.values()):
+                run.end(self._keep)  # natively cancelled before its first step; only asyncio can do that
+            await self._client.aclose()
+
+    async def submit_task(self, task: Task) -> str:
+        """Accept a task and return its id at once, `chatgpt_<YYYYMMDD>_<8 hex digits>`; the work goes on by itself.
+
+        Raises:
+            ValueError: the task can never be right; the error names what is wrong and nothing was sent.
+            QueueFullError: as many tasks wait for their turn as `max_pending` allows.
+            RuntimeError: outside the adapter's block.
+        """
+        return self.start_task(task).id
+
+    def start_task(self, task: Task) -> ChatTask:
+        """Accept a task and return its handle at once.
+
+        Raises:
+            ValueError, QueueFullError, RuntimeError: as `submit_task`.
+        """
+        group = self._open_group()
+        run = TaskRun(
+            self._client,
+            task,
+            task_id=self._generate_task_id(),
+            model=self.model,
+            pricer=self._pricer,
+            hedge_after=self._hedge_after,
+        )
+        task.task_id = run.handle.id
+        if (error := self._spending.exceeded()) is not None:
+            run.stop(error)
+            run.end(self._keep)
+            return run.handle
+        self._running[run.handle.id] = run
+        run.start_in(group, self._keep)
+        return run.handle
+
+    async def get_status(self, task_id: str) -> TaskStatus:
+        """Return where a task stands; UNKNOWN for an id never seen or already forgotten."""
+        handle = self._find(task_id)
+        return TaskStatus.UNKNOWN if handle is None else handle.status
+
+    async def get_result(
+        self,
+        task_id: str,
+        timeout: float | None = 300,  # noqa: ASYNC109 - part of the contract: it bounds the wait, not the task
+        *,
+        cancel_on_timeout: bool = False,
+    ) -> Result:
+        """Return a task's result, waiting for it if necessary. Cancelling the wait leaves the task running.
+
+        An unknown id and a wait that takes too long come back as results with `success=False`.
+
+        Args:
+            task_id: the id that `submit_task` returned.
+            timeout: how long to wait, in seconds; `None` waits for ever.
+            cancel_on_timeout: cancel the task when the wait takes too long, instead of leaving it running.
+
+        Raises:
+            ValueError: `timeout` is no number of seconds.
+        """
+        check_seconds(timeout, "timeout", zero=True)
+        run, handle = self._running.get(task_id), self._find(task_id)
+        if handle is None:
+            return _no_result(UnknownTaskError(f"Unknown task_id: {task_id}"))
+        if run is None or timeout is None:
+            return await handle.wait()
+        with anyio.move_on_after(timeout):
+            return await handle.wait()
+        if cancel_on_timeout and not await handle.cancel():
+            return await handle.wait()  # it ended just then
+        return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))
+
+    def stream_result(self, task_id: str) -> TextStream:
+        """Iterate over a task's text: what came before, then live until the task ends.
+
+        Any number of readers may, early or late. A failed task raises its error after the text that did arrive. Leaving
+        early leaves the task running. An unknown id yields nothing.
+        """
+        return TextStream(self._find(task_id))
+
+    async def cancel_task(self, task_id: str) -> bool:
+        """Stop a task; when this returns, its connection is closed and its partial text is in its result.
+
+        Returns:
+            True if it stopped a task that was pending or running, False for a finished or unknown one.
+        """
+        handle = self._find(task_id)
+        return False if handle is None else await handle.cancel()
+
+    async def execute(self, task: Task) -> Result:
+        """Submit a task and wait for its result. Cancelling the caller cancels the task.
+
+        Raises:
+            ValueError, QueueFullError, RuntimeError: as `submit_task`.
+        """
+        handle = self.start_task(task)
+        try:
+            return await handle.wait()
+        except BaseException:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
+                await handle.cancel()
+            raise
+
+    def execute_streaming(self, task: Task) -> TextStream:
+        """Submit a task and iterate over its text. Leaving the iterator early, in whatever way, cancels the task.
+
+        Raises:
+            ValueError, QueueFullError, RuntimeError: as `submit_task`.
+        """
+        return TextStream(self.start_task(task), owner=True)
+
+    def map(
+        self, tasks: Iterable[Task] | AsyncIterable[Task], *, ordered: bool = False, look_ahead: int | None = None
+    ) -> ResultStream:
+        """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
+
+        The source is read while tasks run, a bounded number ahead of the results that the loop has taken: so it may be
+        endless, and a slow loop holds it back. Failures are results too, and so is a task that can never be right.
+        Leaving the block early cancels what runs and closes the source if it is a generator; when the source raises,
+        what runs is cancelled, and the loop gets the exception as it is. A result that was delivered is forgotten by
+        the adapter, so that a long loop neither fills the memory nor pushes out other tasks.
+
+        Args:
+            tasks: the source. A sync one is read in the event loop, so it must not block.
+            ordered: deliver in the order of the source, not of the ends. A slow task then holds back those after it, as
+                far as the bound allows.
+            look_ahead: how many tasks are read but not delivered at the most; default the number of slots and 64 more.
+                Fewer than slots leave slots empty.
+
+        Raises:
+            TypeError, ValueError: `tasks` is no iterable, or `look_ahead` no whole number of at least 1.
+            RuntimeError: outside the adapter's block.
+        """
+        self._open_group()
+        return ResultStream(
+            tasks, self.start_task, self.forget, self._client.traffic.slots, ordered=ordered, look_ahead=look_ahead
+        )
+
+    async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:
+        """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
+
+        As with `map`, failures are results, and the adapter does not keep them.
+
+        Raises:
+            TypeError, RuntimeError: as `map`.
+            Exception: what the iterable raised.
+        """
+        found: dict[int, Result] = {}
+        async with self.map(tasks) as results:
+            while (item := await results.next_numbered()) is not None:
+                found.update([item])
+        return [found[number] for number in range(len(found))]
+
+    def forget(self, task_id: str) -> bool:
+        """Forget a finished task; tell whether there was one."""
+        return self._ended.pop(task_id, None) is not None
+
+    def statistics(self) -> Statistics:
+        """Return the counts of slots, queues, pauses and retries as they are now."""
+        return self._client.statistics()
+
+    @property
+    def implementation_status(self) -> str:
+        """`working`, or `unavailable` without a key."""
+        return "working" if self._client.has_key else "unavailable"
+
+    def get_adapter_status(self) -> dict[str, Any]:
+        """Return what the adapter is, whether it works, and live counts; `cost` leaves out the tasks in `unpriced`."""
+        pending = sum(run.handle.started_ns is None for run in self._running.values())
+        return {
+            **super().get_adapter_status(),
+            "name": "ChatGPT (Async)",
+            "model": self.model,
+            "base_url": shown_url(self._client.base_url),
+            "profile": self._client.profile.name or None,
+            "capabilities": [
+                "Streaming responses",
+                "Concurrent tasks",
+                "Cancellation with partial results",
+                "Retries with backoff",
+                "Token and cost accounting",
+            ],
+            "requirements": [f"OPENAI_API_KEY ({'set' if self._client.has_key else 'missing'})"],
+            "pending": pending,
+            "running": len(self._running) - pending,
+            "finished": self._spending.tasks,
+            "tokens": self._spending.tokens,
+            "cost": self._spending.cost,
+            "unpriced": self._spending.unpriced,
+        }
+
+    def _open_group(self) -> anyio.abc.TaskGroup:
+        if self._group is None:
+            raise RuntimeError("the adapter is not open: use 'async with' around what runs tasks")
+        return self._group
+
+    def _find(self, task_id: str) -> ChatTask | None:
+        run = self._running.get(task_id)
+        return run.handle if run is not None else self._ended.get(task_id)
+
+    def _keep(self, handle: ChatTask, result: Result) -> None:
+        """Move a task that has just ended to those that are kept."""
+        self._running.pop(handle.id, None)
+        self._ended[handle.id] = handle
+        if len(self._ended) > self._keep_finished:
+            del self._ended[next(iter(self._ended))]
+        was_within = self._spending.exceeded() is None
+        self._spending.add(result)
+        if was_within and self._spending.exceeded() is not None:
+            self._stop_over_budget()
+
+    def _stop_over_budget(self) -> None:
+        for run in self._running.values():
+            error = self._spending.exceeded()  # one for each, as it will say what is known of that task
+            if error is not None and (self._cancel_over_budget or run.handle.started_ns is None):
+                run.stop(error)
+
+
+def _no_result(error: UnknownTaskError) -> Result:
+    return Result(
+        task=None,
+        platform=Platform.CHATGPT,
+        output="",
+        success=False,
+        status=TaskStatus.UNKNOWN,
+        error=str(error),
+        exception=error,
+    )

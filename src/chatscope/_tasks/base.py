@@ -1,0 +1,81 @@
+"""What every adapter of a platform offers: the abstract base, and how task ids are made."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+
+
+class AsyncBasePlatformAdapter(ABC):
+    """Runs tasks on one platform, within an `async with` block.
+
+    A platform implements the five lifecycle methods, `implementation_status` and the block. None of them may swallow
+    its caller's cancellation.
+    """
+
+    platform: Platform
+    """The platform; its value begins every task id."""
+
+    is_implemented: bool = True
+    """Whether tasks can be run at all, or the class only stands for a platform to come."""
+
+    def __init__(self) -> None:
+        self._numbers = count(secrets.randbits(32))
+
+    @property
+    @abstractmethod
+    def implementation_status(self) -> str:
+        """One word on whether it works here and now."""
+
+    @abstractmethod
+    async def submit_task(self, task: Task) -> str:
+        """Accept a task and return its id at once; the work goes on by itself."""
+
+    @abstractmethod
+    async def get_status(self, task_id: str) -> TaskStatus:
+        """Return where a task stands."""
+
+    @abstractmethod
+    async def get_result(self, task_id: str, timeout: float = 300) -> Result:  # noqa: ASYNC109 - the contract's own argument
+        """Return a task's result, waiting for it if necessary."""
+
+    @abstractmethod
+    def stream_result(self, task_id: str) -> AsyncIterator[str]:
+        """Iterate over a task's text, live while it runs."""
+
+    @abstractmethod
+    async def cancel_task(self, task_id: str) -> bool:
+        """Stop a task; tell whether there was something to stop."""
+
+    def get_adapter_status(self) -> dict[str, Any]:
+        """Return what the adapter is and whether it works."""
+        return {
+            "name": type(self).__name__,
+            "platform": self.platform.value,
+            "is_implemented": self.is_implemented,
+            "status": self.implementation_status,
+        }
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Make ready to run tasks."""
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Wait for the tasks, or cancel them if the block ends by an exception."""
+
+    def _generate_task_id(self) -> str:
+        """Return an id `<platform>_<YYYYMMDD>_<8 hex digits>` (the date in UTC).
+
+        The digits count up from a random start, so that an id is not given twice before 2**32 tasks.
+        """
+        return f"{self.platform.value}_{datetime.now(UTC):%Y%m%d}_{next(self._numbers) % 2**32:08x}"

@@ -1,0 +1,260 @@
+"""One model call of a task: its attempts, each hedged if that is asked for, until there is one completion.
+
+What the task is and what becomes of it is decided in `running.py`; how a reply is read, in `stream.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from chatscope._client.client import ChatClient
+from chatscope._client.completion import fetch
+from chatscope._client.request import Exchange
+from chatscope._client.stream import ChatStream
+from chatscope._limits.retry import Attempt, Retrier, RetryPolicy, is_transient
+from chatscope._limits.timeouts import Limit, Timeouts
+from chatscope._tasks.hedging import Race
+from chatscope.protocol.messages import Message
+from chatscope.protocol.response import Completion, Usage
+
+
+class ModelCall:
+    """A request that is checked and ready to be sent, and what has come of it.
+
+    Args:
+        client: sends it.
+        model, messages, parameters: what is asked; `stream=False` among the parameters asks for a plain reply.
+        label: what the log calls the call.
+        limit: the deadline that somebody above has set for it.
+        hedge_after: seconds without output after which a second attempt is made beside the first; `None` for never.
+
+    Raises:
+        ValueError: an argument can never be right.
+
+    Attributes:
+        retrier: keeps account of the attempts.
+        sent_ns: when the last attempt was begun, the earlier one of a hedged pair.
+        on_start: called whenever an attempt has leave to be sent.
+        on_text: called with the pieces of text whenever they have changed.
+        was_read: tells whether anybody has seen any of them.
+    """
+
+    __slots__ = (
+        "_client",
+        "_hedge_after",
+        "_lane",
+        "_new_lane",
+        "_overtaken",
+        "on_start",
+        "on_text",
+        "retrier",
+        "sent_ns",
+        "was_read",
+    )
+
+    def __init__(
+        self,
+        client: ChatClient,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        label: str,
+        limit: Limit | None = None,
+        hedge_after: float | None = None,
+    ) -> None:
+        parameters = dict(parameters)
+        streams = parameters.pop("stream", None) is not False
+        policy = RetryPolicy.of(parameters.pop("retry", None), client.retry)
+        self._client = client
+        self._hedge_after = hedge_after
+        self.retrier = Retrier(policy, label=label, limit=limit)
+        self.on_start: Callable[[], None] = lambda: None
+        self.on_text: Callable[[list[str]], None] = lambda _: None
+        self.was_read: Callable[[], bool] = lambda: False
+        self._new_lane = partial(
+            Lane,
+            client,
+            model,
+            messages,
+            parameters,
+            streams=streams,
+            timeouts=client.timeouts_of_tasks,
+            retrier=self.retrier,
+        )
+        self._lane = self._new_lane()
+        self._overtaken: list[Lane] = []
+        self.sent_ns: int | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange that delivers."""
+        return self._lane.exchange
+
+    @property
+    def completion(self) -> Completion | None:
+        """What has arrived so far; `None` of a plain reply, which comes whole or not at all."""
+        return self._lane.completion
+
+    @property
+    def token_ns(self) -> Sequence[int]:
+        """For each chunk that carried something written by the model, when it was read."""
+        return self._lane.stream.token_ns if self._lane.stream is not None else ()
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """Those that ended, by their beginnings; of a hedged pair, the whole race counts for the one that delivered."""
+        beside = [lane.account for lane in self._overtaken if lane.account is not None]
+        return sorted([*self.retrier.attempts, *beside], key=attrgetter("started_seconds"))
+
+    @property
+    def overtaken_usage(self) -> list[Usage]:
+        """What the attempts used that lost a race, as far as it is known."""
+        completions = [lane.completion for lane in self._overtaken]
+        return [
+            completion.usage for completion in completions if completion is not None and completion.usage is not None
+        ]
+
+    async def run(self, group: anyio.abc.TaskGroup) -> Completion:
+        """Make the attempts; the two of a hedged pair run in the group given. Cancelled with it, the connections close.
+
+        Raises:
+            Exception: what the last attempt raised.
+        """
+        self.retrier.retries, self.retrier.on_retry = self._may_repeat, self._start_over
+        try:
+            return await self.retrier.run(partial(self._attempt, group))
+        finally:
+            # No cycle stays behind for the garbage collector, which would otherwise have to find every finished task.
+            self.retrier.retries, self.retrier.on_retry = is_transient, None
+
+    async def _attempt(self, group: anyio.abc.TaskGroup) -> Completion:
+        lane = self._lane
+        await lane.exchange.begin()
+        self.on_start()
+        self.sent_ns = time.perf_counter_ns()
+        if self._hedge_after is None:
+            return await lane.read(self.on_text)
+        try:
+            return await self._race(group, self._hedge_after)
+        finally:
+            delivers = self.exchange
+            self.retrier.status, self.retrier.request_id = delivers.status, delivers.request_id
+
+    async def _race(self, group: anyio.abc.TaskGroup, hedge_after: float) -> Completion:
+        race = Race[Completion](group)
+        race.enter(partial(self._compete, self._lane))
+        with anyio.move_on_after(hedge_after):
+            await race.decision()
+        budget = self._client.traffic.budget
+        if race.is_open and budget.tokens >= 1 and not budget.is_down:
+            second = self._new_lane()
+            self._overtaken.append(second)
+            race.enter(partial(self._compete, second))
+        return await race.result()
+
+    async def _compete(self, lane: Lane, wins: Callable[[], bool]) -> Completion:
+        """Make one of two attempts. The first to bring output delivers, or to end well without any."""
+        if lane is not self._lane:  # the second; the first has leave to be sent already
+            await lane.exchange.begin(beside=True)
+
+        def delivers() -> bool:
+            if not wins():
+                return False
+            if lane is not self._lane:
+                self._overtaken.remove(lane)
+                self._overtaken.append(self._lane)
+                self._lane = lane
+            return True
+
+        def took(pieces: list[str]) -> None:
+            if lane.has_output and delivers():
+                self.on_text(pieces)
+
+        began = time.perf_counter()
+        try:
+            completion = await lane.read(took)
+            delivers()
+        except BaseException as error:
+            lane.account = self._account(lane, began, error)
+            raise
+        lane.account = self._account(lane, began, None)
+        return completion
+
+    def _account(self, lane: Lane, began: float, error: BaseException | None) -> Attempt:
+        return self.retrier.account(began, error, lane.exchange.status, lane.exchange.request_id)
+
+    def _start_over(self) -> None:
+        """Drop what nobody has seen: who begins to read now, reads the next attempt from its beginning."""
+        self._lane.discard()
+        self.on_text([])
+
+    def _may_repeat(self, error: Exception) -> bool:
+        """Allow another attempt as long as the model has said nothing, or nobody has seen what it said."""
+        if self.token_ns and (self.was_read() or not self.retrier.policy.restart_unread):
+            return False
+        return is_transient(error)
+
+
+class Lane:
+    """One exchange of a call, and what it has brought. Arguments as for `ModelCall`."""
+
+    __slots__ = ("_plain", "_watch", "account", "exchange", "stream")
+
+    def __init__(
+        self,
+        client: ChatClient,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        streams: bool,
+        timeouts: Timeouts,
+        retrier: Retrier,
+    ) -> None:
+        self.exchange, self._watch = client.exchange(
+            model, messages, parameters, stream=streams, timeouts=timeouts, retrier=retrier
+        )
+        self.stream = ChatStream(self.exchange, self._watch, client.traffic.slots) if streams else None
+        self._plain: Completion | None = None
+        self.account: Attempt | None = None
+        """How its attempt in a race ended."""
+
+    @property
+    def completion(self) -> Completion | None:
+        """What has arrived."""
+        return self.stream.completion if self.stream is not None else self._plain
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has said anything."""
+        return self.stream.has_output if self.stream is not None else self._plain is not None
+
+    async def read(self, took: Callable[[list[str]], None]) -> Completion:
+        """Make one attempt, leave to do so given. Cancelled, the connection is closed.
+
+        Args:
+            took: given the pieces of text after each read that brought something.
+
+        Raises:
+            ChatError: no completion came of it.
+        """
+        if self.stream is not None:
+            await self.stream.read_to_end(took)
+            return self.stream.completion
+        self._plain = await fetch(self.exchange, self._watch)
+        took([self._plain.text] if self._plain.text else [])
+        return self._plain
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        self._plain = None
+        if self.stream is not None:
+            self.stream.discard()

@@ -1,1 +1,0 @@
-"""When to send, when to wait, when to give up."""

@@ -1,0 +1,108 @@
+"""Endpoint: where requests go and the headers that identify the sender. Keys are held in `Secret`, which hides them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from chatscope._validation import check_header_value, check_headers
+from chatscope.version import __version__
+
+_BASE_URL: Final = re.compile(r"https?://[^/?#\s]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
+_UP_TO_THE_HOST: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
+"""To the last @ wherever it stands: a password that should have been quoted is one nevertheless."""
+_USER_AGENT: Final = f"chatscope/{__version__}"
+
+
+class Secret(str):
+    """Text that no repr shows: whoever prints a traceback with the values of variables prints a mask."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go and who sends them. The repr shows the address as `shown_url` does, and nothing else.
+
+    Args:
+        base_url: up to and without `/chat/completions`; a query string is kept. `{model}` stands for the model.
+        api_key: an empty one is not sent.
+        organization, project: sent as the endpoint's headers of that name.
+        headers: further headers for every request.
+        key_header: what the key goes in; any other than `authorization` takes it as it is.
+
+    Raises:
+        ValueError: an argument can never be right; the error names it and shows no key.
+    """
+
+    base_url: str
+    api_key: str = ""
+    organization: str | None = None
+    project: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key_header: str = "authorization"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base_url, str) or not _BASE_URL.fullmatch(self.base_url):
+            given = shown_url(self.base_url) if isinstance(self.base_url, str) else self.base_url
+            raise ValueError(f"base_url must begin with http:// or https:// and name a host, not {given!r}")
+        try:
+            _ = urlsplit(self.base_url).port  # which is looked at only when it is asked for
+        except ValueError:
+            # From None, as Python's own words may quote a password.
+            raise ValueError(f"base_url is no URL: {shown_url(self.base_url)!r}") from None
+        for name in ("api_key", "organization", "project"):
+            if (value := getattr(self, name)) is not None:
+                check_header_value(value, name)
+        check_headers({self.key_header: ""}, "key_header")
+        check_headers(self.headers, "default_headers")
+
+    def __repr__(self) -> str:
+        # Also while __post_init__ refuses a bad argument: debuggers show frames.
+        return f"Endpoint({shown_url(str(self.base_url))!r})"
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the address depends on the model."""
+        return "{model}" in self.base_url
+
+    def url(self, query: Mapping[str, Any] | None = None, model: str = "") -> str:
+        """Return the address of the chat endpoint, with more query parameters if there are any."""
+        if query is not None and not isinstance(query, Mapping):
+            raise ValueError(f"extra_query must be a mapping, not {type(query).__name__}")
+        scheme, host, path, own_query, _ = urlsplit(self.base_url)
+        whole_query = "&".join(part for part in (own_query, urlencode(query or {}, doseq=True)) if part)
+        path = path.rstrip("/").replace("{model}", quote(model, safe=""))
+        return urlunsplit((scheme, host, f"{path}/chat/completions", whole_query, ""))
+
+    def request_headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return a request's headers, names in lower case; what the caller adds replaces what is there.
+
+        Raises:
+            ValueError: a header that cannot be sent; the error names it.
+        """
+        headers = {"accept": "application/json", "content-type": "application/json", "user-agent": _USER_AGENT}
+        key_header = self.key_header.lower()
+        if self.api_key:
+            headers[key_header] = Secret(f"Bearer {self.api_key}" if key_header == "authorization" else self.api_key)
+        if self.organization:
+            headers["openai-organization"] = self.organization
+        if self.project:
+            headers["openai-project"] = self.project
+        headers.update((name.lower(), value) for name, value in self.headers.items())
+        if extra:
+            check_headers(extra, "extra_headers")
+            headers.update((name.lower(), value) for name, value in extra.items())
+        return headers
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as it may be shown: without user, password and query."""
+    address, mark, _ = _UP_TO_THE_HOST.sub(r"\1***@", url).partition("?")
+    return f"{address}?***" if mark else address

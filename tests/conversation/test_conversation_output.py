@@ -1,0 +1,369 @@
+"""Types to strict JSON schemas, and the text of a reply to values of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+
+from chatscope import OutputInvalidError, OutputRefusedError, OutputTruncatedError, ParsedCompletion
+from chatscope._conversation.structured_output import Output
+from chatscope.protocol.response import Choice, Completion, Message, ToolCall
+from chatscope.simulator.schemas import minimal, strict_violation
+
+T = TypeVar("T")
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Street(msgspec.Struct):
+    """A street and a number."""
+
+    name: str
+    number: Annotated[int, msgspec.Meta(ge=1, le=999)]
+
+
+class Person(msgspec.Struct):
+    """Somebody."""
+
+    name: Annotated[str, msgspec.Meta(min_length=2, max_length=40, pattern="^[A-Z]", examples=["Ann"])]
+    home: Annotated[Street, msgspec.Meta(description="where they live")]
+    work: Street | None = None
+    friends: list[Person] = []
+    color: Color = Color.RED
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Answer(TypedDict, total=False):
+    """An answer."""
+
+    yes: bool
+
+
+@attrs.define
+class Box:
+    width: float
+    label: str = ""
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"]
+    lives: int = pydantic.Field(9, ge=1, description="how many are left")
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"]
+
+
+class Owner(pydantic.BaseModel):
+    """Has a pet."""
+
+    name: str = pydantic.Field(min_length=2)
+    pet: Cat | Dog = pydantic.Field(discriminator="kind")
+    others: list[Owner] = []
+
+
+class Numbers(pydantic.RootModel[list[int]]):
+    pass
+
+
+class Wrapper(msgspec.Struct, Generic[T]):
+    inner: T
+
+
+class Circle(msgspec.Struct, tag="circle"):
+    radius: float
+
+
+class Square(msgspec.Struct, tag="square"):
+    side: float
+
+
+class Chain(msgspec.Struct):
+    next: Chain | None
+
+
+class Pair(NamedTuple):
+    x: int
+    y: str
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    json_schema: dict[str, Any] = Output.of(kind).response_format["json_schema"]["schema"]
+    return json_schema
+
+
+def reply(text: str | None, finish_reason: str = "stop", **message: Any) -> Completion:
+    choice = Choice(message=Message(role="assistant", content=text, **message), finish_reason=finish_reason)
+    return Completion(choices=[choice], request_id="req_7")
+
+
+# -- the schema --------------------------------------------------------------------------------------------------------
+
+
+def test_a_class_goes_out_with_its_name_its_docstring_and_a_strict_schema() -> None:
+    assert Output.of(Street).response_format == {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "Street",
+            "description": "A street and a number.",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "number": {"type": "integer", "minimum": 1, "maximum": 999},
+                },
+                "required": ["name", "number"],
+                "additionalProperties": False,
+            },
+        },
+    }
+
+
+def test_references_nullables_defaults_and_recursion_as_strict_mode_wants_them() -> None:
+    street = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "number": {"type": "integer", "minimum": 1, "maximum": 999}},
+        "required": ["name", "number"],
+        "additionalProperties": False,
+    }
+    person = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "pattern": "^[A-Z]"},
+            "home": street | {"description": "where they live"},
+            "work": {"anyOf": [{"$ref": "#/$defs/Street"}, {"type": "null"}]},
+            "friends": {"type": "array", "items": {"$ref": "#/$defs/Person"}},
+            "color": {"$ref": "#/$defs/Color"},
+        },
+        "required": ["name", "home", "work", "friends", "color"],
+        "additionalProperties": False,
+    }
+    assert schema_of(Person) == person | {
+        "$defs": {
+            "Person": person | {"description": "Somebody."},
+            "Street": street | {"description": "A street and a number."},
+            "Color": {"type": "string", "enum": ["blue", "red"]},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties"),
+    [
+        (Point, {"x": {"type": "integer"}, "y": {"type": "integer"}}),
+        (Answer, {"yes": {"type": "boolean"}}),
+        (Box, {"width": {"type": "number"}, "label": {"type": "string"}}),
+        (Wrapper[int], {"inner": {"type": "integer"}}),
+        (
+            Cat,
+            {
+                "kind": {"type": "string", "const": "cat"},
+                "lives": {"type": "integer", "minimum": 1, "description": "how many are left"},
+            },
+        ),
+    ],
+)
+def test_every_kind_of_class_has_a_schema(kind: Any, properties: dict[str, Any]) -> None:
+    assert schema_of(kind) == {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def test_only_a_docstring_that_somebody_wrote_is_a_description() -> None:
+    assert "description" not in Output.of(Point).response_format["json_schema"]
+    assert Output.of(Answer).response_format["json_schema"]["description"] == "An answer."
+    assert Output.of(Owner).response_format["json_schema"]["description"] == "Has a pet."
+
+
+def test_a_name_is_made_fit_for_the_endpoint() -> None:
+    long = msgspec.defstruct("Größe" + "x" * 80, [("a", int)])
+    assert Output.of(long).response_format["json_schema"]["name"] == "Gr__e" + "x" * 59
+
+
+def test_a_pydantic_models_union_has_no_discriminator_and_no_one_of() -> None:
+    schema = schema_of(Owner)
+    assert schema["properties"]["pet"] == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
+    assert schema["properties"]["name"] == {"type": "string"}
+    assert sorted(schema["$defs"]) == ["Cat", "Dog", "Owner"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [
+        (dt.date, {"type": "string", "format": "date"}),
+        (uuid.UUID, {"type": "string", "format": "uuid"}),
+        (decimal.Decimal, {"type": "string"}),
+        (bytes, {"type": "string"}),
+        (set[int], {"type": "array", "items": {"type": "integer"}}),
+        (Literal["a", 1], {"type": ["integer", "string"], "enum": [1, "a"]}),
+        (
+            Annotated[list[int], msgspec.Meta(min_length=1)],
+            {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+        ),
+        (Optional[int], {"anyOf": [{"type": "integer"}, {"type": "null"}]}),  # noqa: UP045 - spelled this way by many
+    ],
+)
+def test_what_strict_mode_refuses_is_left_out(kind: Any, schema: dict[str, Any]) -> None:
+    assert schema_of(kind)["properties"]["value"] == schema
+
+
+@pytest.mark.parametrize("kind", [Person, Street, Point, Answer, Box, Owner, Numbers, Wrapper[Person], Circle | Square])
+def test_the_smallest_document_of_a_schema_is_strict_and_can_be_decoded(kind: Any) -> None:
+    schema = schema_of(kind)
+    assert strict_violation(schema) is None
+    document = minimal(schema)
+    text = msgspec.json.encode(document).decode().replace('"name":""', '"name":"Abc"')
+    Output.of(kind).decode(text)
+
+
+def test_a_schema_is_derived_once() -> None:
+    assert Output.of(Street) is Output.of(Street)
+
+
+# -- what has none -----------------------------------------------------------------------------------------------------
+
+
+class Opaque:
+    pass
+
+
+class Loose(msgspec.Struct):
+    tags: dict[str, int]
+
+
+class Deep(msgspec.Struct):
+    items: list[Loose]
+
+
+class Untyped(msgspec.Struct):
+    anything: Any
+
+
+class Unresolved(msgspec.Struct):
+    other: Missing  # type: ignore[name-defined]  # noqa: F821 - what this is about
+
+
+class UnresolvedModel(pydantic.BaseModel):
+    call: Any = None
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        raise pydantic.PydanticUserError("no schema", code=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Opaque, "Opaque: no schema can be derived from .*Opaque"),
+        (complex, "complex: no schema can be derived from .*complex"),
+        (Unresolved, "Unresolved: no schema .*Missing"),
+        (UnresolvedModel, "UnresolvedModel: no schema .*no schema"),
+        ("Person", "output: no schema can be derived from 'Person'"),
+        (Annotated[int, []], "no schema can be derived from .*unhashable"),
+        (Loose, "Loose.tags: strict mode has no mappings"),
+        (Deep, r"Deep.items\[\].tags: strict mode has no mappings"),
+        (Untyped, "Untyped.anything: strict mode has no values of any type"),
+        (list, "list: strict mode has no values of any type"),
+        (tuple[int, str], "tuple: strict mode has no tuples"),
+        (Pair, "Pair: strict mode has no tuples"),
+        (Wrapper[Loose] | None, "output.inner.tags: strict mode has no mappings"),
+    ],
+)
+def test_a_type_without_a_strict_schema_is_named(kind: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^output_type: {says}"):
+        Output.of(kind, "output_type")
+
+
+# -- the value ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Street, '{"name": "Main", "number": 3}', Street("Main", 3)),
+        (Point, '{"x": 1, "y": 2}', Point(1, 2)),
+        (Answer, '{"yes": true}', {"yes": True}),
+        (Box, ' {"width": 1.5, "label": "b"}\n', Box(1.5, "b")),
+        (Cat, '{"kind": "cat", "lives": 2}', Cat(kind="cat", lives=2)),
+        (Circle | Square, '{"value": {"type": "square", "side": 2}}', Square(2)),
+        (list[Point], '{"value": [{"x": 1, "y": 2}]}', [Point(1, 2)]),
+        (int | str, '{"value": "x"}', "x"),
+        (Numbers, '{"value": [1, 2]}', Numbers([1, 2])),
+    ],
+)
+def test_a_reply_becomes_a_value(kind: Any, text: str, value: Any) -> None:
+    assert Output.of(kind).read(reply(text)) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        (Street, '{"name": "Main", "number": 0}', r"the reply is no Street: Expected `int` >= 1 - at `\$.number`"),
+        (Street, '{"name": "Main"}', "the reply is no Street: Object missing required field `number`"),
+        (Street, "Here you are:", "the reply is no Street: JSON is malformed"),
+        (Street, "", "the reply is no Street: Input data was truncated"),
+        (Chain, '{"next":' * 100_000, "the reply is no Chain: maximum recursion"),
+        (Cat, '{"kind": "dog"}', "the reply is no Cat: 1 validation error for Cat"),
+        (list[int], "[1]", "the reply is no list: Expected `object`, got `array`"),
+        (list[int], '{"value": ["x"]}', r"the reply is no list: Expected `int`, got `str` - at `\$\[0\]`"),
+    ],
+)
+def test_a_reply_of_another_kind_is_invalid(kind: Any, text: str, says: str) -> None:
+    with pytest.raises(OutputInvalidError, match=f"^{says}") as caught:
+        Output.of(kind).read(reply(text))
+    assert caught.value.partial_text == text
+    assert caught.value.request_id == "req_7"
+    assert caught.value.completion.text == text
+
+
+def test_a_reply_cut_by_its_limit_is_truncated() -> None:
+    with pytest.raises(OutputTruncatedError, match="cut at the token limit, before the end of its Street") as caught:
+        Output.of(Street).read(reply('{"name": "Ma', "length"))
+    assert caught.value.partial_text == '{"name": "Ma'
+
+
+def test_a_reply_that_came_whole_within_its_limit_is_taken() -> None:
+    assert Output.of(Point).read(reply('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)
+
+
+def test_a_refusal_and_a_filtered_reply_are_refused() -> None:
+    with pytest.raises(OutputRefusedError, match=re.escape("the model refused: I can't help with that.")):
+        Output.of(Street).read(reply(None, refusal="I can't help with that."))
+    with pytest.raises(OutputRefusedError, match="the server filtered the reply") as caught:
+        Output.of(Street).read(reply('{"na', "content_filter"))
+    assert caught.value.partial_text == '{"na'
+
+
+def test_a_reply_that_calls_tools_is_no_answer_yet() -> None:
+    assert Output.of(Street).read(reply(None, "tool_calls", tool_calls=[ToolCall(id="a")])) is None
+
+
+def test_a_parsed_completion_is_a_completion_and_its_json_is_the_servers() -> None:
+    completion = reply('{"kind": "cat", "lives": 2}')
+    parsed = ParsedCompletion.of(completion, Cat(kind="cat", lives=2))
+    assert isinstance(parsed, Completion)
+    assert (parsed.parsed, parsed.text, parsed.request_id) == (Cat(kind="cat", lives=2), completion.text, "req_7")
+    assert parsed.to_dict() == completion.to_dict()
+    assert completion.parsed is None

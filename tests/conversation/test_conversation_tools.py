@@ -1,0 +1,349 @@
+"""Functions to tool definitions, and the calling of them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import anyio
+import msgspec
+import pydantic
+import pytest
+
+from chatscope._conversation.tools import Tool, Toolbox
+from chatscope.protocol.response import FunctionCall, ToolCall
+
+
+class Place(msgspec.Struct):
+    """Where."""
+
+    city: str
+    country: str = "DE"
+
+
+async def weather(
+    place: Place,
+    unit: Literal["C", "F"] = "C",
+    days: Annotated[int, msgspec.Meta(ge=1, description="from the type")] = 1,
+    *,
+    hints: list[str] | None = None,
+) -> dict[str, Any]:
+    """Tell the weather of a place.
+
+    Not for the model.
+
+    Args:
+        place: the place,
+            in full
+        unit (str): of the temperature: Celsius
+            or Fahrenheit
+
+        days: from the docstring
+        hints:
+            on a line of its own
+
+    Returns:
+        what: it is like
+    """
+    return {"city": place.city, "unit": unit, "days": days, "hints": hints}
+
+
+class Chain(msgspec.Struct):
+    next: Chain | None
+
+
+async def follow(chain: Chain) -> None: ...
+
+
+def call(name: str, arguments: Any = "", call_id: str = "c1") -> ToolCall:
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+    return ToolCall(id=call_id, function=FunctionCall(name=name, arguments=text))
+
+
+async def answers(toolbox: Toolbox, *calls: ToolCall) -> list[str]:
+    return [message["content"] for message in await toolbox.answer(calls)]
+
+
+async def answer(function: Callable[..., Any], arguments: Any = "", **options: Any) -> str:
+    (text,) = await answers(Toolbox([function], **options), call(function.__name__, arguments))
+    return text
+
+
+# -- definitions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_described_by_its_signature_and_its_docstring() -> None:
+    assert Tool.of(weather).definition == {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tell the weather of a place.",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "place": {
+                        "type": "object",
+                        "description": "the place, in full",
+                        "properties": {"city": {"type": "string"}, "country": {"type": "string"}},
+                        "required": ["city", "country"],
+                        "additionalProperties": False,
+                    },
+                    "unit": {
+                        "type": "string",
+                        "enum": ["C", "F"],
+                        "description": "of the temperature: Celsius or Fahrenheit",
+                    },
+                    "days": {"type": "integer", "minimum": 1, "description": "from the type"},
+                    "hints": {
+                        "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}],
+                        "description": "on a line of its own",
+                    },
+                },
+                "required": ["place", "unit", "days", "hints"],
+                "additionalProperties": False,
+            },
+        },
+    }
+
+
+def test_a_function_that_says_nothing_is_described_by_its_name() -> None:
+    def now() -> str:
+        return ""
+
+    def only_arguments(x: int) -> int:
+        return x
+
+    only_arguments.__doc__ = """
+        Args:
+            all of them are numbers
+            x: a number
+    """
+    schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    assert Tool.of(now).definition["function"] == {"name": "now", "strict": True, "parameters": schema}
+    definition = Tool.of(only_arguments).definition["function"]
+    assert "description" not in definition
+    assert definition["parameters"]["properties"] == {"x": {"type": "integer", "description": "a number"}}
+
+
+def test_a_method_is_a_tool_without_its_self() -> None:
+    class Shop:
+        def price(self, item: str) -> float:
+            return 1.0
+
+    assert Tool.of(Shop().price).definition["function"]["parameters"]["required"] == ["item"]
+
+
+class Opaque:
+    pass
+
+
+def unannotated(a: int, b) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001 - what this is about
+def variable(*args: int) -> None: ...
+def keywords(**options: int) -> None: ...
+def positional(a: int, /) -> None: ...
+def opaque(a: int, thing: Opaque) -> None: ...
+def loose(options: dict[str, int]) -> None: ...
+def nested(items: list[dict[str, int]]) -> None: ...
+def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821 - what this is about
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (unannotated, "tool unannotated: parameter b has no type annotation"),
+        (variable, r"tool variable: parameter \*args: '?int'? cannot be given by name"),
+        (keywords, r"tool keywords: parameter \*\*options: '?int'? cannot be given by name"),
+        (positional, "tool positional: parameter a: '?int'? cannot be given by name"),
+        (opaque, "tool opaque: parameter thing: no schema can be derived from .*Opaque"),
+        (loose, "tool loose: parameter options: strict mode has no mappings"),
+        (nested, r"tool nested: parameter items\[\]: strict mode has no mappings"),
+        (unresolved, "tool unresolved: its signature cannot be read: .*Missing"),
+        (lambda: None, "tools must be functions with a name .*lambda"),
+        (functools.partial(weather), "tools must be functions with a name .*partial"),
+        ({"type": "function"}, "tools must be functions with a name .*'type'"),
+    ],
+)
+def test_a_function_that_the_model_cannot_be_told_of_is_named(function: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^{says}"):
+        Toolbox([function])
+
+
+def test_a_toolbox_refuses_what_can_never_be_right() -> None:
+    with pytest.raises(ValueError, match=r"^tools must have different names; two are called 'weather'"):
+        Toolbox([weather, weather])
+    with pytest.raises(ValueError, match=r"^tool_timeout must be a positive number of seconds, not 0"):
+        Toolbox([weather], timeout=0)
+    with pytest.raises(ValueError, match=r"^on_tool_error must be 'report' or 'raise', not 'ignore'"):
+        Toolbox([weather], on_error="ignore")  # type: ignore[arg-type]  # what this is about
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+async def test_arguments_come_in_their_types_and_defaults_apply() -> None:
+    assert await answer(weather, {"place": {"city": "Bonn"}}) == '{"city":"Bonn","unit":"C","days":1,"hints":null}'
+    given = {"place": {"city": "Bonn", "country": "DE"}, "unit": "F", "days": 2, "hints": ["a"]}
+    assert await answer(weather, given) == '{"city":"Bonn","unit":"F","days":2,"hints":["a"]}'
+
+
+class Model(pydantic.BaseModel):
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("as it is", "as it is"),
+        (None, "null"),
+        ([1, {"a": None}], '[1,{"a":null}]'),
+        (Place("Bonn"), '{"city":"Bonn","country":"DE"}'),
+        ([Model(x=1)], '[{"x":1}]'),
+    ],
+)
+async def test_a_result_goes_back_as_text(result: Any, text: str) -> None:
+    async def tool() -> Any:
+        return result
+
+    assert await answer(tool) == text
+
+
+async def test_sync_functions_run_in_a_worker_thread_and_async_ones_in_place() -> None:
+    here = threading.get_ident()
+
+    def sync() -> bool:
+        return threading.get_ident() == here
+
+    async def in_place() -> bool:
+        return threading.get_ident() == here
+
+    assert await answer(sync) == "false"
+    assert await answer(in_place) == "true"
+
+
+async def test_an_async_function_behind_a_decorator_is_awaited() -> None:
+    def logged(function: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Awaitable[str]:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    @logged
+    async def tool(x: int) -> str:
+        await anyio.lowlevel.checkpoint()
+        return f"got {x}"
+
+    assert await answer(tool, {"x": 3}) == "got 3"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (call("storm"), "there is no tool 'storm'; there are: weather, follow"),
+        (call("weather", "{"), "the arguments are not valid: Input data was truncated"),
+        (call("weather"), "the arguments are not valid: Object missing required field `place`"),
+        (call("follow", '{"chain":' + '{"next":' * 100_000), "the arguments are not valid: maximum recursion depth"),
+        (
+            call("weather", {"place": {"city": "Bonn"}, "days": 0}),
+            "the arguments are not valid: Expected `int` >= 1 - at `$.days`",
+        ),
+        (
+            call("weather", {"place": {"city": "Bonn"}, "until": 3}),
+            "the arguments are not valid: Object contains unknown field `until`",
+        ),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["report", "raise"])
+async def test_a_call_that_the_model_got_wrong_is_answered_with_what_is_wrong(
+    wanted: ToolCall, says: str, on_error: Any
+) -> None:
+    (text,) = await answers(Toolbox([weather, follow], on_error=on_error), wanted)
+    assert msgspec.json.decode(text)["error"].startswith(says)
+
+
+async def test_an_error_is_told_to_the_model_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken() -> None:
+        raise LookupError("no such city")
+
+    def unspeakable() -> object:
+        return object()
+
+    assert await answer(broken) == '{"error":"LookupError: no such city"}'
+    assert await answer(unspeakable) == '{"error":"TypeError: a object has no JSON form"}'
+    (first, _) = caplog.records
+    assert (first.name, first.levelname) == ("chatscope.tools", "WARNING")
+    assert first.getMessage() == "tool broken failed; the model is told"
+    assert first.exc_info is not None
+    assert isinstance(first.exc_info[1], LookupError)
+
+
+async def test_an_error_is_raised_as_itself_and_cancels_the_other_calls() -> None:
+    waiting = anyio.Event()
+    ends: list[str] = []
+
+    async def waits() -> None:
+        try:
+            waiting.set()
+            await anyio.sleep_forever()
+        finally:
+            ends.append("cancelled")
+
+    async def fails() -> None:
+        await waiting.wait()
+        raise LookupError("no such city")
+
+    toolbox = Toolbox([waits, fails], on_error="raise")
+    with pytest.raises(LookupError, match="no such city"):
+        await toolbox.answer([call("waits"), call("fails")])
+    assert ends == ["cancelled"]
+
+
+async def test_the_calls_of_a_turn_run_at_the_same_time_and_are_answered_in_their_order() -> None:
+    started: list[int] = []
+    all_there = anyio.Event()
+
+    async def meet(number: int) -> int:
+        started.append(number)
+        if len(started) == 3:
+            all_there.set()
+        await all_there.wait()
+        return number
+
+    calls = [call("meet", {"number": number}, f"c{number}") for number in range(3)]
+    assert await Toolbox([meet]).answer(calls) == [
+        {"role": "tool", "tool_call_id": f"c{number}", "content": str(number)} for number in range(3)
+    ]
+
+
+async def test_cancelling_cancels_the_calls_and_leaves_threads_behind() -> None:
+    running, blocked, release, ended = anyio.Event(), threading.Event(), threading.Event(), threading.Event()
+
+    async def waits() -> None:
+        running.set()
+        await anyio.sleep_forever()
+
+    def blocks() -> None:
+        blocked.set()
+        release.wait(30)
+        ended.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(Toolbox([waits, blocks]).answer, [call("waits"), call("blocks")])
+        await running.wait()
+        assert await anyio.to_thread.run_sync(blocked.wait, 30)
+        group.cancel_scope.cancel()
+    assert not ended.is_set()
+    release.set()
+    assert await anyio.to_thread.run_sync(ended.wait, 30)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_tool_that_is_cancelled_from_within_is_reported(anyio_backend: str) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    assert await answer(cancelled) == '{"error":"the call was cancelled by the tool itself"}'

@@ -1,0 +1,565 @@
+"""What is tried again, after how long, and what passes through untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import stamina
+import stamina.instrumentation
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chatscope import errors
+from chatscope._limits.retry import (
+    MAX_RETRY_AFTER,
+    Retrier,
+    RetryPolicy,
+    is_transient,
+    retry_on_rate_limit,
+    retry_on_transient,
+)
+from chatscope._limits.timeouts import Limit
+from chatscope.errors import (
+    QUOTA_CODES,
+    APIConnectionError,
+    APITimeoutError,
+    BadRequestError,
+    ChatError,
+    InternalServerError,
+    QuotaExceededError,
+    RateLimitError,
+    StreamServerError,
+    StreamTruncatedError,
+    status_error_class,
+)
+
+AT_ONCE = RetryPolicy(attempts=4, initial=0, max=0, jitter=0)
+NEVER = RetryPolicy(attempts=4, initial=1e9, max=1e9, jitter=0)
+
+
+class Attempts:
+    """Fails with each of some errors in turn, then succeeds with how often it was called."""
+
+    def __init__(self, *failures: BaseException) -> None:
+        self.failures = failures
+        self.times: list[float] = []
+
+    async def __call__(self) -> int:
+        self.times.append(anyio.current_time())
+        if len(self.times) <= len(self.failures):
+            raise self.failures[len(self.times) - 1]
+        return len(self.times)
+
+    @property
+    def waits(self) -> list[float]:
+        """The seconds between one call and the next."""
+        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+
+
+@pytest.mark.parametrize("name", ["initial", "max", "jitter"])
+@pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, "1", None, True, [1]])
+def test_a_policy_with_a_wait_that_is_none(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^retry\.{name} must be a number of seconds, not "):
+        RetryPolicy(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, math.nan, "3", None, True])
+def test_a_policy_with_a_count_that_is_none(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^retry\.attempts must be a whole number of at least 1, not "):
+        RetryPolicy(attempts=value)
+
+
+def test_the_policy_by_default() -> None:
+    assert RetryPolicy() == RetryPolicy(attempts=5, initial=1.0, max=32.0, jitter=3.0, restart_unread=False)
+
+
+def test_the_wait_doubles_up_to_the_longest() -> None:
+    policy = RetryPolicy(jitter=0)
+    assert [policy.backoff(failed) for failed in range(1, 9)] == [1, 2, 4, 8, 16, 32, 32, 32]
+    assert policy.backoff(100_000) == 32
+    assert RetryPolicy(initial=0, jitter=0).backoff(100) == 0
+
+
+@given(st.just(0.0) | st.floats(1e-9, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.integers(1, 2000))
+@example(0.0, 1.0, 0.0, 1025)
+def test_the_wait_stays_between_its_bounds(initial: float, longest: float, jitter: float, failed: int) -> None:
+    wait = RetryPolicy(initial=initial, max=longest, jitter=jitter).backoff(failed)
+    doubled = initial * 2.0 ** min(failed - 1, 1023)
+    assert min(longest, doubled) <= wait <= min(longest, doubled + jitter)
+
+
+def test_the_jitter_is_random() -> None:
+    assert len({RetryPolicy().backoff(1) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_which_statuses_pass_by_themselves(status: int) -> None:
+    transient = status in {408, 409, 425, 429} or status >= 500
+    kind = status_error_class(status)
+    assert is_transient(kind(status=status)) is transient
+    assert is_transient(StreamServerError(status=status)) is (transient or False)
+    # What the server orders goes before its status, but an empty balance fills by no order.
+    assert is_transient(kind(status=status, should_retry=True)) is (kind is not QuotaExceededError)
+    assert is_transient(kind(status=status, should_retry=False)) is False
+    for code in QUOTA_CODES:
+        assert not is_transient(kind(status=status, code=code, should_retry=True))
+        assert not is_transient(StreamServerError(status=status, code=code))
+
+
+def test_which_errors_without_a_status_pass_by_themselves() -> None:
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ChatError)]
+    assert {kind for kind in kinds if is_transient(kind())} == {
+        APIConnectionError,
+        APITimeoutError,
+        StreamTruncatedError,
+    }
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), OSError(), TimeoutError(), RuntimeError(), ExceptionGroup("", [RateLimitError()])]
+)
+def test_errors_that_are_not_ours_are_never_transient(error: Exception) -> None:
+    assert not is_transient(error)
+
+
+async def test_a_first_success_is_the_only_attempt() -> None:
+    attempts, retrier = Attempts(), Retrier(AT_ONCE)
+    assert await retrier.run(attempts) == 1
+    assert [(entry.error, entry.wait_seconds) for entry in retrier.attempts] == [(None, None)]
+
+
+async def test_attempts_until_one_succeeds() -> None:
+    attempts = Attempts(RateLimitError(status=429), APIConnectionError(), InternalServerError(status=503))
+    assert await Retrier(AT_ONCE).run(attempts) == 4
+
+
+async def test_the_last_error_is_raised_as_it_is() -> None:
+    failures = [RateLimitError(f"{number}", status=429) for number in range(4)]
+    attempts = Attempts(*failures)
+    with pytest.raises(RateLimitError) as caught:
+        await Retrier(AT_ONCE).run(attempts)
+    assert caught.value is failures[-1]
+    assert len(attempts.times) == 4
+    assert str(caught.value) == "3"
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize(
+    "error", [BadRequestError(status=400), QuotaExceededError(status=429), ValueError("bug"), KeyError("bug")]
+)
+async def test_an_error_that_is_not_transient_is_raised_at_once(before: int, error: Exception) -> None:
+    attempts = Attempts(*[APIConnectionError()] * before, error)
+    with pytest.raises(type(error)) as caught:
+        await Retrier(NEVER if not before else AT_ONCE).run(attempts)
+    assert caught.value is error
+    assert len(attempts.times) == before + 1
+
+
+async def test_a_policy_of_one_attempt_never_waits() -> None:
+    attempts = Attempts(RateLimitError(status=429, retry_after=1e9))
+    with pytest.raises(RateLimitError) as caught:
+        await Retrier(RetryPolicy(attempts=1)).run(attempts)
+    assert caught.value.not_retried is None
+    assert len(attempts.times) == 1
+
+
+async def test_the_predicate_may_be_another() -> None:
+    attempts = Attempts(BadRequestError(), BadRequestError(), RateLimitError())
+    with pytest.raises(RateLimitError):
+        await Retrier(AT_ONCE, retries=lambda error: isinstance(error, BadRequestError)).run(attempts)
+    assert len(attempts.times) == 3
+
+
+async def test_the_record_of_the_attempts() -> None:
+    retrier = Retrier(AT_ONCE)
+    failures: list[ChatError] = [RateLimitError(status=429), APIConnectionError()]
+
+    async def attempt() -> str:
+        assert retrier.status is None
+        assert retrier.request_id is None
+        retrier.requests += 2 if not retrier.attempts else 1
+        number = len(retrier.attempts)
+        if number < 2:
+            retrier.status, retrier.request_id = (429, "req_0") if number == 0 else (None, None)
+            raise failures[number]
+        retrier.status, retrier.request_id = 200, "req_2"
+        return "done"
+
+    assert await retrier.run(attempt) == "done"
+    assert [(entry.status, entry.error, entry.request_id, entry.wait_seconds) for entry in retrier.attempts] == [
+        (429, "RateLimitError", "req_0", 0.0),
+        (None, "APIConnectionError", None, 0.0),
+        (200, None, "req_2", None),
+    ]
+    assert [failure.attempts for failure in failures] == [2, 3]
+    starts = [entry.started_seconds for entry in retrier.attempts]
+    assert starts == sorted(starts)
+    assert all(entry.duration_seconds >= 0 for entry in retrier.attempts)
+
+
+async def test_a_call_that_follows_another_counts_on() -> None:
+    earlier, later = Retrier(AT_ONCE), Retrier(AT_ONCE)
+    earlier.requests = 3
+    later.follow(earlier)
+    error = BadRequestError(status=400)
+    with pytest.raises(BadRequestError):
+        await later.run(Attempts(error))
+    assert error.attempts == 3
+    assert later.attempts[0].started_seconds >= 0
+
+
+async def test_on_retry_is_called_once_for_each_further_attempt() -> None:
+    retrier, called = Retrier(AT_ONCE), []
+    retrier.on_retry = lambda: called.append(len(retrier.attempts))
+    assert await retrier.run(Attempts(APIConnectionError(), APIConnectionError())) == 3
+    assert called == [1, 2]
+
+
+async def test_cancellation_during_an_attempt_is_neither_retried_nor_swallowed() -> None:
+    for failures in (0, 1):
+        began = 0
+        retrier = Retrier(AT_ONCE)
+
+        async def attempt(failures: int = failures) -> None:
+            nonlocal began
+            began += 1
+            if began <= failures:
+                raise APIConnectionError
+            scope.cancel()
+            await anyio.sleep_forever()
+
+        with anyio.CancelScope() as scope:
+            await retrier.run(attempt)
+            pytest.fail("cancellation was swallowed")
+        assert scope.cancelled_caught
+        assert began == failures + 1
+        assert retrier.attempts[-1].error in {"CancelledError", "Cancelled"}
+        assert retrier.attempts[-1].wait_seconds is None
+
+
+async def test_cancellation_during_a_wait_is_neither_retried_nor_swallowed() -> None:
+    for policy, error in ((NEVER, APIConnectionError()), (AT_ONCE, RateLimitError(status=429, retry_after=119.0))):
+        attempts = Attempts(error)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(Retrier(policy).run, attempts)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert len(attempts.times) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})])
+async def test_a_host_s_own_cancellation_on_asyncio() -> None:
+    for attempts in (Attempts(asyncio.CancelledError()), Attempts(APIConnectionError())):
+        task = asyncio.create_task(Retrier(NEVER).run(attempts))
+        await anyio.wait_all_tasks_blocked()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert len(attempts.times) == 1
+
+
+class TestWaits:
+    """Exact waits, in virtual time."""
+
+    @pytest.fixture
+    def anyio_backend(self, virtual_time: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+        return virtual_time
+
+    async def test_the_backoff_is_waited(self) -> None:
+        attempts = Attempts(*[APIConnectionError()] * 3)
+        retrier = Retrier(RetryPolicy(attempts=4, initial=1.5, max=5, jitter=0))
+        assert await retrier.run(attempts) == 4
+        assert attempts.waits == pytest.approx([1.5, 3, 5])
+        assert [entry.wait_seconds for entry in retrier.attempts] == [1.5, 3, 5, None]
+
+    @pytest.mark.parametrize("seconds", [0.001, 7.25, MAX_RETRY_AFTER])
+    async def test_what_the_server_asks_for_is_waited_exactly(self, seconds: float) -> None:
+        attempts = Attempts(
+            RateLimitError(status=429, retry_after=seconds), InternalServerError(status=503, retry_after=seconds)
+        )
+        assert await Retrier(RetryPolicy(attempts=3, initial=2, max=3, jitter=1)).run(attempts) == 3
+        assert attempts.waits == pytest.approx([seconds, seconds], rel=1e-9)
+
+    @pytest.mark.parametrize("seconds", [120.001, 3600, 1e12])
+    async def test_more_than_two_minutes_are_not_waited(self, seconds: float) -> None:
+        error = RateLimitError("HTTP 429", status=429, retry_after=seconds)
+        attempts = Attempts(error)
+        with pytest.raises(RateLimitError) as caught:
+            await Retrier(RetryPolicy()).run(attempts)
+        assert caught.value is error
+        assert (
+            str(error) == f"HTTP 429 (not retried: the server asks to wait {seconds:g} s, and at most 120 s are waited)"
+        )
+        assert len(attempts.times) == 1
+
+    async def test_a_backoff_may_be_longer_than_that(self) -> None:
+        attempts = Attempts(APIConnectionError())
+        assert await Retrier(RetryPolicy(attempts=2, initial=500, max=500, jitter=0)).run(attempts) == 2
+        assert attempts.waits == pytest.approx([500])
+
+    async def test_a_wait_that_fits_the_deadline_is_waited(self) -> None:
+        limit = Limit(anyio.current_time() + 5.01, "total", 5.01)
+        attempts = Attempts(RateLimitError(status=429, retry_after=5.0))
+        assert await Retrier(RetryPolicy(), limit=limit).run(attempts) == 2
+
+    @pytest.mark.parametrize("retry_after", [5.0, None])
+    async def test_a_wait_that_would_pass_the_deadline_is_not_begun(self, retry_after: float | None) -> None:
+        began = anyio.current_time()
+        error = RateLimitError("HTTP 429", status=429, retry_after=retry_after)
+        attempts = Attempts(error)
+        with pytest.raises(RateLimitError) as caught:
+            await Retrier(RetryPolicy(initial=5, jitter=0), limit=Limit(began + 5.0, "total", 5.0)).run(attempts)
+        assert caught.value is error
+        assert str(error) == "HTTP 429 (not retried: waiting 5 s would pass the deadline of 5 s)"
+        assert anyio.current_time() == began
+        assert len(attempts.times) == 1
+
+    async def test_what_is_left_of_the_deadline_counts(self) -> None:
+        limit = Limit(anyio.current_time() + 10, "total", 10)
+        attempts = Attempts(*[APIConnectionError() for _ in range(9)])
+        with pytest.raises(APIConnectionError, match="not retried: waiting 8 s would pass the deadline of 10 s"):
+            await Retrier(RetryPolicy(attempts=9, initial=1, jitter=0), limit=limit).run(attempts)
+        assert attempts.waits == pytest.approx([1, 2, 4])
+
+    async def test_the_decorators_waits(self) -> None:
+        attempts = Attempts(
+            RateLimitError(status=429), RateLimitError(status=429, retry_after=40), RateLimitError(status=429)
+        )
+        assert await retry_on_rate_limit(4, 1.0, 3.0, 0.0)(attempts)() == 4
+        assert attempts.waits == pytest.approx([1, 40, 3])
+        attempts = Attempts(APIConnectionError(), APIConnectionError())
+        assert await retry_on_transient(3, 0.5, 10.0)(attempts)() == 3
+        first, second = attempts.waits
+        assert 0.5 <= first <= 1.0
+        assert 1.0 <= second <= 1.5
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.retry"]
+
+
+async def test_each_wait_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    attempts = Attempts(
+        RateLimitError("HTTP 429: slow", status=429), APIConnectionError("no route"), BadRequestError("no")
+    )
+    with pytest.raises(BadRequestError):
+        await Retrier(AT_ONCE, label="chatgpt_1").run(attempts)
+    assert logged(caplog) == [
+        (logging.WARNING, "chatgpt_1: attempt 1 failed: RateLimitError: HTTP 429: slow; next in 0 s"),
+        (logging.INFO, "chatgpt_1: attempt 2 failed: APIConnectionError: no route; next in 0 s"),
+    ]
+
+
+async def test_the_decorators_log_at_their_own_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def slow() -> int:
+        return await rate_limited()
+
+    async def flaky() -> int:
+        return await unreachable()
+
+    rate_limited, unreachable = Attempts(RateLimitError("a", status=429)), Attempts(APIConnectionError("b"))
+    assert await retry_on_rate_limit(initial_wait=0, jitter=0)(slow)() == 2
+    assert await retry_on_transient(initial_wait=0)(flaky)() == 2
+    here = "test_the_decorators_log_at_their_own_level.<locals>"
+    assert logged(caplog) == [
+        (logging.WARNING, f"{here}.slow: attempt 1 failed: RateLimitError: a; next in 0 s"),
+        (logging.INFO, f"{here}.flaky: attempt 1 failed: APIConnectionError: b; next in 0 s"),
+    ]
+
+
+async def test_how_often_the_decorators_try() -> None:
+    for decorate, failure, other, most in (
+        (retry_on_rate_limit(initial_wait=0, jitter=0), RateLimitError(status=429), InternalServerError(status=500), 5),
+        (retry_on_transient(initial_wait=0), InternalServerError(status=500), RateLimitError(status=429), 3),
+        (retry_on_rate_limit(1), RateLimitError(status=429), APIConnectionError(), 1),
+        (retry_on_transient(2, 0), StreamTruncatedError(), QuotaExceededError(status=429), 2),
+    ):
+        attempts = Attempts(*[failure] * 9)
+        with pytest.raises(type(failure)) as caught:
+            await decorate(attempts)()
+        assert caught.value is failure
+        assert len(attempts.times) == failure.attempts == most
+        for never in (other, QuotaExceededError(status=429), BadRequestError(status=400), ValueError()):
+            attempts = Attempts(never)
+            with pytest.raises(type(never)):
+                await decorate(attempts)()
+            assert len(attempts.times) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConnectionResetError("reset"),
+        ConnectionRefusedError("refused"),
+        TimeoutError(),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("cut"),
+        type("NetworkError", (Exception,), {"__module__": "httpx2"})("refused"),
+    ],
+    ids=repr,
+)
+async def test_lost_connections_of_others_are_transient_too(failure: Exception) -> None:
+    attempts = Attempts(failure, failure)
+    assert await retry_on_transient(initial_wait=0)(attempts)() == 3
+    attempts = Attempts(*[failure] * 9)
+    with pytest.raises(type(failure)) as caught:
+        await retry_on_transient(2, 0)(attempts)()
+    assert caught.value is failure
+    assert len(attempts.times) == 2
+    attempts = Attempts(failure)
+    with pytest.raises(type(failure)):
+        await retry_on_rate_limit(initial_wait=0)(attempts)()
+    assert len(attempts.times) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(), FileNotFoundError(), httpx.UnsupportedProtocol(""), httpx.LocalProtocolError(""), httpx.InvalidURL("")],
+    ids=repr,
+)
+async def test_other_errors_of_others_are_not(failure: Exception) -> None:
+    attempts = Attempts(failure)
+    with pytest.raises(type(failure)):
+        await retry_on_transient(initial_wait=0)(attempts)()
+    assert len(attempts.times) == 1
+
+
+async def test_a_decorated_function_stays_what_it_is() -> None:
+    @retry_on_transient()
+    async def add(one: int, *, other: int = 1) -> int:
+        """Add two numbers."""
+        return one + other
+
+    assert add.__name__ == "add"
+    assert add.__doc__ == "Add two numbers."
+    assert list(inspect.signature(add).parameters) == ["one", "other"]
+    assert inspect.iscoroutinefunction(add)
+    assert await add(1, other=2) == 3
+    assert await add(5) == 6
+
+
+async def test_calls_of_a_decorated_function_do_not_share_their_count() -> None:
+    failures: dict[str, int] = {}
+
+    @retry_on_transient(2, 0)
+    async def call(name: str) -> None:
+        failures[name] = failures.get(name, 0) + 1
+        await anyio.lowlevel.checkpoint()
+        raise APIConnectionError(name)
+
+    async def expect(name: str) -> None:
+        with pytest.raises(APIConnectionError, match=name):
+            await call(name)
+
+    async with anyio.create_task_group() as group:
+        for name in ("a", "b", "c"):
+            group.start_soon(expect, name)
+    assert failures == {"a": 2, "b": 2, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("decorator", "arguments", "named"),
+    [
+        (retry_on_rate_limit, {"max_attempts": 0}, "max_attempts"),
+        (retry_on_rate_limit, {"initial_wait": -1}, "initial_wait"),
+        (retry_on_rate_limit, {"max_wait": math.nan}, "max_wait"),
+        (retry_on_rate_limit, {"jitter": "1"}, "jitter"),
+        (retry_on_transient, {"max_attempts": 1.5}, "max_attempts"),
+        (retry_on_transient, {"initial_wait": None}, "initial_wait"),
+        (retry_on_transient, {"max_wait": math.inf}, "max_wait"),
+        (retry_on_transient, {"max_attempts": len}, "max_attempts"),  # used without its parentheses
+    ],
+)
+def test_a_decorator_s_argument_that_is_out_of_range(
+    decorator: Callable[..., Any], arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{named} must be "):
+        decorator(**arguments)
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Leave stamina's process-wide settings as they were."""
+    yield
+    stamina.set_testing(testing=False)
+    stamina.set_active(active=True)
+    stamina.instrumentation.set_on_retry_hooks(None)
+
+
+async def test_stamina_s_settings_are_not_touched() -> None:
+    def settings() -> tuple[object, ...]:
+        return stamina.is_active(), stamina.is_testing(), stamina.instrumentation.get_on_retry_hooks()
+
+    before = settings()
+    assert await retry_on_transient(initial_wait=0)(Attempts(APIConnectionError()))() == 2
+    assert settings() == before == (True, False, before[2])
+
+
+async def test_stamina_s_hooks_are_told(restored: None) -> None:
+    told: list[stamina.instrumentation.RetryDetails] = []
+
+    def hook(details: stamina.instrumentation.RetryDetails) -> None:
+        told.append(details)
+
+    stamina.instrumentation.set_on_retry_hooks([hook])
+    failures = [APIConnectionError(), RateLimitError(status=429)]
+    assert await Retrier(AT_ONCE).run(Attempts(*failures)) == 3
+    assert [(details.retry_num, details.caused_by, details.wait_for) for details in told] == [
+        (1, failures[0], 0.0),
+        (2, failures[1], 0.0),
+    ]
+
+
+async def test_inactive_stamina_means_no_retries(restored: None) -> None:
+    stamina.set_active(active=False)
+    error = APIConnectionError()
+    attempts, retrier = Attempts(error), Retrier(AT_ONCE)
+    with pytest.raises(APIConnectionError) as caught:
+        await retrier.run(attempts)
+    assert caught.value is error
+    assert len(attempts.times) == 1
+    assert [entry.wait_seconds for entry in retrier.attempts] == [None]
+
+
+async def test_stamina_s_testing_mode_waits_for_nothing(restored: None) -> None:
+    stamina.set_testing(testing=True, attempts=3)
+    attempts = Attempts(APIConnectionError(), RateLimitError(status=429, retry_after=100.0))
+    assert await Retrier(NEVER).run(attempts) == 3
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None, most: int) -> None:
+    stamina.set_testing(testing=True, attempts=most)
+    attempts, retrier = Attempts(*[APIConnectionError() for _ in range(9)]), Retrier(NEVER)
+    with pytest.raises(APIConnectionError) as caught:
+        await retrier.run(attempts)
+    assert caught.value is attempts.failures[most - 1]
+    assert len(attempts.times) == most
+    assert [entry.wait_seconds for entry in retrier.attempts] == [0.0] * (most - 1) + [None]
+
+
+async def test_an_attempt_may_be_any_awaitable() -> None:
+    async def answer() -> int:
+        return 42
+
+    def attempt() -> Awaitable[int]:
+        return answer()
+
+    assert await Retrier(AT_ONCE).run(attempt) == 42

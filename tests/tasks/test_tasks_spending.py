@@ -1,0 +1,88 @@
+"""What tasks have used, when that is too much, and the one warning about what cannot be priced."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from chatscope._tasks.models import Platform, Result, TaskStatus
+from chatscope._tasks.spending import Spending
+from chatscope.errors import TaskCancelledError
+
+
+def result(tokens: int | None = None, cost: float | None = None, *, success: bool = True) -> Result:
+    return Result(
+        task=None,
+        platform=Platform.CHATGPT,
+        output="",
+        success=success,
+        status=TaskStatus.COMPLETED if success else TaskStatus.FAILED,
+        exception=None if success else TaskCancelledError("stopped"),
+        tokens_used=tokens,
+        cost=cost,
+        metadata={"model": "m"},
+    )
+
+
+def test_without_limits_it_only_counts() -> None:
+    spending = Spending()
+    for _ in range(3):
+        spending.add(result(1_000_000, 10.0))
+    spending.add(result(success=False))  # it used nothing
+    assert (spending.tasks, spending.tokens, spending.cost, spending.unpriced) == (4, 3_000_000, 30.0, 0)
+    spending.add(result())
+    spending.add(result(1, success=False))
+    assert spending.unpriced == 2
+    assert spending.exceeded() is None
+
+
+def test_tokens() -> None:
+    spending = Spending(max_total_tokens=100)
+    spending.add(result(99))
+    assert spending.exceeded() is None
+    spending.add(result(1))
+    assert str(spending.exceeded()) == "100 tokens are used, and max_total_tokens is 100"
+
+
+def test_cost() -> None:
+    spending = Spending(max_cost=0.5)
+    spending.add(result(10, 0.499))
+    assert spending.exceeded() is None
+    spending.add(result(10, 0.002))
+    assert str(spending.exceeded()) == "0.501 USD are spent, and max_cost is 0.5 USD"
+
+
+def test_every_task_gets_an_error_of_its_own() -> None:
+    spending = Spending(max_total_tokens=1)
+    spending.add(result(1))
+    assert spending.exceeded() is not spending.exceeded()
+
+
+def test_what_cannot_be_priced_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    spending = Spending(max_cost=1, max_total_tokens=25)
+    with caplog.at_level(logging.WARNING, "chatscope.tasks"):
+        spending.add(result(success=False))  # nothing came back, so there was nothing to price
+        assert caplog.messages == []
+        for _ in range(3):
+            spending.add(result(10))
+    assert caplog.messages == ["the cost of m is not known: max_cost does not bound what cannot be priced"]
+    assert "max_total_tokens" in str(spending.exceeded()), "tokens count all the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_cost", 0),
+        ("max_cost", -1.0),
+        ("max_cost", float("nan")),
+        ("max_cost", "1"),
+        ("max_cost", True),
+        ("max_total_tokens", 0),
+        ("max_total_tokens", 1.5),
+        ("max_total_tokens", False),
+    ],
+)
+def test_a_limit_that_is_none(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        Spending(**{name: value})  # type: ignore[arg-type]  # that is the point
