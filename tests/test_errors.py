@@ -24,7 +24,7 @@ from chatscope.errors import (
     ToolLoopError,
     status_error_class,
 )
-from chatscope.protocol.response import Choice, Completion, Message
+from chatscope.protocol.response import Choice, Completion, CompletionMessage
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ChatError)]
 
@@ -85,7 +85,7 @@ def test_what_an_error_carries() -> None:
 
 
 def test_what_an_output_error_carries() -> None:
-    completion = Completion(choices=[Choice(message=Message(content="text"))], request_id="r")
+    completion = Completion(choices=[Choice(message=CompletionMessage(content="text"))], request_id="r")
     error = OutputInvalidError("no", completion=completion)
     assert error.completion is completion
     assert (error.partial_text, error.request_id) == ("text", "r")

@@ -17,7 +17,7 @@ import pytest
 
 from chatscope import OutputInvalidError, OutputRefusedError, OutputTruncatedError, ParsedCompletion
 from chatscope._conversation.structured_output import Output
-from chatscope.protocol.response import Choice, Completion, Message, ToolCall
+from chatscope.protocol.response import Choice, Completion, CompletionMessage, ToolCall
 from chatscope.simulator.schemas import minimal, strict_violation
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 
 def reply(text: str | None, finish_reason: str = "stop", **message: Any) -> Completion:
-    choice = Choice(message=Message(role="assistant", content=text, **message), finish_reason=finish_reason)
+    choice = Choice(message=CompletionMessage(role="assistant", content=text, **message), finish_reason=finish_reason)
     return Completion(choices=[choice], request_id="req_7")
 
 

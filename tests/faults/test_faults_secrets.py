@@ -81,7 +81,7 @@ async def test_no_object_shows_it() -> None:
         first = await anext(handle.stream())
         names = check_reprs(adapter, handle, *tasks_of_the_loop())
         assert names >= {"AsyncChatGPTAdapter", "ChatClient", "Endpoint", "HTTPTransport", "TaskRun", "ChatTask"}
-        assert names >= {"ChatStream", "Exchange", "ReplyReader", "Retrier", "Pool", "Connection", "ResponseParser"}
+        assert names >= {"ChatStream", "Exchange", "StreamDecoder", "Retrier", "Pool", "Connection", "ResponseParser"}
         assert await handle.cancel()
     assert handle.text == first
     check_reprs(adapter, handle)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.assemble import Assembler, merge
 from chatscope.protocol.decode import decode_chunk
-from chatscope.protocol.response import Completion, FunctionDelta, Message, Usage
+from chatscope.protocol.response import Completion, CompletionMessage, FunctionDelta, Usage
 
 
 def assemble(*chunks: dict[str, Any]) -> Assembler:
@@ -27,7 +27,7 @@ def chunk(index: int = 0, *, finish: str | None = None, logprobs: object = None,
     return {"id": "c", "model": "m", "choices": [choice]}
 
 
-def spoken(*deltas: dict[str, Any]) -> Message:
+def spoken(*deltas: dict[str, Any]) -> CompletionMessage:
     """Return the message that deltas make; each is sure not to be the first, whose fields are all read."""
     return assemble(chunk(role="assistant", content=""), *(chunk(**delta) for delta in deltas)).completion().message
 
@@ -307,21 +307,21 @@ def test_choices_are_kept_apart_and_in_order() -> None:
         (2, None, None),
     ]
     assert assembler.text == "a1a2"
-    assert assembler.pieces == ["a1", "a2"]
+    assert assembler.text_parts == ["a1", "a2"]
 
 
 def test_pieces_are_a_log_that_readers_keep_their_place_in() -> None:
     assembler = Assembler()
-    pieces = assembler.pieces
+    pieces = assembler.text_parts
     for text in ("a", "", "b"):
         assembler.add(decode_chunk(msgspec.json.encode(chunk(content=text))))
-    assert pieces is assembler.pieces
+    assert pieces is assembler.text_parts
     assert pieces == ["a", "b"]
 
 
 def test_a_reply_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
     assembler = assemble(chunk(2, content="c"), chunk(1, content="a"), chunk(1, content="b"))
-    pieces = assembler.pieces
+    pieces = assembler.text_parts
     assert (pieces, assembler.completion().text) == ([], "ab"), "a choice 0 may still come"
     for _ in range(2):
         assembler.close()
@@ -329,7 +329,7 @@ def test_a_reply_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
     assert (assembler.text, assembler.completion().text) == ("ab", "ab")
     assembler = assemble(chunk(1, content="b"), chunk(0, content="a"))
     assembler.close()
-    assert assembler.pieces == ["a"]
+    assert assembler.text_parts == ["a"]
 
 
 def test_a_completion_taken_early_does_not_change() -> None:

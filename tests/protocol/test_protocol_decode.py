@@ -11,7 +11,7 @@ import pytest
 
 from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact, decode_text
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, Completion, Message, Usage
+from chatscope.protocol.response import Chunk, Completion, CompletionMessage, Usage
 
 CHUNK: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -319,7 +319,7 @@ def test_a_reply_without_surprises_needs_one_look() -> None:
     exact = decode_exact(msgspec.json.encode(_plain()))
     assert exact == completion_from(_plain())
     assert type(exact) is Completion
-    assert type(exact.message) is Message
+    assert type(exact.message) is CompletionMessage
 
 
 def _edited(path: tuple[str | int, ...], value: object) -> bytes:

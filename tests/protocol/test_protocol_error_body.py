@@ -24,7 +24,7 @@ from chatscope.errors import (
     UnprocessableEntityError,
 )
 from chatscope.protocol.endpoint import Secret
-from chatscope.protocol.error_body import BODY_LIMIT, blotted, body_text, is_error, status_error, stream_server_error
+from chatscope.protocol.error_body import BODY_LIMIT, body_text, is_error, redact, status_error, stream_server_error
 
 NOW = 1_700_000_000.0
 
@@ -219,8 +219,8 @@ def test_the_key_is_blotted_out_however_json_writes_it(key: str) -> None:
 
 def test_blotting_out_leaves_the_rest() -> None:
     value = {"a sk": ["sk", 1, None, {"b": "c sk d"}], "e": True}
-    assert blotted(value, "sk") == {"a ***": ["***", 1, None, {"b": "c *** d"}], "e": True}
-    assert blotted(value, "") is value
+    assert redact(value, "sk") == {"a ***": ["***", 1, None, {"b": "c *** d"}], "e": True}
+    assert redact(value, "") is value
 
 
 def test_an_error_inside_a_stream() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from chatscope.protocol.decode import completion_from
 from chatscope.protocol.response import Completion
-from chatscope.protocol.stream_decoder import ReplyReader
+from chatscope.protocol.stream_decoder import StreamDecoder
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"s": "sig"}}
 MESSAGE = {"role": "assistant", "content": None, "tool_calls": [CALL], "images": ["i"]}
@@ -22,7 +22,7 @@ def plain() -> Completion:
 
 
 def streamed() -> Completion:
-    reader = ReplyReader()
+    reader = StreamDecoder()
     events = [
         {"model": "m", "provider": "p", "choices": [{"index": 0, "delta": {"role": "assistant", "images": ["i"]}}]},
         {"model": "m", "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **CALL}]}}]},

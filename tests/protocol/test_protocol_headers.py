@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from chatscope.protocol import headers as headers_module
 from chatscope.protocol.headers import (
-    Headers,
-    RateLimits,
+    RateLimitHeaders,
+    ResponseHeaders,
     duration,
     has_plenty,
     rate_limits,
@@ -167,7 +167,7 @@ def test_the_endpoint_s_own_limits() -> None:
             x_ratelimit_remaining_tokens="149984",
             x_ratelimit_reset_tokens="6m0s",
         )
-    ) == RateLimits(60, 59, 1.0, 150000, 149984, 360.0)
+    ) == RateLimitHeaders(60, 59, 1.0, 150000, 149984, 360.0)
 
 
 def test_mistral_s_names() -> None:
@@ -178,7 +178,7 @@ def test_mistral_s_names() -> None:
             x_ratelimit_limit_tokens_minute="500000",
             x_ratelimit_remaining_tokens_minute="499000",
         )
-    ) == RateLimits(limit_requests=60, remaining_requests=0, limit_tokens=500000, remaining_tokens=499000)
+    ) == RateLimitHeaders(limit_requests=60, remaining_requests=0, limit_tokens=500000, remaining_tokens=499000)
 
 
 def test_azure_s_meaningless_values() -> None:
@@ -191,7 +191,7 @@ def test_azure_s_meaningless_values() -> None:
             x_ratelimit_remaining_tokens="0",
             x_ratelimit_reset_tokens="10",
         )
-    ) == RateLimits(remaining_tokens=0, reset_tokens=10.0)
+    ) == RateLimitHeaders(remaining_tokens=0, reset_tokens=10.0)
 
 
 @pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-5"])
@@ -201,7 +201,7 @@ def test_counts_that_are_none(value: str) -> None:
 
 def test_no_limits() -> None:
     assert rate_limits(headers()) is None
-    assert rate_limits(headers(x_ratelimit_limit_requests="60.0")) == RateLimits(limit_requests=60)
+    assert rate_limits(headers(x_ratelimit_limit_requests="60.0")) == RateLimitHeaders(limit_requests=60)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_whether_plenty_is_left(values: dict[str, str], plenty: bool) -> None:
 def test_raw_headers_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = [(b"X-Request-ID", b"a"), (b"x-own", b"1"), (b"X-OWN", b"2"), (b"x-latin", b"\xe9")]
     for _ in range(2):
-        headers = Headers(raw)
+        headers = ResponseHeaders(raw)
         assert headers == {"x-request-id": "a", "x-own": "2", "x-latin": "\xe9"}
         assert (headers["x-own"], headers.get("x-latin"), headers.get("x-none"), headers.get("x-none", "-")) == (
             "2",
@@ -245,7 +245,7 @@ def test_raw_headers_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[bytes, str] = {}
     monkeypatch.setattr(headers_module, "_NAMES", names)
     made_up = [(b"X-%d" % number, b"v") for number in range(headers_module._MOST_NAMES + 100)]
-    assert len(Headers(made_up)) == len(made_up)
+    assert len(ResponseHeaders(made_up)) == len(made_up)
     assert len(names) == headers_module._MOST_NAMES
 
 

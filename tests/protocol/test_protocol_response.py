@@ -13,11 +13,11 @@ from chatscope.protocol.response import (
     Chunk,
     ChunkChoice,
     Completion,
+    CompletionMessage,
     CompletionTokensDetails,
     CustomCall,
     Delta,
     FunctionCall,
-    Message,
     PromptTokensDetails,
     ToolCall,
     Usage,
@@ -92,7 +92,7 @@ def test_the_sum_of_what_several_requests_used() -> None:
 )
 def test_reasoning_under_its_three_names(delta: dict[str, Any], reasoning: str | None) -> None:
     assert msgspec.convert(delta, Delta).reasoning == reasoning
-    assert msgspec.convert(delta, Message).reasoning == reasoning
+    assert msgspec.convert(delta, CompletionMessage).reasoning == reasoning
 
 
 def test_the_text_of_a_chunk_is_the_first_choice_s() -> None:
@@ -111,7 +111,7 @@ def test_unknown_fields_of_a_chunk() -> None:
 
 
 def test_unnamed_goes_by_the_names_on_the_wire() -> None:
-    assert unnamed({"reasoning": 1, "reasoning_text": 2, "extra": 3, "raw": 4}, Message) == {
+    assert unnamed({"reasoning": 1, "reasoning_text": 2, "extra": 3, "raw": 4}, CompletionMessage) == {
         "reasoning_text": 2,
         "extra": 3,
         "raw": 4,
@@ -136,9 +136,9 @@ def test_fields_named_like_ours_are_not_mixed_up_with_them() -> None:
 
 
 def test_a_message_can_be_sent_back() -> None:
-    assert Message().to_dict() == {"role": "assistant", "content": None}
-    assert Message(role="assistant", content="a").to_dict() == {"role": "assistant", "content": "a"}
-    message = Message(
+    assert CompletionMessage().to_dict() == {"role": "assistant", "content": None}
+    assert CompletionMessage(role="assistant", content="a").to_dict() == {"role": "assistant", "content": "a"}
+    message = CompletionMessage(
         content="a",
         refusal="r",
         reasoning_content="c",
@@ -181,14 +181,14 @@ def test_a_message_survives_the_way_there_and_back() -> None:
 
 
 def test_a_tool_call_of_an_unknown_kind_keeps_its_function() -> None:
-    assert Message(tool_calls=[ToolCall(id="1", type="custom")]).to_dict()["tool_calls"] == [
+    assert CompletionMessage(tool_calls=[ToolCall(id="1", type="custom")]).to_dict()["tool_calls"] == [
         {"id": "1", "type": "custom", "function": {"name": "", "arguments": ""}}
     ]
 
 
 def test_a_completion_as_json_names_nothing_of_ours() -> None:
     built = Completion(
-        id="c", choices=[Choice(message=Message(content="a"))], request_id="r", extra={"citations": [1]}
+        id="c", choices=[Choice(message=CompletionMessage(content="a"))], request_id="r", extra={"citations": [1]}
     ).to_dict()
     assert not [name for name in built if name.startswith("<")]
     assert built["id"] == "c"

@@ -34,7 +34,7 @@ from chatscope.protocol.response import (
     XGroq,
 )
 from chatscope.protocol.sse import SSEDecoder
-from chatscope.protocol.stream_decoder import ReplyReader
+from chatscope.protocol.stream_decoder import StreamDecoder
 
 DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"
@@ -69,7 +69,7 @@ WHOLE = {
 class Reading:
     """What came of reading a reply."""
 
-    reader: ReplyReader
+    reader: StreamDecoder
     chunks: list[Chunk]
 
     @property
@@ -94,7 +94,7 @@ def read(
     *pieces: bytes, content_type: str = "text/event-stream", broken: bool = False, secret: str = "", ends: bool = True
 ) -> Reading:
     """Read as a stream does: until the reader has had enough, and tell it of the end only if it has not."""
-    reader = ReplyReader(content_type, secret=secret)
+    reader = StreamDecoder(content_type, secret=secret)
     chunks: list[Chunk] = []
     for at_ns, piece in enumerate(pieces):
         chunks += reader.feed(piece, at_ns)
@@ -554,7 +554,7 @@ odd = st.builds(lambda text, more: data(says(text) | more), st.text(max_size=3),
 @example([b"data: {}", b"\n\n", ONE, TWO])
 @example([data({"choices": [{"delta": {"content": "a"}}]}), ONE, TWO])
 def test_a_reader_that_keeps_no_chunks_reads_the_same(reads: list[bytes]) -> None:
-    one, other = ReplyReader(), ReplyReader()
+    one, other = StreamDecoder(), StreamDecoder()
     for at_ns, read_ in enumerate(reads):
         if one.done or one.error is not None:
             break
@@ -562,7 +562,7 @@ def test_a_reader_that_keeps_no_chunks_reads_the_same(reads: list[bytes]) -> Non
         if not other.feed_text(read_, at_ns):
             other.feed(read_, at_ns)
     assert other.assembler.completion() == one.assembler.completion()
-    assert other.assembler.pieces == one.assembler.pieces
+    assert other.assembler.text_parts == one.assembler.text_parts
     assert other.token_ns == one.token_ns
     assert (other.done, repr(other.error)) == (one.done, repr(one.error))
     one.end(99)
@@ -571,12 +571,12 @@ def test_a_reader_that_keeps_no_chunks_reads_the_same(reads: list[bytes]) -> Non
 
 
 def test_text_is_read_the_short_way() -> None:
-    reader = ReplyReader()
+    reader = StreamDecoder()
     assert not reader.feed_text(ONE, 1)  # the first chunk names the model
     reader.feed(ONE, 1)
     assert reader.feed_text(TWO, 2)
     assert not reader.feed_text(STOP, 3)
     assert not reader.feed_text(DONE, 3)
     assert not reader.feed_text(TWO[:-1], 3)
-    assert reader.assembler.pieces == ["one", " two"]
+    assert reader.assembler.text_parts == ["one", " two"]
     assert list(reader.token_ns) == [1, 2]

@@ -11,7 +11,7 @@ from chatscope.protocol.decode import completion_from, decode_exact
 from chatscope.protocol.error_body import body_text, is_error, status_error
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Completion
-from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, ReplyReader
+from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, StreamDecoder
 
 
 async def fetch(exchange: Exchange, watch: Stopwatch) -> Completion:
@@ -42,7 +42,7 @@ def _completion(data: bytes, exchange: Exchange) -> Completion:
         completion.request_id = request_id
         return completion
     if "event-stream" in exchange.headers.get("content-type", ""):  # though none was asked for
-        reader = ReplyReader(secret=exchange.secret)
+        reader = StreamDecoder(secret=exchange.secret)
         reader.feed(data, exchange.read_ns)
         if not reader.done and reader.error is None:
             reader.end(exchange.read_ns)

@@ -8,7 +8,7 @@ from typing import Any
 
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Timeouts
-from chatscope.protocol.parameters import CommonParameters, ResponseFormat, Tool
+from chatscope.protocol.parameters import CommonParameters, ResponseFormat, ToolParameter
 
 
 class RunParameters(CommonParameters, total=False):
@@ -24,7 +24,7 @@ class RunParameters(CommonParameters, total=False):
 class TypedParameters(RunParameters, total=False):
     """What `complete` and `stream` take besides a `response_format` that is a class."""
 
-    tools: Sequence[Tool]
+    tools: Sequence[ToolParameter]
 
 
 class RequestParameters(TypedParameters, total=False):

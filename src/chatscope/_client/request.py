@@ -25,7 +25,7 @@ from chatscope.errors import (
     Phase,
     UnprocessableEntityError,
 )
-from chatscope.protocol.error_body import BODY_LIMIT, blotted, status_error
+from chatscope.protocol.error_body import BODY_LIMIT, redact, status_error
 from chatscope.protocol.headers import request_id
 from chatscope.protocol.response import Usage
 from chatscope.telemetry.observer import ObservedAttempt
@@ -168,7 +168,7 @@ class Exchange:
             self.headers = reply.headers
             self.status = self.retrier.status = reply.status
             named = request_id(reply.headers)
-            self.request_id = self.retrier.request_id = blotted(named, self.secret) if named else None
+            self.request_id = self.retrier.request_id = redact(named, self.secret) if named else None
             self._passage.headers(reply.headers)
             if 200 <= reply.status < 300:
                 if leaves_out:  # not before it has helped: the refusal may only have quoted the request

@@ -18,7 +18,7 @@ from chatscope._limits.concurrency import Slots, Turn
 from chatscope._limits.timeouts import FINISH_GRACE, Stopwatch, within
 from chatscope.errors import APIConnectionError, APITimeoutError, ChatError
 from chatscope.protocol.response import Chunk, Completion
-from chatscope.protocol.stream_decoder import ReplyReader
+from chatscope.protocol.stream_decoder import StreamDecoder
 
 
 class ChatStream:
@@ -57,7 +57,7 @@ class ChatStream:
         self._watch = watch
         self._slots = slots
         self._turn: Turn | None = None
-        self._reader = ReplyReader()
+        self._reader = StreamDecoder()
         self._chunks: deque[Chunk] = deque()
         self._failure: ChatError | None = None  # what the stream ended with, until it is raised
         self._grace_ends = 0.0
@@ -167,7 +167,7 @@ class ChatStream:
     @property
     def pieces(self) -> list[str]:
         """The first choice's text in pieces: a list that grows, and another one after a new attempt."""
-        return self._reader.assembler.pieces
+        return self._reader.assembler.text_parts
 
     @property
     def token_ns(self) -> Sequence[int]:
@@ -247,7 +247,7 @@ class ChatStream:
 
     def discard(self) -> None:
         """Forget what has arrived: another attempt begins."""
-        self._reader = ReplyReader()
+        self._reader = StreamDecoder()
         self._chunks.clear()
         self._failure = None
         self._grace_ends = 0.0
@@ -259,7 +259,7 @@ class ChatStream:
         exchange = self._exchange
         with within(self._watch.before_first_token()):
             await exchange.send()
-            self._reader = ReplyReader(exchange.headers.get("content-type", ""), secret=exchange.secret)
+            self._reader = StreamDecoder(exchange.headers.get("content-type", ""), secret=exchange.secret)
             while not self._reader.token_ns and not self._over:
                 await self._more()
         if self._reader.error is None:
@@ -296,10 +296,10 @@ class ChatStream:
         def take(data: bytes) -> bool:
             at_ns = body.read_ns
             if reader.feed_text(data, at_ns):
-                took(assembler.pieces)
+                took(assembler.text_parts)
                 return False
             if reader.feed(data, at_ns):
-                took(assembler.pieces)
+                took(assembler.text_parts)
             return reader.done or assembler.finished or reader.error is not None
 
         ended = True

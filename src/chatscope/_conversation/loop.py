@@ -17,8 +17,7 @@ from chatscope._limits.timeouts import Limit, within
 from chatscope._validation import check_count
 from chatscope.errors import OutputError, OutputInvalidError, ToolLoopError
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, ToolCall, Usage, add_usage
-from chatscope.protocol.response import Message as AssistantMessage
+from chatscope.protocol.response import Completion, CompletionMessage, ToolCall, Usage, add_usage
 
 MAX_TURNS: Final = 10
 """How many model calls a loop of tools makes at most, unless told otherwise: more than a task takes that goes well, few
@@ -46,7 +45,7 @@ class RunResult:
         return self.completions[-1]
 
     @property
-    def message(self) -> AssistantMessage:
+    def message(self) -> CompletionMessage:
         """The last assistant message."""
         return self.completion.message
 

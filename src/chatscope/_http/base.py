@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
-from chatscope.protocol.headers import Headers
+from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.proxies import TimedBody
@@ -29,7 +29,7 @@ class Reply:
 
     __slots__ = ("_is_own", "headers", "status", "stream")
 
-    def __init__(self, status: int, headers: Headers, stream: TimedStream, *, is_own: bool) -> None:
+    def __init__(self, status: int, headers: ResponseHeaders, stream: TimedStream, *, is_own: bool) -> None:
         self.status = status
         self.headers = headers
         self.stream = stream
@@ -68,7 +68,7 @@ class Sender(Protocol):
 
 def reply_of(response: httpx.Response, request: httpx.Request) -> Reply:
     """Return the reply that an httpx response is."""
-    headers = Headers(response.headers.raw)
+    headers = ResponseHeaders(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
         return Reply(response.status_code, headers, stream, is_own=True)

@@ -9,7 +9,7 @@ import httpx
 
 from chatscope._http.base import Reply, decoded, reply_of
 from chatscope._limits.timeouts import Timeouts
-from chatscope.protocol.headers import Headers
+from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PreparedPost
@@ -31,7 +31,7 @@ class OwnTransport:
         answer = await self.transport.post(request, body, timeouts.for_transport())
         if isinstance(answer, httpx.Response):
             return reply_of(answer, answer.request)
-        headers = Headers(answer.parser.headers)
+        headers = ResponseHeaders(answer.parser.headers)
         stream: TimedStream = answer
         if "content-encoding" in headers:
             stream = decoded(stream, headers["content-encoding"], None)

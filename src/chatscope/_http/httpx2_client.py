@@ -18,7 +18,7 @@ import httpx
 from chatscope._http.base import Reply, Sender, decoded
 from chatscope._http.httpx_client import UsersClient
 from chatscope._limits.timeouts import Timeouts
-from chatscope.protocol.headers import Headers
+from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PreparedPost
 
@@ -73,7 +73,7 @@ class Httpx2Client:
                 timeout=(told["connect"], told["read"], told["write"], told["pool"]),
             )
             response = await self.client.send(sent, stream=True, follow_redirects=False)
-        headers = Headers(response.headers.raw)
+        headers = ResponseHeaders(response.headers.raw)
         stream: TimedStream = _Body(response.stream)
         if codings := headers.get("content-encoding"):
             stream = decoded(stream, codings, None)

@@ -12,8 +12,7 @@ from chatscope._conversation.loop import MAX_TURNS
 from chatscope._limits.retry import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
-from chatscope.protocol.response import Message as AssistantMessage
-from chatscope.protocol.response import Usage
+from chatscope.protocol.response import CompletionMessage, Usage
 
 
 class TaskType(StrEnum):
@@ -127,7 +126,7 @@ class Result:
     """From submission to the end."""
     usage: Usage | None = None
     finish_reason: str | None = None
-    message: AssistantMessage | None = None
+    message: CompletionMessage | None = None
     """The assistant message, tool calls included; the last one, where there were several turns."""
     timings: Timings | None = None
     attempts: int = 0

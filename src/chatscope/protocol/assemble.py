@@ -14,10 +14,10 @@ from chatscope.protocol.response import (
     Chunk,
     ChunkChoice,
     Completion,
+    CompletionMessage,
     Delta,
     FunctionDelta,
     Logprobs,
-    Message,
     ToolCallDelta,
     Usage,
     unnamed,
@@ -30,12 +30,12 @@ class Assembler:
     """Gather the chunks of one streamed reply.
 
     Attributes:
-        pieces: the first choice's text as it came, an append-only log: readers keep their own place in it.
+        text_parts: the first choice's text as it came, an append-only log: readers keep their own place in it.
         chunks: how many came.
         finished: whether a finish_reason was seen.
     """
 
-    __slots__ = ("_choices", "_extra", "_head", "_usage", "chunks", "finished", "pieces")
+    __slots__ = ("_choices", "_extra", "_head", "_usage", "chunks", "finished", "text_parts")
 
     def __init__(self) -> None:
         self.chunks = 0
@@ -44,12 +44,12 @@ class Assembler:
         self._head = Completion(object="chat.completion")
         self._usage: Usage | None = None
         self._extra: dict[str, Any] = {}
-        self.pieces: list[str] = []
+        self.text_parts: list[str] = []
 
     @property
     def text(self) -> str:
         """The first choice's text so far."""
-        return "".join(self.pieces)
+        return "".join(self.text_parts)
 
     @property
     def usage(self) -> Usage | None:
@@ -62,7 +62,7 @@ class Assembler:
         for part in chunk.choices:
             choice = self._choices.get(part.index)
             if choice is None:
-                choice = self._choices[part.index] = _ChoiceSoFar(self.pieces if part.index == 0 else [])
+                choice = self._choices[part.index] = _ChoiceSoFar(self.text_parts if part.index == 0 else [])
             gained |= choice.add(part)
             if part.finish_reason:
                 self.finished = True
@@ -80,20 +80,20 @@ class Assembler:
         """
         if 0 not in self._choices or not self._head.model:
             return False
-        self.pieces.append(text)
+        self.text_parts.append(text)
         self.chunks += 1
         return True
 
     def close(self) -> None:
-        """No chunk follows. Where no choice has the index 0, the first one's text becomes `pieces` here.
+        """No chunk follows. Where no choice has the index 0, the first one's text becomes `text_parts` here.
 
         Not before: as long as chunks come, one of them may bring the choice 0.
         """
         if self._choices and 0 not in self._choices:
             first = self._choices[min(self._choices)]
-            if first.pieces is not self.pieces:
-                self.pieces += first.pieces
-                first.pieces = self.pieces
+            if first.text_parts is not self.text_parts:
+                self.text_parts += first.text_parts
+                first.text_parts = self.text_parts
 
     def _read_in_full(self, chunk: Chunk) -> None:
         """Take what is said once per reply rather than once per token.
@@ -168,12 +168,12 @@ class _ChoiceSoFar:
         "_strings",
         "extra",
         "finish_reason",
-        "pieces",
+        "text_parts",
         "touched",
     )
 
-    def __init__(self, pieces: list[str]) -> None:
-        self.pieces = pieces
+    def __init__(self, text_parts: list[str]) -> None:
+        self.text_parts = text_parts
         self.extra: dict[str, Any] = {}
         self.touched: list[int] = []  # the places of the calls that the last delta with calls added to
         self.finish_reason: str | None = None
@@ -188,7 +188,7 @@ class _ChoiceSoFar:
         delta = part.delta
         gained = False
         if delta.content:
-            self.pieces.append(delta.content)
+            self.text_parts.append(delta.content)
             gained = True
         if delta.tool_calls:
             self.touched = [add_piece(self._calls, piece) for piece in delta.tool_calls]
@@ -222,9 +222,9 @@ class _ChoiceSoFar:
                 self._calls[place].extra.update(unnamed(piece, ToolCallDelta))
 
     def choice(self, index: int) -> Choice:
-        message = Message(
+        message = CompletionMessage(
             role=self._spoken.get("role", "assistant"),
-            content="".join(self.pieces) if self.pieces else None,
+            content="".join(self.text_parts) if self.text_parts else None,
             tool_calls=[call.call() for call in self._calls] or None,
             function_call=self._function_call,
             audio=self._spoken.get("audio"),

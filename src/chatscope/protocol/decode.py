@@ -13,7 +13,16 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Choice, Chunk, Completion, Message, ToolCall, Usage, unnamed, unnamed_of_reply
+from chatscope.protocol.response import (
+    Choice,
+    Chunk,
+    Completion,
+    CompletionMessage,
+    ToolCall,
+    Usage,
+    unnamed,
+    unnamed_of_reply,
+)
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -30,7 +39,7 @@ class _ExactToolCall(ToolCall, forbid_unknown_fields=True):
     extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
 
-class _ExactMessage(Message, forbid_unknown_fields=True):
+class _ExactMessage(CompletionMessage, forbid_unknown_fields=True):
     tool_calls: list[_ExactToolCall] | None = None  # type: ignore[assignment]  # as said above
     extra: None = msgspec.field(default=None, name="<extra>")  # type: ignore[assignment]  # as said above
 
@@ -154,7 +163,7 @@ def completion_from(loaded: dict[str, Any]) -> Completion:
     for made, choice in zip(completion.choices, choices_of(loaded), strict=False):
         made.extra = unnamed(choice, Choice)
         if isinstance(message := choice.get("message"), dict):
-            made.message.extra = unnamed(message, Message)
+            made.message.extra = unnamed(message, CompletionMessage)
             calls = message.get("tool_calls")
             for call, sent in zip(
                 made.message.tool_calls or (), calls if isinstance(calls, list) else (), strict=False

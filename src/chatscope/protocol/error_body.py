@@ -51,7 +51,7 @@ def status_error(
     return status_error_class(known["status"], known["code"], known["type"])(
         f"HTTP {status}: {message}" if message else f"HTTP {status}",
         **known,
-        request_id=blotted(request_id(headers), secret),
+        request_id=redact(request_id(headers), secret),
         body=loaded or text,
         retry_after=retry_after(headers, now),
         should_retry=should_retry(headers),
@@ -79,26 +79,26 @@ def body_text(data: bytes, secret: str) -> str:
     # Where the text is JSON after all, the key stands in it as JSON says it, and a slash may have come as "\/".
     escaped = msgspec.json.encode(str(secret)).decode()[1:-1]
     for form in (secret, escaped, escaped.replace("/", "\\/")):
-        text = blotted(text, form)
+        text = redact(text, form)
     return text
 
 
-def blotted(value: Any, secret: str) -> Any:
+def redact(value: Any, secret: str) -> Any:
     """Return a JSON value with the key blotted out of every text in it."""
     if not secret:
         return value
     if isinstance(value, str):
         return value.replace(secret, "***")
     if isinstance(value, list):
-        return [blotted(item, secret) for item in value]
+        return [redact(item, secret) for item in value]
     if isinstance(value, dict):
-        return {blotted(name, secret): blotted(item, secret) for name, item in value.items()}
+        return {redact(name, secret): redact(item, secret) for name, item in value.items()}
     return value
 
 
 def _loaded(body: bytes, secret: str) -> dict[str, Any]:
     try:
-        loaded: dict[str, Any] = blotted(load_object(body[:BODY_LIMIT]), secret)
+        loaded: dict[str, Any] = redact(load_object(body[:BODY_LIMIT]), secret)
     except (ValueError, RecursionError):
         return {}
     return loaded

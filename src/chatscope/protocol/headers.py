@@ -1,7 +1,7 @@
-"""What a reply's headers say: whether and when to try again, how much is left, what to quote to support.
+"""Read response headers: whether and when to retry, which limits remain, which id to quote to support.
 
-Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After. `Headers`
-holds them with their names in lower case, by which they are looked up.
+Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After.
+`ResponseHeaders` keeps names in lower case, which is how they are looked up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_NAMES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimits:
+class RateLimitHeaders:
     """What a reply's `x-ratelimit-*` headers say; resets are seconds from the reply, `None` is what they don't say."""
 
     limit_requests: int | None = None
@@ -38,7 +38,7 @@ class RateLimits:
     reset_tokens: float | None = None
 
 
-_NOTHING: Final = RateLimits()
+_NOTHING: Final = RateLimitHeaders()
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -77,13 +77,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     return seconds if seconds is not None and seconds > 0 else None
 
 
-def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
     """Return what the rate-limit headers say, or `None` if there are none.
 
     The endpoint's own names, and Mistral's (`x-ratelimit-limit-tokens-minute`, `x-ratelimit-remaining-req-minute`).
     Azure sends -1 or 0 as limits; they mean nothing.
     """
-    found = RateLimits(
+    found = RateLimitHeaders(
         limit_requests=_count(headers, "limit-requests", "limit-req-minute", least=1),
         remaining_requests=_count(headers, "remaining-requests", "remaining-req-minute"),
         reset_requests=duration(headers.get("x-ratelimit-reset-requests")),
@@ -107,7 +107,7 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
     return True
 
 
-class Headers(Mapping[str, str]):
+class ResponseHeaders(Mapping[str, str]):
     """A reply's headers, names in lower case; of one that comes twice, the last.
 
     Values stay bytes until they are asked for: most of them never are, and to make texts of them is most of the work.

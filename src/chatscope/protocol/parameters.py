@@ -99,7 +99,7 @@ class CustomTool(TypedDict):
     custom: CustomDefinition
 
 
-Tool = FunctionTool | CustomTool | Mapping[str, Any]
+ToolParameter = FunctionTool | CustomTool | Mapping[str, Any]
 
 
 class Named(TypedDict):
@@ -181,7 +181,7 @@ class ChatParameters(CommonParameters, total=False):
     """The endpoint's parameters besides `model`, `messages` and `stream`."""
 
     response_format: ResponseFormat
-    tools: Sequence[Tool]
+    tools: Sequence[ToolParameter]
 
 
 class TaskParameters(ChatParameters, total=False):

@@ -162,7 +162,7 @@ class Delta(_Spoken, kw_only=True):
     tool_calls: list[ToolCallDelta] | None = None
 
 
-class Message(_Spoken, kw_only=True):
+class CompletionMessage(_Spoken, kw_only=True):
     """An assistant message. `extra` holds the fields that have no name here."""
 
     tool_calls: list[ToolCall] | None = None
@@ -193,7 +193,7 @@ class Choice(msgspec.Struct, kw_only=True, gc=False):
     """One choice of a completion. `finish_reason` is an open string: servers add to the endpoint's values."""
 
     index: int = 0
-    message: Message = msgspec.field(default_factory=Message)
+    message: CompletionMessage = msgspec.field(default_factory=CompletionMessage)
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
     extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
@@ -206,7 +206,7 @@ class XGroq(msgspec.Struct, kw_only=True, gc=False):
     usage: Usage | None = None
 
 
-class _Reply(msgspec.Struct, kw_only=True, gc=False):
+class _Response(msgspec.Struct, kw_only=True, gc=False):
     """What completions and chunks have in common."""
 
     id: str = ""
@@ -219,7 +219,7 @@ class _Reply(msgspec.Struct, kw_only=True, gc=False):
     moderation: Any = None
 
 
-class Chunk(_Reply, kw_only=True):
+class Chunk(_Response, kw_only=True):
     """One event of a streamed reply. `raw` is its JSON text as it came."""
 
     choices: list[ChunkChoice] = []
@@ -246,7 +246,7 @@ class Chunk(_Reply, kw_only=True):
         return load_object(self.raw)
 
 
-class Completion(_Reply, kw_only=True):
+class Completion(_Response, kw_only=True):
     """A whole reply. `extra` holds the top-level fields that have no name here, `request_id` the reply's header.
 
     `parsed` is the text as a value of the type that was asked for, if one was.
@@ -259,9 +259,9 @@ class Completion(_Reply, kw_only=True):
     extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
 
     @property
-    def message(self) -> Message:
+    def message(self) -> CompletionMessage:
         """The first choice's message; an empty one if there is no choice."""
-        return self.choices[0].message if self.choices else Message()
+        return self.choices[0].message if self.choices else CompletionMessage()
 
     @property
     def text(self) -> str:

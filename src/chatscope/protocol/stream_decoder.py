@@ -24,7 +24,7 @@ _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
 
 
-class ReplyReader:
+class StreamDecoder:
     """Read one reply.
 
     Args:
