@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatscope._limits.concurrency import AUTO_MOST, AUTO_START, Slots, Turn
+from chatscope._limits.concurrency import AUTO_MOST, AUTO_START, Slot, Slots
 from chatscope.errors import QueueFullError
 
 HANGS = 30.0
@@ -31,23 +31,23 @@ async def test_a_free_slot_is_taken_without_a_task_switch() -> None:
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             group.start_soon(other)
-            turn = slots.enter()
-            assert turn.has_slot
-            await turn.wait()
+            slot = slots.reserve()
+            assert slot.is_granted
+            await slot.wait()
             assert not switched
             assert counts(slots) == (1, 0)
-            turn.leave()
+            slot.release()
             assert counts(slots) == (0, 0)
 
 
 async def test_no_limit() -> None:
     slots = Slots(None)
     assert slots.total is None
-    turns = [slots.enter() for _ in range(1000)]
-    assert all(turn.has_slot for turn in turns)
+    reserved = [slots.reserve() for _ in range(1000)]
+    assert all(slot.is_granted for slot in reserved)
     assert counts(slots) == (1000, 0)
-    for turn in turns:
-        turn.leave()
+    for slot in reserved:
+        slot.release()
     assert counts(slots) == (0, 0)
 
 
@@ -55,12 +55,12 @@ async def test_first_in_first_out() -> None:
     slots, served = Slots(2), []
 
     async def call(number: int) -> None:
-        turn = slots.enter()
-        await turn.wait()
+        slot = slots.reserve()
+        await slot.wait()
         served.append(number)
         assert slots.taken <= 2
         await anyio.lowlevel.checkpoint()
-        turn.leave()
+        slot.release()
 
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
@@ -73,79 +73,79 @@ async def test_first_in_first_out() -> None:
 
 def test_the_place_in_the_queue_is_the_order_of_entering() -> None:
     slots = Slots(1)
-    first, *others = [slots.enter() for _ in range(4)]
+    first, *others = [slots.reserve() for _ in range(4)]
     assert counts(slots) == (1, 3)
-    assert [turn.has_slot for turn in (first, *others)] == [True, False, False, False]
-    first.leave()
-    assert [turn.has_slot for turn in others] == [True, False, False]
-    others[1].leave()  # gives up its place
-    others[0].leave()
-    assert [turn.has_slot for turn in others] == [True, False, True]
+    assert [slot.is_granted for slot in (first, *others)] == [True, False, False, False]
+    first.release()
+    assert [slot.is_granted for slot in others] == [True, False, False]
+    others[1].release()  # gives up its place
+    others[0].release()
+    assert [slot.is_granted for slot in others] == [True, False, True]
     assert counts(slots) == (1, 0)
 
 
 def test_nobody_overtakes() -> None:
     slots = Slots(1)
-    first, second = slots.enter(), slots.enter()
-    first.leave()
-    third = slots.enter()  # the slot was given to the second already, though it has not run yet
-    assert (second.has_slot, third.has_slot) == (True, False)
+    first, second = slots.reserve(), slots.reserve()
+    first.release()
+    third = slots.reserve()  # the slot was given to the second already, though it has not run yet
+    assert (second.is_granted, third.is_granted) == (True, False)
 
 
 def test_higher_priorities_go_first() -> None:
     slots = Slots(1)
-    holder = slots.enter()
-    turns = {name: slots.enter(priority) for name, priority in (("a", 0), ("b", 5), ("c", -1), ("d", 5), ("e", 0))}
+    holder = slots.reserve()
+    reserved = {name: slots.reserve(priority) for name, priority in (("a", 0), ("b", 5), ("c", -1), ("d", 5), ("e", 0))}
     served = []
-    for _ in turns:
-        holder.leave()
-        name, holder = next((name, turn) for name, turn in turns.items() if turn.has_slot and not turn.is_over)
+    for _ in reserved:
+        holder.release()
+        name, holder = next((name, slot) for name, slot in reserved.items() if slot.is_granted and not slot.is_released)
         served.append(name)
     assert served == ["b", "d", "a", "e", "c"]
 
 
 def test_a_queue_that_is_full() -> None:
     slots = Slots(1, most_waiting=1)
-    holder, waiter = slots.enter(), slots.enter()
+    holder, waiter = slots.reserve(), slots.reserve()
     with pytest.raises(QueueFullError, match=r"^1 calls are waiting already"):
-        slots.enter()
+        slots.reserve()
     assert counts(slots) == (1, 1)
-    waiter.leave()
-    again = slots.enter()
-    holder.leave()
-    assert again.has_slot
+    waiter.release()
+    again = slots.reserve()
+    holder.release()
+    assert again.is_granted
 
 
 def test_a_queue_of_no_places() -> None:
     slots = Slots(1, most_waiting=0)
-    slots.enter()
+    slots.reserve()
     with pytest.raises(QueueFullError):
-        slots.enter()
+        slots.reserve()
 
 
 def test_leaving_twice_does_nothing() -> None:
     slots = Slots(1)
-    first, second, third = slots.enter(), slots.enter(), slots.enter()
-    for turn in (first, first, third, third):
-        turn.leave()
-    assert second.has_slot
+    first, second, third = slots.reserve(), slots.reserve(), slots.reserve()
+    for slot in (first, first, third, third):
+        slot.release()
+    assert second.is_granted
     assert counts(slots) == (1, 0)
-    second.leave()
-    second.leave()
+    second.release()
+    second.release()
     assert counts(slots) == (0, 0)
 
 
 async def test_a_cancelled_waiter_loses_its_place_and_nothing_else() -> None:
     slots, served = Slots(1), []
-    holder = slots.enter()
+    holder = slots.reserve()
     scopes = [anyio.CancelScope() for _ in range(4)]
 
     async def call(number: int) -> None:
         with scopes[number]:
-            turn = slots.enter()
-            await turn.wait()
+            slot = slots.reserve()
+            await slot.wait()
             served.append(number)
-            turn.leave()
+            slot.release()
 
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
@@ -157,7 +157,7 @@ async def test_a_cancelled_waiter_loses_its_place_and_nothing_else() -> None:
             scopes[2].cancel()
             await anyio.wait_all_tasks_blocked()
             assert counts(slots) == (1, 2)
-            holder.leave()
+            holder.release()
     assert served == [1, 3]
     assert [scope.cancelled_caught for scope in scopes] == [True, False, True, False]
     assert counts(slots) == (0, 0)
@@ -166,15 +166,15 @@ async def test_a_cancelled_waiter_loses_its_place_and_nothing_else() -> None:
 @pytest.mark.parametrize("cancels_first", [True, False])
 async def test_a_slot_handed_to_a_waiter_that_is_cancelled_goes_to_the_next(cancels_first: bool) -> None:
     slots, served = Slots(1), []
-    holder = slots.enter()
+    holder = slots.reserve()
     scope = anyio.CancelScope()
 
     async def call(name: str, scope: anyio.CancelScope) -> None:
         with scope:
-            turn = slots.enter()
-            await turn.wait()
+            slot = slots.reserve()
+            await slot.wait()
             served.append(name)
-            turn.leave()
+            slot.release()
 
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
@@ -185,9 +185,9 @@ async def test_a_slot_handed_to_a_waiter_that_is_cancelled_goes_to_the_next(canc
             # Both happen before either task runs again.
             if cancels_first:
                 scope.cancel()
-                holder.leave()
+                holder.release()
             else:
-                holder.leave()
+                holder.release()
                 scope.cancel()
     assert served[-1] == "next"
     assert counts(slots) == (0, 0)
@@ -200,13 +200,13 @@ async def test_cancellation_at_every_point_loses_no_slot(after: int) -> None:
 
     async def call(number: int, scope: anyio.CancelScope) -> None:
         with scope:
-            turn = slots.enter()
+            slot = slots.reserve()
             try:
-                await turn.wait()
+                await slot.wait()
                 await anyio.lowlevel.checkpoint()
                 served.append(number)
             finally:
-                turn.leave()
+                slot.release()
 
     for victim in range(4):
         served.clear()
@@ -220,9 +220,9 @@ async def test_cancellation_at_every_point_loses_no_slot(after: int) -> None:
                 scopes[victim].cancel()
         assert counts(slots) == (0, 0)
         assert {0, 1, 2, 3} - {victim} <= {*served}
-        last = slots.enter()
-        assert last.has_slot
-        last.leave()
+        last = slots.reserve()
+        assert last.is_granted
+        last.release()
 
 
 steps = st.lists(
@@ -237,86 +237,86 @@ steps = st.lists(
 @given(st.integers(1, 4), steps)
 def test_any_order_of_entering_and_leaving(total: int, steps: list[tuple[str, int]]) -> None:
     slots = Slots(total)
-    running: list[Turn] = []
-    queue: list[tuple[int, int, Turn]] = []
+    running: list[Slot] = []
+    queue: list[tuple[int, int, Slot]] = []
     for number, (step, value) in enumerate(steps):
-        present = [*running, *(turn for *_, turn in queue)]
+        present = [*running, *(slot for *_, slot in queue)]
         if step == "enter":
-            turn = slots.enter(value)
+            slot = slots.reserve(value)
             if len(running) < total:
-                running.append(turn)
+                running.append(slot)
             else:
-                queue.append((-value, number, turn))
+                queue.append((-value, number, slot))
         elif present:
-            turn = present[value % len(present)]
-            turn.leave()
-            running = [other for other in running if other is not turn]
-            queue = [entry for entry in queue if entry[2] is not turn]
+            slot = present[value % len(present)]
+            slot.release()
+            running = [other for other in running if other is not slot]
+            queue = [entry for entry in queue if entry[2] is not slot]
             if len(running) < total and queue:
                 entry = min(queue)
                 queue.remove(entry)
                 running.append(entry[2])
         assert counts(slots) == (len(running), len(queue))
-        assert all(turn.has_slot for turn in running)
-        assert not any(turn.has_slot for *_, turn in queue)
+        assert all(slot.is_granted for slot in running)
+        assert not any(slot.is_granted for *_, slot in queue)
 
 
 def test_places_given_up_do_not_pile_up() -> None:
     slots = Slots(1)
-    holder, last = slots.enter(), slots.enter(-1)
+    holder, last = slots.reserve(), slots.reserve(-1)
     for _ in range(5000):
-        slots.enter().leave()
+        slots.reserve().release()
     assert len(slots._queue) < 200
     assert counts(slots) == (1, 1)
-    holder.leave()
-    assert last.has_slot
+    holder.release()
+    assert last.is_granted
 
 
 class TestAnAutomaticLimit:
     def test_it_begins_small_and_grows_while_all_are_taken(self) -> None:
         slots = Slots("auto")
         assert slots.total == AUTO_START
-        turns = [slots.enter() for _ in range(AUTO_START + 3)]
+        reserved = [slots.reserve() for _ in range(AUTO_START + 3)]
         assert counts(slots) == (AUTO_START, 3)
-        slots.accepted()
+        slots.on_success()
         assert slots.total == AUTO_START + 1
         assert counts(slots) == (AUTO_START + 1, 2)
-        assert [turn.has_slot for turn in turns] == [True] * (AUTO_START + 1) + [False] * 2
+        assert [slot.is_granted for slot in reserved] == [True] * (AUTO_START + 1) + [False] * 2
 
     def test_it_does_not_grow_while_some_are_free(self) -> None:
         slots = Slots("auto")
         for _ in range(AUTO_START - 1):
-            slots.enter()
-        slots.accepted()
+            slots.reserve()
+        slots.on_success()
         assert slots.total == AUTO_START
 
     def test_a_refusal_halves_it_once_and_slows_it_down(self) -> None:
         slots = Slots("auto")
-        turns = [slots.enter() for _ in range(AUTO_START + 1)]
+        reserved = [slots.reserve() for _ in range(AUTO_START + 1)]
         sent_ns = time.perf_counter_ns()
-        slots.refused(sent_ns)
+        slots.on_rate_limited(sent_ns)
         assert slots.total == AUTO_START // 2
-        slots.refused(sent_ns)  # it was under way at that time
+        slots.on_rate_limited(sent_ns)  # it was under way at that time
         assert slots.total == AUTO_START // 2
-        for turn in turns[: AUTO_START // 2]:
-            turn.leave()
-        assert not turns[-1].has_slot
+        for slot in reserved[: AUTO_START // 2]:
+            slot.release()
+        assert not reserved[-1].is_granted
         for _ in range(AUTO_START // 2):
             assert slots.total == AUTO_START // 2
-            slots.accepted()
-        slots.accepted()
+            slots.on_success()
+        slots.on_success()
         assert slots.total == AUTO_START // 2 + 1
-        assert turns[-1].has_slot
+        assert reserved[-1].is_granted
 
     def test_it_stays_between_one_and_the_most(self) -> None:
         slots = Slots("auto")
         for _ in range(20):
-            slots.refused(time.perf_counter_ns())
+            slots.on_rate_limited(time.perf_counter_ns())
         assert slots.total == 1
         slots = Slots("auto")
         for _ in range(2 * AUTO_MOST):
-            slots.enter()
-            slots.accepted()
+            slots.reserve()
+            slots.on_success()
         assert slots.total == AUTO_MOST
         assert slots.taken == AUTO_MOST
 
@@ -324,7 +324,7 @@ class TestAnAutomaticLimit:
     def test_a_fixed_limit_stays(self, total: Any) -> None:
         slots = Slots(total)
         for _ in range(3):
-            slots.enter()
-        slots.accepted()
-        slots.refused(time.perf_counter_ns())
+            slots.reserve()
+        slots.on_success()
+        slots.on_rate_limited(time.perf_counter_ns())
         assert slots.total == total

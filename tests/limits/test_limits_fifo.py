@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatscope._limits.fifo import Line
+from chatscope._limits.fifo import WaiterQueue
 
 HANGS = 30.0
 """Seconds after which a test counts as hanging; none of them waits for anything but the others."""
@@ -35,7 +35,7 @@ class Gate:
 
 
 async def test_an_empty_line_is_passed_without_a_task_switch() -> None:
-    line, gate, switched = Line(), Gate(1), []
+    line, gate, switched = WaiterQueue(), Gate(1), []
 
     async def other() -> None:
         switched.append(1)
@@ -43,27 +43,27 @@ async def test_an_empty_line_is_passed_without_a_task_switch() -> None:
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             group.start_soon(other)
-            await line.stand(gate.claim("a"))
+            await line.acquire(gate.claim("a"))
             assert not switched
     assert gate.grants == 0
     assert len(line) == 0
 
 
 async def test_nobody_overtakes() -> None:
-    line, gate, passed = Line(), Gate(), []
+    line, gate, passed = WaiterQueue(), Gate(), []
 
-    async def stand(name: str) -> None:
-        await line.stand(gate.claim(name))
+    async def acquire(name: str) -> None:
+        await line.acquire(gate.claim(name))
         passed.append(name)
 
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             for name in "abc":
-                group.start_soon(stand, name)
+                group.start_soon(acquire, name)
                 await anyio.wait_all_tasks_blocked()
             assert {*gate.asked} == {"a"}  # only the first asks
             gate.grants = 1
-            group.start_soon(stand, "late")
+            group.start_soon(acquire, "late")
             await anyio.wait_all_tasks_blocked()
             assert passed == []  # what it could have had is not its turn to take
             assert len(line) == 4
@@ -77,7 +77,7 @@ async def test_nobody_overtakes() -> None:
 
 
 async def test_waking_an_empty_line_does_nothing() -> None:
-    line = Line()
+    line = WaiterQueue()
     line.wake()
     assert len(line) == 0
 
@@ -85,18 +85,18 @@ async def test_waking_an_empty_line_does_nothing() -> None:
 @pytest.mark.parametrize("victim", range(3))
 @pytest.mark.parametrize("wakes", ["before", "after", "never"])
 async def test_a_cancelled_waiter_claims_nothing_and_holds_nobody_up(victim: int, wakes: str) -> None:
-    line, gate, passed = Line(), Gate(), []
+    line, gate, passed = WaiterQueue(), Gate(), []
     scopes = [anyio.CancelScope() for _ in range(3)]
 
-    async def stand(number: int) -> None:
+    async def acquire(number: int) -> None:
         with scopes[number]:
-            await line.stand(gate.claim(str(number)))
+            await line.acquire(gate.claim(str(number)))
             passed.append(number)
 
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             for number in range(3):
-                group.start_soon(stand, number)
+                group.start_soon(acquire, number)
                 await anyio.wait_all_tasks_blocked()
             gate.grants = 3
             if wakes == "before":
@@ -116,7 +116,7 @@ async def test_a_cancelled_waiter_claims_nothing_and_holds_nobody_up(victim: int
 
 
 async def test_a_claim_that_raises_leaves_the_line() -> None:
-    line, gate, passed = Line(), Gate(), []
+    line, gate, passed = WaiterQueue(), Gate(), []
     gives_up = False
 
     def impatient() -> float:
@@ -126,10 +126,10 @@ async def test_a_claim_that_raises_leaves_the_line() -> None:
 
     async def first() -> None:
         with pytest.raises(LookupError, match="enough"):
-            await line.stand(impatient)
+            await line.acquire(impatient)
 
     async def second() -> None:
-        await line.stand(gate.claim("second"))
+        await line.acquire(gate.claim("second"))
         passed.append("second")
 
     with anyio.fail_after(HANGS):
@@ -142,7 +142,7 @@ async def test_a_claim_that_raises_leaves_the_line() -> None:
             line.wake()
     assert passed == ["second"]
     with pytest.raises(LookupError):
-        await line.stand(impatient)
+        await line.acquire(impatient)
     assert len(line) == 0
 
 
@@ -154,17 +154,17 @@ class TestInVirtualTime:
         return virtual_time
 
     async def test_the_first_asks_again_after_the_time_it_was_told(self) -> None:
-        line, began, asked = Line(), anyio.current_time(), []
+        line, began, asked = WaiterQueue(), anyio.current_time(), []
 
         def claim() -> float:
             asked.append(anyio.current_time() - began)
             return [2.5, 4.0, 0.0][min(len(asked) - 2, 2)] if len(asked) > 1 else 2.5
 
-        await line.stand(claim)
+        await line.acquire(claim)
         assert asked == pytest.approx([0, 0, 2.5, 6.5])
 
     async def test_each_waits_from_when_it_is_first(self) -> None:
-        line, began, passed = Line(), anyio.current_time(), []
+        line, began, passed = WaiterQueue(), anyio.current_time(), []
         free_at = began
 
         def claim() -> float:
@@ -174,11 +174,11 @@ class TestInVirtualTime:
                 free_at = anyio.current_time() + 10
             return wait
 
-        async def stand() -> None:
-            await line.stand(claim)
+        async def acquire() -> None:
+            await line.acquire(claim)
             passed.append(anyio.current_time() - began)
 
         async with anyio.create_task_group() as group:
             for _ in range(4):
-                group.start_soon(stand)
+                group.start_soon(acquire)
         assert passed == pytest.approx([0, 10, 20, 30])

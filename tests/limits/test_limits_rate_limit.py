@@ -23,7 +23,7 @@ async def departures(pacer: Pacer, *amounts: float) -> list[float]:
     began, left = anyio.current_time(), [0.0] * len(amounts)
 
     async def request(number: int, tokens: float) -> None:
-        await pacer.admit(tokens)
+        await pacer.acquire(tokens)
         left[number] = anyio.current_time() - began
 
     async with anyio.create_task_group() as group:
@@ -94,20 +94,20 @@ async def test_the_scarcer_of_two_budgets_counts() -> None:
 async def test_what_a_request_really_used_settles_its_estimate() -> None:
     pacer = Pacer("server", tokens_per_minute=600)
     assert await departures(pacer, 600) == [0]
-    pacer.used(600, total_tokens=100, completion_tokens=50)
+    pacer.on_usage(600, total_tokens=100, completion_tokens=50)
     assert await departures(pacer, 500) == [0]
-    pacer.used(500, total_tokens=560, completion_tokens=50)
+    pacer.on_usage(500, total_tokens=560, completion_tokens=50)
     assert await departures(pacer, 60) == pytest.approx([12])
 
 
 async def test_a_request_beyond_the_budget_leaves_the_debt_that_it_has_made() -> None:
     pacer = Pacer("server", tokens_per_minute=60)
     assert await departures(pacer, 300) == [0]
-    pacer.used(300, total_tokens=76, completion_tokens=1)
+    pacer.on_usage(300, total_tokens=76, completion_tokens=1)
     assert await departures(pacer, 1) == pytest.approx([17])
-    pacer.used(1, total_tokens=1, completion_tokens=1)
+    pacer.on_usage(1, total_tokens=1, completion_tokens=1)
     assert await departures(pacer, 300) == pytest.approx([60])
-    pacer.used(300, total_tokens=10, completion_tokens=1)
+    pacer.on_usage(300, total_tokens=10, completion_tokens=1)
     assert await departures(pacer, 50) == [0]
 
 
@@ -122,7 +122,7 @@ async def test_what_comes_back_lets_the_first_go_earlier() -> None:
         group.start_soon(wait)
         await anyio.sleep(10)
         assert pacer.waiting == 1
-        pacer.used(60, total_tokens=10, completion_tokens=5)
+        pacer.on_usage(60, total_tokens=10, completion_tokens=5)
     assert left == pytest.approx([0, 10])
 
 
@@ -130,7 +130,7 @@ async def test_a_cancelled_request_takes_nothing() -> None:
     pacer = Pacer("server", requests_per_minute=1)
     assert await departures(pacer, 1) == [0]
     with anyio.move_on_after(30) as scope:
-        await pacer.admit(1)
+        await pacer.acquire(1)
     assert scope.cancelled_caught
     assert pacer.waiting == 0
     assert await departures(pacer, 1) == pytest.approx([30])
@@ -142,32 +142,32 @@ async def test_the_estimate_learns_from_replies() -> None:
     assert pacer.estimate(body, None) == 400 / CHARACTERS_PER_TOKEN + FIRST_GUESS
     assert pacer.estimate(body, 10) == 110
     assert pacer.estimate(body, 100_000) == 100 + FIRST_GUESS
-    pacer.used(1, total_tokens=1, completion_tokens=0)
+    pacer.on_usage(1, total_tokens=1, completion_tokens=0)
     assert pacer.estimate(b"", None) == FIRST_GUESS
     for _ in range(100):
-        pacer.used(1, total_tokens=1, completion_tokens=8)
+        pacer.on_usage(1, total_tokens=1, completion_tokens=8)
     assert pacer.estimate(b"", None) == pytest.approx(8, rel=0.01)
 
 
 async def test_plenty_left_is_nothing_learned() -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, limits(limit=10, remaining=9, reset="6s"))
+    await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=10, remaining=9, reset="6s"))
     assert await departures(pacer, *[1.0] * 20) == [0.0] * 20
 
 
 async def test_little_left_slows_down() -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, limits(limit=10, remaining=2, reset="16s"))  # 8 come back within 16 s: one every 2 s
+    await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=10, remaining=2, reset="16s"))  # 8 come back within 16 s: one every 2 s
     assert await departures(pacer, *[1.0] * 5) == pytest.approx([0, 0, 2, 4, 6])
 
 
 async def test_what_is_under_way_is_taken_from_what_is_left() -> None:
     pacer = Pacer("server")
     for _ in range(4):
-        await pacer.admit(1)
-    pacer.answered(1, limits(limit=10, remaining=4, reset="60s"))
+        await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=10, remaining=4, reset="60s"))
     # Three more are under way, so one may go at once; six come back within 60 s.
     assert await departures(pacer, 1, 1, 1) == pytest.approx([0, 10, 20])
 
@@ -175,24 +175,24 @@ async def test_what_is_under_way_is_taken_from_what_is_left() -> None:
 async def test_a_request_without_a_reply_is_under_way_no_longer() -> None:
     pacer = Pacer("server")
     for _ in range(4):
-        await pacer.admit(1)
+        await pacer.acquire(1)
     for _ in range(3):
-        pacer.unanswered(1)
-    pacer.answered(1, limits(limit=10, remaining=4, reset="60s"))
+        pacer.on_no_response(1)
+    pacer.on_response(1, limits(limit=10, remaining=4, reset="60s"))
     assert await departures(pacer, 1, 1, 1, 1, 1) == pytest.approx([0, 0, 0, 0, 10])
 
 
 async def test_limits_of_tokens() -> None:
     pacer = Pacer("server")
-    await pacer.admit(100)
-    pacer.answered(100, limits(limit=1000, remaining=100, reset="90s", what="tokens"))
+    await pacer.acquire(100)
+    pacer.on_response(100, limits(limit=1000, remaining=100, reset="90s", what="tokens"))
     assert await departures(pacer, 100, 50) == pytest.approx([0, 5])
 
 
 async def test_a_later_reply_corrects_what_was_learned() -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, limits(limit=10, remaining=0, reset="100s"))
+    await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=10, remaining=0, reset="100s"))
     left: list[float] = []
     async with anyio.create_task_group() as group:
 
@@ -201,21 +201,21 @@ async def test_a_later_reply_corrects_what_was_learned() -> None:
 
         group.start_soon(wait)
         await anyio.sleep(3)
-        pacer.answered(0, limits(limit=10, remaining=5, reset="50s"))
+        pacer.on_response(0, limits(limit=10, remaining=5, reset="50s"))
     assert left == pytest.approx([3])
 
 
 async def test_a_learned_wait_that_is_too_long_is_not_believed() -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT + 1}s"))
+    await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT + 1}s"))
     assert await departures(pacer, 1, 1) == [0, 0]
 
 
 async def test_a_learned_wait_that_is_just_short_enough() -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT}s"))
+    await pacer.acquire(1)
+    pacer.on_response(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT}s"))
     assert await departures(pacer, 1) == pytest.approx([LONGEST_LEARNED_WAIT])
 
 
@@ -233,8 +233,8 @@ async def test_a_learned_wait_that_is_just_short_enough() -> None:
 )
 async def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
     pacer = Pacer("server")
-    await pacer.admit(1)
-    pacer.answered(1, headers)
+    await pacer.acquire(1)
+    pacer.on_response(1, headers)
     assert await departures(pacer, 1, 1, 1) == [0, 0, 0]
 
 

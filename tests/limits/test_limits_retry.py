@@ -26,7 +26,7 @@ from chatscope._limits.retry import (
     retry_on_rate_limit,
     retry_on_transient,
 )
-from chatscope._limits.timeouts import Limit
+from chatscope._limits.timeouts import Deadline
 from chatscope.errors import (
     QUOTA_CODES,
     APIConnectionError,
@@ -310,7 +310,7 @@ class TestWaits:
         assert attempts.waits == pytest.approx([500])
 
     async def test_a_wait_that_fits_the_deadline_is_waited(self) -> None:
-        limit = Limit(anyio.current_time() + 5.01, "total", 5.01)
+        limit = Deadline(anyio.current_time() + 5.01, "total", 5.01)
         attempts = Attempts(RateLimitError(status=429, retry_after=5.0))
         assert await Retrier(RetryPolicy(), limit=limit).run(attempts) == 2
 
@@ -320,14 +320,14 @@ class TestWaits:
         error = RateLimitError("HTTP 429", status=429, retry_after=retry_after)
         attempts = Attempts(error)
         with pytest.raises(RateLimitError) as caught:
-            await Retrier(RetryPolicy(initial=5, jitter=0), limit=Limit(began + 5.0, "total", 5.0)).run(attempts)
+            await Retrier(RetryPolicy(initial=5, jitter=0), limit=Deadline(began + 5.0, "total", 5.0)).run(attempts)
         assert caught.value is error
         assert str(error) == "HTTP 429 (not retried: waiting 5 s would pass the deadline of 5 s)"
         assert anyio.current_time() == began
         assert len(attempts.times) == 1
 
     async def test_what_is_left_of_the_deadline_counts(self) -> None:
-        limit = Limit(anyio.current_time() + 10, "total", 10)
+        limit = Deadline(anyio.current_time() + 10, "total", 10)
         attempts = Attempts(*[APIConnectionError() for _ in range(9)])
         with pytest.raises(APIConnectionError, match="not retried: waiting 8 s would pass the deadline of 10 s"):
             await Retrier(RetryPolicy(attempts=9, initial=1, jitter=0), limit=limit).run(attempts)

@@ -32,7 +32,7 @@ def down(budget: RetryBudget) -> InternalServerError:
     """Let a server fail until it counts as down; return the last failure."""
     error = InternalServerError("HTTP 500", status=500)
     while not budget.is_down:
-        budget.failed(error)
+        budget.on_failure(error)
     return error
 
 
@@ -41,7 +41,7 @@ async def departures(budget: RetryBudget, count: int, *, retry: bool = False, pa
     began, left = anyio.current_time(), []
 
     async def call() -> None:
-        await budget.leave_to_send(retry=retry, patient=patient)
+        await budget.acquire(retry=retry, patient=patient)
         left.append(anyio.current_time() - began)
 
     async with anyio.create_task_group() as group:
@@ -60,18 +60,18 @@ async def test_while_all_is_well_nobody_waits() -> None:
 
 async def test_a_success_brings_a_part_of_a_retry_back() -> None:
     budget = RetryBudget("server", capacity=2)
-    budget.succeeded()
+    budget.on_success()
     assert budget.tokens == 2
-    assert budget.take_one()
-    assert budget.take_one()
-    assert not budget.take_one()
+    assert budget.try_take()
+    assert budget.try_take()
+    assert not budget.try_take()
     for _ in range(9):
-        budget.succeeded()
-    assert not budget.take_one()
+        budget.on_success()
+    assert not budget.try_take()
     for _ in range(2):
-        budget.succeeded()
+        budget.on_success()
     assert budget.tokens == pytest.approx(11 * RATIO)
-    assert budget.take_one()
+    assert budget.try_take()
     assert budget.tokens == pytest.approx(0.1)
 
 
@@ -83,7 +83,7 @@ async def test_an_empty_store_lets_one_retry_go_each_second() -> None:
 
 async def test_a_success_lets_a_waiting_retry_go() -> None:
     budget = RetryBudget("server", capacity=1, ratio=1.0)
-    assert budget.take_one()
+    assert budget.try_take()
     left: list[float] = []
     async with anyio.create_task_group() as group:
 
@@ -93,7 +93,7 @@ async def test_a_success_lets_a_waiting_retry_go() -> None:
         group.start_soon(wait)
         await anyio.sleep(0.25)
         assert budget.waiting == 1
-        budget.succeeded()
+        budget.on_success()
     assert left == [0.25]
     assert budget.waiting == 0
 
@@ -101,11 +101,11 @@ async def test_a_success_lets_a_waiting_retry_go() -> None:
 async def test_failures_in_a_row_count() -> None:
     budget = RetryBudget("server")
     for _ in range(DOWN_AFTER - 1):
-        budget.failed(InternalServerError(status=500))
+        budget.on_failure(InternalServerError(status=500))
     assert not budget.is_down
-    budget.succeeded()
+    budget.on_success()
     assert budget.failures == 0
-    budget.failed(InternalServerError(status=500))
+    budget.on_failure(InternalServerError(status=500))
     assert budget.failures == 1
 
 
@@ -129,7 +129,7 @@ async def test_a_success_lets_everybody_go(caplog: pytest.LogCaptureFixture) -> 
 
         group.start_soon(wait)
         await anyio.sleep(1.5)
-        budget.succeeded()
+        budget.on_success()
     assert left == pytest.approx([1, 1.5, 1.5, 1.5, 1.5, 1.5])
     assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.retry"] == [
         (logging.WARNING, "api.example failed 10 requests in a row: one at a time tries whether it is back"),
@@ -147,7 +147,7 @@ async def test_without_a_deadline_patience_ends() -> None:
     with pytest.raises(
         APIConnectionError, match=r"^not sent: the server failed the last 10 requests, and 120 s"
     ) as caught:
-        await budget.leave_to_send(retry=False, patient=False)
+        await budget.acquire(retry=False, patient=False)
     assert anyio.current_time() - began == pytest.approx(PATIENCE)
     assert caught.value.__cause__ is last
     assert not is_transient(caught.value)
@@ -164,7 +164,7 @@ async def test_with_a_deadline_it_waits_on() -> None:
 async def test_a_cancelled_call_uses_nothing_up() -> None:
     budget = RetryBudget("server", capacity=0)
     with anyio.move_on_after(0.5) as scope:
-        await budget.leave_to_send(retry=True, patient=True)
+        await budget.acquire(retry=True, patient=True)
     assert scope.cancelled_caught
     assert budget.waiting == 0
     assert await departures(budget, 1, retry=True) == pytest.approx([0.5])
@@ -176,10 +176,10 @@ async def test_what_one_gives_back_takes_nothing_from_the_others() -> None:
     down(budget)
     async with anyio.create_task_group() as group:
         for _ in range(4):
-            group.start_soon(partial(budget.leave_to_send, retry=True, patient=True))
+            group.start_soon(partial(budget.acquire, retry=True, patient=True))
         await anyio.wait_all_tasks_blocked()
-        budget.succeeded()
-        assert budget.take_one()
-        budget.give_back_one()
+        budget.on_success()
+        assert budget.try_take()
+        budget.refund()
         assert budget.tokens == 3
         group.cancel_scope.cancel()

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatscope._limits.timeouts import Limit, Stopwatch, Timeouts, silence, within
+from chatscope._limits.timeouts import CallDeadlines, Deadline, Timeouts, fail_at, transport_timeout
 from chatscope._validation import check_count, check_rate, check_seconds, check_wait
 from chatscope.errors import APITimeoutError, Phase
 
@@ -78,7 +78,7 @@ def test_the_checks_name_what_they_check() -> None:
 
 @pytest.mark.parametrize("phase", get_args(Phase))
 def test_the_error_names_the_phase_and_the_seconds(phase: Phase) -> None:
-    error = Limit(0.0, phase, 2.5).error()
+    error = Deadline(0.0, phase, 2.5).error()
     assert type(error) is APITimeoutError
     assert error.phase == phase
     assert "2.5 s" in str(error)
@@ -86,52 +86,56 @@ def test_the_error_names_the_phase_and_the_seconds(phase: Phase) -> None:
 
 
 def test_a_transport_s_own_timeout() -> None:
-    assert str(silence(Timeouts(connect=3), "connect")) == "no connection within 3 s (connect)"
-    assert str(silence(Timeouts(), "connect")) == "no connection within 60 s (connect)"
-    assert str(silence(Timeouts(connect=3, read=7), "headers")) == "no reply to the request within 7 s (headers)"
-    assert silence(Timeouts(read=7), "idle").phase == "idle"
-    assert silence(Timeouts(read=None), "idle").phase == "idle"  # a user's own client may have timeouts of its own
+    assert str(transport_timeout(Timeouts(connect=3), "connect")) == "no connection within 3 s (connect)"
+    assert str(transport_timeout(Timeouts(), "connect")) == "no connection within 60 s (connect)"
+    assert (
+        str(transport_timeout(Timeouts(connect=3, read=7), "headers")) == "no reply to the request within 7 s (headers)"
+    )
+    assert transport_timeout(Timeouts(read=7), "idle").phase == "idle"
+    assert (
+        transport_timeout(Timeouts(read=None), "idle").phase == "idle"
+    )  # a user's own client may have timeouts of its own
 
 
 async def test_no_limit_is_no_scope() -> None:
-    with within(None) as block:
-        block.move(Limit(anyio.current_time() - 1, "idle", 1))
+    with fail_at(None) as block:
+        block.move(Deadline(anyio.current_time() - 1, "idle", 1))
         await anyio.lowlevel.checkpoint()
-    with pytest.raises(KeyError, match="own"), within(None):
+    with pytest.raises(KeyError, match="own"), fail_at(None):
         raise KeyError("own")
 
 
 async def test_a_limit_that_does_not_pass() -> None:
-    with within(Limit(anyio.current_time() + 1000, "total", 1000)):
+    with fail_at(Deadline(anyio.current_time() + 1000, "total", 1000)):
         await anyio.lowlevel.checkpoint()
-    with within(Limit(math.inf, "total", math.inf)):
+    with fail_at(Deadline(math.inf, "total", math.inf)):
         await anyio.lowlevel.checkpoint()
 
 
 async def test_a_limit_that_passed_becomes_its_error() -> None:
-    passed = Limit(anyio.current_time() - 1, "total", 3)
-    with pytest.raises(APITimeoutError, match=r"^not finished within 3 s \(total\)$") as caught, within(passed):
+    passed = Deadline(anyio.current_time() - 1, "total", 3)
+    with pytest.raises(APITimeoutError, match=r"^not finished within 3 s \(total\)$") as caught, fail_at(passed):
         await anyio.sleep_forever()
     assert caught.value.phase == "total"
 
 
 async def test_a_block_that_ends_in_time_by_itself_is_no_timeout() -> None:
-    with within(Limit(anyio.current_time() - 1, "total", 3)):
+    with fail_at(Deadline(anyio.current_time() - 1, "total", 3)):
         pass  # over before anything could be cancelled
 
 
 async def test_an_error_of_the_block_goes_before_the_limit() -> None:
     error = ValueError("own")
-    with pytest.raises(ValueError, match="own") as caught, within(Limit(anyio.current_time() - 1, "total", 3)):
+    with pytest.raises(ValueError, match="own") as caught, fail_at(Deadline(anyio.current_time() - 1, "total", 3)):
         raise error
     assert caught.value is error
 
 
 async def test_cancellation_from_outside_passes_through_untouched() -> None:
-    for limit in (Limit(anyio.current_time() + 1000, "idle", 1000), Limit(math.inf, "idle", 1), None):
+    for limit in (Deadline(anyio.current_time() + 1000, "idle", 1000), Deadline(math.inf, "idle", 1), None):
         with anyio.CancelScope() as scope:
             scope.cancel()
-            with within(limit):
+            with fail_at(limit):
                 await anyio.sleep_forever()
             pytest.fail("cancellation was swallowed")
         assert scope.cancelled_caught
@@ -140,15 +144,15 @@ async def test_cancellation_from_outside_passes_through_untouched() -> None:
 async def test_cancellation_from_outside_goes_before_a_limit_that_passed_too() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
-        with within(Limit(anyio.current_time() - 1, "idle", 1)):
+        with fail_at(Deadline(anyio.current_time() - 1, "idle", 1)):
             await anyio.sleep_forever()
         pytest.fail("cancellation was swallowed")
     assert scope.cancelled_caught
 
 
 async def test_the_inner_of_two_limits() -> None:
-    later, passed = Limit(anyio.current_time() + 1000, "total", 1000), Limit(anyio.current_time() - 1, "idle", 2)
-    with pytest.raises(APITimeoutError) as caught, within(later), within(passed):
+    later, passed = Deadline(anyio.current_time() + 1000, "total", 1000), Deadline(anyio.current_time() - 1, "idle", 2)
+    with pytest.raises(APITimeoutError) as caught, fail_at(later), fail_at(passed):
         await anyio.sleep_forever()
     assert caught.value.phase == "idle"
 
@@ -156,7 +160,7 @@ async def test_the_inner_of_two_limits() -> None:
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})])
 async def test_a_host_s_own_cancellation_on_asyncio() -> None:
     async def work() -> None:
-        with within(Limit(anyio.current_time() + 1000, "total", 1000)):
+        with fail_at(Deadline(anyio.current_time() + 1000, "total", 1000)):
             await anyio.sleep_forever()
 
     task = asyncio.create_task(work())
@@ -175,7 +179,7 @@ class TestInVirtualTime:
 
     async def test_a_limit_passes_at_its_moment(self) -> None:
         began = anyio.current_time()
-        with pytest.raises(APITimeoutError), within(Limit(began + 2.5, "total", 2.5)):
+        with pytest.raises(APITimeoutError), fail_at(Deadline(began + 2.5, "total", 2.5)):
             await anyio.sleep(1000)
         assert anyio.current_time() - began == pytest.approx(2.5)
 
@@ -183,9 +187,9 @@ class TestInVirtualTime:
         began = anyio.current_time()
 
         async def work() -> None:
-            with within(Limit(began + 2, "first_token", 2)) as block:
+            with fail_at(Deadline(began + 2, "first_token", 2)) as block:
                 await anyio.sleep(1.5)
-                block.move(Limit(began + 4.5, "idle", 3))
+                block.move(Deadline(began + 4.5, "idle", 3))
                 await anyio.sleep(1.5)
                 block.move(None)  # nothing further: it stays as it is
                 await anyio.sleep(1000)
@@ -197,36 +201,36 @@ class TestInVirtualTime:
 
     async def test_the_stopwatch_s_limits(self) -> None:
         began = anyio.current_time()
-        watch = Stopwatch(Timeouts(first_token=5, idle=3, total=20))
-        assert watch.total == Limit(began + 20, "total", 20)
-        assert watch.queue == Limit(began + 20, "queue", 20)
+        deadlines = CallDeadlines(Timeouts(first_token=5, idle=3, total=20))
+        assert deadlines.total == Deadline(began + 20, "total", 20)
+        assert deadlines.queue == Deadline(began + 20, "queue", 20)
         await anyio.sleep(1)
-        watch.attempt_began()
-        assert watch.before_first_token() == Limit(began + 6, "first_token", 5)
+        deadlines.on_attempt()
+        assert deadlines.first_token() == Deadline(began + 6, "first_token", 5)
         await anyio.sleep(2)
-        watch.chunk_came()
-        assert watch.between_chunks() == Limit(began + 6, "idle", 3)
+        deadlines.on_chunk()
+        assert deadlines.next_chunk() == Deadline(began + 6, "idle", 3)
         await anyio.sleep(15)
-        watch.chunk_came()
-        assert watch.between_chunks() == Limit(began + 20, "total", 20)
-        watch.attempt_began()
-        assert watch.before_first_token() == Limit(began + 23, "first_token", 5)
+        deadlines.on_chunk()
+        assert deadlines.next_chunk() == Deadline(began + 20, "total", 20)
+        deadlines.on_attempt()
+        assert deadlines.first_token() == Deadline(began + 23, "first_token", 5)
 
     async def test_a_stopwatch_without_limits(self) -> None:
-        watch = Stopwatch(Timeouts())
-        watch.attempt_began()
-        watch.chunk_came()
-        assert watch.total is None
-        assert watch.queue is None
-        assert watch.before_first_token() is None
-        assert watch.between_chunks() is None
+        deadlines = CallDeadlines(Timeouts())
+        deadlines.on_attempt()
+        deadlines.on_chunk()
+        assert deadlines.total is None
+        assert deadlines.queue is None
+        assert deadlines.first_token() is None
+        assert deadlines.next_chunk() is None
 
     async def test_a_stopwatch_with_one_limit(self) -> None:
         began = anyio.current_time()
-        watch = Stopwatch(Timeouts(total=4))
-        assert watch.between_chunks() == watch.total == Limit(began + 4, "total", 4)
-        watch = Stopwatch(Timeouts(idle=4))
+        deadlines = CallDeadlines(Timeouts(total=4))
+        assert deadlines.next_chunk() == deadlines.total == Deadline(began + 4, "total", 4)
+        deadlines = CallDeadlines(Timeouts(idle=4))
         await anyio.sleep(1)
-        watch.chunk_came()
-        assert watch.between_chunks() == Limit(began + 5, "idle", 4)
-        assert watch.total is None
+        deadlines.on_chunk()
+        assert deadlines.next_chunk() == Deadline(began + 5, "idle", 4)
+        assert deadlines.total is None

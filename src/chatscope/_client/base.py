@@ -16,9 +16,9 @@ from chatscope._client.request import Exchange, Learned
 from chatscope._http.base import Sender
 from chatscope._http.builtin import OwnTransport, UsersTransport
 from chatscope._http.httpx2_client import HTTPClient, sender_through
-from chatscope._limits.limiter import Statistics, Traffic
+from chatscope._limits.limiter import Limiter, Statistics
 from chatscope._limits.retry import Retrier, RetryPolicy
-from chatscope._limits.timeouts import CLOSE_GRACE, Stopwatch, Timeouts
+from chatscope._limits.timeouts import CLOSE_GRACE, CallDeadlines, Timeouts
 from chatscope._validation import check_count, check_headers, check_rate
 from chatscope.profiles import find_profile
 from chatscope.protocol.endpoint import Endpoint, Secret, shown_url
@@ -94,7 +94,7 @@ class BaseClient:
         self._transport = transport
         self._users_client = None if http_client is None else sender_through(http_client)
         self._sender: Sender | None = None
-        self.traffic = Traffic(
+        self.limiter = Limiter(
             self._request.url.host,
             max_concurrency=max_concurrency,
             max_pending=max_pending,
@@ -108,7 +108,7 @@ class BaseClient:
 
     def statistics(self) -> Statistics:
         """Return the counts of this client as they are now."""
-        return self.traffic.statistics()
+        return self.limiter.statistics()
 
     @property
     def base_url(self) -> str:
@@ -155,11 +155,11 @@ class BaseClient:
         stream: bool,
         timeouts: Timeouts | None = None,
         retrier: Retrier | None = None,
-        watch: Stopwatch | None = None,
-    ) -> tuple[Exchange, Stopwatch]:
+        deadlines: CallDeadlines | None = None,
+    ) -> tuple[Exchange, CallDeadlines]:
         """Prepare a request, everything checked, nothing sent: what `complete`, `stream` and the adapter share.
 
-        One that goes on from another shares the other's `watch`, and so its deadline.
+        One that goes on from another shares the other's `deadlines`, and so its deadline.
 
         Raises:
             ValueError: an argument can never be right; the error names it.
@@ -173,14 +173,14 @@ class BaseClient:
         extra_query = body.pop("extra_query", None)
         if "timeout" in body:
             timeouts = Timeouts.of(body.pop("timeout"))
-        watch = watch or Stopwatch(timeouts or self.timeouts)
+        deadlines = deadlines or CallDeadlines(timeouts or self.timeouts)
         body = self.profile.adapt(body)
         policy = RetryPolicy.of(body.pop("retry", None), self.retry)
         # Encoded at once: bad input is refused here and now, and what the caller changes later is not sent.
         bare = encode_body(model, messages, body, stream=stream, extra=extra_body)
         says_nothing_of_usage = "stream_options" not in body and "stream_options" not in (extra_body or ())
         adds_usage = stream and self.profile.asks_for_usage and says_nothing_of_usage
-        retrier = retrier or Retrier(policy, limit=watch.total)
+        retrier = retrier or Retrier(policy, limit=deadlines.total)
         if self._observer is not None and retrier.observed is None:
             retrier.observed = self._observed_call(self._observer, model, messages, body, stream=stream)
         return Exchange(
@@ -190,13 +190,13 @@ class BaseClient:
             else self._prepared(extra_query, extra_headers, model),
             bare,
             adds_usage=adds_usage,
-            timeouts=watch.timeouts,
+            timeouts=deadlines.timeouts,
             secret=self._endpoint.api_key,
             learned=self._learned,
             retrier=retrier,
-            traffic=self.traffic,
+            limiter=self.limiter,
             max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
-        ), watch
+        ), deadlines
 
     def _observed_call(
         self, observer: Observer, model: str, messages: Sequence[Message], body: Mapping[str, Any], *, stream: bool

@@ -15,7 +15,7 @@ from chatscope._client.stream import ChatStream
 from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._conversation.tools import OnToolError
-from chatscope._limits.timeouts import Stopwatch, within
+from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import ChatError
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
@@ -95,9 +95,9 @@ class ChatClient(BaseClient):
         _check_names(parameters)
         output_type = _type_in(parameters)
         if output_type is None and not reask:
-            exchange, watch = self.exchange(model, messages, parameters, stream=False)
+            exchange, deadlines = self.exchange(model, messages, parameters, stream=False)
             with observed(exchange.retrier.observed) as seen:
-                completion = seen.completion = await self._call(exchange, watch)
+                completion = seen.completion = await self._call(exchange, deadlines)
             return completion
         conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
         await self._converse(model, conversation)
@@ -159,46 +159,46 @@ class ChatClient(BaseClient):
         return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)
 
     async def _converse(self, model: str, conversation: Conversation) -> None:
-        exchange, watch = self.exchange(model, conversation.messages, conversation.parameters, stream=False)
+        exchange, deadlines = self.exchange(model, conversation.messages, conversation.parameters, stream=False)
 
         async def ask() -> Completion:
             nonlocal exchange
             if conversation.completions:
                 earlier = exchange.retrier
                 exchange, _ = self.exchange(
-                    model, conversation.messages, conversation.parameters, stream=False, watch=watch
+                    model, conversation.messages, conversation.parameters, stream=False, deadlines=deadlines
                 )
                 exchange.retrier.follow(earlier)
-            return await self._call(exchange, watch)
+            return await self._call(exchange, deadlines)
 
         with observed(exchange.retrier.observed) as seen:
             try:
-                await conversation.run(ask, watch.total)
+                await conversation.run(ask, deadlines.total)
             except ChatError as error:
-                exchange.sign(error)
+                exchange.annotate(error)
                 raise
             finally:
                 if conversation.completions:
                     seen.completion = conversation.parsed_completion()
 
-    async def _call(self, exchange: Exchange, watch: Stopwatch) -> Completion:
-        turn = self.traffic.slots.enter()
-        if not turn.has_slot:
-            with within(watch.queue):
-                await turn.wait()
+    async def _call(self, exchange: Exchange, deadlines: CallDeadlines) -> Completion:
+        slot = self.limiter.slots.reserve()
+        if not slot.is_granted:
+            with fail_at(deadlines.queue):
+                await slot.wait()
 
         async def attempt() -> Completion:
-            await exchange.begin()
-            return await fetch(exchange, watch)
+            await exchange.acquire()
+            return await fetch(exchange, deadlines)
 
         try:
-            with within(watch.total):
+            with fail_at(deadlines.total):
                 return await exchange.retrier.run(attempt)
         except ChatError as error:
-            exchange.sign(error)  # the deadline's own knows of no request
+            exchange.annotate(error)  # the deadline's own knows of no request
             raise
         finally:
-            turn.leave()
+            slot.release()
 
     @overload
     def stream(
@@ -228,10 +228,10 @@ class ChatClient(BaseClient):
         _check_names(parameters)
         output_type = _type_in(parameters)
         if output_type is None:
-            return ChatStream(*self.exchange(model, messages, parameters, stream=True), self.traffic.slots)
+            return ChatStream(*self.exchange(model, messages, parameters, stream=True), self.limiter.slots)
         output = Output.of(output_type)
         parameters["response_format"] = output.response_format
-        return ParsedStream(*self.exchange(model, messages, parameters, stream=True), self.traffic.slots, output)
+        return ParsedStream(*self.exchange(model, messages, parameters, stream=True), self.limiter.slots, output)
 
 
 def _type_in(parameters: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from chatscope._client.request import Exchange
-from chatscope._limits.timeouts import Stopwatch, within
+from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.decode import completion_from, decode_exact
 from chatscope.protocol.error_body import body_text, is_error, status_error
@@ -14,25 +14,25 @@ from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, StreamDecoder
 
 
-async def fetch(exchange: Exchange, watch: Stopwatch) -> Completion:
+async def fetch(exchange: Exchange, deadlines: CallDeadlines) -> Completion:
     """Make one attempt at a plain request, leave to do so given. Cancelled, the connection is closed.
 
     Raises:
         ChatError: no completion came of it.
     """
-    watch.attempt_began()
+    deadlines.on_attempt()
     try:
-        with within(watch.before_first_token()):
+        with fail_at(deadlines.first_token()):
             await exchange.send()
             data = await exchange.read(MAX_BODY_BYTES)
         completion = _completion(data, exchange)
     except BaseException as error:
-        exchange.failed(error)
+        exchange.on_failure(error)
         raise
     finally:
         await exchange.close()
-    exchange.works()
-    exchange.used(completion.usage)
+    exchange.on_first_output()
+    exchange.on_usage(completion.usage)
     return completion
 
 

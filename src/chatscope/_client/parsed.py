@@ -8,7 +8,7 @@ from chatscope._client.request import Exchange
 from chatscope._client.stream import ChatStream
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._limits.concurrency import Slots
-from chatscope._limits.timeouts import Stopwatch
+from chatscope._limits.timeouts import CallDeadlines
 from chatscope.errors import OutputError
 from chatscope.protocol.response import Chunk
 
@@ -21,8 +21,8 @@ class ParsedStream(ChatStream, Generic[T]):
 
     __slots__ = ("_output", "_parsed")
 
-    def __init__(self, exchange: Exchange, watch: Stopwatch, slots: Slots, output: Output[T]) -> None:
-        super().__init__(exchange, watch, slots)
+    def __init__(self, exchange: Exchange, deadlines: CallDeadlines, slots: Slots, output: Output[T]) -> None:
+        super().__init__(exchange, deadlines, slots)
         self._output = output
         self._parsed: T | None = None
 

@@ -13,9 +13,9 @@ from typing import Never
 import httpx
 
 from chatscope._http.base import Reply, Sender
-from chatscope._limits.limiter import Passage, Traffic
+from chatscope._limits.limiter import Limiter, Permit
 from chatscope._limits.retry import Retrier
-from chatscope._limits.timeouts import Timeouts, silence
+from chatscope._limits.timeouts import Timeouts, transport_timeout
 from chatscope.errors import (
     APIConnectionError,
     APIStatusError,
@@ -52,7 +52,7 @@ class Exchange:
         secret: the key, blotted out of errors.
         learned: shared by all calls to this server.
         retrier: keeps account of the requests.
-        traffic: what it shares with the other calls.
+        limiter: what it shares with the other calls.
         max_tokens: the request's own limit on the reply, for estimates.
 
     Attributes:
@@ -69,7 +69,7 @@ class Exchange:
         "_bare_body",
         "_learned",
         "_max_tokens",
-        "_passage",
+        "_permit",
         "_request",
         "_sender",
         "_timeouts",
@@ -95,7 +95,7 @@ class Exchange:
         secret: str,
         learned: Learned,
         retrier: Retrier,
-        traffic: Traffic,
+        limiter: Limiter,
         max_tokens: int | None,
     ) -> None:
         self._sender = sender
@@ -105,7 +105,7 @@ class Exchange:
         self._timeouts = timeouts
         self._learned = learned
         self._max_tokens = max_tokens
-        self._passage = Passage(traffic, retrier.label)
+        self._permit = Permit(limiter, retrier.label)
         self._attempt: ObservedAttempt | None = None
         self.retrier = retrier
         self.secret = secret
@@ -117,7 +117,7 @@ class Exchange:
         self.headers_ns: int | None = None
         self.read_ns = 0  # 0 is never
 
-    async def begin(self, *, beside: bool = False) -> None:
+    async def acquire(self, *, beside: bool = False) -> None:
         """Wait for leave to make an attempt. Cancelled, nothing is used up.
 
         Args:
@@ -127,14 +127,14 @@ class Exchange:
             APIConnectionError: the server was down for longer than anybody waits.
         """
         retrier = self.retrier
-        await self._passage.begin(
+        await self._permit.acquire(
             self._bare_body,
             self._max_tokens,
             retry=beside or bool(retrier.attempts),
             patient=retrier.limit is not None,
         )
         if retrier.observed is not None:
-            retrier.observed.has_leave()
+            retrier.observed.permit_acquired()
 
     async def send(self) -> None:
         """Send the request; afterwards there is a reply, a success whose body is still to be read.
@@ -151,7 +151,7 @@ class Exchange:
         attempt = self._attempt = retrier.observed.attempt(len(retrier.attempts))
         with attempt.current():
             reply = await self._send(self._request.with_headers(attempt.headers))
-        attempt.answered(reply.status, self.request_id)
+        attempt.on_response(reply.status, self.request_id)
 
     async def _send(self, request: PreparedPost) -> Reply:
         self.sent_ns = time.perf_counter_ns()
@@ -169,7 +169,7 @@ class Exchange:
             self.status = self.retrier.status = reply.status
             named = request_id(reply.headers)
             self.request_id = self.retrier.request_id = redact(named, self.secret) if named else None
-            self._passage.headers(reply.headers)
+            self._permit.on_headers(reply.headers)
             if 200 <= reply.status < 300:
                 if leaves_out:  # not before it has helped: the refusal may only have quoted the request
                     self._learned.rejects_include_usage = True
@@ -240,24 +240,24 @@ class Exchange:
         Args:
             complete: as for `Reply.close`.
         """
-        self._passage.over()
+        self._permit.release()
         self._end_attempt(None)
         reply, self.reply = self.reply, None
         if reply is not None:
             await reply.close(complete=complete)
 
-    def works(self) -> None:
+    def on_first_output(self) -> None:
         """Take note that the model answers."""
-        self._passage.works()
+        self._permit.on_first_output()
 
-    def failed(self, error: BaseException) -> None:
+    def on_failure(self, error: BaseException) -> None:
         """Take note that the attempt failed, or was cancelled."""
         self._end_attempt(error)
         if isinstance(error, ChatError):
-            self.sign(error)
-            self._passage.failed(error)
+            self.annotate(error)
+            self._permit.on_failure(error)
 
-    def sign(self, error: ChatError) -> None:
+    def annotate(self, error: ChatError) -> None:
         """Let an error say what is known of the request that it is about."""
         error.attempts = self.retrier.requests
         error.request_id = error.request_id or self.request_id
@@ -269,9 +269,9 @@ class Exchange:
         if attempt is not None:
             attempt.end(error)
 
-    def used(self, usage: Usage | None) -> None:
+    def on_usage(self, usage: Usage | None) -> None:
         """Take note of what the attempt used."""
-        self._passage.used(usage)
+        self._permit.on_usage(usage)
 
     def _body(self, leaves_out_usage: bool) -> bytes:
         if leaves_out_usage or not self._adds_usage:
@@ -306,7 +306,7 @@ class Exchange:
         if isinstance(error, httpx.TimeoutException):
             if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
                 phase = "connect"
-            raise silence(self._timeouts, phase) from error
+            raise transport_timeout(self._timeouts, phase) from error
         says = str(error) or type(error).__name__
         if self.secret:
             says = says.replace(self.secret, "***")

@@ -14,8 +14,8 @@ from chatscope._client.event_stream import EventStream
 from chatscope._client.request import Exchange
 from chatscope._client.timings import Timings
 from chatscope._http.base import Reply
-from chatscope._limits.concurrency import Slots, Turn
-from chatscope._limits.timeouts import FINISH_GRACE, Stopwatch, within
+from chatscope._limits.concurrency import Slot, Slots
+from chatscope._limits.timeouts import FINISH_GRACE, CallDeadlines, fail_at
 from chatscope.errors import APIConnectionError, APITimeoutError, ChatError
 from chatscope.protocol.response import Chunk, Completion
 from chatscope.protocol.stream_decoder import StreamDecoder
@@ -40,23 +40,23 @@ class ChatStream:
     __slots__ = (
         "_chunks",
         "_closed",
+        "_deadlines",
         "_exchange",
         "_failure",
         "_grace_ends",
         "_over",
         "_reader",
+        "_slot",
         "_slots",
         "_started_ns",
         "_submitted_ns",
-        "_turn",
-        "_watch",
     )
 
-    def __init__(self, exchange: Exchange, watch: Stopwatch, slots: Slots) -> None:
+    def __init__(self, exchange: Exchange, deadlines: CallDeadlines, slots: Slots) -> None:
         self._exchange = exchange
-        self._watch = watch
+        self._deadlines = deadlines
         self._slots = slots
-        self._turn: Turn | None = None
+        self._slot: Slot | None = None
         self._reader = StreamDecoder()
         self._chunks: deque[Chunk] = deque()
         self._failure: ChatError | None = None  # what the stream ended with, until it is raised
@@ -73,15 +73,15 @@ class ChatStream:
             ChatError: what the last attempt failed with.
             RuntimeError: it was entered before.
         """
-        if self._turn is not None:
+        if self._slot is not None:
             raise RuntimeError("a stream can be entered once; ask the client for another")
-        self._turn = self._slots.enter()
+        self._slot = self._slots.reserve()
         if (observed := self._exchange.retrier.observed) is not None:
             observed.start()
         try:
-            with within(self._watch.queue):
-                await self._turn.wait()
-            with within(self._watch.total):
+            with fail_at(self._deadlines.queue):
+                await self._slot.wait()
+            with fail_at(self._deadlines.total):
                 await self._exchange.retrier.run(self._attempt)
         except BaseException as error:
             if isinstance(error, ChatError):
@@ -96,7 +96,7 @@ class ChatStream:
     ) -> None:
         if error is not None and not isinstance(error, Exception):
             # Cancelled. Any other reason to leave early says nothing about the call.
-            self._exchange.failed(error)
+            self._exchange.on_failure(error)
             self._report(error)
         await self.aclose()
 
@@ -105,8 +105,8 @@ class ChatStream:
         self._closed = self._over = True
         self._failure = None
         self._chunks.clear()
-        if self._turn is not None:
-            self._turn.leave()
+        if self._slot is not None:
+            self._slot.release()
         try:
             await self._exchange.close()
         finally:
@@ -123,7 +123,7 @@ class ChatStream:
         """
         if self._chunks:
             return self._chunks.popleft()
-        self._watch.chunk_came()  # a reader that took its time is no silent server
+        self._deadlines.on_chunk()  # a reader that took its time is no silent server
         while not self._chunks:
             if (failure := self._failure) is not None:
                 self._failure = None
@@ -134,10 +134,10 @@ class ChatStream:
                 await self._finish()
                 raise StopAsyncIteration
             try:
-                if (limit := self._watch.between_chunks()) is None:
+                if (limit := self._deadlines.next_chunk()) is None:
                     await self._more()
                 else:
-                    with within(limit):
+                    with fail_at(limit):
                         await self._more()
             except ChatError as error:
                 if not self._closed:
@@ -203,7 +203,7 @@ class ChatStream:
 
     async def _attempt(self) -> None:
         """Send the request and read up to the first output; what is read so is handed out later."""
-        await self._exchange.begin()
+        await self._exchange.acquire()
         self._started_ns = self._started_ns or time.perf_counter_ns()
         try:
             await self._read_to_output()
@@ -228,16 +228,16 @@ class ChatStream:
             await self._read_to_output()
             took(self.pieces)
             self._chunks.clear()
-            if not self._over and self._watch.timeouts.idle is None:
+            if not self._over and self._deadlines.timeouts.idle is None:
                 await self._pump(took)
-            with within(self._watch.between_chunks()) as limit:
+            with fail_at(self._deadlines.next_chunk()) as limit:
                 while not self._over:
                     self._chunks.clear()
                     await self._more()
                     if self._chunks or self._over:
                         took(self.pieces)
-                        self._watch.chunk_came()
-                        limit.move(self._watch.between_chunks())
+                        self._deadlines.on_chunk()
+                        limit.move(self._deadlines.next_chunk())
             if self._reader.error is not None:
                 raise self._reader.error
         except BaseException as error:
@@ -255,16 +255,16 @@ class ChatStream:
     async def _read_to_output(self) -> None:
         self.discard()
         self._over = False
-        self._watch.attempt_began()
+        self._deadlines.on_attempt()
         exchange = self._exchange
-        with within(self._watch.before_first_token()):
+        with fail_at(self._deadlines.first_token()):
             await exchange.send()
             self._reader = StreamDecoder(exchange.headers.get("content-type", ""), secret=exchange.secret)
             while not self._reader.token_ns and not self._over:
                 await self._more()
         if self._reader.error is None:
-            exchange.works()
-        self._watch.chunk_came()
+            exchange.on_first_output()
+        self._deadlines.on_chunk()
 
     async def _more(self) -> None:
         """Read once, and take what it brings."""
@@ -330,7 +330,7 @@ class ChatStream:
             self._over = True
             reader.assembler.close()
             self._failure = reader.error
-            exchange.used(reader.assembler.usage)
+            exchange.on_usage(reader.assembler.usage)
 
     async def _finish(self) -> None:
         """Close a reply that has come whole."""
@@ -343,7 +343,7 @@ class ChatStream:
         self._reader.assembler.close()
         if isinstance(error, ChatError):
             self._note(error)
-        self._exchange.failed(error)
+        self._exchange.on_failure(error)
         await self._exchange.close()
 
     def _report(self, error: BaseException | None) -> None:
@@ -358,4 +358,4 @@ class ChatStream:
 
     def _note(self, error: ChatError) -> None:
         error.partial_text = error.partial_text or self._reader.assembler.text
-        self._exchange.sign(error)
+        self._exchange.annotate(error)

@@ -15,7 +15,7 @@ class Timings:
 
     submitted_ns: int
     started_ns: int | None = None
-    """When it got its turn."""
+    """When it got its slot."""
     sent_ns: int | None = None
     """When the last attempt was begun."""
     headers_ns: int | None = None
@@ -25,7 +25,7 @@ class Timings:
 
     @property
     def queue_seconds(self) -> float | None:
-        """How long the task waited for its turn."""
+        """How long the task waited for its slot."""
         return _between(self.submitted_ns, self.started_ns)
 
     @property

@@ -13,7 +13,7 @@ import msgspec
 
 from chatscope._conversation.structured_output import Output, ParsedCompletion
 from chatscope._conversation.tools import OnToolError, Toolbox
-from chatscope._limits.timeouts import Limit, within
+from chatscope._limits.timeouts import Deadline, fail_at
 from chatscope._validation import check_count
 from chatscope.errors import OutputError, OutputInvalidError, ToolLoopError
 from chatscope.protocol.messages import Message
@@ -122,7 +122,7 @@ class Conversation:
             raise ValueError(f"parameters has {name} already; it is made from what is given beside them")
         self.parameters[name] = value
 
-    async def run(self, ask: Callable[[], Awaitable[Completion]], limit: Limit | None = None) -> None:
+    async def run(self, ask: Callable[[], Awaitable[Completion]], limit: Deadline | None = None) -> None:
         """Take turns until the model has answered. Cancelled, the turn in progress is, with all its calls of tools.
 
         Args:
@@ -147,7 +147,7 @@ class Conversation:
                 if not turns_left:
                     says = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
                     raise ToolLoopError(says, messages=self.messages)
-                with within(limit):
+                with fail_at(limit):
                     answers = await self._toolbox.answer(calls)
                 self.messages = [*self.messages, *answers]
                 if _demands_a_call(self.parameters.get("tool_choice")):

@@ -37,7 +37,7 @@ class Slots:
         self._auto = total == "auto"
         self._total: float = AUTO_START if isinstance(total, str) else inf if total is None else total
         self._most_waiting = most_waiting
-        self._queue: list[tuple[int, int, Turn]] = []
+        self._queue: list[tuple[int, int, Slot]] = []
         self._numbers = count()
         self._ramps = True  # until the first refusal, as TCP's slow start
         self._shrunk_ns = 0
@@ -49,29 +49,29 @@ class Slots:
         """How many there are at present."""
         return None if self._total == inf else int(self._total)
 
-    def enter(self, priority: int = 0) -> Turn:
+    def reserve(self, priority: int = 0) -> Slot:
         """Take a slot, or a place in the queue; higher priorities go first.
 
         Raises:
             QueueFullError: as many calls wait as may.
         """
-        turn = Turn(self)
+        slot = Slot(self)
         if self._free():
-            self._grant(turn)
-            return turn
+            self._grant(slot)
+            return slot
         if self._most_waiting is not None and self.waiting >= self._most_waiting:
             raise QueueFullError(f"{self.waiting} calls are waiting already, as many as max_pending allows")
-        heappush(self._queue, (-priority, next(self._numbers), turn))
+        heappush(self._queue, (-priority, next(self._numbers), slot))
         self.waiting += 1
-        return turn
+        return slot
 
-    def accepted(self) -> None:
+    def on_success(self) -> None:
         """Take note that the server had capacity for a call; an automatic limit may grow."""
         if self._auto and self.taken >= int(self._total):
             self._total = min(AUTO_MOST, self._total + (1 if self._ramps else 1 / self._total))
             self._serve()
 
-    def refused(self, sent_ns: int) -> None:
+    def on_rate_limited(self, sent_ns: int) -> None:
         """Take note that the server had none (429); an automatic limit shrinks.
 
         Args:
@@ -86,55 +86,55 @@ class Slots:
     def _free(self) -> bool:
         return self.taken < int(self._total) if self._total != inf else True
 
-    def _grant(self, turn: Turn) -> None:
+    def _grant(self, slot: Slot) -> None:
         self.taken += 1
-        turn.has_slot = True
-        if turn.ready is not None:
-            turn.ready.set()
+        slot.is_granted = True
+        if slot.ready is not None:
+            slot.ready.set()
 
     def _serve(self) -> None:
         while self._queue and self._free():
-            *_, turn = heappop(self._queue)
-            if not turn.is_over:
+            *_, slot = heappop(self._queue)
+            if not slot.is_released:
                 self.waiting -= 1
-                self._grant(turn)
+                self._grant(slot)
 
-    def leave(self, turn: Turn) -> None:
+    def release(self, slot: Slot) -> None:
         """Give back what a turn holds: its slot, or its place. Doing so twice does nothing."""
-        if turn.is_over:
+        if slot.is_released:
             return
-        turn.is_over = True
-        if turn.has_slot:
+        slot.is_released = True
+        if slot.is_granted:
             self.taken -= 1
             self._serve()
             return
         self.waiting -= 1
         if len(self._queue) > 2 * self.waiting + 64:  # places given up stay behind; not more of them than of the others
-            self._queue = [entry for entry in self._queue if not entry[2].is_over]
+            self._queue = [entry for entry in self._queue if not entry[2].is_released]
             heapify(self._queue)
 
 
-class Turn:
+class Slot:
     """One call's slot, or its place in the queue."""
 
-    __slots__ = ("_slots", "has_slot", "is_over", "ready")
+    __slots__ = ("_slots", "is_granted", "is_released", "ready")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self.has_slot = False
-        self.is_over = False
+        self.is_granted = False
+        self.is_released = False
         self.ready: anyio.Event | None = None
 
     async def wait(self) -> None:
         """Wait for the slot. Cancelled, the place or the slot is given back."""
-        if not self.has_slot:
+        if not self.is_granted:
             self.ready = anyio.Event()
             try:
                 await self.ready.wait()
             except BaseException:
-                self.leave()
+                self.release()
                 raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give back the slot or the place. Doing so twice does nothing."""
-        self._slots.leave(self)
+        self._slots.release(self)

@@ -9,7 +9,7 @@ from math import inf
 import anyio
 
 
-class Line:
+class WaiterQueue:
     """Let calls pass one after the other, each as soon as its claim is granted.
 
     Nobody overtakes: a call that could pass waits behind one that cannot yet. Passing an empty line with a claim that
@@ -24,7 +24,7 @@ class Line:
     def __len__(self) -> int:
         return len(self._places)
 
-    async def stand(self, claim: Callable[[], float]) -> None:
+    async def acquire(self, claim: Callable[[], float]) -> None:
         """Wait until a claim is granted. Cancelled, nothing is claimed and the next in line goes on.
 
         Args:

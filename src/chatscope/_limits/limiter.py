@@ -9,7 +9,7 @@ from typing import Literal
 
 from chatscope._limits.concurrency import Slots
 from chatscope._limits.rate_limit import Pacer
-from chatscope._limits.retry import MAX_RETRY_AFTER, is_transient, waits_are_off
+from chatscope._limits.retry import MAX_RETRY_AFTER, is_transient, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
 from chatscope.errors import ChatError, RateLimitError
 from chatscope.protocol.response import Usage
@@ -35,7 +35,7 @@ class Statistics:
     failures_in_a_row: int
 
 
-class Traffic:
+class Limiter:
     """The traffic of one client to one server."""
 
     __slots__ = ("budget", "pacer", "requests", "slots")
@@ -68,69 +68,69 @@ class Traffic:
         )
 
 
-class Passage:
-    """An attempt's way through the traffic: leave to send, the reply's headers, the outcome, what it used.
+class Permit:
+    """An attempt's way through the limiter: leave to send, the reply's headers, the outcome, what it used.
 
     Each step may come once, in this order; `over` settles what did not come, and the next attempt may begin.
     """
 
-    __slots__ = ("_estimate", "_label", "_sent_ns", "_traffic", "_under_way")
+    __slots__ = ("_estimate", "_label", "_limiter", "_sent_ns", "_under_way")
 
-    def __init__(self, traffic: Traffic, label: str) -> None:
-        self._traffic = traffic
+    def __init__(self, limiter: Limiter, label: str) -> None:
+        self._limiter = limiter
         self._label = label
         self._estimate = 0.0
         self._sent_ns = 0
         self._under_way = False
 
-    async def begin(self, body: bytes, max_tokens: int | None, *, retry: bool, patient: bool) -> None:
+    async def acquire(self, body: bytes, max_tokens: int | None, *, retry: bool, patient: bool) -> None:
         """Wait for leave to send. Cancelled, nothing is used up.
 
         Raises:
             APIConnectionError: the server was down for longer than anybody waits.
         """
-        traffic = self._traffic
-        self._estimate = traffic.pacer.estimate(body, max_tokens)
-        if retry or traffic.budget.is_down or not traffic.pacer.admit_at_once(self._estimate):
-            took_retry = await traffic.budget.leave_to_send(retry=retry, patient=patient)
+        limiter = self._limiter
+        self._estimate = limiter.pacer.estimate(body, max_tokens)
+        if retry or limiter.budget.is_down or not limiter.pacer.acquire_nowait(self._estimate):
+            took_retry = await limiter.budget.acquire(retry=retry, patient=patient)
             try:
-                await traffic.pacer.admit(self._estimate)
+                await limiter.pacer.acquire(self._estimate)
             except BaseException:
                 if took_retry:
-                    traffic.budget.give_back_one()
+                    limiter.budget.refund()
                 raise
         self._under_way = True
         self._sent_ns = time.perf_counter_ns()
-        traffic.requests += 1
+        limiter.requests += 1
 
-    def headers(self, headers: Mapping[str, str]) -> None:
+    def on_headers(self, headers: Mapping[str, str]) -> None:
         """The reply's headers came."""
         if self._under_way:
             self._under_way = False
-            self._traffic.pacer.answered(self._estimate, headers)
+            self._limiter.pacer.on_response(self._estimate, headers)
 
-    def works(self) -> None:
+    def on_first_output(self) -> None:
         """The model has answered."""
-        self._traffic.budget.succeeded()
-        self._traffic.slots.accepted()
+        self._limiter.budget.on_success()
+        self._limiter.slots.on_success()
 
-    def failed(self, error: ChatError) -> None:
+    def on_failure(self, error: ChatError) -> None:
         """The attempt failed."""
         if isinstance(error, RateLimitError):
-            self._traffic.slots.refused(self._sent_ns)
-            self._traffic.pacer.used(self._estimate, 0, 0)
-            if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_are_off():
-                self._traffic.pacer.pause(error.retry_after, self._label)
+            self._limiter.slots.on_rate_limited(self._sent_ns)
+            self._limiter.pacer.on_usage(self._estimate, 0, 0)
+            if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_disabled():
+                self._limiter.pacer.pause(error.retry_after, self._label)
         elif is_transient(error):
-            self._traffic.budget.failed(error)
+            self._limiter.budget.on_failure(error)
 
-    def used(self, usage: Usage | None) -> None:
+    def on_usage(self, usage: Usage | None) -> None:
         """The server has told what the request used."""
         if usage is not None:
-            self._traffic.pacer.used(self._estimate, usage.total_tokens, usage.completion_tokens)
+            self._limiter.pacer.on_usage(self._estimate, usage.total_tokens, usage.completion_tokens)
 
-    def over(self) -> None:
+    def release(self) -> None:
         """The attempt is over, however it ended."""
         if self._under_way:
             self._under_way = False
-            self._traffic.pacer.unanswered(self._estimate)
+            self._limiter.pacer.on_no_response(self._estimate)

@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from chatscope._limits.fifo import Line
+from chatscope._limits.fifo import WaiterQueue
 from chatscope.protocol.headers import has_plenty, rate_limits
 
 LONGEST_LEARNED_WAIT: Final = 120.0
@@ -138,7 +138,7 @@ class Pacer:
         requests_per_minute, tokens_per_minute: budgets; `None` is no limit.
     """
 
-    __slots__ = ("_guess", "_line", "_name", "_pause_until", "_requests", "_tokens")
+    __slots__ = ("_guess", "_name", "_pause_until", "_requests", "_tokens", "_waiters")
 
     def __init__(
         self, name: str, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
@@ -146,32 +146,32 @@ class Pacer:
         self._name = name
         self._requests = Meter(requests_per_minute)
         self._tokens = Meter(tokens_per_minute)
-        self._line = Line()
+        self._waiters = WaiterQueue()
         self._pause_until: float | None = None
         self._guess = FIRST_GUESS
 
     @property
     def waiting(self) -> int:
         """How many requests wait to go out."""
-        return len(self._line)
+        return len(self._waiters)
 
     def estimate(self, body: bytes, max_tokens: int | None) -> float:
         """Return the tokens that a request will probably use, given its body and its limit on the reply."""
         reply = self._guess if max_tokens is None else min(self._guess, max_tokens)
         return len(body) / CHARACTERS_PER_TOKEN + reply
 
-    def admit_at_once(self, tokens: float) -> bool:
+    def acquire_nowait(self, tokens: float) -> bool:
         """Take what a request needs if nothing limits requests at present, and say whether that was so."""
-        if self._line or not self._is_free:
+        if self._waiters or not self._is_free:
             return False
         self._requests.take(1.0)
         self._tokens.take(tokens)
         return True
 
-    async def admit(self, tokens: float) -> None:
+    async def acquire(self, tokens: float) -> None:
         """Wait until a request may go out, and take what it needs. Cancelled, nothing is taken.
 
-        Whoever was admitted says what became of it: `answered` or `unanswered`, then `used`.
+        Whoever was admitted says what became of it: `on_response` or `on_no_response`, then `on_usage`.
         """
 
         def claim() -> float:
@@ -188,13 +188,13 @@ class Pacer:
                 self._tokens.take(tokens)
             return wait
 
-        await self._line.stand(claim)
+        await self._waiters.acquire(claim)
 
     @property
     def _is_free(self) -> bool:
         return self._pause_until is None and self._requests.is_free and self._tokens.is_free
 
-    def answered(self, tokens: float, headers: Mapping[str, str]) -> None:
+    def on_response(self, tokens: float, headers: Mapping[str, str]) -> None:
         """Take note that a reply's headers came, and what they say of the limits.
 
         As long as plenty is left, nothing is learned: that is the usual case, and costs the least.
@@ -208,19 +208,19 @@ class Pacer:
             now = anyio.current_time()
             self._requests.learn(limits.limit_requests, limits.remaining_requests, limits.reset_requests, now)
             self._tokens.learn(limits.limit_tokens, limits.remaining_tokens, limits.reset_tokens, now)
-            self._line.wake()
+            self._waiters.wake()
 
-    def unanswered(self, tokens: float) -> None:
+    def on_no_response(self, tokens: float) -> None:
         """Take note that no reply came: cancelled, or no connection."""
         self._requests.seen(1.0)
         self._tokens.seen(tokens)
 
-    def used(self, estimated: float, total_tokens: int, completion_tokens: int) -> None:
+    def on_usage(self, estimated: float, total_tokens: int, completion_tokens: int) -> None:
         """Take note of what a request really used; the rest of the estimate goes back."""
         self._tokens.settle(estimated, total_tokens)
         if completion_tokens:
             self._guess += (completion_tokens - self._guess) / 8  # the smoothing of TCP's round-trip time, RFC 6298
-        self._line.wake()
+        self._waiters.wake()
 
     def pause(self, seconds: float, label: str) -> None:
         """Let nobody send for so long: the server asked for it, answering the call of that label."""
@@ -228,4 +228,4 @@ class Pacer:
         if self._pause_until is None or until > self._pause_until:
             self._pause_until = until
             _log.info("%s: %s asks for a pause; all its requests wait %.3g s", label, self._name, seconds)
-            self._line.wake()
+            self._waiters.wake()

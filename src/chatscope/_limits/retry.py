@@ -19,7 +19,7 @@ from typing import Final, ParamSpec, TypeVar
 import anyio
 import stamina
 
-from chatscope._limits.timeouts import Limit
+from chatscope._limits.timeouts import Deadline
 from chatscope._validation import check_count, check_wait
 from chatscope.errors import (
     QUOTA_CODES,
@@ -139,7 +139,7 @@ def _is_lost_connection(error: Exception) -> bool:
     )
 
 
-def waits_are_off() -> bool:
+def waits_disabled() -> bool:
     """Tell whether stamina's testing mode is on, in which nobody waits."""
     return stamina.is_testing()
 
@@ -180,7 +180,7 @@ class Retrier:
         policy: RetryPolicy,
         *,
         label: str = "request",
-        limit: Limit | None = None,
+        limit: Deadline | None = None,
         retries: Callable[[Exception], bool] = is_transient,
         level: int | None = None,
     ) -> None:
@@ -264,7 +264,7 @@ class Retrier:
             if wait > MAX_RETRY_AFTER:
                 error.not_retried = f"the server asks to wait {wait:g} s, and at most {MAX_RETRY_AFTER:g} s are waited"
                 return False
-        if waits_are_off():
+        if waits_disabled():
             wait = 0.0
         if self.limit is not None and anyio.current_time() + wait >= self.limit.at:
             if isinstance(error, ChatError):

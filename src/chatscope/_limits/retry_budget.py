@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from chatscope._limits.fifo import Line
+from chatscope._limits.fifo import WaiterQueue
 from chatscope.errors import APIConnectionError, ChatError
 
 CAPACITY: Final = 100.0
@@ -51,12 +51,12 @@ class RetryBudget:
     __slots__ = (
         "_capacity",
         "_last",
-        "_line",
         "_name",
         "_probe_at",
         "_probe_wait",
         "_ratio",
         "_refill_at",
+        "_waiters",
         "failures",
         "tokens",
     )
@@ -65,7 +65,7 @@ class RetryBudget:
         self._name = name
         self._capacity = self.tokens = capacity
         self._ratio = ratio
-        self._line = Line()
+        self._waiters = WaiterQueue()
         self._last: ChatError | None = None
         self._probe_at = 0.0
         self._probe_wait = PROBE_FIRST
@@ -80,9 +80,9 @@ class RetryBudget:
     @property
     def waiting(self) -> int:
         """How many calls wait for leave to send."""
-        return len(self._line)
+        return len(self._waiters)
 
-    async def leave_to_send(self, *, retry: bool, patient: bool) -> bool:
+    async def acquire(self, *, retry: bool, patient: bool) -> bool:
         """Wait until a request may be sent. Cancelled, nothing is used up.
 
         Returns whether that took a retry out of the store.
@@ -94,7 +94,7 @@ class RetryBudget:
         Raises:
             APIConnectionError: the server was down for so long.
         """
-        if not self.is_down and (not retry or self.take_one()):
+        if not self.is_down and (not retry or self.try_take()):
             return retry
         took = False
         gives_up_at = inf if patient else anyio.current_time() + PATIENCE
@@ -109,7 +109,7 @@ class RetryBudget:
                 if wait <= 0:
                     self._probe_at = now + self._probe_wait
                     self._probe_wait = min(2 * self._probe_wait, PROBE_MOST)
-            elif not retry or self.take_one():
+            elif not retry or self.try_take():
                 took = retry
                 wait = 0.0
             else:
@@ -119,37 +119,37 @@ class RetryBudget:
                     self._refill_at = 0.0
             return min(wait, gives_up_at - now)
 
-        await self._line.stand(claim)
+        await self._waiters.acquire(claim)
         return took
 
-    def give_back_one(self) -> None:
+    def refund(self) -> None:
         """Put a retry back that was not sent after all."""
         if self.tokens < self._capacity:  # after an outage there may be more
             self.tokens = min(self._capacity, self.tokens + 1)
-        self._line.wake()
+        self._waiters.wake()
 
-    def take_one(self) -> bool:
+    def try_take(self) -> bool:
         """Take a retry from the store, if there is one."""
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """Take note that the server answered a request as it should."""
         if not self.failures and self.tokens >= self._capacity:
             return  # as ever
         if self.is_down:
             _log.info("%s answers again after %d failures in a row", self._name, self.failures)
             # Whoever waited has not sent what it would have sent; a new start for all of them.
-            self.tokens = max(self._capacity, len(self._line))
+            self.tokens = max(self._capacity, len(self._waiters))
             self._probe_wait = PROBE_FIRST
         elif self.tokens < self._capacity:
             self.tokens = min(self._capacity, self.tokens + self._ratio)
         self.failures = 0
-        self._line.wake()
+        self._waiters.wake()
 
-    def failed(self, error: ChatError) -> None:
+    def on_failure(self, error: ChatError) -> None:
         """Take note that the server failed a request, and how."""
         self.failures += 1
         self._last = error

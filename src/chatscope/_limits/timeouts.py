@@ -76,7 +76,7 @@ def _finite(seconds: float | None) -> float | None:
     return None if seconds == math.inf else seconds
 
 
-class Limit(NamedTuple):
+class Deadline(NamedTuple):
     """A moment on the event loop's clock, the phase it ends, and the seconds it was set to."""
 
     at: float
@@ -98,16 +98,16 @@ _SAYS: Final[dict[Phase, str]] = {
 }
 
 
-def silence(timeouts: Timeouts, phase: Phase) -> APITimeoutError:
+def transport_timeout(timeouts: Timeouts, phase: Phase) -> APITimeoutError:
     """Return the error for a transport that reported a timeout of its own in that phase."""
     seconds = timeouts.connect if phase == "connect" and timeouts.connect is not None else timeouts.read
-    return Limit(0.0, phase, seconds or 0.0).error()
+    return Deadline(0.0, phase, seconds or 0.0).error()
 
 
-class Stopwatch:
+class CallDeadlines:
     """The limits of one call: which of them is next, given how far the call has come.
 
-    `attempt_began` and `chunk_came` tell it; both read the loop's clock only if a limit depends on it.
+    `on_attempt` and `on_chunk` tell it; both read the loop's clock only if a limit depends on it.
     """
 
     __slots__ = ("_attempt_at", "_began_at", "_chunk_at", "timeouts")
@@ -118,46 +118,46 @@ class Stopwatch:
         self._attempt_at = 0.0
         self._chunk_at = 0.0
 
-    def attempt_began(self) -> None:
+    def on_attempt(self) -> None:
         """A request is about to be sent."""
         if self.timeouts.first_token:
             self._attempt_at = anyio.current_time()
 
-    def chunk_came(self) -> None:
+    def on_chunk(self) -> None:
         """A chunk was parsed."""
         if self.timeouts.idle:
             self._chunk_at = anyio.current_time()
 
     @property
-    def total(self) -> Limit | None:
+    def total(self) -> Deadline | None:
         """The limit of the whole call."""
         seconds = self.timeouts.total
-        return Limit(self._began_at + seconds, "total", seconds) if seconds else None
+        return Deadline(self._began_at + seconds, "total", seconds) if seconds else None
 
     @property
-    def queue(self) -> Limit | None:
-        """The same, while the call waits for its turn."""
+    def queue(self) -> Deadline | None:
+        """The same, while the call waits for its slot."""
         return self.total._replace(phase="queue") if self.total else None
 
-    def before_first_token(self) -> Limit | None:
+    def first_token(self) -> Deadline | None:
         """Return an attempt's own limit, until the model's first output."""
         seconds = self.timeouts.first_token
-        return Limit(self._attempt_at + seconds, "first_token", seconds) if seconds else None
+        return Deadline(self._attempt_at + seconds, "first_token", seconds) if seconds else None
 
-    def between_chunks(self) -> Limit | None:
+    def next_chunk(self) -> Deadline | None:
         """Return the limit for the next chunk, the whole call's included."""
         seconds = self.timeouts.idle
         if seconds is None and self.timeouts.total is None:
             return None  # said first, as it is asked for every chunk and seldom otherwise
-        return _sooner(Limit(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
+        return _sooner(Deadline(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 
 
-def _sooner(one: Limit | None, other: Limit | None) -> Limit | None:
+def _sooner(one: Deadline | None, other: Deadline | None) -> Deadline | None:
     return min(one, other) if one and other else one or other
 
 
-class within:  # noqa: N801 - reads as the statement that it is used in
-    """A block that must end by a limit: `with within(limit): ...`. No limit costs no scope.
+class fail_at:  # noqa: N801 - reads as the statement that it is used in
+    """A block that must end by a limit: `with fail_at(limit): ...`. No limit costs no scope.
 
     A cancellation from outside passes through untouched; only the limit's own becomes an error.
 
@@ -167,7 +167,7 @@ class within:  # noqa: N801 - reads as the statement that it is used in
 
     __slots__ = ("_limit", "_scope")
 
-    def __init__(self, limit: Limit | None) -> None:
+    def __init__(self, limit: Deadline | None) -> None:
         self._limit = limit
         self._scope: anyio.CancelScope | None = None
 
@@ -177,7 +177,7 @@ class within:  # noqa: N801 - reads as the statement that it is used in
             self._scope.__enter__()
         return self
 
-    def move(self, limit: Limit | None) -> None:
+    def move(self, limit: Deadline | None) -> None:
         """Go on under another limit; the block must have been entered with one."""
         if self._scope is not None and limit is not None:
             self._limit = limit

@@ -304,7 +304,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """
         self._open_group()
         return ResultStream(
-            tasks, self.start_task, self.forget, self._client.traffic.slots, ordered=ordered, look_ahead=look_ahead
+            tasks, self.start_task, self.forget, self._client.limiter.slots, ordered=ordered, look_ahead=look_ahead
         )
 
     async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:

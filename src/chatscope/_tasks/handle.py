@@ -111,7 +111,7 @@ class ChatTask:
             scope.cancel()
 
     def began(self) -> None:
-        """Take note that the task has got its turn."""
+        """Take note that the task has got its slot."""
         self.started_ns = self.started_ns or time.perf_counter_ns()
 
     def grew(self, pieces: list[str]) -> None:

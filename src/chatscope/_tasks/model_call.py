@@ -19,7 +19,7 @@ from chatscope._client.completion import fetch
 from chatscope._client.request import Exchange
 from chatscope._client.stream import ChatStream
 from chatscope._limits.retry import Attempt, Retrier, RetryPolicy, is_transient
-from chatscope._limits.timeouts import Limit, Timeouts
+from chatscope._limits.timeouts import Deadline, Timeouts
 from chatscope._tasks.hedging import Race
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion, Usage
@@ -67,7 +67,7 @@ class ModelCall:
         parameters: Mapping[str, Any],
         *,
         label: str,
-        limit: Limit | None = None,
+        limit: Deadline | None = None,
         hedge_after: float | None = None,
     ) -> None:
         parameters = dict(parameters)
@@ -137,7 +137,7 @@ class ModelCall:
 
     async def _attempt(self, group: anyio.abc.TaskGroup) -> Completion:
         lane = self._lane
-        await lane.exchange.begin()
+        await lane.exchange.acquire()
         self.on_start()
         self.sent_ns = time.perf_counter_ns()
         if self._hedge_after is None:
@@ -153,7 +153,7 @@ class ModelCall:
         race.enter(partial(self._compete, self._lane))
         with anyio.move_on_after(hedge_after):
             await race.decision()
-        budget = self._client.traffic.budget
+        budget = self._client.limiter.budget
         if race.is_open and budget.tokens >= 1 and not budget.is_down:
             second = self._new_lane()
             self._overtaken.append(second)
@@ -163,7 +163,7 @@ class ModelCall:
     async def _compete(self, lane: Lane, wins: Callable[[], bool]) -> Completion:
         """Make one of two attempts. The first to bring output delivers, or to end well without any."""
         if lane is not self._lane:  # the second; the first has leave to be sent already
-            await lane.exchange.begin(beside=True)
+            await lane.exchange.acquire(beside=True)
 
         def delivers() -> bool:
             if not wins():
@@ -206,7 +206,7 @@ class ModelCall:
 class Lane:
     """One exchange of a call, and what it has brought. Arguments as for `ModelCall`."""
 
-    __slots__ = ("_plain", "_watch", "account", "exchange", "stream")
+    __slots__ = ("_deadlines", "_plain", "account", "exchange", "stream")
 
     def __init__(
         self,
@@ -219,10 +219,10 @@ class Lane:
         timeouts: Timeouts,
         retrier: Retrier,
     ) -> None:
-        self.exchange, self._watch = client.exchange(
+        self.exchange, self._deadlines = client.exchange(
             model, messages, parameters, stream=streams, timeouts=timeouts, retrier=retrier
         )
-        self.stream = ChatStream(self.exchange, self._watch, client.traffic.slots) if streams else None
+        self.stream = ChatStream(self.exchange, self._deadlines, client.limiter.slots) if streams else None
         self._plain: Completion | None = None
         self.account: Attempt | None = None
         """How its attempt in a race ended."""
@@ -249,7 +249,7 @@ class Lane:
         if self.stream is not None:
             await self.stream.read_to_end(took)
             return self.stream.completion
-        self._plain = await fetch(self.exchange, self._watch)
+        self._plain = await fetch(self.exchange, self._deadlines)
         took([self._plain.text] if self._plain.text else [])
         return self._plain
 

@@ -35,7 +35,7 @@ class TaskStatus(StrEnum):
     """Where a task stands."""
 
     PENDING = "pending"
-    """Accepted, waiting for its turn."""
+    """Accepted, waiting for its slot."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"

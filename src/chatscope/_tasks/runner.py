@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from chatscope._client.client import ChatClient
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import Conversation
-from chatscope._limits.timeouts import Limit, Timeouts
+from chatscope._limits.timeouts import Deadline, Timeouts
 from chatscope._tasks.calls import TaskCalls
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.model_call import ModelCall
@@ -62,10 +62,10 @@ class TaskRun:
         "_model",
         "_observed",
         "_pricer",
+        "_slot",
         "_stopped_by",
         "_submitted_ns",
         "_succeeded",
-        "_turn",
         "handle",
     )
 
@@ -97,7 +97,7 @@ class TaskRun:
             own = min((seconds for seconds in (own, timeouts.total) if seconds), default=None)
             parameters["timeout"] = replace(timeouts, total=None)  # the task's own scope bounds all of it
         seconds = own or client.timeouts.total
-        self._limit = Limit(anyio.current_time() + seconds, "total", seconds) if seconds else None
+        self._limit = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
         named = parameters.pop("model", None)
         if task.constraints.model is not None:
             named = task.constraints.model
@@ -109,7 +109,7 @@ class TaskRun:
             ModelCall, client, self._model, label=self.handle.id, limit=self._limit, hedge_after=hedge_after
         )
         self._calls = TaskCalls(new_call, self.handle, messages, parameters, _turns(task, messages, parameters))
-        self._turn = client.traffic.slots.enter(task.constraints.priority)
+        self._slot = client.limiter.slots.reserve(task.constraints.priority)
         self._observed = self._calls.latest.retrier.observed
         if self._observed is not None:
             self._observed.start()
@@ -135,7 +135,7 @@ class TaskRun:
                     group.cancel_scope.deadline = self._limit.at
                 handle.runs_in(group.cancel_scope)
                 try:
-                    await self._turn.wait()
+                    await self._slot.wait()
                     if handle.cancel_requested:
                         await checkpoint()  # it got its turn in the moment of its end, and must send nothing
                     await self._calls.run(group)
@@ -153,11 +153,11 @@ class TaskRun:
 
     def end(self, ended: Callable[[ChatTask, Result], None], *, timed_out: bool = False) -> None:
         """Give the handle its result: also of a task that the loop never got round to run."""
-        self._turn.leave()
+        self._slot.release()
         if not self._succeeded and self._failure is None:
             self._failure = self._interruption(timed_out=timed_out)
         if isinstance(self._failure, ChatError):
-            self._calls.latest.exchange.sign(self._failure)
+            self._calls.latest.exchange.annotate(self._failure)
         if self._observed is not None:
             call = self._calls.latest
             usage = add_usage(*(usage for _, usage in self._calls.replies()))
@@ -174,7 +174,7 @@ class TaskRun:
     def so_far(self, error: ChatError) -> Result:
         """Return what there is of the task, with the error of somebody who does not wait for more."""
         error.partial_text = self.handle.text
-        self._calls.latest.exchange.sign(error)
+        self._calls.latest.exchange.annotate(error)
         return self._result(error, self.handle.status)
 
     def _interruption(self, *, timed_out: bool) -> ChatError:

@@ -27,7 +27,7 @@ class ObservedAttempt(Protocol):
         """Return a block in which the attempt is what instrumentation sees as its cause."""
         ...
 
-    def answered(self, status: int, request_id: str | None) -> None:
+    def on_response(self, status: int, request_id: str | None) -> None:
         """A reply of success began."""
         ...
 
@@ -47,7 +47,7 @@ class ObservedCall(Protocol):
         """Return a block in which the call is what instrumentation sees as its cause."""
         ...
 
-    def has_leave(self) -> None:
+    def permit_acquired(self) -> None:
         """It may be sent; of a call that is tried again, this comes more than once."""
         ...
 

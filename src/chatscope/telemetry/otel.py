@@ -150,7 +150,7 @@ class CallSpan:
         """Return a block in which the call's span is the current one."""
         return _current(self._span)
 
-    def has_leave(self) -> None:
+    def permit_acquired(self) -> None:
         """End the wait, the first time."""
         queue, self._queue = self._queue, trace.INVALID_SPAN
         queue.end()
@@ -223,7 +223,7 @@ class AttemptSpan:
         """Return a block in which the attempt's span is the current one."""
         return _current(self._span)
 
-    def answered(self, status: int, request_id: str | None) -> None:
+    def on_response(self, status: int, request_id: str | None) -> None:
         """Take note of the reply: its HTTP status, and the id that the server gave the request."""
         self._is_answered = True
         self._span.set_attribute("http.response.status_code", status)
@@ -233,7 +233,7 @@ class AttemptSpan:
     def end(self, error: BaseException | None) -> None:
         """End the span."""
         if isinstance(error, APIStatusError) and error.status is not None and not self._is_answered:
-            self.answered(error.status, error.request_id)
+            self.on_response(error.status, error.request_id)
         _end(self._span, error)
 
 
