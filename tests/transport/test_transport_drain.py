@@ -14,8 +14,8 @@ from anyio.lowlevel import checkpoint
 
 from chatscope import ChatClient
 from chatscope.transport import HTTPTransport, drain
-from chatscope.transport.http1 import Exchange
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.http1 import ResponseStream
+from chatscope.transport.request_head import PostTemplate
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Peer, Serve, Server
@@ -45,10 +45,10 @@ class Answering:
                 peer.wait_closed()
 
 
-async def given_up(transport: HTTPTransport, server: Server) -> Exchange:
+async def given_up(transport: HTTPTransport, server: Server) -> ResponseStream:
     """Read a response up to the last that is of use."""
-    exchange = await transport.post(PreparedPost(httpx.URL(server.url), httpx.Headers()), b"", TIMEOUTS)
-    assert isinstance(exchange, Exchange)
+    exchange = await transport.post(PostTemplate(httpx.URL(server.url), httpx.Headers()), b"", TIMEOUTS)
+    assert isinstance(exchange, ResponseStream)
     assert (await anext(exchange)).startswith(b"done")
     await exchange.aclose(complete=True)
     return exchange
@@ -247,9 +247,9 @@ async def test_what_was_given_up_is_nobodys_any_more(serve: Serve) -> None:
 async def test_a_connection_that_may_not_be_reused_is_closed_at_once(serve: Serve) -> None:
     server = serve(Answering())
     async with HTTPTransport() as transport:
-        request = PreparedPost(httpx.URL(server.url), httpx.Headers({"connection": "close"}))
+        request = PostTemplate(httpx.URL(server.url), httpx.Headers({"connection": "close"}))
         exchange = await transport.post(request, b"", TIMEOUTS)
-        assert isinstance(exchange, Exchange)
+        assert isinstance(exchange, ResponseStream)
         await anext(exchange)
         await exchange.aclose(complete=True)
         assert transport.statistics().open == 0

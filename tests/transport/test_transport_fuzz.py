@@ -30,7 +30,7 @@ RESPONSES = [
 
 
 class MemoryStream:
-    """A `Stream` that receives the given pieces and then the end."""
+    """A `SocketStream` that receives the given pieces and then the end."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.read_ns = 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Idle:
-    """A `Stream` with nothing to say."""
+    """A `SocketStream` with nothing to say."""
 
     read_ns = 0
 

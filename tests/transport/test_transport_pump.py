@@ -14,8 +14,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from chatscope.transport import HTTPTransport
-from chatscope.transport.http1 import Exchange
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.http1 import ResponseStream
+from chatscope.transport.request_head import PostTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,15 +30,15 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def post_to(server: Server) -> PreparedPost:
-    return PreparedPost(httpx.URL(server.url), httpx.Headers({"x-key": "1"}))
+def post_to(server: Server) -> PostTemplate:
+    return PostTemplate(httpx.URL(server.url), httpx.Headers({"x-key": "1"}))
 
 
 async def exchange_with(
     transport: HTTPTransport, server: Server, timeouts: dict[str, float | None] | None = None
-) -> Exchange:
+) -> ResponseStream:
     answer = await transport.post(post_to(server), b"hello", TIMEOUTS if timeouts is None else timeouts)
-    assert isinstance(answer, Exchange)
+    assert isinstance(answer, ResponseStream)
     return answer
 
 
@@ -80,7 +80,7 @@ async def test_a_prepared_request_on_the_wire(serve: Serve) -> None:
 @pytest.mark.parametrize("name", ["bad name", "x-key"])
 def test_what_no_header_can_say_is_refused(name: str) -> None:
     with pytest.raises(httpx.LocalProtocolError):
-        PreparedPost(httpx.URL("http://127.0.0.1/"), httpx.Headers([(name.encode(), b"a\r\nb: c")]))
+        PostTemplate(httpx.URL("http://127.0.0.1/"), httpx.Headers([(name.encode(), b"a\r\nb: c")]))
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStream:
-    """A `Stream` between the client under test and an `ssl` server object."""
+    """A `SocketStream` between the client under test and an `ssl` server object."""
 
     read_ns = 7
 

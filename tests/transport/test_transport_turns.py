@@ -17,8 +17,8 @@ import trio.testing
 from tests.transport.exchanging import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
-from chatscope.transport.http1 import Exchange
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.http1 import ResponseStream
+from chatscope.transport.request_head import PostTemplate
 
 if TYPE_CHECKING:
     from tests.transport.conftest import Peer, Serve, Server
@@ -52,16 +52,16 @@ class Halves:
             assert self.sent.acquire(timeout=10)
 
 
-async def begun(transport: HTTPTransport, server: Server, *, read: float | None = 10.0) -> Exchange:
+async def begun(transport: HTTPTransport, server: Server, *, read: float | None = 10.0) -> ResponseStream:
     """Send a request and read the first half of its answer."""
-    prepared = PreparedPost(httpx.URL(server.url), httpx.Headers())
+    prepared = PostTemplate(httpx.URL(server.url), httpx.Headers())
     exchange = await transport.post(prepared, b"", {**TIMEOUTS, "read": read})
-    assert isinstance(exchange, Exchange)
+    assert isinstance(exchange, ResponseStream)
     assert await anext(exchange) == b"abcd"
     return exchange
 
 
-async def outcome(exchange: Exchange) -> object:
+async def outcome(exchange: ResponseStream) -> object:
     """Read on, whatever comes."""
     try:
         return await anext(exchange)

@@ -26,7 +26,7 @@ from chatscope.protocol.messages import Message
 from chatscope.protocol.request import encode_body
 from chatscope.telemetry.observer import ObservedCall, Observer
 from chatscope.transport import HTTPTransport
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.request_head import PostTemplate
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 
@@ -210,14 +210,14 @@ class BaseClient:
         extra_query: Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, str] | None = None,
         model: str = "",
-    ) -> PreparedPost:
+    ) -> PostTemplate:
         """Return all of a request but its body."""
         try:
             url = httpx.URL(self._endpoint.url(extra_query, model))
         except httpx.InvalidURL:
             # From None, as httpx's own words may quote a password.
             raise ValueError(f"base_url is no URL: {shown_url(self._endpoint.base_url)!r}") from None
-        return PreparedPost(url, httpx.Headers(self._endpoint.request_headers(extra_headers)))
+        return PostTemplate(url, httpx.Headers(self._endpoint.request_headers(extra_headers)))
 
 
 def _observer(telemetry: Observer | bool) -> Observer | None:

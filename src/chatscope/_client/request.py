@@ -30,7 +30,7 @@ from chatscope.protocol.headers import request_id
 from chatscope.protocol.response import Usage
 from chatscope.telemetry.observer import ObservedAttempt
 from chatscope.transport.base import TimedStream
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.request_head import PostTemplate
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Exchange:
     def __init__(
         self,
         sender: Sender,
-        request: PreparedPost,
+        request: PostTemplate,
         body: bytes,
         *,
         adds_usage: bool,
@@ -153,7 +153,7 @@ class Exchange:
             reply = await self._send(self._request.with_headers(attempt.headers))
         attempt.on_response(reply.status, self.request_id)
 
-    async def _send(self, request: PreparedPost) -> Reply:
+    async def _send(self, request: PostTemplate) -> Reply:
         self.sent_ns = time.perf_counter_ns()
         self.headers_ns = self.status = self.request_id = None
         leaves_out = self._leaves_out_usage

@@ -13,8 +13,8 @@ from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.proxies import TimedBody
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.proxies import HttpxBody
+from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES
 
 
@@ -57,7 +57,7 @@ class Reply:
 class Sender(Protocol):
     """Whatever sends a request."""
 
-    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
         """Return the reply as soon as its headers are there. Cancelled, nothing of it stays open.
 
         Raises:
@@ -72,7 +72,7 @@ def reply_of(response: httpx.Response, request: httpx.Request) -> Reply:
     stream = response.stream
     if isinstance(stream, TimedStream):
         return Reply(response.status_code, headers, stream, is_own=True)
-    body: TimedStream = TimedBody(response, request)
+    body: TimedStream = HttpxBody(response, request)
     if codings := headers.get("content-encoding"):
         # Not httpx's own decoding: its generators would be left to the garbage collector, of which trio warns.
         body = decoded(body, codings, request)

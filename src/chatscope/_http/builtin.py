@@ -12,7 +12,7 @@ from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
 from chatscope.transport.base import TimedStream
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.request_head import PostTemplate
 
 _UNPATCHED: Final = HTTPTransport.handle_async_request
 
@@ -23,7 +23,7 @@ class OwnTransport:
 
     transport: HTTPTransport
 
-    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
         """Return the reply as soon as its headers are there."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
             # Whoever patches httpx's way into a transport (respx, a user's test) means this transport, too.
@@ -44,7 +44,7 @@ class UsersTransport:
 
     transport: httpx.AsyncBaseTransport
 
-    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
         """Return the reply as soon as its headers are there."""
         extensions = {"timeout": timeouts.for_transport()}
         sent = httpx.Request("POST", request.url, headers=request.headers, content=body, extensions=extensions)

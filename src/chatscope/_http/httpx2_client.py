@@ -20,7 +20,7 @@ from chatscope._http.httpx_client import UsersClient
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import TimedStream
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.request_head import PostTemplate
 
 
 class HTTPClient(Protocol):
@@ -61,7 +61,7 @@ class Httpx2Client:
 
     client: HTTPClient
 
-    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
         """Return the reply as soon as its headers are there."""
         told = timeouts.for_transport()
         with _translated():

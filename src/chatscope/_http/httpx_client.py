@@ -8,7 +8,7 @@ import httpx
 
 from chatscope._http.base import Reply, reply_of
 from chatscope._limits.timeouts import Timeouts
-from chatscope.transport.request_head import PreparedPost
+from chatscope.transport.request_head import PostTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class UsersClient:
 
     client: httpx.AsyncClient
 
-    async def send(self, request: PreparedPost, body: bytes, timeouts: Timeouts) -> Reply:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
         """Return the reply as soon as its headers are there."""
         timeout = httpx.Timeout(**timeouts.for_transport())
         sent = self.client.build_request("POST", request.url, headers=request.headers, content=body, timeout=timeout)

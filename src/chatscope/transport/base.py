@@ -13,14 +13,14 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["READ_SIZE", "Stream", "TimedStream"]
+__all__ = ["READ_SIZE", "SocketStream", "TimedStream"]
 
 # One read of a socket. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read
 # (python -m timeit -s "import socket; a, b = socket.socketpair()" "a.send(b'x'); b.recv(262144)", against 65536).
 READ_SIZE = 64 * 1024
 
 
-class Stream(Protocol):
+class SocketStream(Protocol):
     """One connected socket, used by one task at a time. Whatever goes wrong with it is an `OSError`.
 
     `receive` and `flush` may be cancelled without losing bytes. `abort` and `abandon` never wait.

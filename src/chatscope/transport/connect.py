@@ -1,4 +1,4 @@
-"""From an origin to a connected `Stream`: addresses, happy eyeballs, Unix sockets, TLS.
+"""From an origin to a connected `SocketStream`: addresses, happy eyeballs, Unix sockets, TLS.
 
 Here: one implementation for every event loop, on anyio's task groups, because uvloop has no happy eyeballs and the
 others disagree about the details. Not here: the sockets' own waiting (`streams`), reuse (`pool`).
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from chatscope.transport.base import Stream
+    from chatscope.transport.base import SocketStream
 
 __all__ = ["connect"]
 
@@ -27,7 +27,7 @@ __all__ = ["connect"]
 ATTEMPT_DELAY = 0.25
 
 
-async def connect(host: str, port: int, *, uds: str | None, context: ssl.SSLContext | None) -> Stream:
+async def connect(host: str, port: int, *, uds: str | None, context: ssl.SSLContext | None) -> SocketStream:
     """Return a stream to `host` and `port`, or to the Unix socket `uds`; through TLS where there is a `context`.
 
     Cancelled at any point, it leaves no socket open. Raises `OSError`; deadlines are the caller's.

@@ -10,10 +10,10 @@ from enum import Enum
 
 import httpx
 
-__all__ = ["Phase", "translated"]
+__all__ = ["Operation", "translated"]
 
 
-class Phase(Enum):
+class Operation(Enum):
     """What was being done: the pair says what a timeout and what any other failure is called there."""
 
     def __init__(self, on_timeout: type[httpx.TransportError], on_error: type[httpx.TransportError]) -> None:
@@ -25,11 +25,13 @@ class Phase(Enum):
     READ = (httpx.ReadTimeout, httpx.ReadError)
 
 
-def translated(exc: Exception, phase: Phase, request: httpx.Request | None, *, to: str = "") -> httpx.TransportError:
+def translated(
+    exc: Exception, operation: Operation, request: httpx.Request | None, *, to: str = ""
+) -> httpx.TransportError:
     """Return the httpx exception for `exc`; raise it `from exc`.
 
     `socket.gaierror`, `ssl.SSLError` and `TimeoutError` are all `OSError`s, so this is everything a socket can raise.
     The message keeps the reason the system gave: an httpx exception with an empty text helps nobody.
     """
     reason = f"{to}: {exc}" if to else str(exc) or type(exc).__name__
-    return (phase.on_timeout if isinstance(exc, TimeoutError) else phase.on_error)(reason, request=request)
+    return (operation.on_timeout if isinstance(exc, TimeoutError) else operation.on_error)(reason, request=request)

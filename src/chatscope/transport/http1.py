@@ -14,21 +14,21 @@ import anyio
 import httpx
 
 from chatscope.transport.base import TimedStream
-from chatscope.transport.errors import Phase, translated
+from chatscope.transport.errors import Operation, translated
 from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from chatscope.transport.pool import Connection
-    from chatscope.transport.request_head import PreparedPost, RequestHead
+    from chatscope.transport.request_head import PostTemplate, RequestHead
 
-__all__ = ["Exchange"]
+__all__ = ["ResponseStream"]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Exchange(TimedStream):
+class ResponseStream(TimedStream):
     """A request and its response; once its head is there, the stream of the response's body.
 
     As a stream it yields what one read of the socket brought of the body, never less. A cancelled or failed read closes
@@ -74,10 +74,10 @@ class Exchange(TimedStream):
             self._break_off(exc)
             raise
 
-    async def run_prepared(self, request: PreparedPost, body: bytes) -> None:
+    async def run_prepared(self, request: PostTemplate, body: bytes) -> None:
         """Send a request of which all but the body is ready, and receive the head; otherwise as `run`."""
         try:
-            sent = self._write_at_once(request.with_body(body)) or await self._flush(listen=False)
+            sent = self._write_at_once(request.render(body)) or await self._flush(listen=False)
             self._reusable = sent and not request.wants_close
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive_head()
@@ -105,7 +105,7 @@ class Exchange(TimedStream):
                     return body
         except OSError as exc:
             self._break_off(exc)
-            raise translated(exc, Phase.READ, self._request) from exc
+            raise translated(exc, Operation.READ, self._request) from exc
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -141,7 +141,7 @@ class Exchange(TimedStream):
                 raise parser.failure
         except OSError as exc:
             self._break_off(exc)
-            raise translated(exc, Phase.READ, self._request) from exc
+            raise translated(exc, Operation.READ, self._request) from exc
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -247,7 +247,7 @@ class Exchange(TimedStream):
         try:
             return await self._stream.flush(self._write_timeout) or not (listen or self._stream.unsent())
         except TimeoutError as exc:
-            raise translated(exc, Phase.WRITE, self._request) from exc
+            raise translated(exc, Operation.WRITE, self._request) from exc
         except OSError as exc:
             self._write_error = exc
             return False
@@ -258,10 +258,10 @@ class Exchange(TimedStream):
             data = await self._stream.receive(self._read_timeout)
         except OSError as exc:
             if self._write_error is None or self.started:
-                raise translated(exc, Phase.READ, self._request) from exc
+                raise translated(exc, Operation.READ, self._request) from exc
             data = b""
         if self._write_error is not None and not (data or self.started):
-            raise translated(self._write_error, Phase.WRITE, self._request) from self._write_error
+            raise translated(self._write_error, Operation.WRITE, self._request) from self._write_error
         self._check_open()
         if not self.started:
             if not data:

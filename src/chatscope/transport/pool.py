@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
-    from chatscope.transport.base import Stream
+    from chatscope.transport.base import SocketStream
     from chatscope.transport.response_parser import ResponseParser
 
 __all__ = ["Connection", "Counts", "Origin", "Pool", "TransportStatistics"]
@@ -76,7 +76,7 @@ class Connection:
 
     __slots__ = ("_pool", "closed", "ending", "idle_since", "origin", "stream")
 
-    def __init__(self, pool: Pool, origin: Origin, stream: Stream) -> None:
+    def __init__(self, pool: Pool, origin: Origin, stream: SocketStream) -> None:
         self._pool = pool
         self.origin = origin
         self.stream = stream
@@ -118,7 +118,7 @@ class Pool:
         """How many connections wait to be reused."""
         return len(self._oldest_first)
 
-    def add(self, origin: Origin, stream: Stream) -> Connection:
+    def add(self, origin: Origin, stream: SocketStream) -> Connection:
         """Take in a fresh stream as an active connection."""
         connection = Connection(self, origin, stream)
         self._counts.connects += 1

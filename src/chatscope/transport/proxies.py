@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chatscope.transport.pool import Origin
 
-__all__ = ["Proxies", "TimedBody"]
+__all__ = ["HttpxBody", "Proxies"]
 
 logger = logging.getLogger("chatscope.transport")
 
@@ -73,7 +73,7 @@ class Proxies:
             ) from None
 
 
-class TimedBody(TimedStream):
+class HttpxBody(TimedStream):
     """The body of a response of httpx's own transport, with the time at which each piece arrived."""
 
     def __init__(self, response: httpx.Response, request: httpx.Request) -> None:

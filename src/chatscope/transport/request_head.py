@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import httpx
 
-__all__ = ["PreparedPost", "RequestHead"]
+__all__ = ["PostTemplate", "RequestHead"]
 
 # RFC 9110, section 5.6.2.
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -92,7 +92,7 @@ def _culprit(lines: list[bytes]) -> str:
     return repr(line.partition(b":")[0].decode("latin-1"))
 
 
-class PreparedPost:
+class PostTemplate:
     """A POST of which all but the body is known, checked and rendered: what a client that asks one thing sends often.
 
     Args:
@@ -111,12 +111,12 @@ class PreparedPost:
         self.wants_close = head.wants_close
         self._prefix = head.data.removesuffix(b"0\r\n\r\n")
 
-    def with_headers(self, headers: Mapping[str, str]) -> PreparedPost:
+    def with_headers(self, headers: Mapping[str, str]) -> PostTemplate:
         """Return the same with more headers, or with others in the place of those of the same name."""
         merged = self.headers.copy()
         merged.update(headers)
-        return PreparedPost(self.url, merged)
+        return PostTemplate(self.url, merged)
 
-    def with_body(self, body: bytes) -> bytes:
+    def render(self, body: bytes) -> bytes:
         """Return the whole request."""
         return b"%b%d\r\n\r\n%b" % (self._prefix, len(body), body)

@@ -1,4 +1,4 @@
-"""TLS over any `Stream`: the standard `ssl` module on memory buffers.
+"""TLS over any `SocketStream`: the standard `ssl` module on memory buffers.
 
 Here: the default context, the handshake, records to plain bytes and back. One implementation for every event loop: the
 loops' own ones differ in how long a close waits for the peer, what a cancelled handshake leaves open, and speed. Not
@@ -15,7 +15,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatscope.transport.base import Stream
+    from chatscope.transport.base import SocketStream
 
 __all__ = ["TLSStream", "default_context"]
 
@@ -37,7 +37,7 @@ def default_context(*, verify: bool) -> ssl.SSLContext:
 
 
 class TLSStream:
-    """A `Stream` that encrypts what goes through another one.
+    """A `SocketStream` that encrypts what goes through another one.
 
     Closing never sends or awaits close_notify: the answer was complete or is not wanted any more (RFC 9112, 9.8 asks
     only servers to wait). The peer's close_notify is insisted on where only the end of the stream ends the body.
@@ -45,7 +45,7 @@ class TLSStream:
 
     __slots__ = ("_ended", "_incoming", "_outgoing", "_plain", "_raw", "_tls")
 
-    def __init__(self, raw: Stream, context: ssl.SSLContext, server_hostname: str) -> None:
+    def __init__(self, raw: SocketStream, context: ssl.SSLContext, server_hostname: str) -> None:
         self._raw = raw
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -55,7 +55,7 @@ class TLSStream:
 
     @property
     def read_ns(self) -> int:
-        """See `Stream`."""
+        """See `SocketStream`."""
         return self._raw.read_ns
 
     async def handshake(self) -> None:
@@ -81,14 +81,14 @@ class TLSStream:
         return self._tls.selected_alpn_protocol()
 
     async def receive(self, within: float | None) -> bytes:
-        """See `Stream`."""
+        """See `SocketStream`."""
         while not (self._plain or self._ended):
             self._decrypt(await self._raw.receive(within))
         plain, self._plain = self._plain, b""
         return plain
 
     async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
-        """See `Stream`."""
+        """See `SocketStream`."""
         is_enough = False
 
         def decrypt_and_take(data: bytes) -> bool:
@@ -107,14 +107,14 @@ class TLSStream:
         return is_enough
 
     def write(self, data: bytes) -> None:
-        """See `Stream`."""
+        """See `SocketStream`."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._tls.write(rest) :]  # one record at a time: Python turns OpenSSL's partial writes on
         self._raw.write(self._outgoing.read())
 
     async def flush(self, within: float | None) -> bool:
-        """See `Stream`; session tickets and key updates are taken in without counting as something to receive."""
+        """See `SocketStream`; session tickets and key updates are taken in without counting as something to receive."""
         while not await self._raw.flush(within):
             while (data := self._raw.poll()) is not None:
                 self._decrypt(data)
@@ -123,11 +123,11 @@ class TLSStream:
         return True
 
     def unsent(self) -> bool:
-        """See `Stream`."""
+        """See `SocketStream`."""
         return self._raw.unsent()
 
     def poll(self) -> bytes | None:
-        """See `Stream`; a session ticket that came while the connection was idle is no reason to give it up."""
+        """See `SocketStream`; a session ticket that came while the connection was idle is no reason to give it up."""
         while not (self._plain or self._ended):
             data = self._raw.poll()
             if data is None:
@@ -140,19 +140,19 @@ class TLSStream:
         return plain
 
     def is_quiet(self) -> bool:
-        """See `Stream`; what the event loop has not read yet may be a ticket as well, and counts as nothing."""
+        """See `SocketStream`; what the event loop has not read yet may be a ticket as well, and counts as nothing."""
         return self.poll() is None
 
     def watch(self, on_lost: Callable[[], object] | None) -> None:
-        """See `Stream`."""
+        """See `SocketStream`."""
         self._raw.watch(on_lost)
 
     def abort(self) -> None:
-        """See `Stream`."""
+        """See `SocketStream`."""
         self._raw.abort()
 
     def abandon(self) -> None:
-        """See `Stream`."""
+        """See `SocketStream`."""
         self._raw.abandon()
 
     async def _send(self) -> None:

@@ -16,11 +16,11 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import ends
-from chatscope.transport.errors import Phase, translated
-from chatscope.transport.http1 import Exchange
+from chatscope.transport.errors import Operation, translated
+from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
-from chatscope.transport.proxies import Proxies, TimedBody
-from chatscope.transport.request_head import PreparedPost, RequestHead
+from chatscope.transport.proxies import HttpxBody, Proxies
+from chatscope.transport.request_head import PostTemplate, RequestHead
 from chatscope.transport.response_parser import has_body
 from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
@@ -28,7 +28,7 @@ from chatscope.transport.tls import default_context
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from chatscope.transport.base import Stream, TimedStream
+    from chatscope.transport.base import SocketStream, TimedStream
 
 __all__ = ["HTTPTransport"]
 
@@ -122,8 +122,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         return self._respond(exchange, request)
 
     def post(
-        self, prepared: PreparedPost, body: bytes, timeouts: Mapping[str, float | None]
-    ) -> Coroutine[Any, Any, Exchange | httpx.Response]:
+        self, prepared: PostTemplate, body: bytes, timeouts: Mapping[str, float | None]
+    ) -> Coroutine[Any, Any, ResponseStream | httpx.Response]:
         """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
 
         Awaited, it returns the exchange, its head there and its body still to be read and to be decoded; or a response,
@@ -143,8 +143,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         origin: Origin,
         timeouts: Mapping[str, float | None],
         request: httpx.Request | None,
-        run: Callable[[Exchange], Awaitable[None]],
-    ) -> Exchange:
+        run: Callable[[ResponseStream], Awaitable[None]],
+    ) -> ResponseStream:
         """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
         connection = pool.take(origin)
         while connection is not None and connection.ending is not None:
@@ -154,7 +154,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
                 connection = pool.take(origin)
         if connection is not None:
             self._counts.reuses += 1
-            exchange = Exchange(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+            exchange = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
             try:
                 await run(exchange)
                 return exchange
@@ -164,7 +164,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
                     raise
             self._counts.resent += 1
         connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
-        exchange = Exchange(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+        exchange = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
         await run(exchange)
         return exchange
 
@@ -235,13 +235,13 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             self._context = default_context(verify=self._verify) if isinstance(self._verify, bool) else self._verify
         return self._context
 
-    async def _connect(self, origin: Origin, timeout: float | None, request: httpx.Request | None) -> Stream:  # noqa: ASYNC109 - httpx's own name for it
+    async def _connect(self, origin: Origin, timeout: float | None, request: httpx.Request | None) -> SocketStream:  # noqa: ASYNC109 - httpx's own name for it
         try:
             with anyio.move_on_after(timeout):
                 context = self._tls_context() if origin.scheme == "https" else None
                 return await connect(origin.host, origin.port, uds=self._uds, context=context)
         except (OSError, ValueError) as exc:  # ValueError: a host that no DNS name or certificate can have
-            raise translated(exc, Phase.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
+            raise translated(exc, Operation.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
         raise httpx.ConnectTimeout(f"no connection to {origin.host} port {origin.port} in {timeout} s", request=request)
 
     async def _handle_by_proxy(self, proxy: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
@@ -251,14 +251,14 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         except httpx.RequestError as exc:
             exc.request = request
             raise
-        stream = TimedBody(response, request)
+        stream = HttpxBody(response, request)
         try:
             return self._answer(response.status_code, response.headers.raw, stream, response.extensions, request)
         except BaseException:
             await stream.aclose()
             raise
 
-    def _respond(self, exchange: Exchange, request: httpx.Request) -> httpx.Response:
+    def _respond(self, exchange: ResponseStream, request: httpx.Request) -> httpx.Response:
         parser = exchange.parser
         extensions = {"http_version": parser.http_version, "reason_phrase": parser.reason}
         try:

@@ -19,7 +19,7 @@ import anyio
 from chatscope.transport.streams.on_asyncio import stream_of
 
 if TYPE_CHECKING:
-    from chatscope.transport.base import Stream
+    from chatscope.transport.base import SocketStream
 
 __all__ = ["attach", "connect_socket", "current_run"]
 
@@ -52,13 +52,13 @@ def _is_unix(sock: socket.socket) -> bool:
     return sock.family == getattr(socket, "AF_UNIX", None)
 
 
-async def attach(sock: socket.socket) -> Stream:
+async def attach(sock: socket.socket) -> SocketStream:
     """Return the stream of a connected non-blocking socket, which it owns from here on.
 
     Cancelled or failed, it has closed the socket.
     """
     if _trio() is not None:
-        stream_on_trio: Stream = _on_trio().stream_of(sock)
+        stream_on_trio: SocketStream = _on_trio().stream_of(sock)
         return stream_on_trio
     loop = asyncio.get_running_loop()
     stream = stream_of(loop, sock)
