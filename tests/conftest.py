@@ -1,34 +1,16 @@
-"""The event loops that every async test runs on, virtual time, and a server in memory."""
+"""Fixtures for every test: the event loops, virtual time, a clean environment, a server in memory."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable
-from typing import Any
-
-import httpx
 import pytest
+from tests.support.loops import BACKENDS, loop_name
+from tests.support.memory_server import MemoryServer, Serve
 
 from chatscope.simulator import Reply, Script
-from chatscope.simulator.config import answer_at
-from chatscope.testing import LOOPS, ChatEndpoint
 from chatscope.testing.loops import Backend
 from chatscope.testing.loops import virtual_time as in_virtual_time
 
 pytest_plugins = ("pytester",)
-
-BACKENDS = list(LOOPS)
-
-if sys.version_info >= (3, 12):
-
-    def eager_loop() -> asyncio.AbstractEventLoop:
-        """A stock loop whose tasks run up to their first wait while they are being created."""
-        loop = asyncio.new_event_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
-        return loop
-
-    BACKENDS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="asyncio-eager"))
 
 
 @pytest.fixture(params=BACKENDS)
@@ -36,6 +18,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """Run the test on asyncio, on asyncio with uvloop, on trio, and from Python 3.12 on with eager tasks too."""
     backend: Backend = request.param
     return backend
+
+
+@pytest.fixture
+def loop(anyio_backend: Backend) -> str:
+    """The name of the event loop."""
+    return loop_name(anyio_backend)
 
 
 @pytest.fixture
@@ -52,41 +40,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for scheme in ("http", "https", "all", "no"):
         monkeypatch.delenv(f"{scheme}_proxy", raising=False)
         monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
-
-
-class MemoryServer(ChatEndpoint):
-    """The shipped fake with the simulator's scripts, and without a verdict at the end: the tests look for themselves.
-
-    Attributes:
-        script: what is answered, as for the simulator; a function may also raise.
-        closed: whether the transport was closed.
-    """
-
-    def __init__(self, script: Script) -> None:
-        super().__init__()
-        self.script: Script = script
-        self.closed = False
-        self.default = lambda request: answer_at(self.script, request.number - 1, request)
-
-    @property
-    def bodies(self) -> list[Any]:
-        """The JSON bodies of the requests."""
-        return [request.json for request in self.requests]
-
-    @property
-    def times(self) -> list[float]:
-        """When the requests came, on the event loop's clock."""
-        return [request.time for request in self.requests]
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        assert not self.closed, "a request after the transport was closed"
-        return await super().handle_async_request(request)
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-
-Serve = Callable[..., MemoryServer]
 
 
 @pytest.fixture

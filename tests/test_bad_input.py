@@ -21,7 +21,7 @@ from chatscope import (
 from chatscope.simulator import error
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 HI = [{"role": "user", "content": "hi"}]
 NAN = float("nan")

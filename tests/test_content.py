@@ -12,7 +12,7 @@ import pytest
 from chatscope import ChatClient, content
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(16))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(8)

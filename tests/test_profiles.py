@@ -13,7 +13,7 @@ from chatscope.profiles import AZURE_API_VERSION, NO_PROFILE, PROFILES, Profile,
 from chatscope.simulator import Reply, UsageIn, error
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
     from chatscope.simulator import ChatRequest
 

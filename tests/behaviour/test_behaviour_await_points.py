@@ -14,7 +14,7 @@ from chatscope import AsyncChatGPTAdapter, ChatClient, RetryPolicy, Task, TaskSt
 from chatscope.simulator import Reply, error
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 STEPS = 60
 """More than the longest of these calls takes on any loop, retry included: shown by the last row's having returned."""

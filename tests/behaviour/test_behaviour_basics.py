@@ -23,7 +23,7 @@ from chatscope import (
 from chatscope.simulator import Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 # -- the key, the address ----------------------------------------------------------------------------------------------
 

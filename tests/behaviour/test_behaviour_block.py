@@ -16,7 +16,7 @@ from chatscope import AsyncChatGPTAdapter, ChatTask, Task, TaskCancelledError, T
 from chatscope.simulator import Reply, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 Backend = tuple[str, dict[str, object]]
 

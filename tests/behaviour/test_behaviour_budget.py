@@ -11,7 +11,7 @@ from chatscope import AsyncChatGPTAdapter, BudgetExceededError, Result, Task, Ta
 from chatscope.simulator import Answer, ChatRequest, Reply, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 TOKENS = 11
 """What `Task("hi")` and `Reply("Hello, world.")` use together."""

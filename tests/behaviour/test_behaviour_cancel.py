@@ -14,7 +14,7 @@ from chatscope import AsyncChatGPTAdapter, ChatTask, Result, Task, TaskCancelled
 from chatscope.simulator import Reply, Stage, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 Backend = tuple[str, dict[str, object]]
 Method = Callable[[AsyncChatGPTAdapter, ChatTask, Task], Awaitable[object]]

@@ -22,7 +22,7 @@ from chatscope import (
 from chatscope.simulator import Reply, Stage, Wait, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 Backend = tuple[str, dict[str, Any]]
 

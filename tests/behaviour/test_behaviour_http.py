@@ -15,7 +15,7 @@ from chatscope import APIConnectionError, APIStatusError, AsyncChatGPTAdapter, R
 from chatscope.simulator import Reply, error, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 URL = "https://api.openai.com/v1/chat/completions"
 

@@ -14,7 +14,7 @@ from chatscope.protocol.endpoint import Endpoint
 from chatscope.simulator import Carrier, Reply, error, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 KEY = "sk-" + "very/secret+key"
 """With characters that JSON may escape: PHP and Go servers do."""

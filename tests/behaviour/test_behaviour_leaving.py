@@ -14,7 +14,7 @@ from chatscope import AsyncChatGPTAdapter, BadRequestError, Task, TaskStatus, Te
 from chatscope.simulator import Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 
 @pytest.fixture

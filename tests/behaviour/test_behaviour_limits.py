@@ -11,7 +11,7 @@ from chatscope import AsyncChatGPTAdapter, Task, TaskStatus
 from chatscope.simulator import Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 
 async def test_as_many_at_a_time_as_allowed_and_no_fewer(serve: Serve) -> None:

@@ -15,7 +15,7 @@ from chatscope import AsyncChatGPTAdapter, ChatError, Price, PriceQuery, Result,
 from chatscope.simulator import Reply, Stage, ToolCall, UsageIn, error, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 HELLO = Reply("Hello, world.")  # 4 tokens, asked for with 3 and 6 around them
 

@@ -35,7 +35,7 @@ from chatscope.errors import QUOTA_CODES, APIStatusError
 from chatscope.simulator import ErrorShape, Reply, Response, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 Backend = tuple[str, dict[str, Any]]
 

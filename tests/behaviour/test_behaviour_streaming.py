@@ -22,7 +22,7 @@ from chatscope import (
 from chatscope.simulator import ErrorShape, Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 PIECES = ["Hello", ",", " wide", " world", "."]
 

@@ -10,7 +10,7 @@ from chatscope import AsyncChatGPTAdapter, RetryPolicy, Task, TaskConstraints
 from chatscope.simulator import error
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 
 async def sent(serve: Serve, task: Task, **options: Any) -> dict[str, Any]:

@@ -1,88 +1,18 @@
-"""A simulator in a thread of its own, and the command run in this process, in the main thread as signals want it."""
+"""Fixtures for the command line: its environment, a simulator in a thread, the command run in this process."""
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from tests.support.command import MakeOutput, Output, Ran, Run
+from tests.support.simulated import Simulate, Simulated, simulators
 
 from chatscope.cli import main
-from chatscope.simulator import Outcome, Script, Simulator, simulator
+from chatscope.simulator import Script
 
 KEY = "sk-cli-test"
-
-# Far longer than anything here takes; it ends what hangs.
-SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Simulated:
-    """A simulator that runs in another thread."""
-
-    server: Simulator
-    base_url: str
-    portal: BlockingPortal
-
-    def outcome(self) -> Outcome:
-        """Return how the latest request ended, waiting for its end."""
-        ended = self.portal.start_task_soon(
-            self.server.wait_until, lambda server: server.requests[-1].outcome is not Outcome.RUNNING
-        )
-        ended.result(SECONDS)
-        return self.server.requests[-1].outcome
-
-    def body(self) -> Any:
-        """Return what the latest request sent."""
-        return self.server.requests[-1].json
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Output(io.StringIO):
-    """A stdout that does something as soon as a text was written to it.
-
-    Args:
-        text: what to wait for.
-        then: what to do; may raise.
-        terminal: whether it claims to be a terminal.
-    """
-
-    def __init__(self, text: str, then: Callable[[], object], *, terminal: bool) -> None:
-        super().__init__()
-        self._text: str | None = text
-        self._then = then
-        self._terminal = terminal
-
-    def write(self, text: str) -> int:
-        written = super().write(text)
-        if self._text is not None and self._text in self.getvalue():
-            self._text = None
-            self._then()
-        return written
-
-    def isatty(self) -> bool:
-        return self._terminal
-
-    def fileno(self) -> int:
-        return os.open(os.devnull, os.O_WRONLY)  # one of its own, for those who redirect it
-
-
-Simulate = Callable[[Script], Simulated]
-Run = Callable[..., Ran]
-MakeOutput = Callable[..., Output]
 
 
 @pytest.fixture(autouse=True)
@@ -96,16 +26,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulate]:
     """Start a simulator; the environment then says where it is."""
-    with ExitStack() as stack:
+    with simulators() as start:
 
-        def start(script: Script) -> Simulated:
-            portal = stack.enter_context(start_blocking_portal())
-            server = simulator(script)
-            base_url = stack.enter_context(portal.wrap_async_context_manager(server))
-            monkeypatch.setenv("OPENAI_BASE_URL", base_url)
-            return Simulated(server, base_url, portal)
+        def start_for_the_command(script: Script) -> Simulated:
+            simulated = start(script)
+            monkeypatch.setenv("OPENAI_BASE_URL", simulated.base_url)
+            return simulated
 
-        yield start
+        yield start_for_the_command
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from chatscope.cli import main
 from chatscope.simulator import Answer, ChatRequest, Outcome, Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import MakeOutput, Run, Simulate
+    from tests.support.command import MakeOutput, Run
+    from tests.support.simulated import Simulate
 
 TEXT = "one two three"
 LOOPS = pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from chatscope.cli.demo import SCENES, Scene
 from chatscope.simulator import faults
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import MakeOutput, Run
+    from tests.support.command import MakeOutput, Run
 
 SECONDS = 15.0  # what the demonstration may take
 LOOPS = pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from chatscope import __version__
 from chatscope.cli import main
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import MakeOutput, Run
+    from tests.support.command import MakeOutput, Run
 
 
 def test_version(chatscope: Run) -> None:

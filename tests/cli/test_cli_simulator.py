@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import MakeOutput, Run
+    from tests.support.command import MakeOutput, Run
 
 SECONDS = 30.0  # longer than any of the processes takes
 

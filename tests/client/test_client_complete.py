@@ -26,7 +26,7 @@ from chatscope import (
 from chatscope.simulator import ErrorShape, Reply, Stage, ToolCall, error, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Write hello world"}]}
 

@@ -27,7 +27,7 @@ from chatscope import (
 from chatscope.simulator import Reply, ToolCall, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 

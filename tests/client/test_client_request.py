@@ -31,7 +31,7 @@ from chatscope.protocol.error_body import BODY_LIMIT
 from chatscope.simulator import Reply, Stage, error, faults, respond
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
     from chatscope.simulator import ChatRequest, Response
 

@@ -28,7 +28,7 @@ from chatscope import (
 from chatscope.simulator import Reply, Stage, error, faults, html, respond, simulator
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Write hello world"}]}
 

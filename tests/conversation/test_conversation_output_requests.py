@@ -29,7 +29,7 @@ from chatscope._conversation.structured_output import Output
 from chatscope.simulator import Reply, ToolCall, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 URL = "http://llm.example/v1"
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Who?"}]}

@@ -19,7 +19,7 @@ from chatscope import (
 from chatscope.simulator import Answer, Reply, ToolCall, error
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "How much is 1 + 2?"}]}
 

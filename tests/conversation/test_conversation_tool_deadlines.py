@@ -20,7 +20,7 @@ from chatscope import (
 from chatscope.simulator import Reply, ToolCall
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "How long?"}]}
 CALLS = Reply(tool_calls=(ToolCall("waits", {"seconds": 5}), ToolCall("waits", {"seconds": 20})))

@@ -15,7 +15,8 @@ from chatscope.simulator import ChatRequest, Outcome, Reply, error, faults, simu
 from examples.embedding.summaries import NotSummarizableError, Summarizer, Summary, SummaryError, UnavailableError
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Launch, Simulate
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulate
 
 # Far longer than anything here takes; it ends what hangs.
 SECONDS = 60.0

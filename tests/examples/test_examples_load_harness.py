@@ -11,7 +11,8 @@ from chatscope.simulator import Reply, error
 from examples.load_harness import main, print_percentiles
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Launch, Simulate
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulate
 
 LINE = re.compile(r"p50 +(\d+\.\d\d) ms +p90 +(\d+\.\d\d) ms +p99 +(\d+\.\d\d) ms")
 

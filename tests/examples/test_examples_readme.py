@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.examples.conftest import ROOT
+from tests.support.processes import ROOT
 
 EXAMPLES = ROOT / "examples"
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.examples.serving import Served, by_prompt
+from tests.support.streaming_server import Served, by_prompt
 
 from chatscope.simulator import Outcome, Reply, error, faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
-    from tests.examples.conftest import Launch, Simulate
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulate
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

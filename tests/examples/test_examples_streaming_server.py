@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from starlette.types import Message
-from tests.examples.serving import Served, by_prompt
+from tests.support.streaming_server import Served, by_prompt
 
 from chatscope.simulator import Answer as Scripted
 from chatscope.simulator import Outcome, Reply, error, faults, simulator
@@ -20,7 +20,8 @@ from examples.streaming_server.__main__ import STORY
 from examples.streaming_server.app import LONGEST_QUESTION, create_app
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Launch, Simulate
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulate
 
 # Far longer than anything here takes; it ends what hangs.
 SECONDS = 60.0

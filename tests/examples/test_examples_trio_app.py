@@ -17,7 +17,8 @@ from chatscope.simulator import ChatRequest, Outcome, Reply, Simulator, error, f
 from examples.trio_app.race import Answer, race
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Launch, Simulate
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulate
 
 # Far longer than anything here takes; it ends what hangs.
 SECONDS = 60.0

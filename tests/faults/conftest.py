@@ -1,15 +1,10 @@
-"""What the fault suites share: certificates, and the figures that are told at the end of the run."""
+"""Fixtures for the fault suites: certificates, and figures that are printed at the end of the run."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-
-pytest.register_assert_rewrite("tests.faults.driver")  # before it is imported
-
-from tests.faults.certificates import Certificates  # noqa: E402 - see above
-from tests.faults.figures import FIGURES, Figures  # noqa: E402 - see above
+from tests.support.certificates import Certificates
+from tests.support.figures import FIGURES, Figures
 
 
 @pytest.fixture(scope="session")
@@ -20,15 +15,6 @@ def certificates() -> Certificates:
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> Figures:
     return request.config.stash.setdefault(FIGURES, Figures())
-
-
-@pytest.fixture
-def loop(anyio_backend: tuple[str, dict[str, Any]]) -> str:
-    """The name of the event loop."""
-    name, options = anyio_backend
-    if options.get("use_uvloop"):
-        return "uvloop"
-    return f"{name}-eager" if "loop_factory" in options else name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

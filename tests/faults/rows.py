@@ -8,30 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from tests.faults.certificates import Certificates
+from tests.support.certificates import Certificates
+from tests.support.defaults import PATIENT, TEXT, WELL
+from tests.support.loopback import Server
 
-from chatscope import ChatError, RetryPolicy, TaskStatus, Timeouts
-from chatscope.simulator import Close, Fault, Part, Plan, Reply, Response, Send
+from chatscope import ChatError, TaskStatus, Timeouts
+from chatscope.simulator import Close, Fault, Part, Plan, Response, Send
 from chatscope.simulator.config import Script
 from chatscope.simulator.plan import Point, Step
-
-TEXT = "Hello, wörld."
-"""What is said where a row needs nothing else: the tokens "Hello", ",", " wörld" and "."."""
-
-WELL = Reply(TEXT)
-"""What the simulator answers where the fault is elsewhere."""
-
-PATIENT = Timeouts(read=30)
-"""For rows in which nothing is silent: only a hang could exceed it."""
-
-BRIEF = Timeouts(connect=0.2, read=0.2)
-"""For rows in which the server is silent for ever, so that no haste of a busy machine changes the outcome: it is long
-beside the microseconds that two ends in one process need to answer each other."""
-
-RETRY = RetryPolicy(attempts=2, initial=0, jitter=0)
 
 
 class Via(Enum):
@@ -45,19 +31,6 @@ class Via(Enum):
     """`ChatClient.stream`."""
     COMPLETE = "complete"
     """`ChatClient.complete`."""
-
-
-class Server(Protocol):
-    """What a client connects to: the simulator, or a peer on raw sockets."""
-
-    @property
-    def connections_open(self) -> int: ...
-
-    async def __aenter__(self) -> str: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ import errno
 import ssl
 from collections.abc import Callable
 
-from tests.faults.certificates import Certificates
-from tests.faults.peers import (
+from tests.faults.rows import Row, Via, completes, fails, wire
+from tests.support.certificates import Certificates
+from tests.support.defaults import BRIEF, TEXT
+from tests.support.loopback import (
     Handler,
+    Listener,
     Nobody,
     Nowhere,
-    Peer,
+    Server,
     after_hello,
     close,
     reset,
@@ -19,7 +22,6 @@ from tests.faults.peers import (
     says_and_leaves,
     silence,
 )
-from tests.faults.rows import BRIEF, TEXT, Row, Server, Via, completes, fails, wire
 
 from chatscope import APIConnectionError, APITimeoutError
 from chatscope.simulator import Close, Reply, Reset, Stall, simulator
@@ -47,12 +49,12 @@ def silent(name: str, server: Callable[[Certificates], Server], phase: str) -> R
 
 def peer(handler: Handler, scheme: str = "http") -> Callable[[Certificates], Server]:
     """Return what makes a peer."""
-    return lambda _: Peer(handler, scheme=scheme)
+    return lambda _: Listener(handler, scheme=scheme)
 
 
 def tls(context: Callable[[Certificates], ssl.SSLContext]) -> Callable[[Certificates], Server]:
     """Return what makes a peer that would be silent, behind TLS."""
-    return lambda certificates: Peer(silence, context=context(certificates))
+    return lambda certificates: Listener(silence, context=context(certificates))
 
 
 HOSTS = [
@@ -91,7 +93,7 @@ TLS = [
     silent("TLS: silent after the handshake", tls(lambda made: made.right), "headers"),
     broken(
         "TLS: cut without a farewell before the head",
-        lambda made: Peer(says_and_leaves(b"HTTP/1.1 200 OK\r\n"), context=made.right),
+        lambda made: Listener(says_and_leaves(b"HTTP/1.1 200 OK\r\n"), context=made.right),
     ),
     broken("TLS: spoken to a server without it", peer(says_and_leaves(b"\x15\x03\x01\x00\x02\x02\x46"), "http")),
 ]

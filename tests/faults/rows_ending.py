@@ -6,20 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.faults.rows import (
-    BRIEF,
-    TEXT,
-    Row,
-    Via,
-    completes,
-    ends_within,
-    events,
-    every_way,
-    fails,
-    instead,
-    last_words,
-    wire,
-)
+from tests.faults.rows import Row, Via, completes, ends_within, events, every_way, fails, instead, last_words, wire
+from tests.support.defaults import BRIEF, TEXT
 
 from chatscope import (
     APIConnectionError,

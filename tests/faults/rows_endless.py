@@ -6,8 +6,9 @@ import gzip
 import zlib
 from collections.abc import Iterator
 
-from tests.faults.rows import TEXT, Row, Via, completes, fails, wire
+from tests.faults.rows import Row, Via, completes, fails, wire
 from tests.faults.rows_ending import faulty
+from tests.support.defaults import TEXT
 
 from chatscope import (
     APIConnectionError,

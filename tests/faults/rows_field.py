@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.faults.rows import TEXT, Row, Via, completes, events, every_way, fails, wire
+from tests.faults.rows import Row, Via, completes, events, every_way, fails, wire
 from tests.faults.rows_ending import faulty
+from tests.support.defaults import TEXT
 
 from chatscope import (
     InvalidResponseError,

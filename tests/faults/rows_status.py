@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from tests.faults.rows import BRIEF, TEXT, Row, Via, completes, fails, wire
+from tests.faults.rows import Row, Via, completes, fails, wire
+from tests.support.defaults import BRIEF, TEXT
 
 from chatscope import (
     APIStatusError,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from tests.faults.peers import Peer, answers
-from tests.faults.rows import Server
+from tests.support.loopback import Server, answers
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, Result, RetryPolicy, Task, TaskStatus, Timeouts
 from chatscope.simulator import Answer, Reply, error, faults
@@ -249,7 +248,7 @@ SCENARIOS = [
         name="large request",
         run=large_request,
         expected=(TaskStatus.COMPLETED, "Hello"),
-        server=lambda: Peer(answers(HELLO)),
+        server=lambda: Listener(answers(HELLO)),
     ),
     Scenario(name="two at once", run=two_at_once, expected=[DONE, DONE]),
     Scenario(name="block exit", run=block_exit, expected=[DONE, DONE]),

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import anyio
 import pytest
 import sniffio
-from tests.faults.certificates import Certificates
-from tests.faults.checkpoints import WATCH, Watch, checkpoints_counted
-from tests.faults.driver import check_consistent, check_returned, nothing_left_behind, until
-from tests.faults.figures import Figures
-from tests.faults.rows import Server
 from tests.faults.scenarios import SCENARIOS, Scenario, World
+from tests.support.certificates import Certificates
+from tests.support.checkpoints import WATCH, Watch, checkpoints_counted
+from tests.support.checks import check_consistent, check_returned, nothing_left_behind, until
+from tests.support.figures import Figures
+from tests.support.loopback import Server
 
 from chatscope import ChatTask, TaskStatus
 from chatscope.simulator import simulator

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 from tests.faults import rows_connecting, rows_ending, rows_endless, rows_field, rows_status
-from tests.faults.certificates import Certificates
 from tests.faults.driver import run
-from tests.faults.figures import Figures
 from tests.faults.rows import Row
+from tests.support.certificates import Certificates
+from tests.support.figures import Figures
 
 CATALOGUE = [
     *rows_connecting.ROWS,

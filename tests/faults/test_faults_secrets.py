@@ -13,12 +13,12 @@ import anyio
 import pytest
 import sniffio
 import trio
-from tests.faults.certificates import Certificates
-from tests.faults.driver import MODEL
-from tests.faults.peers import Nobody, Peer, close, reset
-from tests.faults.reachable import is_ours, reachable
-from tests.faults.rows import BRIEF, RETRY, Server, events, instead, wire
-from tests.faults.secret import KEY, adapter_for
+from tests.faults.rows import events, instead, wire
+from tests.support.certificates import Certificates
+from tests.support.defaults import BRIEF, MODEL, RETRY
+from tests.support.loopback import Listener, Nobody, Server, close, reset
+from tests.support.reachable import is_ours, reachable
+from tests.support.secrets import KEY, adapter_for
 
 from chatscope import ChatClient, ChatError, Chunk, Result, Task
 from chatscope.simulator import Carrier, Close, ErrorShape, Reply, Response, Stage, error, faults, respond, simulator
@@ -205,8 +205,8 @@ def on_sockets(script: Script) -> Callable[[Certificates], Server]:
 TROUBLES: dict[str, Callable[[Certificates], Server]] = {
     "refused": lambda _: Nobody(),
     "unreachable": lambda _: Nobody(full=True),
-    "closed when accepted": lambda _: Peer(close),
-    "reset when accepted": lambda _: Peer(reset),
+    "closed when accepted": lambda _: Listener(close),
+    "reset when accepted": lambda _: Listener(reset),
     "TLS": lambda made: simulator(ssl_context=made.self_signed),
     "silent": on_sockets(faults.stall(Stage.STATUS)),
     "closed within the head": on_sockets(faults.close(Stage.HEADERS)),

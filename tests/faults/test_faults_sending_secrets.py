@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.faults.driver import until
-from tests.faults.secret import KEY, adapter_for
+from tests.support.checks import until
+from tests.support.secrets import KEY, adapter_for
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, ChatError, Task
 from chatscope.simulator import Config, respond, simulator

@@ -15,7 +15,7 @@ from chatscope import ChatClient, Completion, content
 from chatscope.simulator import Reply, Simulator, ToolCall, simulator
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import LiteLLMProxy
+    from tests.support.litellm_proxy import LiteLLMProxy
 
 # The package leaves its generators half read at `[DONE]`, which only trio complains about.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|httpx2?|httpcore2?)[.]:ResourceWarning")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import LiteLLMProxy
+    from tests.support.litellm_proxy import LiteLLMProxy
 
 REPLY = "The proxy says hello to the world."  # as in the proxy's config
 WORDS = "one two three "  # all that the scripted provider streams

@@ -28,7 +28,7 @@ from chatscope import (
 )
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import LiteLLMProxy
+    from tests.support.litellm_proxy import LiteLLMProxy
 
 MODEL = "gpt-4o-mini"
 REPLY = "The proxy says hello to the world."  # as in the proxy's config

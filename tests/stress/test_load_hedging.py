@@ -42,7 +42,7 @@ from chatscope.simulator import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
+    from tests.support.memory_server import MemoryServer, Serve
 
 ONCE = RetryPolicy(attempts=1)
 AT_ONCE = RetryPolicy(initial=0.0, jitter=0.0)

@@ -20,7 +20,7 @@ from chatscope import AsyncChatGPTAdapter, Platform, Result, Task, TaskStatus
 from chatscope.simulator import Config, Reply, simulator
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 TASKS = 600
 KEPT = 100

@@ -16,7 +16,7 @@ from chatscope import AsyncChatGPTAdapter, ChatTask, Task, TaskStatus, TextStrea
 from chatscope.simulator import Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 
 async def test_a_handle_from_beginning_to_end(serve: Serve) -> None:

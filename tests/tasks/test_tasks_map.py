@@ -14,7 +14,7 @@ from chatscope._tasks.map import LOOK_AHEAD
 from chatscope.simulator import Answer, ChatRequest, Reply, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 
 class Source:

@@ -31,8 +31,8 @@ from chatscope.simulator import Reply, ToolCall, error, faults
 from chatscope.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
-    from tests.telemetry.conftest import Recorder
+    from tests.support.memory_server import MemoryServer, Serve
+    from tests.support.recorder import Recorder
 
 HI: Any = [{"role": "user", "content": "hi"}]
 ONCE = RetryPolicy(attempts=1)

@@ -13,7 +13,7 @@ from chatscope import AsyncChatGPTAdapter, ChatClient, RateLimitError, RetryPoli
 from chatscope.simulator import Reply, error
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 QUICK = RetryPolicy(attempts=4, initial=0.001, max=0.001, jitter=0)
 

@@ -14,8 +14,8 @@ from chatscope import AsyncChatGPTAdapter, ChatTask, RetryPolicy, Task, TaskCons
 from chatscope.simulator import Reply, ToolCall, error, faults
 
 if TYPE_CHECKING:
-    from tests.conftest import MemoryServer, Serve
-    from tests.telemetry.conftest import Recorder
+    from tests.support.memory_server import MemoryServer, Serve
+    from tests.support.recorder import Recorder
 
 QUICK = RetryPolicy(attempts=3, initial=0, max=0, jitter=0)
 COMMON = {

@@ -1,36 +1,13 @@
-"""How the test kit's tests run a test file in a pytest of its own."""
+"""Fixtures for the test kit: a test file run in a pytest of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from tests.support.inner_pytest import HEAD, Run
 
 # pytester forgets what its runs import: what this process shares with them has to be there before.
 import chatscope
 import chatscope.testing.simulating  # noqa: F401
-
-Run = Callable[..., pytest.RunResult]
-
-HEAD = """
-import httpx
-import pytest
-from chatscope import AsyncChatGPTAdapter, ChatClient, RetryPolicy, Task
-from chatscope.simulator import Plan, Reply, error, faults
-from chatscope.testing import UnexpectedRequestError
-
-ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-
-async def ask(**fields):
-    async with ChatClient(retry=RetryPolicy(attempts=1)) as client:
-        return (await client.complete(**{**ASK, **fields})).text
-
-async def ask_and_forget(**fields):
-    try:
-        return await ask(**fields)
-    except Exception:
-        return "nothing"
-"""
 
 
 @pytest.fixture

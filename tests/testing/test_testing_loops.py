@@ -12,7 +12,7 @@ from chatscope.testing import LOOPS
 from chatscope.testing.loops import virtual_time
 
 if TYPE_CHECKING:
-    from tests.testing.conftest import Run
+    from tests.support.inner_pytest import Run
 
 ON_ALL_LOOPS = """
 import pytest

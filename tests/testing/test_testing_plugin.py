@@ -13,7 +13,7 @@ import pytest
 import chatscope.testing
 
 if TYPE_CHECKING:
-    from tests.testing.conftest import Run
+    from tests.support.inner_pytest import Run
 
 PROBE = """
 import json, sys

@@ -16,7 +16,7 @@ from chatscope.simulator import Config, Outcome, Reply, error, faults
 from chatscope.testing import ChatSimulator
 
 if TYPE_CHECKING:
-    from tests.testing.conftest import Run
+    from tests.support.inner_pytest import Run
 
 NOW = RetryPolicy(initial=0, jitter=0)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.testing.conftest import Run
+    from tests.support.inner_pytest import Run
 
 
 @pytest.fixture(autouse=True, params=["asyncio", "trio"])

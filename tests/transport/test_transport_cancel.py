@@ -13,15 +13,15 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK
+from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.transport.conftest import Peer, Serve, Server
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve, Server
 
 
 def descriptors() -> set[str]:

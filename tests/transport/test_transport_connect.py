@@ -12,15 +12,15 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK, answered
+from tests.support.responses import OK, answered
 
 from chatscope.transport import HTTPTransport, connect, streams
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.transport.conftest import Peer, Serve, Server
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve, Server
 
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

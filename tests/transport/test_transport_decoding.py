@@ -22,8 +22,8 @@ brotli: Any = importlib.import_module("brotli")  # it has no types
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.transport.conftest import Serve
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Serve
 
 
 TEXT = random.Random(1).randbytes(300_000) + b"hello " * 300_000

@@ -18,7 +18,7 @@ from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.request_head import PostTemplate
 
 if TYPE_CHECKING:
-    from tests.transport.conftest import Peer, Serve, Server
+    from tests.support.socket_server import Peer, Serve, Server
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = HEAD + b"4\r\ndone\r\n"

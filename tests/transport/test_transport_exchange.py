@@ -10,15 +10,15 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK, answered, counted
+from tests.support.responses import OK, answered, counted
 
 from chatscope.transport import HTTPTransport, TransportStatistics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.transport.conftest import Peer, Serve
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvloop
 from anyio.lowlevel import checkpoint
-from tests.transport.exchanging import OK
+from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport, pool, transport
 from chatscope.transport.pool import Connection, Counts, Origin, Pool
@@ -22,8 +22,8 @@ from chatscope.transport.pool import Connection, Counts, Origin, Pool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.transport.conftest import Peer, Serve
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve
 
 
 class Idle:

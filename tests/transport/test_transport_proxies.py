@@ -11,14 +11,14 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK
+from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport, proxies
 from chatscope.transport.base import TimedStream
 
 if TYPE_CHECKING:
-    from tests.transport.conftest import Peer, Serve, Server
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve, Server
 
 
 def with_credentials(server: Server) -> str:

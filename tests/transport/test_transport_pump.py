@@ -20,7 +20,7 @@ from chatscope.transport.request_head import PostTemplate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.transport.conftest import Peer, Serve, Server
+    from tests.support.socket_server import Peer, Serve, Server
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TIMEOUTS = {"connect": 10.0, "read": 10.0, "write": 10.0}

@@ -14,15 +14,15 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from tests.transport.exchanging import OK, answered, counted
+from tests.support.responses import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
 from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.request_head import PostTemplate
 
 if TYPE_CHECKING:
-    from tests.transport.conftest import Peer, Serve, Server
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve, Server
 
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nabcd"
 TIMEOUTS = {"connect": 10.0, "read": 10.0, "write": 10.0}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tests.transport.exchanging import OK, answered, counted
+from tests.support.responses import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from tests.transport.conftest import Peer, Serve
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve
 
 
 @pytest.mark.parametrize("size", [10, 8_000_000], ids=["small", "large"])

@@ -9,13 +9,13 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from tests.transport.exchanging import OK, answered, counted
+from tests.support.responses import OK, answered, counted
 
 from chatscope.transport import HTTPTransport
 
 if TYPE_CHECKING:
-    from tests.transport.conftest import Peer, Serve
-    from tests.transport.exchanging import Build
+    from tests.support.responses import Build
+    from tests.support.socket_server import Peer, Serve
 
 
 async def test_the_head_takes_too_long(serve: Serve, request_to: Build) -> None:

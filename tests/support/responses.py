@@ -1,4 +1,4 @@
-"""What the tests of exchanges share: the shortest answer, how it is asked for, and what the pool then counts."""
+"""The shortest response, how it is requested from a transport, and what the pool counts afterwards."""
 
 from __future__ import annotations
 

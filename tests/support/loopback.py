@@ -8,7 +8,8 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
@@ -17,7 +18,20 @@ from anyio.streams.tls import TLSStream
 Handler = Callable[[Any], Awaitable[None]]
 
 
-class Peer:
+class Server(Protocol):
+    """What a client connects to: the simulator, or a peer on raw sockets."""
+
+    @property
+    def connections_open(self) -> int: ...
+
+    async def __aenter__(self) -> str: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+class Listener:
     """A TCP listener that does to each connection what a handler says, and closes it then.
 
     Args:

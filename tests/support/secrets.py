@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.faults.driver import MODEL
-from tests.faults.rows import BRIEF, RETRY
+from tests.support.defaults import BRIEF, MODEL, RETRY
 
 from chatscope import AsyncChatGPTAdapter
 from chatscope.transport import HTTPTransport

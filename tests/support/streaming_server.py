@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from chatscope.simulator import Answer, ChatRequest
 
 if TYPE_CHECKING:
-    from tests.examples.conftest import Launch, Simulated
+    from tests.support.processes import Launch
+    from tests.support.simulated import Simulated
 
 
 def by_prompt(**answers: Answer) -> Callable[[ChatRequest], Answer]:
