@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from tests.support.loopback import Server, answers
+from tests.support.loopback import Listener, Server, answers
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, Result, RetryPolicy, Task, TaskStatus, Timeouts
 from chatscope.simulator import Answer, Reply, error, faults
