@@ -328,3 +328,33 @@ class TestAnAutomaticLimit:
         slots.on_success()
         slots.on_rate_limited(time.perf_counter_ns())
         assert slots.total == total
+
+
+async def test_a_paused_slot_serves_others_and_is_queued_again_ahead_of_later_calls() -> None:
+    slots = Slots(1, most_waiting=1)
+    first, second = slots.reserve(), slots.reserve()
+    first.pause()
+    assert (second.is_granted, slots.taken, slots.waiting) == (True, 1, 0)
+    third = slots.reserve()
+    async with anyio.create_task_group() as group:
+        group.start_soon(first.resume)
+        await anyio.wait_all_tasks_blocked()
+        assert (slots.taken, slots.waiting) == (1, 2), "a call that goes on is not refused"
+        second.release()
+        assert (first.is_granted, third.is_granted) == (True, False)
+    first.pause()
+    assert third.is_granted
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await first.resume()
+    third.release()
+    assert (slots.taken, slots.waiting) == (0, 0)
+
+
+def test_a_function_is_called_when_a_slot_is_granted_later() -> None:
+    slots, granted = Slots(1), list[str]()
+    slot = slots.reserve(on_grant=lambda: granted.append("first"))
+    slots.reserve(on_grant=lambda: granted.append("second"))
+    assert granted == []
+    slot.release()
+    assert granted == ["second"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -37,7 +38,7 @@ class Slots:
         self._auto = total == "auto"
         self._total: float = AUTO_START if isinstance(total, str) else inf if total is None else total
         self._most_waiting = most_waiting
-        self._queue: list[tuple[int, int, Slot]] = []
+        self._queue: list[tuple[float, int, Slot]] = []
         self._numbers = count()
         self._ramps = True  # until the first refusal, as TCP's slow start
         self._shrunk_ns = 0
@@ -49,21 +50,44 @@ class Slots:
         """How many there are at present."""
         return None if self._total == inf else int(self._total)
 
-    def reserve(self, priority: int = 0) -> Slot:
+    def reserve(self, priority: float = 0, on_grant: Callable[[], object] | None = None) -> Slot:
         """Take a slot, or a place in the queue; higher priorities go first.
+
+        Args:
+            priority: the call's priority.
+            on_grant: called when the slot is granted, unless that is at once. It must not raise.
 
         Raises:
             QueueFullError: as many calls wait as may.
         """
-        slot = Slot(self)
+        slot = Slot(self, priority, next(self._numbers), on_grant)
         if self._free():
-            self._grant(slot)
+            self.taken += 1
+            slot.is_granted = True
             return slot
         if self._most_waiting is not None and self.waiting >= self._most_waiting:
             raise QueueFullError(f"{self.waiting} calls are waiting already, as many as max_pending allows")
-        heappush(self._queue, (-priority, next(self._numbers), slot))
-        self.waiting += 1
+        self._push(slot)
         return slot
+
+    def pause(self, slot: Slot) -> None:
+        """Take back a granted slot from a call that will ask for it again by `resume`."""
+        if slot.is_granted and not slot.is_released:
+            slot.is_granted = False
+            self.taken -= 1
+            self._serve()
+
+    def resume(self, slot: Slot) -> None:
+        """Grant a paused slot again, or queue it: by its priority, ahead of the calls that came later.
+
+        A call that has begun is never refused: `most_waiting` does not apply.
+        """
+        if slot.is_granted or slot.is_released:
+            return
+        if self._free():
+            self._grant(slot)
+        else:
+            self._push(slot)
 
     def on_success(self) -> None:
         """Take note that the server had capacity for a call; an automatic limit may grow."""
@@ -83,6 +107,11 @@ class Slots:
             self._shrunk_ns = perf_counter_ns()
             self._total = max(1.0, min(self._total, self.taken) / 2)
 
+    def _push(self, slot: Slot) -> None:
+        heappush(self._queue, (-slot.priority, slot.number, slot))
+        slot.is_queued = True
+        self.waiting += 1
+
     def _free(self) -> bool:
         return self.taken < int(self._total) if self._total != inf else True
 
@@ -91,11 +120,14 @@ class Slots:
         slot.is_granted = True
         if slot.ready is not None:
             slot.ready.set()
+        elif slot.on_grant is not None:
+            slot.on_grant()
 
     def _serve(self) -> None:
         while self._queue and self._free():
             *_, slot = heappop(self._queue)
             if not slot.is_released:
+                slot.is_queued = False
                 self.waiting -= 1
                 self._grant(slot)
 
@@ -108,6 +140,8 @@ class Slots:
             self.taken -= 1
             self._serve()
             return
+        if not slot.is_queued:
+            return
         self.waiting -= 1
         if len(self._queue) > 2 * self.waiting + 64:  # places given up stay behind; not more of them than of the others
             self._queue = [entry for entry in self._queue if not entry[2].is_released]
@@ -117,11 +151,15 @@ class Slots:
 class Slot:
     """One call's slot, or its place in the queue."""
 
-    __slots__ = ("_slots", "is_granted", "is_released", "ready")
+    __slots__ = ("_slots", "is_granted", "is_queued", "is_released", "number", "on_grant", "priority", "ready")
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, priority: float, number: int, on_grant: Callable[[], object] | None) -> None:
         self._slots = slots
+        self.priority = priority
+        self.number = number
+        self.on_grant = on_grant
         self.is_granted = False
+        self.is_queued = False
         self.is_released = False
         self.ready: anyio.Event | None = None
 
@@ -134,6 +172,17 @@ class Slot:
             except BaseException:
                 self.release()
                 raise
+            finally:
+                self.ready = None
+
+    def pause(self) -> None:
+        """Give back the slot while the call needs none; others may have it meanwhile."""
+        self._slots.pause(self)
+
+    async def resume(self) -> None:
+        """Wait for a slot again after `pause`. If cancelled, nothing is held."""
+        self._slots.resume(self)
+        await self.wait()
 
     def release(self) -> None:
         """Give back the slot or the place. Doing so twice does nothing."""
