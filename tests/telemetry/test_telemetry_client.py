@@ -365,7 +365,7 @@ async def test_off_is_off(serve: Serve) -> None:
 def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("chatscope.telemetry")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
     ChatClient("http://x/v1", "")
     with pytest.raises(ImportError, match=r"pip install 'chatscope\[otel\]'"):
         ChatClient("http://x/v1", "", telemetry=True)

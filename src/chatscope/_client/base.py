@@ -24,6 +24,7 @@ from chatscope.profiles import find_profile
 from chatscope.protocol.endpoint import Endpoint, Secret, shown_url
 from chatscope.protocol.messages import Message
 from chatscope.protocol.request import encode_body
+from chatscope.telemetry.guarded import GuardedObserver
 from chatscope.telemetry.observer import ObservedCall, Observer
 from chatscope.transport import HTTPTransport
 from chatscope.transport.request_head import PostTemplate
@@ -199,8 +200,14 @@ class BaseClient:
         ), deadlines
 
     def _observed_call(
-        self, observer: Observer, model: str, messages: Sequence[Message], body: Mapping[str, Any], *, stream: bool
-    ) -> ObservedCall:
+        self,
+        observer: GuardedObserver,
+        model: str,
+        messages: Sequence[Message],
+        body: Mapping[str, Any],
+        *,
+        stream: bool,
+    ) -> ObservedCall | None:
         url = self._request.url
         port = url.port or (443 if url.scheme == "https" else 80)
         return observer.call(model, messages, body, stream=stream, address=url.host, port=port)
@@ -220,7 +227,7 @@ class BaseClient:
         return PostTemplate(url, httpx.Headers(self._endpoint.request_headers(extra_headers)))
 
 
-def _observer(telemetry: Observer | bool) -> Observer | None:
+def _observer(telemetry: Observer | bool) -> GuardedObserver | None:
     """Return what `telemetry=` means.
 
     Raises:
@@ -232,7 +239,7 @@ def _observer(telemetry: Observer | bool) -> Observer | None:
     if not isinstance(telemetry, bool):
         if not callable(getattr(telemetry, "call", None)):
             raise ValueError(f"telemetry must be a bool or a chatscope.telemetry.Telemetry, not {telemetry!r}")  # noqa: TRY004 - bad input is a ValueError throughout
-        return telemetry
+        return GuardedObserver(telemetry)
     # Not imported above: whoever asks for no telemetry needs none installed.
     observer: Observer = import_module("chatscope.telemetry").Telemetry()
-    return observer
+    return GuardedObserver(observer)

@@ -1,0 +1,51 @@
+"""Guard: calls the functions that a user handed in, so that what they raise stays out of tasks and connections.
+
+Every call of a user's telemetry, price function or callback goes through a guard. Not here: tools, whose errors are
+reported to the model, and the hooks of a user's own HTTP client, whose errors belong to the request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Final, ParamSpec, TypeVar
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+_P = ParamSpec("_P")
+
+_log: Final = logging.getLogger("chatscope.callbacks")
+
+
+class Guard:
+    """Call user functions, and log what each of them raises once, with its traceback.
+
+    Only an `Exception` is kept: cancellation, `KeyboardInterrupt` and `SystemExit` pass through.
+    """
+
+    __slots__ = ("_logged",)
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def call(self, name: str, default: _D, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | _D:
+        """Return what a function returns, or the default if it raises.
+
+        Args:
+            name: what the log calls the function. Of each name, only the first error is logged.
+            default: returned in place of an error.
+            function: the user's function. It must not be async: nothing awaits what it returns.
+            *args: its arguments.
+            **kwargs: its keyword arguments.
+        """
+        try:
+            result = function(*args, **kwargs)
+            if isinstance(result, Coroutine):
+                result.close()
+                raise TypeError(f"{name} must be a plain function, not an async one")
+        except Exception:  # noqa: BLE001 - whatever a user's function raises; logged with its traceback
+            if name not in self._logged:
+                self._logged.add(name)
+                _log.exception("%s raised an error; it is ignored here, and further ones are not logged", name)
+            return default
+        return result

@@ -1,0 +1,159 @@
+"""A user's observer behind a guard: nothing that it raises or returns can reach a call, a slot or a connection.
+
+All other rooms see an observer only through these wrappers, which fit the protocols of `observer.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from chatscope._validation import check_headers
+from chatscope.protocol.messages import Message
+from chatscope.protocol.response import Completion, Usage
+from chatscope.telemetry.guard import Guard
+from chatscope.telemetry.observer import ObservedAttempt, ObservedCall, Observer
+
+
+class GuardedObserver:
+    """An `Observer` that never raises.
+
+    Args:
+        observer: the user's.
+    """
+
+    __slots__ = ("_guard", "_observer")
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._guard = Guard()
+
+    def call(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        stream: bool,
+        address: str,
+        port: int,
+    ) -> GuardedCall | None:
+        """Prepare the observation of a call; `None` if the observer failed to."""
+        call = self._guard.call(
+            "telemetry's call()",
+            None,
+            lambda: self._observer.call(model, messages, parameters, stream=stream, address=address, port=port),
+        )
+        return None if call is None else GuardedCall(self._guard, call)
+
+
+class GuardedCall:
+    """An `ObservedCall` that never raises."""
+
+    __slots__ = ("_call", "_guard")
+
+    def __init__(self, guard: Guard, call: ObservedCall) -> None:
+        self._guard = guard
+        self._call = call
+
+    def start(self) -> None:
+        """Report that the call starts."""
+        self._guard.call("telemetry's start()", None, lambda: self._call.start())  # noqa: PLW0108 - looked up inside the guard
+
+    def current(self) -> AbstractContextManager[object]:
+        """Return a block in which the call is current."""
+        return _GuardedBlock(self._guard, "telemetry's current()", lambda: self._call.current())  # noqa: PLW0108 - looked up inside the guard
+
+    def permit_acquired(self) -> None:
+        """Report that the call may be sent."""
+        self._guard.call("telemetry's permit_acquired()", None, lambda: self._call.permit_acquired())  # noqa: PLW0108 - looked up inside the guard
+
+    def attempt(self, failed: int) -> GuardedAttempt:
+        """Begin an attempt."""
+        attempt = self._guard.call("telemetry's attempt()", None, lambda: self._call.attempt(failed))
+        return GuardedAttempt(self._guard, attempt)
+
+    def end(
+        self,
+        error: BaseException | None,
+        completion: Completion | None,
+        *,
+        usage: Usage | None = None,
+        sent_ns: int | None = None,
+        token_ns: Sequence[int] = (),
+    ) -> None:
+        """Report the end of the call."""
+        self._guard.call(
+            "telemetry's end()",
+            None,
+            lambda: self._call.end(error, completion, usage=usage, sent_ns=sent_ns, token_ns=token_ns),
+        )
+
+
+class GuardedAttempt:
+    """An `ObservedAttempt` that never raises; without an attempt of the user's, it does nothing.
+
+    Attributes:
+        headers: what the user's attempt adds to the request, if it can be sent.
+    """
+
+    __slots__ = ("_attempt", "_guard", "headers")
+
+    def __init__(self, guard: Guard, attempt: ObservedAttempt | None) -> None:
+        self._guard = guard
+        self._attempt = attempt
+        none: dict[str, str] = {}
+        self.headers = none if attempt is None else guard.call("telemetry's headers", none, _headers, attempt)
+
+    def current(self) -> AbstractContextManager[object]:
+        """Return a block in which the attempt is current."""
+        attempt = self._attempt
+        make = None if attempt is None else lambda: attempt.current()  # noqa: PLW0108 - looked up inside the guard
+        return _GuardedBlock(self._guard, "telemetry's attempt.current()", make)
+
+    def on_response(self, status: int, request_id: str | None) -> None:
+        """Report the headers of a success."""
+        if (attempt := self._attempt) is not None:
+            self._guard.call("telemetry's on_response()", None, lambda: attempt.on_response(status, request_id))
+
+    def end(self, error: BaseException | None) -> None:
+        """Report the end of the attempt."""
+        if (attempt := self._attempt) is not None:
+            self._guard.call("telemetry's attempt.end()", None, lambda: attempt.end(error))
+
+
+class _GuardedBlock(AbstractContextManager[None]):
+    """A user's context manager, which can neither raise into the block nor swallow what the block raises."""
+
+    __slots__ = ("_block", "_guard", "_make", "_name")
+
+    def __init__(self, guard: Guard, name: str, make: Callable[[], AbstractContextManager[object]] | None) -> None:
+        self._guard = guard
+        self._name = name
+        self._make = make
+        self._block: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        if self._make is not None:
+            self._block = self._guard.call(self._name, None, _entered, self._make)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            self._guard.call(self._name, None, block.__exit__, None, None, None)
+
+
+def _entered(make: Callable[[], AbstractContextManager[object]]) -> AbstractContextManager[object]:
+    block = make()
+    block.__enter__()
+    return block
+
+
+def _headers(attempt: ObservedAttempt) -> dict[str, str]:
+    headers = dict(attempt.headers)
+    check_headers(headers, "telemetry's headers")
+    return headers
