@@ -35,11 +35,23 @@ class Assembler:
         finished: whether a finish_reason was seen.
     """
 
-    __slots__ = ("_choices", "_extra", "_head", "_usage", "chunks", "finished", "text_parts")
+    __slots__ = (
+        "_choices",
+        "_extra",
+        "_head",
+        "_takes_text",
+        "_unfinished",
+        "_usage",
+        "chunks",
+        "finished",
+        "text_parts",
+    )
 
     def __init__(self) -> None:
         self.chunks = 0
         self.finished = False
+        self._takes_text = False  # choice 0 has begun, has not finished, and the model is named
+        self._unfinished = 0  # choices seen that have not finished
         self._choices: dict[int, _ChoiceSoFar] = {}
         self._head = Completion(object="chat.completion")
         self._usage: Usage | None = None
@@ -56,6 +68,14 @@ class Assembler:
         """The usage, where the server has told it; cumulative reports replace each other."""
         return self._usage
 
+    @property
+    def all_choices_finished(self) -> bool:
+        """Whether a choice was seen, and every choice that was seen has finished.
+
+        Output after a finish_reason reopens its choice.
+        """
+        return self._unfinished == 0 and bool(self._choices)
+
     def add(self, chunk: Chunk) -> bool:
         """Add a chunk; tell whether it carried something that the model wrote."""
         gained = False
@@ -63,14 +83,18 @@ class Assembler:
             choice = self._choices.get(part.index)
             if choice is None:
                 choice = self._choices[part.index] = _ChoiceSoFar(self.text_parts if part.index == 0 else [])
+                self._unfinished += 1
+            was_open = choice.is_open
             gained |= choice.add(part)
-            if part.finish_reason:
+            self._unfinished += choice.is_open - was_open
+            if not choice.is_open:
                 self.finished = True
         if chunk.usage is not None:
             self._usage = chunk.usage
         if not gained or not self._head.model or chunk.choices[0].delta.tool_calls:
             self._read_in_full(chunk)
         self.chunks += 1
+        self._takes_text = bool(self._head.model) and 0 in self._choices and self._choices[0].is_open
         return gained
 
     def add_text(self, text: str) -> bool:
@@ -78,7 +102,7 @@ class Assembler:
 
         It is, once an earlier chunk has opened the choice and named the model.
         """
-        if 0 not in self._choices or not self._head.model:
+        if not self._takes_text:
             return False
         self.text_parts.append(text)
         self.chunks += 1
@@ -168,6 +192,7 @@ class _ChoiceSoFar:
         "_strings",
         "extra",
         "finish_reason",
+        "is_open",
         "text_parts",
         "touched",
     )
@@ -177,6 +202,7 @@ class _ChoiceSoFar:
         self.extra: dict[str, Any] = {}
         self.touched: list[int] = []  # the places of the calls that the last delta with calls added to
         self.finish_reason: str | None = None
+        self.is_open = True
         self._calls: list[CallSoFar] = []
         self._spoken: dict[str, Any] = {}  # role, audio, annotations, reasoning_details: merged values
         self._strings: dict[str, list[str]] = {}  # refusal and reasoning: pieces, joined when asked for
@@ -208,8 +234,11 @@ class _ChoiceSoFar:
             self._spoken["role"] = delta.role
         if part.logprobs is not None:
             self._add_logprobs(part.logprobs)
-        if part.finish_reason:
+        if part.finish_reason and part.finish_reason != "null":
             self.finish_reason = part.finish_reason
+            self.is_open = False
+        elif gained:
+            self.is_open = True
         return gained
 
     def add_unnamed(self, delta: dict[str, Any]) -> None:
