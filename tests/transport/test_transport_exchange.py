@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ import httpx
 import pytest
 from tests.support.responses import OK, answered, counted
 
-from chatscope.transport import HTTPTransport, TransportStatistics
+from chatscope.transport import RESEND_EXTENSION, HTTPTransport, TransportStatistics
+from chatscope.transport.pool import Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -164,24 +166,75 @@ async def test_closing_an_unfinished_body_closes_the_connection(serve: Serve, re
             await anext(aiter(response.stream))
 
 
-async def test_a_request_that_finds_its_pooled_connection_dead_is_sent_again(serve: Serve, request_to: Build) -> None:
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("allows", [None, True, False])
+async def test_a_request_lost_with_its_pooled_connection_is_sent_again_if_its_hook_allows(
+    serve: Serve, request_to: Build, allows: bool | None, end: str
+) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(OK)
+        peer.request()
         if peer.number == 1:
-            peer.request()
-        else:
-            peer.wait_closed()
+            getattr(peer, end)()
+
+    lost: list[httpx.TransportError] = []
+
+    def on_resend(error: httpx.TransportError) -> bool:
+        lost.append(error)
+        return bool(allows)
 
     server = serve(script)
     async with HTTPTransport() as transport:
         await answered(transport, request_to(server))
-        assert (await answered(transport, request_to(server, content=b"again"))).content == b"ok"
-        assert counted(transport) == (1, 1, 2, 1, 1)
-    assert [request[-5:] for request in server.requests] == [b"hello", b"again", b"again"]
+        request = request_to(server, content=b"again")
+        if allows is not None:
+            request.extensions[RESEND_EXTENSION] = on_resend
+        if allows is False:
+            with pytest.raises(httpx.TransportError) as raised:
+                await transport.handle_async_request(request)
+            assert lost == [raised.value]
+        else:
+            assert (await answered(transport, request)).content == b"ok"
+            assert len(lost) == bool(allows)
+        assert counted(transport) == ((0, 0, 1, 1, 0) if allows is False else (1, 1, 2, 1, 1))
+    assert [request[-5:] for request in server.requests] == [b"hello", b"again", b"again"][: 2 + (allows is not False)]
 
 
-async def test_it_is_sent_again_after_a_reset_too_but_only_once(serve: Serve, request_to: Build) -> None:
+async def test_a_request_that_no_server_can_have_read_needs_no_leave_to_be_sent_again(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection dies between the look at it and the write. The look and the notice are suppressed here."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(OK)
+        if peer.number == 1:
+            peer.reset()
+        else:
+            peer.request()
+
+    server = serve(script)
+    async with HTTPTransport() as transport:
+        monkeypatch.setattr(Connection, "close", lambda self: None)
+        await answered(transport, request_to(server))
+        await anyio.to_thread.run_sync(server.wait_closed)
+        await anyio.sleep(0.01)
+        (connection,) = transport._origins.popitem()[1].idle
+        monkeypatch.undo()
+        monkeypatch.setattr(type(connection.stream), "is_quiet", lambda self: True)
+        request = request_to(server)
+        transport._origins[request.url.scheme, request.url.raw_host, request.url.port] = connection.origin
+        request.extensions[RESEND_EXTENSION] = lambda error: False
+        if type(connection.stream).__name__ == "TrioStream":  # it learns of a reset by its first failing call
+            with contextlib.suppress(OSError):
+                connection.stream._sock.send(b"")  # type: ignore[attr-defined]
+        assert (await answered(transport, request)).content == b"ok"
+        assert transport.statistics().resent == 0
+    assert len(server.requests) == 2
+
+
+async def test_it_is_sent_again_only_once(serve: Serve, request_to: Build) -> None:
     def script(peer: Peer) -> None:
         if peer.number == 1:
             peer.request()

@@ -34,6 +34,7 @@ class MemoryStream:
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.read_ns = 0
+        self.write_refused = False
         self.open = True
         self._pieces = [piece for piece in pieces if piece]
 

@@ -30,6 +30,7 @@ class Idle:
     """A `SocketStream` with nothing to say."""
 
     read_ns = 0
+    write_refused = False
 
     def __init__(self) -> None:
         self.news: bytes | None = None

@@ -18,6 +18,7 @@ class MemoryStream:
     """A `SocketStream` between the client under test and an `ssl` server object."""
 
     read_ns = 7
+    write_refused = False
 
     def __init__(self, server_context: ssl.SSLContext) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -1,7 +1,8 @@
 """Sockets as an `httpx.AsyncBaseTransport`: HTTP/1.1 on asyncio, uvloop and trio, for any httpx client."""
 
+from chatscope.transport.base import RESEND_EXTENSION, ResendHook
 from chatscope.transport.decoding import ACCEPT_ENCODING
 from chatscope.transport.pool import TransportStatistics
 from chatscope.transport.transport import HTTPTransport
 
-__all__ = ["ACCEPT_ENCODING", "HTTPTransport", "TransportStatistics"]
+__all__ = ["ACCEPT_ENCODING", "RESEND_EXTENSION", "HTTPTransport", "ResendHook", "TransportStatistics"]

@@ -6,18 +6,26 @@ Here: the two interfaces, and the size of a read. Not here: anything that does s
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Callable
+from typing import Protocol, Self
 
 import httpx
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["READ_SIZE", "SocketStream", "TimedStream"]
+__all__ = ["READ_SIZE", "RESEND_EXTENSION", "ResendHook", "SocketStream", "TimedStream"]
 
 # One read of a socket. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read
 # (python -m timeit -s "import socket; a, b = socket.socketpair()" "a.send(b'x'); b.recv(262144)", against 65536).
 READ_SIZE = 64 * 1024
+
+ResendHook = Callable[[httpx.TransportError], bool]
+"""Called with the error of a lost connection before its request is sent again on a fresh one.
+
+Returning `False` forbids that, and the error is raised. It is not called where the lost connection had refused the
+request before taking a byte of it: no server can have read anything then, so nothing is sent twice.
+"""
+
+RESEND_EXTENSION = "chatscope.on_resend"
+"""The key of a `ResendHook` in `httpx.Request.extensions`. Without a hook, such requests are sent again."""
 
 
 class SocketStream(Protocol):
@@ -44,6 +52,11 @@ class SocketStream(Protocol):
         Returns whether it was the former. `take` may be called by the event loop itself, outside of any task, which
         saves waking one for every read. What it raises comes out here. Raises `TimeoutError` as `receive` does.
         """
+        ...
+
+    @property
+    def write_refused(self) -> bool:
+        """Whether the system refused the last write before it took a byte of it. The stream is dead then."""
         ...
 
     def write(self, data: bytes) -> None:

@@ -58,6 +58,11 @@ class TLSStream:
         """See `SocketStream`."""
         return self._raw.read_ns
 
+    @property
+    def write_refused(self) -> bool:
+        """See `SocketStream`."""
+        return self._raw.write_refused
+
     async def handshake(self) -> None:
         """Shake hands; raises `ssl.SSLError`, or `OSError` where the peer breaks off. The caller closes on failure."""
         while True:

@@ -13,6 +13,7 @@ import anyio
 import httpx
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from chatscope.transport.base import RESEND_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import ends
@@ -28,7 +29,7 @@ from chatscope.transport.tls import default_context
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from chatscope.transport.base import SocketStream, TimedStream
+    from chatscope.transport.base import ResendHook, SocketStream, TimedStream
 
 __all__ = ["HTTPTransport"]
 
@@ -95,7 +96,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
         The body is read on demand from `response.stream`, whose `read_ns` says when its newest bytes arrived. It comes
         decoded, and the headers that said otherwise are gone. A request that a pooled connection loses before a byte of
-        the response came is sent once more on a fresh one, unless its body can be read only once.
+        the response came is sent once more on a fresh one, unless its body can be read only once, or the hook in
+        `extensions["chatscope.on_resend"]` (a `ResendHook`) returns `False`.
 
         Cancelled, it leaves no connection behind. The timeouts are the request's (`extensions["timeout"]`, in seconds:
         `connect` for everything up to the end of the TLS handshake, `read` and `write` for one wait each; `pool` means
@@ -117,12 +119,21 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             exc.request = request
             raise
         exchange = await self._exchange(
-            pool, origin, request.extensions.get("timeout") or {}, request, lambda exchange: exchange.run(head, body)
+            pool,
+            origin,
+            request.extensions.get("timeout") or {},
+            request,
+            lambda exchange: exchange.run(head, body),
+            request.extensions.get(RESEND_EXTENSION),
         )
         return self._respond(exchange, request)
 
     def post(
-        self, prepared: PostTemplate, body: bytes, timeouts: Mapping[str, float | None]
+        self,
+        prepared: PostTemplate,
+        body: bytes,
+        timeouts: Mapping[str, float | None],
+        on_resend: ResendHook | None = None,
     ) -> Coroutine[Any, Any, ResponseStream | httpx.Response]:
         """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
 
@@ -135,7 +146,9 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request = httpx.Request("POST", prepared.url, headers=prepared.headers, content=body)
             request.extensions["timeout"] = timeouts
             return self._handle_by_proxy(origin.proxy, request)
-        return self._exchange(pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body))
+        return self._exchange(
+            pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body), on_resend
+        )
 
     async def _exchange(
         self,
@@ -144,6 +157,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         timeouts: Mapping[str, float | None],
         request: httpx.Request | None,
         run: Callable[[ResponseStream], Awaitable[None]],
+        on_resend: ResendHook | None,
     ) -> ResponseStream:
         """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
         connection = pool.take(origin)
@@ -158,11 +172,14 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             try:
                 await run(exchange)
                 return exchange
-            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
                 is_replayable = request is None or isinstance(request.stream, httpx.ByteStream)
                 if not is_replayable or exchange.started or self._closed:
                     raise
-            self._counts.resent += 1
+                if not connection.stream.write_refused:  # a server may have read it
+                    if on_resend is not None and not on_resend(error):
+                        raise
+                    self._counts.resent += 1
         connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
         exchange = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
         await run(exchange)

@@ -37,13 +37,14 @@ class AsyncioStream(asyncio.Protocol):
     __slots__ = (
         "_buffered", "_chunks", "_deadline", "_error", "_loop", "_lost", "_on_lost", "_paused", "_pump_error",
         "_pump_within", "_sock", "_take_read", "_timer", "_timer_due", "_transport", "_waiter", "_write_paused",
-        "read_ns",
+        "read_ns", "write_refused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         self.read_ns = 0
+        self.write_refused = False
         self._on_lost: Callable[[], object] | None = None
         self._loop = loop
         self._sock = sock
@@ -146,9 +147,13 @@ class AsyncioStream(asyncio.Protocol):
         self._wake()
 
     def write(self, data: bytes) -> None:
-        if self._lost or self._transport.is_closing():
-            raise BrokenPipeError("the server has closed the connection")
+        self._check_writable()
         self._transport.write(data)
+
+    def _check_writable(self) -> None:
+        if self._lost or self._transport.is_closing():
+            self.write_refused = True
+            raise BrokenPipeError("the server has closed the connection")
 
     async def flush(self, within: float | None) -> bool:
         while not (self._chunks or self._lost):
@@ -285,8 +290,7 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
             self._later = b""
             super().write(data)
             return
-        if self._lost or self._transport.is_closing():
-            raise BrokenPipeError("the server has closed the connection")
+        self._check_writable()
         if not self._later:
             self._loop.call_soon(self._write_later)
         self._later = data
@@ -296,8 +300,11 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
 
     def _write_later(self) -> None:
         data, self._later = self._later, b""
-        if data and not self._lost:
-            self._transport.write(data)
+        if data:
+            if not self._lost:
+                self._transport.write(data)
+            # This loop tries to send at once. Where that fails, not a byte was taken, and the transport is closing.
+            self.write_refused = self._lost or self._transport.is_closing()
 
 
 def stream_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> AsyncioStream:

@@ -30,10 +30,11 @@ class TrioStream:
     call each time, and the wait is also the checkpoint that every read owes the other tasks.
     """
 
-    __slots__ = ("_closed", "_error", "_sock", "_token", "_unsent", "read_ns")
+    __slots__ = ("_closed", "_error", "_sock", "_token", "_unsent", "read_ns", "write_refused")
 
     def __init__(self, sock: socket.socket) -> None:
         self.read_ns = 0
+        self.write_refused = False
         self._sock = sock
         self._token = trio.lowlevel.current_trio_token()
         self._unsent = memoryview(b"")
@@ -81,8 +82,13 @@ class TrioStream:
                 raise TimeoutError(f"nothing received for {within} s")
 
     def write(self, data: bytes) -> None:
+        is_first = not self._unsent
         self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
-        self._send()
+        try:
+            self._send()
+        except OSError:
+            self.write_refused = is_first
+            raise
 
     async def flush(self, within: float | None) -> bool:
         while not self._readable():
