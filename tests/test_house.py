@@ -1,0 +1,155 @@
+"""The measures of the house: sizes, names, and the floors of the import contract. Each failure names its offenders."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import chatscope
+import chatscope.simulator
+import chatscope.telemetry
+import chatscope.testing
+import chatscope.transport
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "chatscope"
+
+FILE_LINES = 350
+CLASS_LINES = 250
+FUNCTION_LINES = 40
+ARGUMENTS = 8
+FLOORS = 10
+FILES_AT_THE_TOP = 7
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+WIRE_NAMES = {"Choice", "FunctionTool", "JSONSchema", "StreamOptions", "ToolCall"}
+"""Objects of the endpoint. Client and simulator each have their own: neither may hide the other's mistakes."""
+
+# To be emptied: what is longer or wider than it should be, and the names that two classes share.
+LONG_FILES = {"_limits/retry.py", "_client/stream.py", "_tasks/adapter.py"}
+LONG_CLASSES = {"ChatStream"}
+LONG_FUNCTIONS = {
+    "_client/base.py:__init__",
+    "_client/base.py:exchange",
+    "_tasks/adapter.py:__init__",
+    "_tasks/runner.py:__init__",
+    "_tasks/runner.py:_result",
+    "transport/request_head.py:__init__",
+}
+WIDE_CONSTRUCTORS = {"BaseClient", "Conversation", "Exchange"}
+SHARED_NAMES = {"Bucket", "Connection", "Reply", "Tool"}
+
+PUBLIC = {
+    name
+    for module in (chatscope, chatscope.simulator, chatscope.telemetry, chatscope.testing, chatscope.transport)
+    for name in module.__all__
+}
+
+
+class Source(NamedTuple):
+    """A module of the package, parsed."""
+
+    path: str
+    text: str
+    tree: ast.Module
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[Source]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        found.append(Source(path.relative_to(PACKAGE).as_posix(), text, ast.parse(text)))
+    assert len(found) > 50, "the sources are not where this test looks"
+    return found
+
+
+def classes(sources: list[Source]) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield every class with the path of its file."""
+    for source in sources:
+        yield from ((source.path, node) for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef))
+
+
+def functions(sources: list[Source]) -> Iterator[tuple[str, Function]]:
+    """Yield every function and method with the path of its file."""
+    for source in sources:
+        yield from ((source.path, node) for node in ast.walk(source.tree) if isinstance(node, Function))
+
+
+def lines(node: ast.ClassDef | Function) -> int:
+    """Count the lines of a class or function without the docstrings in it."""
+    documented = sum(
+        (each.end_lineno or each.lineno) - each.lineno + 1
+        for each in ast.walk(node)
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) and isinstance(each.value.value, str)
+    )
+    return (node.end_lineno or node.lineno) - node.lineno + 1 - documented
+
+
+def arguments(function: Function) -> int:
+    """Count the arguments of a method without its `self`."""
+    given = function.args
+    named = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs) - 1
+    return named + (given.vararg is not None) + (given.kwarg is not None)
+
+
+def test_files_are_short(sources: list[Source]) -> None:
+    long = {source.path: count for source in sources if (count := len(source.text.splitlines())) > FILE_LINES}
+    assert long.keys() <= LONG_FILES, f"more than {FILE_LINES} lines: {long}"
+
+
+def test_classes_are_short(sources: list[Source]) -> None:
+    long = {
+        node.name: f"{count} lines in {path}" for path, node in classes(sources) if (count := lines(node)) > CLASS_LINES
+    }
+    assert long.keys() <= LONG_CLASSES, f"classes of more than {CLASS_LINES} lines without docstrings: {long}"
+
+
+def test_functions_are_short(sources: list[Source]) -> None:
+    long = {
+        f"{path}:{node.name}": count for path, node in functions(sources) if (count := lines(node)) > FUNCTION_LINES
+    }
+    assert long.keys() <= LONG_FUNCTIONS, f"functions of more than {FUNCTION_LINES} lines without docstrings: {long}"
+
+
+def test_internal_constructors_are_narrow(sources: list[Source]) -> None:
+    """Public constructors may have more arguments: those are options, given by name."""
+    wide = {
+        node.name: f"{arguments(method)} arguments in {path}"
+        for path, node in classes(sources)
+        for method in node.body
+        if isinstance(method, Function) and method.name == "__init__"
+        if arguments(method) > ARGUMENTS and node.name not in PUBLIC
+    }
+    assert wide.keys() <= WIDE_CONSTRUCTORS, f"more than {ARGUMENTS} arguments; group them in a value: {wide}"
+
+
+def test_no_two_classes_share_a_name(sources: list[Source]) -> None:
+    places = defaultdict(list)
+    for path, node in classes(sources):
+        places[node.name].append(path)
+    shared = {name: where for name, where in places.items() if len(where) > 1}
+    other = {name: where for name, where in shared.items() if name not in WIRE_NAMES}
+    assert other.keys() <= SHARED_NAMES, f"rename all but one: {other}"
+    for name in WIRE_NAMES & shared.keys():
+        assert [path.startswith("simulator/") for path in sorted(shared[name])] == [False, True], shared[name]
+
+
+def test_the_top_of_the_package_is_short() -> None:
+    files = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(files) <= FILES_AT_THE_TOP, files
+
+
+def test_the_house_is_low() -> None:
+    """Import-linter enforces the layers; here they are counted, and no room may be missing from them."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    assert len(layers) <= FLOORS, layers
