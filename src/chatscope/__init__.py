@@ -94,7 +94,7 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope.protocol.parameters import TaskParameters as TaskParameters
     from chatscope.protocol.response import Chunk as Chunk
     from chatscope.protocol.response import Completion as Completion
-    from chatscope.protocol.response import Usage as Usage
+    from chatscope.protocol.usage import Usage as Usage
 
 _HOMES = {
     "_client.client": ("ChatClient",),
@@ -197,8 +197,8 @@ _HOMES = {
     "protocol.response": (
         "Chunk",
         "Completion",
-        "Usage",
     ),
+    "protocol.usage": ("Usage",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

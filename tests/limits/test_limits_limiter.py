@@ -11,7 +11,7 @@ import stamina
 from chatscope._limits.limiter import Limiter, Permit, Statistics
 from chatscope._limits.retry import MAX_RETRY_AFTER
 from chatscope.errors import BadRequestError, ChatError, InternalServerError, QuotaExceededError, RateLimitError
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 
 @pytest.fixture

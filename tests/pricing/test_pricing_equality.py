@@ -19,7 +19,7 @@ from genai_prices import data_snapshot
 from genai_prices import types as source
 
 from chatscope.pricing import PriceTable
-from chatscope.protocol.response import CompletionTokensDetails, PromptTokensDetails, Usage
+from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 
 BUNDLED = data_snapshot.get_snapshot()
 PROVIDERS = {provider.id: provider for provider in BUNDLED.providers}

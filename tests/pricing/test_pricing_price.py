@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chatscope.pricing import Price
-from chatscope.protocol.response import CompletionTokensDetails, PromptTokensDetails, Usage
+from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 
 FULL = Price(
     input=1, output=10, cached_input=0.25, cache_write=2, audio_input=40, audio_output=80, reasoning=5, per_request=0.5

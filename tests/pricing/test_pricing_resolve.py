@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatscope.pricing import Price, PriceQuery, PriceTable, resolve
-from chatscope.protocol.response import PromptTokensDetails, Usage
+from chatscope.protocol.usage import PromptTokensDetails, Usage
 
 USAGE = Usage(
     prompt_tokens=1_000_000,

@@ -15,7 +15,7 @@ import pytest
 
 from chatscope.pricing import PriceTable
 from chatscope.pricing.table import MAX_LOOKUPS
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 OPENAI = "https://api.openai.com/v1"
 MILLIONS = Usage(prompt_tokens=1_000_000, completion_tokens=1_000_000, total_tokens=2_000_000)
@@ -82,7 +82,7 @@ def watch(event, args):
 sys.addaudithook(watch)
 import chatscope
 from chatscope.pricing import PriceTable, PriceQuery, resolve
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 pricer = resolve({})
 print(len(reads))
 for _ in range(2):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.assemble import Assembler, merge
 from chatscope.protocol.decode import decode_chunk
-from chatscope.protocol.response import Completion, CompletionMessage, FunctionDelta, Usage
+from chatscope.protocol.response import Completion, CompletionMessage, FunctionDelta
+from chatscope.protocol.usage import Usage
 
 
 def assemble(*chunks: dict[str, Any]) -> Assembler:

@@ -11,7 +11,8 @@ import pytest
 
 from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact, decode_text
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, Completion, CompletionMessage, Usage
+from chatscope.protocol.response import Chunk, Completion, CompletionMessage
+from chatscope.protocol.usage import Usage
 
 CHUNK: dict[str, Any] = {
     "id": "chatcmpl-1",

@@ -23,7 +23,8 @@ from chatscope.protocol.events import (
     ToolCallStarted,
     UsageReported,
 )
-from chatscope.protocol.response import CustomCall, FunctionCall, ToolCall, Usage
+from chatscope.protocol.response import CustomCall, FunctionCall, ToolCall
+from chatscope.protocol.usage import Usage
 
 
 def delta(finish_reason: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:

@@ -14,16 +14,13 @@ from chatscope.protocol.response import (
     ChunkChoice,
     Completion,
     CompletionMessage,
-    CompletionTokensDetails,
     CustomCall,
     Delta,
     FunctionCall,
-    PromptTokensDetails,
     ToolCall,
-    Usage,
-    add_usage,
     unnamed,
 )
+from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage, add_usage
 
 
 def test_tokens_that_the_details_tell() -> None:

@@ -30,11 +30,11 @@ from chatscope.protocol.response import (
     Logprobs,
     TokenLogprob,
     ToolCallDelta,
-    Usage,
     XGroq,
 )
 from chatscope.protocol.sse import SSEDecoder
 from chatscope.protocol.stream_decoder import StreamDecoder
+from chatscope.protocol.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
 BOM = b"\xef\xbb\xbf"

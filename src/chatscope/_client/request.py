@@ -27,7 +27,7 @@ from chatscope.errors import (
 )
 from chatscope.protocol.error_body import BODY_LIMIT, redact, status_error
 from chatscope.protocol.headers import request_id
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 from chatscope.telemetry.observer import ObservedAttempt
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate

@@ -17,7 +17,8 @@ from chatscope._limits.timeouts import Deadline, fail_at
 from chatscope._validation import check_count
 from chatscope.errors import OutputError, OutputInvalidError, ToolLoopError
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, CompletionMessage, ToolCall, Usage, add_usage
+from chatscope.protocol.response import Completion, CompletionMessage, ToolCall
+from chatscope.protocol.usage import Usage, add_usage
 
 MAX_TURNS: Final = 10
 """How many model calls a loop of tools makes at most, unless told otherwise: more than a task takes that goes well, few

@@ -12,7 +12,7 @@ from chatscope._limits.rate_limit import Pacer
 from chatscope._limits.retry import MAX_RETRY_AFTER, is_transient, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
 from chatscope.errors import ChatError, RateLimitError
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

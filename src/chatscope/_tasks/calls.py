@@ -17,7 +17,8 @@ from chatscope._limits.retry import Attempt
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.model_call import ModelCall
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, Usage, add_usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage, add_usage
 
 
 class TaskCalls:

@@ -22,7 +22,8 @@ from chatscope._limits.retry import Attempt, Retrier, RetryPolicy, is_transient
 from chatscope._limits.timeouts import Deadline, Timeouts
 from chatscope._tasks.hedging import Race
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, Usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage
 
 
 class ModelCall:

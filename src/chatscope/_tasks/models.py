@@ -12,7 +12,8 @@ from chatscope._conversation.loop import MAX_TURNS
 from chatscope._limits.retry import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
-from chatscope.protocol.response import CompletionMessage, Usage
+from chatscope.protocol.response import CompletionMessage
+from chatscope.protocol.usage import Usage
 
 
 class TaskType(StrEnum):

@@ -30,7 +30,8 @@ from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery, Pricer
 from chatscope.protocol.messages import Message
 from chatscope.protocol.request import conversation, max_tokens_name
-from chatscope.protocol.response import Completion, Usage, add_usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage, add_usage
 
 _log: Final = logging.getLogger("chatscope.tasks")
 

@@ -9,7 +9,7 @@ import math
 
 import msgspec
 
-from chatscope.protocol.response import CompletionTokensDetails, PromptTokensDetails, Usage
+from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage
 
 _NO_PROMPT_DETAILS = PromptTokensDetails()
 _NO_COMPLETION_DETAILS = CompletionTokensDetails()

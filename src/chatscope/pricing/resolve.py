@@ -14,7 +14,7 @@ import msgspec
 
 from chatscope.pricing.price import Price
 from chatscope.pricing.table import STANDARD_TIERS, PriceTable
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 
 class PriceQuery(msgspec.Struct, kw_only=True, frozen=True):

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, time
 import msgspec
 
 from chatscope.pricing.price import Price
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 # One name pattern: `name`, `start*`, `*end`, `*part*` or `re:expression`, against the name in lower case.
 # A term is one pattern, or several that must all fit; a model is matched when any of its terms fits.

@@ -13,7 +13,7 @@ from importlib.resources import files
 import msgspec
 
 from chatscope.pricing.snapshot import Model, Period, Provider, Snapshot, fits_any
-from chatscope.protocol.response import Usage
+from chatscope.protocol.usage import Usage
 
 # Tiers that are charged the standard price: none named; OpenAI's `default`, and `auto`, which only a server that
 # reports no tier leaves unresolved; Groq's `on_demand` (console.groq.com/docs/service-tiers); gateways' `standard`.

@@ -19,11 +19,11 @@ from chatscope.protocol.response import (
     FunctionDelta,
     Logprobs,
     ToolCallDelta,
-    Usage,
     unnamed,
     unnamed_of_reply,
 )
 from chatscope.protocol.tool_calls import CallSoFar, add_piece, joined_name
+from chatscope.protocol.usage import Usage
 
 
 class Assembler:

@@ -19,10 +19,10 @@ from chatscope.protocol.response import (
     Completion,
     CompletionMessage,
     ToolCall,
-    Usage,
     unnamed,
     unnamed_of_reply,
 )
+from chatscope.protocol.usage import Usage
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

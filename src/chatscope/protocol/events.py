@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta, Usage
+from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta
 from chatscope.protocol.tool_calls import CallSoFar, add_piece, piece_text
+from chatscope.protocol.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

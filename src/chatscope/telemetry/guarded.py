@@ -12,7 +12,8 @@ from typing import Any
 
 from chatscope._validation import check_headers
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, Usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage
 from chatscope.telemetry.guard import Guard
 from chatscope.telemetry.observer import ObservedAttempt, ObservedCall, Observer
 

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, Usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage
 
 
 class ObservedAttempt(Protocol):

@@ -18,7 +18,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from chatscope.errors import APIStatusError, TaskCancelledError
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion, Usage
+from chatscope.protocol.response import Completion
+from chatscope.protocol.usage import Usage
 from chatscope.telemetry.content import input_messages, output_messages
 from chatscope.version import __version__
 
