@@ -291,3 +291,14 @@ async def test_the_model_is_the_one_that_answered(serve: Serve) -> None:
     result = await result_of(serve, Reply("Hello, world.", faults=(exact,)))
     assert result.metadata["model"] == "gpt-4o-mini-2024-07-18"
     assert result.cost == pytest.approx(3.75e-6)
+
+
+# -- the whole response ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_result_holds_the_whole_response(serve: Serve, stream: bool) -> None:
+    result = await result_of(serve, task=Task("hi", parameters={"n": 2, "stream": stream}))
+    assert result.completion is not None
+    assert [choice.index for choice in result.completion.choices] == [0, 1]
+    assert result.completion.to_dict()["usage"] == {**result.completion.to_dict()["usage"], "completion_tokens": 8}

@@ -12,7 +12,7 @@ from chatscope._conversation.loop import MAX_TURNS
 from chatscope._limits.retry import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
-from chatscope.protocol.response import CompletionMessage
+from chatscope.protocol.response import Completion, CompletionMessage
 from chatscope.protocol.usage import Usage
 
 
@@ -139,6 +139,8 @@ class Result:
     """The conversation that `message` answers; with tools, their calls and results included."""
     parsed: Any = None
     """The answer as a value of the task's `output_type`."""
+    completion: Completion | None = None
+    """The whole response with every choice, as far as it arrived; the last one, where there were several turns."""
 
     def raise_for_error(self) -> Result:
         """Return the result itself, or raise the exception that the task ended with.

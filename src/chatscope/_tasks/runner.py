@@ -238,6 +238,7 @@ class TaskRun:
             attempts_log=self._calls.attempts,
             messages=self._calls.messages,
             parsed=self._calls.parsed,
+            completion=completion,
             metadata={
                 "model": (completion.model if completion is not None else "") or self._model,
                 "input_tokens": usage.prompt_tokens if usage else None,
