@@ -1,7 +1,6 @@
-"""The endpoint's parameters, all 37 of FACTS, one by one: each on the wire by every way in, as it was given.
+"""The endpoint's 37 parameters: each goes out as it was given, through `complete`, `stream` and `Task.parameters`.
 
-`PARAMETERS` is the table; `test_each_parameter_goes_out_as_given` sends each row through `complete`, `stream` and
-`Task.parameters`.
+`PARAMETERS` is the table.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, ChatParameters, Task
 
@@ -123,12 +121,17 @@ def test_the_table_has_every_parameter() -> None:
     assert ChatParameters.__annotations__.keys() == PARAMETERS.keys() - OF_THEIR_OWN
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-async def test_each_parameter_goes_out_as_given(name: str) -> None:
+def requests() -> list[dict[str, Any]]:
+    """Return requests that have every value of the table between them; each has every parameter."""
+    return [
+        {name: values[min(number, len(values) - 1)] for name, values in PARAMETERS.items() if name != "stream"}
+        for number in range(max(map(len, PARAMETERS.values())))
+    ]
+
+
+async def test_each_parameter_goes_out_as_given() -> None:
     transport = Recorder()
-    for value in PARAMETERS[name]:
-        given: Any = {"model": "m", "messages": HI} | {name: value}
-        given.pop("stream", None)
+    for given in requests():
         parameters = {name: value for name, value in given.items() if name != "messages"}
         async with ChatClient(api_key="k", transport=transport) as client:
             await client.complete(**given)
@@ -138,6 +141,17 @@ async def test_each_parameter_goes_out_as_given(name: str) -> None:
             live = await adapter.execute(Task(messages=given["messages"], parameters=parameters))
             whole = await adapter.execute(Task(messages=given["messages"], parameters=parameters | {"stream": False}))
         assert (live.output, whole.output) == ("Hi", "Hi")
-        streamed = {"stream_options": {"include_usage": True}} | given | {"stream": True}
+        streamed = given | {"stream": True}
         assert transport.bodies == [given, streamed, streamed, given]
         transport.bodies.clear()
+
+
+async def test_a_parameter_that_is_not_given_is_not_sent() -> None:
+    """Apart from the usage, which streams are asked to report."""
+    transport = Recorder()
+    given: dict[str, Any] = {"model": "m", "messages": HI}
+    async with ChatClient(api_key="k", transport=transport) as client:
+        await client.complete(**given)
+        async with client.stream(**given) as stream:
+            assert [chunk.text async for chunk in stream] == ["Hi"]
+    assert transport.bodies == [given, given | {"stream": True, "stream_options": {"include_usage": True}}]
