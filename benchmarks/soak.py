@@ -30,7 +30,7 @@ from benchmarks.memory import resident_bytes
 from benchmarks.mishaps import ATTEMPTS, MISHAPS, Server, Stop, kind_of, task_of, wrong_with
 from benchmarks.processes import Process
 from chatscope import AsyncChatGPTAdapter, ChatError, ChatTask, Result, RetryPolicy, Statistics, TaskStatus
-from chatscope._http.builtin import OwnTransport
+from chatscope._http.builtin import BuiltinSender
 from chatscope._limits.retry_budget import CAPACITY, RATIO
 from chatscope.simulator import Config, Simulator, simulator
 from chatscope.transport.pool import TransportStatistics
@@ -270,8 +270,8 @@ class Soak:
 
 
 def _connections(adapter: AsyncChatGPTAdapter) -> TransportStatistics:
-    sender = adapter._client._sender
-    assert isinstance(sender, OwnTransport)
+    sender = adapter._core.sender
+    assert isinstance(sender, BuiltinSender)
     return sender.transport.statistics()
 
 

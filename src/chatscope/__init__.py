@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._client.client import ChatClient as ChatClient
     from chatscope._client.event_stream import EventStream as EventStream
     from chatscope._client.parameters import RequestParameters as RequestParameters
-    from chatscope._client.parsed import ParsedStream as ParsedStream
     from chatscope._client.stream import ChatStream as ChatStream
+    from chatscope._client.stream import ParsedStream as ParsedStream
     from chatscope._client.timings import Timings as Timings
     from chatscope._conversation.loop import RunResult as RunResult
     from chatscope._conversation.structured_output import ParsedCompletion as ParsedCompletion
@@ -100,8 +100,7 @@ _HOMES = {
     "_client.client": ("ChatClient",),
     "_client.event_stream": ("EventStream",),
     "_client.parameters": ("RequestParameters",),
-    "_client.parsed": ("ParsedStream",),
-    "_client.stream": ("ChatStream",),
+    "_client.stream": ("ChatStream", "ParsedStream"),
     "_client.timings": ("Timings",),
     "_conversation.loop": ("RunResult",),
     "_conversation.structured_output": ("ParsedCompletion",),

@@ -118,7 +118,7 @@ async def test_a_body_that_cannot_be_decoded_names_its_request(serve: Serve) -> 
 async def test_what_is_no_completion(serve: Serve, body: bytes) -> None:
     server = serve(respond(200, body))
     async with ChatClient(api_key="k", transport=server) as client:
-        with pytest.raises(InvalidResponseError, match="no JSON completion") as caught:
+        with pytest.raises(InvalidResponseError, match="not a JSON completion") as caught:
             await client.complete(**ASK)
     assert (caught.value.request_id, caught.value.status, caught.value.attempts) == ("req_1", 200, 1)
     assert len(server.requests) == 1
@@ -219,9 +219,9 @@ async def test_a_client_of_the_users_is_not_closed(serve: Serve) -> None:
 def test_what_it_says_about_itself() -> None:
     client = ChatClient("https://a.example/v1", "sk-secret")
     assert client.base_url == "https://a.example/v1"
-    assert client.has_key is True
+    assert client._core.options.has_key is True
     assert repr(client) == "<ChatClient https://a.example/v1>"
-    assert ChatClient().has_key is False
+    assert ChatClient()._core.options.has_key is False
 
 
 # -- limits, retries, cancellation -------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ async def check_the_world(world: World) -> set[TaskStatus]:
     for client in [*world.clients, *(adapter._client for adapter in world.adapters)]:
         statistics = client.statistics()
         assert (statistics.running, statistics.queued, statistics.paced, statistics.held_back) == (0, 0, 0, 0)
-        pacer = client.limiter.pacer
+        pacer = client._core.limiter.pacer
         assert pacer._requests._unseen == 0
         assert pacer._tokens._unseen == pytest.approx(0)
     for transport in world.transports:

@@ -356,8 +356,8 @@ async def test_without_a_sdk_it_reports_to_nobody(serve: Serve) -> None:
 async def test_off_is_off(serve: Serve) -> None:
     server = serve()
     async with ChatClient("http://x/v1", "", transport=server) as client:
-        exchange, _ = client.exchange("m", HI, {}, stream=False)
-        assert exchange.retrier.observed is None
+        request = client._core.request("m", HI, {}, stream=False)
+        assert request.retrier.observed is None
         await client.complete(model="m", messages=HI)
     assert "traceparent" not in server.requests[0].headers
 

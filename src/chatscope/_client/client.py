@@ -1,21 +1,22 @@
-"""ChatClient: requests, and their completions or streams of chunks. It knows retries, deadlines, limits; no tasks."""
+"""ChatClient: requests, and their completions or streams. It knows retries, deadlines and limits, but no tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import UnionType
-from typing import Any, Final, Unpack, overload
+from types import TracebackType, UnionType
+from typing import Any, Final, Self, Unpack, overload
 
-from chatscope._client.base import BaseClient
 from chatscope._client.completion import fetch
+from chatscope._client.config import ClientArguments, ClientOptions
+from chatscope._client.core import ClientCore
 from chatscope._client.parameters import RequestParameters, RunParameters, TypedParameters
-from chatscope._client.parsed import ParsedStream
-from chatscope._client.request import Exchange
-from chatscope._client.stream import ChatStream
+from chatscope._client.request import ClientRequest
+from chatscope._client.stream import ChatStream, ParsedStream
 from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._conversation.tools import OnToolError
-from chatscope._limits.timeouts import CallDeadlines, fail_at
+from chatscope._limits.limiter import Statistics
+from chatscope._limits.timeouts import Timeouts
 from chatscope.errors import ChatError
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
@@ -24,7 +25,7 @@ from chatscope.telemetry.observer import observed
 _PARAMETERS: Final = frozenset(RequestParameters.__annotations__)
 
 
-class ChatClient(BaseClient):
+class ChatClient:
     """A client for one endpoint, for as long as its block is open.
 
     ::
@@ -35,26 +36,58 @@ class ChatClient(BaseClient):
     Args:
         base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
-        profile: the server's name, where it cannot be told from the base URL: `openai`, `azure`, `vllm`, `llama.cpp`,
-            `ollama`, `openrouter`, `mistral`, `groq` or `deepseek`. It is then asked as it wants to be; a server that
-            behaves needs none. See `chatscope.profiles`.
-        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits for ever.
-        retry: how often to try, and how far apart.
-        organization, project: default `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`.
-        default_headers: sent with every request.
-        transport: sends the requests instead of the default transport, and is closed with the client.
-        http_client: an `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with all its hooks,
-            proxies and auth; it stays the caller's to close.
-        max_concurrency: how many requests at a time; `None` is no limit, `"auto"` finds it out.
-        max_pending: how many requests may wait for their turn; one more raises `QueueFullError`.
-        requests_per_minute, tokens_per_minute: budgets for everything that is sent; tokens are estimated first and
-            settled when the usage is known.
-        telemetry: report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
+        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits forever.
+        arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`,
+            `telemetry` and so on.
 
     Raises:
         ValueError: an argument can never be right; the error names it and shows no key.
-        ImportError: `telemetry=True` where the extra `otel` is not installed.
+        TypeError: an argument is unknown.
+        ImportError: `telemetry=True`, and the extra `otel` is not installed.
     """
+
+    __slots__ = ("__weakref__", "_core")
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float | Timeouts | None = 60.0,
+        **arguments: Unpack[ClientArguments],
+    ) -> None:
+        self._core = ClientCore(ClientOptions.of("ChatClient", base_url, api_key, timeout, arguments))
+
+    def __repr__(self) -> str:
+        return repr(getattr(self, "_core", "<ChatClient>"))  # also while __init__ refuses a bad argument
+
+    async def __aenter__(self) -> Self:
+        """Open the client.
+
+        Raises:
+            ValueError: no key was given and `OPENAI_API_KEY` is not set.
+            RuntimeError: the client is open already.
+        """
+        self._core.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client's connections. Takes at most `CLOSE_GRACE` seconds, even if cancelled."""
+        await self._core.aclose()
+
+    def statistics(self) -> Statistics:
+        """Return the counts of this client as they are now."""
+        return self._core.limiter.statistics()
+
+    @property
+    def base_url(self) -> str:
+        """The endpoint's address."""
+        return self._core.options.endpoint.base_url
 
     @overload
     async def complete(
@@ -73,10 +106,10 @@ class ChatClient(BaseClient):
     async def complete(
         self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Any
     ) -> Completion:
-        """Ask for one whole completion and return it. Cancelled, the request's connection is closed.
+        """Ask for one whole completion and return it. If cancelled, the request's connection is closed.
 
         A `response_format` that is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or
-        another that strict JSON schema can say) makes the reply a value of it: `completion.parsed`.
+        another that a strict JSON schema can describe) makes the response a value of it: `completion.parsed`.
 
         Args:
             model: the model's name.
@@ -95,10 +128,12 @@ class ChatClient(BaseClient):
         _check_names(parameters)
         output_type = _type_in(parameters)
         if output_type is None and not reask:
-            exchange, deadlines = self.exchange(model, messages, parameters, stream=False)
-            with observed(exchange.retrier.observed) as seen:
-                completion = seen.completion = await self._call(exchange, deadlines)
-            return completion
+            request = self._core.request(model, messages, parameters, stream=False)
+            if request.retrier.observed is None:
+                return await _call(request)
+            with observed(request.retrier.observed) as seen:
+                seen.completion = await _call(request)
+                return seen.completion
         conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
         await self._converse(model, conversation)
         return conversation.parsed_completion()
@@ -159,46 +194,29 @@ class ChatClient(BaseClient):
         return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)
 
     async def _converse(self, model: str, conversation: Conversation) -> None:
-        exchange, deadlines = self.exchange(model, conversation.messages, conversation.parameters, stream=False)
+        core = self._core
+        request = core.request(model, conversation.messages, conversation.parameters, stream=False)
+        deadlines = request.deadlines
 
         async def ask() -> Completion:
-            nonlocal exchange
+            nonlocal request
             if conversation.completions:
-                earlier = exchange.retrier
-                exchange, _ = self.exchange(
+                earlier = request.retrier
+                request = core.request(
                     model, conversation.messages, conversation.parameters, stream=False, deadlines=deadlines
                 )
-                exchange.retrier.follow(earlier)
-            return await self._call(exchange, deadlines)
+                request.retrier.follow(earlier)
+            return await _call(request)
 
-        with observed(exchange.retrier.observed) as seen:
+        with observed(request.retrier.observed) as seen:
             try:
                 await conversation.run(ask, deadlines.total)
             except ChatError as error:
-                exchange.annotate(error)
+                request.annotate(error)
                 raise
             finally:
                 if conversation.completions:
                     seen.completion = conversation.parsed_completion()
-
-    async def _call(self, exchange: Exchange, deadlines: CallDeadlines) -> Completion:
-        slot = self.limiter.slots.reserve()
-        if not slot.is_granted:
-            with fail_at(deadlines.queue):
-                await slot.wait()
-
-        async def attempt() -> Completion:
-            await exchange.acquire()
-            return await fetch(exchange, deadlines)
-
-        try:
-            with fail_at(deadlines.total):
-                return await exchange.retrier.run(attempt)
-        except ChatError as error:
-            exchange.annotate(error)  # the deadline's own knows of no request
-            raise
-        finally:
-            slot.release()
 
     @overload
     def stream(
@@ -228,10 +246,23 @@ class ChatClient(BaseClient):
         _check_names(parameters)
         output_type = _type_in(parameters)
         if output_type is None:
-            return ChatStream(*self.exchange(model, messages, parameters, stream=True), self.limiter.slots)
+            return ChatStream(self._core.request(model, messages, parameters, stream=True))
         output = Output.of(output_type)
         parameters["response_format"] = output.response_format
-        return ParsedStream(*self.exchange(model, messages, parameters, stream=True), self.limiter.slots, output)
+        return ParsedStream(self._core.request(model, messages, parameters, stream=True), output)
+
+
+async def _call(request: ClientRequest) -> Completion:
+    """Make the attempts at a request for a whole response, in its turn."""
+
+    async def attempt() -> Completion:
+        await request.acquire_permit()
+        return await fetch(request)
+
+    try:
+        return await request.run(attempt)
+    finally:
+        request.release_slot()
 
 
 def _type_in(parameters: dict[str, Any]) -> Any:

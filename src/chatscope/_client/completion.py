@@ -1,11 +1,11 @@
-"""One attempt at a request for a whole reply: sent, read, and decoded or refused."""
+"""One attempt at a request for a whole response: sent, read, and decoded or refused."""
 
 from __future__ import annotations
 
 import time
 
-from chatscope._client.request import Exchange
-from chatscope._limits.timeouts import CallDeadlines, fail_at
+from chatscope._client.request import ClientRequest
+from chatscope._limits.timeouts import fail_at
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.decode import completion_from, decode_exact
 from chatscope.protocol.error_body import body_text, is_error, status_error
@@ -14,52 +14,53 @@ from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, StreamDecoder
 
 
-async def fetch(exchange: Exchange, deadlines: CallDeadlines) -> Completion:
-    """Make one attempt at a plain request, leave to do so given. Cancelled, the connection is closed.
+async def fetch(request: ClientRequest) -> Completion:
+    """Make one attempt. The caller holds a permit. If cancelled, the connection is closed.
 
     Raises:
-        ChatError: no completion came of it.
+        ChatError: the attempt brought no completion.
     """
+    deadlines = request.deadlines
     deadlines.on_attempt()
     try:
         with fail_at(deadlines.first_token()):
-            await exchange.send()
-            data = await exchange.read(MAX_BODY_BYTES)
-        completion = _completion(data, exchange)
+            await request.send()
+            data = await request.read(MAX_BODY_BYTES)
+        completion = _completion(data, request)
     except BaseException as error:
-        exchange.on_failure(error)
+        request.on_failure(error)
         raise
     finally:
-        await exchange.close()
-    exchange.on_first_output()
-    exchange.on_usage(completion.usage)
+        await request.close()
+    request.on_first_output()
+    request.on_usage(completion.usage)
     return completion
 
 
-def _completion(data: bytes, exchange: Exchange) -> Completion:
-    request_id = exchange.request_id
+def _completion(data: bytes, request: ClientRequest) -> Completion:
+    request_id = request.request_id
     if (completion := decode_exact(data)) is not None:
         completion.request_id = request_id
         return completion
-    if "event-stream" in exchange.headers.get("content-type", ""):  # though none was asked for
-        reader = StreamDecoder(secret=exchange.secret)
-        reader.feed(data, exchange.read_ns)
-        if not reader.done and reader.error is None:
-            reader.end(exchange.read_ns)
-        if reader.error is not None:
-            raise reader.error
-        return reader.assembler.completion(request_id)
+    if "event-stream" in request.headers.get("content-type", ""):  # though none was asked for
+        decoder = StreamDecoder(secret=request.secret)
+        decoder.feed(data, request.read_ns)
+        if not decoder.done and decoder.error is None:
+            decoder.end(request.read_ns)
+        if decoder.error is not None:
+            raise decoder.error
+        return decoder.assembler.completion(request_id)
     try:
         loaded = load_object(data)
     except ValueError:
         loaded = {}
     if is_error(loaded):
-        raise status_error(200, exchange.headers, data, now=time.time(), secret=exchange.secret)
+        raise status_error(200, request.headers, data, now=time.time(), secret=request.secret)
     if "choices" not in loaded:
         raise InvalidResponseError(
-            "the reply is no JSON completion",
-            status=exchange.status,
-            body=body_text(data, exchange.secret),
+            "the response is not a JSON completion",
+            status=request.status,
+            body=body_text(data, request.secret),
             request_id=request_id,
         )
     completion = completion_from(loaded)

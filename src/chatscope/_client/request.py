@@ -1,21 +1,21 @@
-"""One request and its reply over httpx's interface: sending, reading, closing, and nothing about chunks.
+"""ClientRequest: one request, sent as often as it takes, and its latest response.
 
-This is the one edge at which httpx's exceptions become this package's.
+Here: the slot and the permits that it needs, sending, reading and closing. Not here: what the bytes of a response mean
+(`completion`, `stream_state`), and whether to try again (`_limits.retry`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Never
+from typing import Final, NamedTuple, TypeVar
 
-import httpx
-
-from chatscope._http.base import Reply, Sender
+from chatscope._http.base import Response, Sender, translated
+from chatscope._limits.concurrency import Slot
 from chatscope._limits.limiter import Limiter, Permit
 from chatscope._limits.retry import Retrier
-from chatscope._limits.timeouts import Timeouts, transport_timeout
+from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import (
     APIConnectionError,
     APIStatusError,
@@ -32,190 +32,236 @@ from chatscope.telemetry.observer import ObservedAttempt
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
+_T = TypeVar("_T")
+
+_INCLUDE_USAGE: Final = b',"stream_options":{"include_usage":true}}'
+
 
 @dataclass(slots=True)
-class Learned:
-    """What one server turned out not to accept; found out once, then left out from the start."""
+class Server:
+    """The server that a client talks to: how it is reached, and what its responses revealed.
 
+    Attributes:
+        sender: sends the requests.
+        secret: the key, redacted from errors.
+        limiter: what all requests to this server share.
+        rejects_include_usage: found out once, then left out from the start.
+    """
+
+    sender: Sender
+    secret: str
+    limiter: Limiter
     rejects_include_usage: bool = False
 
 
-class Exchange:
-    """One call's request, sent as often as it takes, and its latest reply.
-
-    Args:
-        sender: what sends it.
-        request: where it goes, and its headers.
-        body: the JSON body.
-        adds_usage: whether `stream_options.include_usage` is added to it, as long as the server takes it.
-        timeouts: what the transport is told.
-        secret: the key, blotted out of errors.
-        learned: shared by all calls to this server.
-        retrier: keeps account of the requests.
-        limiter: what it shares with the other calls.
-        max_tokens: the request's own limit on the reply, for estimates.
+class PreparedRequest(NamedTuple):
+    """What is sent, checked and encoded.
 
     Attributes:
-        reply: the one that is being read.
-        headers: the latest reply's, names in lower case.
-        status, request_id: the latest reply's. Of two exchanges that share a retrier, each has its own.
-        sent_ns, headers_ns, read_ns: when the latest request was begun, when its reply's headers came, and when the
-            bytes that `receive` returned last were read.
+        post: everything but the body.
+        body: the JSON body.
+        adds_usage: whether `stream_options.include_usage` is added to it, as long as the server accepts it.
+        max_tokens: the limit on the output, for estimates.
+        choices: how many choices were asked for.
+    """
+
+    post: PostTemplate
+    body: bytes
+    adds_usage: bool
+    max_tokens: int | None
+    choices: int
+
+
+class ClientRequest:
+    """One request and its latest response.
+
+    Args:
+        server: where it is sent.
+        prepared: what is sent.
+        retrier: runs the attempts and records them.
+        deadlines: those of the call.
+
+    Attributes:
+        response: the one that is being read; there is one between `send` and `close`.
+        headers: the latest response's, names in lower case.
+        status, request_id: the latest response's. Two requests that share a retrier have one each.
+        sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
+            that `receive` returned last were read.
     """
 
     __slots__ = (
-        "_adds_usage",
         "_attempt",
-        "_bare_body",
-        "_learned",
-        "_max_tokens",
         "_permit",
-        "_request",
-        "_sender",
-        "_timeouts",
+        "_server",
+        "_slot",
+        "deadlines",
         "headers",
         "headers_ns",
+        "prepared",
         "read_ns",
-        "reply",
         "request_id",
+        "response",
         "retrier",
-        "secret",
         "sent_ns",
         "status",
     )
 
-    def __init__(
-        self,
-        sender: Sender,
-        request: PostTemplate,
-        body: bytes,
-        *,
-        adds_usage: bool,
-        timeouts: Timeouts,
-        secret: str,
-        learned: Learned,
-        retrier: Retrier,
-        limiter: Limiter,
-        max_tokens: int | None,
-    ) -> None:
-        self._sender = sender
-        self._request = request
-        self._bare_body = body
-        self._adds_usage = adds_usage
-        self._timeouts = timeouts
-        self._learned = learned
-        self._max_tokens = max_tokens
-        self._permit = Permit(limiter, retrier.label)
+    def __init__(self, server: Server, prepared: PreparedRequest, retrier: Retrier, deadlines: CallDeadlines) -> None:
+        self._server = server
+        self._permit = Permit(server.limiter, retrier.label)
+        self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
+        self.prepared = prepared
         self.retrier = retrier
-        self.secret = secret
-        self.reply: Reply | None = None
+        self.deadlines = deadlines
+        self.response: Response | None = None
         self.headers: Mapping[str, str] = {}
         self.status: int | None = None
         self.request_id: str | None = None
         self.sent_ns: int | None = None
         self.headers_ns: int | None = None
-        self.read_ns = 0  # 0 is never
+        self.read_ns = 0  # 0 means never
 
-    async def acquire(self, *, beside: bool = False) -> None:
-        """Wait for leave to make an attempt. Cancelled, nothing is used up.
+    @property
+    def secret(self) -> str:
+        """The key that is sent."""
+        return self._server.secret
+
+    async def run(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Wait for a slot, then make attempts until one succeeds. The slot is held until `release_slot`.
+
+        If cancelled, the slot is still to be released.
 
         Args:
-            beside: another attempt is under way, so that this one takes a retry out of the store.
+            attempt: acquires a permit and makes one attempt.
 
         Raises:
-            APIConnectionError: the server was down for longer than anybody waits.
+            APITimeoutError: the deadline passed.
+            ChatError: what the last attempt raised.
+        """
+        slot = self._slot = self._server.limiter.slots.reserve()
+        deadlines = self.deadlines
+        try:
+            if not slot.is_granted:
+                with fail_at(deadlines.queue):
+                    await slot.wait()
+            with fail_at(deadlines.total):
+                return await self.retrier.run(attempt)
+        except ChatError as error:
+            self.annotate(error)  # the deadline's own error knows no request
+            raise
+
+    def release_slot(self) -> None:
+        """Release the slot that `run` took. Releasing it twice does nothing."""
+        if self._slot is not None:
+            self._slot.release()
+
+    async def acquire_permit(self, *, hedged: bool = False) -> None:
+        """Acquire a permit for one attempt. If cancelled, no permit is consumed.
+
+        Args:
+            hedged: another attempt is running, so this one is paid for like a retry.
+
+        Raises:
+            APIConnectionError: the server has been down for too long.
         """
         retrier = self.retrier
         await self._permit.acquire(
-            self._bare_body,
-            self._max_tokens,
-            retry=beside or bool(retrier.attempts),
+            self.prepared.body,
+            self.prepared.max_tokens,
+            retry=hedged or bool(retrier.attempts),
             patient=retrier.limit is not None,
         )
         if retrier.observed is not None:
             retrier.observed.permit_acquired()
 
     async def send(self) -> None:
-        """Send the request; afterwards there is a reply, a success whose body is still to be read.
+        """Send the request. Afterwards `response` is a success whose body is still to be read.
 
-        Cancelled, nothing of it stays open.
+        If cancelled, nothing stays open.
 
         Raises:
             APIStatusError, APIConnectionError, APITimeoutError: no success.
         """
         retrier = self.retrier
         if retrier.observed is None:
-            await self._send(self._request)
+            await self._send(self.prepared.post)
             return
         attempt = self._attempt = retrier.observed.attempt(len(retrier.attempts))
         with attempt.current():
-            reply = await self._send(self._request.with_headers(attempt.headers))
-        attempt.on_response(reply.status, self.request_id)
+            response = await self._send(self.prepared.post.with_headers(attempt.headers))
+        attempt.on_response(response.status, self.request_id)
 
-    async def _send(self, request: PostTemplate) -> Reply:
+    async def _send(self, post: PostTemplate) -> Response:
+        server, prepared = self._server, self.prepared
         self.sent_ns = time.perf_counter_ns()
         self.headers_ns = self.status = self.request_id = None
-        leaves_out = self._leaves_out_usage
+        adds_usage = prepared.adds_usage and not server.rejects_include_usage
         while True:
             self.retrier.requests += 1
+            body = prepared.body[:-1] + _INCLUDE_USAGE if adds_usage else prepared.body
             try:
-                reply = await self._sender.send(request, self._body(leaves_out), self._timeouts)
-            except httpx.RequestError as error:
-                self._raise(error, "headers")
-            self.headers_ns = time.perf_counter_ns()
-            self.reply = reply
-            self.headers = reply.headers
-            self.status = self.retrier.status = reply.status
-            named = request_id(reply.headers)
-            self.request_id = self.retrier.request_id = redact(named, self.secret) if named else None
-            self._permit.on_headers(reply.headers)
-            if 200 <= reply.status < 300:
-                if leaves_out:  # not before it has helped: the refusal may only have quoted the request
-                    self._learned.rejects_include_usage = True
-                return reply
-            refusal = await self._refusal(reply)
-            if leaves_out or not self._adds_usage or not _names_include_usage(refusal):
+                response = await server.sender.send(post, body, self.deadlines.timeouts)
+            except Exception as error:
+                raise self._translated(error, "headers") from error
+            self._on_headers(response)
+            if 200 <= response.status < 300:
+                if prepared.adds_usage and not adds_usage:
+                    # Not before it has helped: the refusal may only have quoted the request.
+                    server.rejects_include_usage = True
+                return response
+            refusal = await self._status_error(response)
+            if not adds_usage or not _names_include_usage(refusal):
                 raise refusal
-            leaves_out = True
+            adds_usage = False
+
+    def _on_headers(self, response: Response) -> None:
+        self.headers_ns = time.perf_counter_ns()
+        self.response = response
+        self.headers = headers = response.headers
+        self.status = self.retrier.status = response.status
+        given = request_id(headers)
+        self.request_id = self.retrier.request_id = redact(given, self._server.secret) if given else None
+        self._permit.on_headers(headers)
 
     async def receive(self, phase: Phase = "first_token") -> bytes:
-        """Return the next bytes of the body, `b""` at its end. `phase` is what silence is called.
+        """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.
 
-        Cancelled, the rest of the body is lost.
+        Args:
+            phase: what silence is called.
 
         Raises:
-            APITimeoutError: silence.
-            APIConnectionError: the connection broke off.
-            InvalidResponseError: the body's encoding is wrong.
+            APITimeoutError: the server fell silent.
+            APIConnectionError: the connection broke.
+            InvalidResponseError: the body's content coding is broken.
         """
         stream = self.stream
         try:
             while not (data := await stream.__anext__()):
-                pass  # an empty piece is not the end
+                pass  # an empty read is not the end
         except StopAsyncIteration:
             data = b""
-        except (httpx.RequestError, httpx.StreamError) as error:
-            self._raise(error, phase)
+        except Exception as error:
+            raise self._translated(error, phase) from error
         self.read_ns = stream.read_ns
         return data
 
     async def pump(self, take: Callable[[bytes], bool]) -> bool:
-        """Hand over the body as it is read, up to its end or until `take` says that it is enough.
+        """Pass the body to `take` as it is read, until it ends or `take` returns true; return which it was.
 
-        `take` may be called outside of any task; `stream.read_ns` says when its bytes were read. Returns whether it was
-        enough. Cancelled, the rest of the body is lost. Raises as `receive` does.
+        `take` may be called outside of any task; `stream.read_ns` tells when its bytes were read. If cancelled, the
+        rest of the body is lost. Raises as `receive` does.
         """
         stream = self.stream
         try:
             is_enough = await stream.pump(take)
-        except (httpx.RequestError, httpx.StreamError) as error:
-            self._raise(error, "idle")
+        except Exception as error:
+            raise self._translated(error, "idle") from error
         self.read_ns = stream.read_ns
         return is_enough
 
     async def read(self, limit: int) -> bytes:
-        """Return the whole body. Cancelled, it is lost.
+        """Return the whole body. If cancelled, it is lost.
 
         Raises:
             InvalidResponseError: it is longer than `limit` bytes.
@@ -223,42 +269,52 @@ class Exchange:
         """
         data = await self.receive()
         if self.stream.is_over and len(data) <= limit:
-            return data  # in one piece, as nearly all are
+            return data  # in one read, as nearly all are
         parts = []
         size = 0
         while data:
             parts.append(data)
             size += len(data)
             if size > limit:
-                raise InvalidResponseError(f"the reply is larger than {limit} bytes")
+                raise InvalidResponseError(f"the response is larger than {limit} bytes")
             data = await self.receive()
         return b"".join(parts)
 
     async def close(self, *, complete: bool = False) -> None:
-        """Close the reply, whatever is left of it. It takes `CLOSE_GRACE` seconds at most, also when cancelled.
+        """Close the response, read or not. Takes at most `CLOSE_GRACE` seconds, even if cancelled.
 
         Args:
-            complete: as for `Reply.close`.
+            complete: as for `Response.close`.
         """
         self._permit.release()
         self._end_attempt(None)
-        reply, self.reply = self.reply, None
-        if reply is not None:
-            await reply.close(complete=complete)
+        response, self.response = self.response, None
+        if response is not None:
+            await response.close(complete=complete)
+
+    @property
+    def stream(self) -> TimedStream:
+        """The body of the response that is being read."""
+        assert self.response is not None  # noqa: S101 - there is one between `send` and `close`
+        return self.response.stream
 
     def on_first_output(self) -> None:
-        """Take note that the model answers."""
+        """Record that the model works."""
         self._permit.on_first_output()
 
+    def on_usage(self, usage: Usage | None) -> None:
+        """Record what the attempt used."""
+        self._permit.on_usage(usage)
+
     def on_failure(self, error: BaseException) -> None:
-        """Take note that the attempt failed, or was cancelled."""
+        """Record that the attempt failed or was cancelled."""
         self._end_attempt(error)
         if isinstance(error, ChatError):
             self.annotate(error)
             self._permit.on_failure(error)
 
     def annotate(self, error: ChatError) -> None:
-        """Let an error say what is known of the request that it is about."""
+        """Add to an error what is known of the request."""
         error.attempts = self.retrier.requests
         error.request_id = error.request_id or self.request_id
         if isinstance(error, InvalidResponseError):
@@ -269,56 +325,35 @@ class Exchange:
         if attempt is not None:
             attempt.end(error)
 
-    def on_usage(self, usage: Usage | None) -> None:
-        """Take note of what the attempt used."""
-        self._permit.on_usage(usage)
-
-    def _body(self, leaves_out_usage: bool) -> bytes:
-        if leaves_out_usage or not self._adds_usage:
-            return self._bare_body
-        return self._bare_body[:-1] + b',"stream_options":{"include_usage":true}}'
-
-    @property
-    def _leaves_out_usage(self) -> bool:
-        return self._adds_usage and self._learned.rejects_include_usage
-
-    @property
-    def stream(self) -> TimedStream:
-        """The body of the reply that is being read."""
-        assert self.reply is not None  # noqa: S101 - there is one between `send` and `close`
-        return self.reply.stream
-
-    async def _refusal(self, reply: Reply) -> APIStatusError:
-        """Read the body of an error reply, as far as it comes, and return the error."""
+    async def _status_error(self, response: Response) -> APIStatusError:
+        """Read the body of an error response, as far as it comes, and return the error."""
         body = b""
         try:
             while len(body) < BODY_LIMIT and (data := await self.receive()):
                 body += data
         except (APIConnectionError, InvalidResponseError):
-            pass  # the status is worth more than the reason why its explanation is cut
+            pass  # the status is worth more than the reason why its explanation is missing
         finally:
-            self.reply = None
-            await reply.close(complete=False)
-        return status_error(reply.status, reply.headers, body[:BODY_LIMIT], now=time.time(), secret=self.secret)
+            self.response = None
+            await response.close(complete=False)
+        return status_error(response.status, response.headers, body[:BODY_LIMIT], now=time.time(), secret=self.secret)
 
-    def _raise(self, error: httpx.RequestError | httpx.StreamError, phase: Phase) -> Never:
-        """Raise this package's error for one of httpx's."""
-        if isinstance(error, httpx.TimeoutException):
-            if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-                phase = "connect"
-            raise transport_timeout(self._timeouts, phase) from error
-        says = str(error) or type(error).__name__
-        if self.secret:
-            says = says.replace(self.secret, "***")
-        if isinstance(error, httpx.DecodingError):
-            raise InvalidResponseError(f"the reply cannot be decoded: {says}") from error
-        raise APIConnectionError(
-            f"no connection to {self._request.url.host}: {says}" if self.headers_ns is None else says
-        ) from error
+    def _translated(self, error: Exception, phase: Phase) -> Exception:
+        """Return this package's error for one of an HTTP library's, and any other exception as it is."""
+        url = self.prepared.post.url
+        known = translated(
+            error,
+            phase=phase,
+            address=f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}",
+            timeouts=self.deadlines.timeouts,
+            secret=self._server.secret,
+            has_response=self.headers_ns is not None,
+        )
+        return known or error
 
 
-def _names_include_usage(refusal: ChatError) -> bool:
-    if not isinstance(refusal, BadRequestError | UnprocessableEntityError):
+def _names_include_usage(error: ChatError) -> bool:
+    if not isinstance(error, BadRequestError | UnprocessableEntityError):
         return False
-    says = f"{refusal.message} {refusal.param} {refusal.body}"
-    return "include_usage" in says or "stream_options" in says
+    words = f"{error.message} {error.param} {error.body}"
+    return "include_usage" in words or "stream_options" in words

@@ -1,15 +1,20 @@
-"""The senders' common interface: a request goes in, a response with an unread body comes out."""
+"""The interface that all senders share, and the one place that turns HTTP libraries' errors into this package's.
+
+Here: `Sender`, `Response`, decoding of a body's content codings, and the translation of errors. Not here: anything that
+knows one library's client or transport (`builtin`, `httpx_client`, `httpx2_client`).
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 import httpx
 
-from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
+from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
+from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
@@ -17,9 +22,12 @@ from chatscope.transport.proxies import HttpxBody
 from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES
 
+_LIBRARIES: Final = frozenset({"httpx", "httpx2"})
+"""Packages whose exceptions are translated, by the names that they share."""
 
-class Reply:
-    """A reply whose headers are there and whose body is still to be read.
+
+class Response:
+    """A response whose headers have arrived and whose body is still to be read.
 
     Attributes:
         status: its HTTP status.
@@ -36,50 +44,119 @@ class Reply:
         self._is_own = is_own
 
     async def close(self, *, complete: bool) -> None:
-        """Close it, whatever is left of it. It takes `CLOSE_GRACE` seconds at most, also when cancelled.
+        """Close the response, read or not. Takes at most `CLOSE_GRACE` seconds, even if cancelled.
 
         Args:
-            complete: nothing more is expected but the end of the body, after which the connection can be used again.
-                It is not waited for.
+            complete: only the end of the body is still expected, and the connection may be reused after it. The end is
+                not waited for.
         """
         if self._is_own:
-            # Waits for nothing but, behind a proxy, the end; cancelled there, httpx closes its connection by itself.
+            # Waits for nothing except, behind a proxy, the end; if cancelled there, httpx closes its connection itself.
             await self.stream.aclose(complete=complete)
             return
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
-            if complete:
-                with suppress(httpx.RequestError, StopAsyncIteration), anyio.CancelScope(deadline=-inf):
-                    await self.stream.__anext__()
-            with suppress(httpx.RequestError):
+            try:
+                if complete:
+                    with suppress(StopAsyncIteration), anyio.CancelScope(deadline=-inf):
+                        await self.stream.__anext__()
                 await self.stream.aclose()
+            except Exception as error:
+                if _nearest(error) is None:
+                    raise
 
 
 class Sender(Protocol):
-    """Whatever sends a request."""
+    """Sends a request."""
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
-        """Return the reply as soon as its headers are there. Cancelled, nothing of it stays open.
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+        """Return the response as soon as its headers have arrived. If cancelled, nothing stays open.
 
         Raises:
-            httpx.RequestError: no reply came.
+            Exception: the library's own error, for `translated`.
         """
         ...
 
 
-def reply_of(response: httpx.Response, request: httpx.Request) -> Reply:
-    """Return the reply that an httpx response is."""
+def response_of(response: httpx.Response, request: httpx.Request) -> Response:
+    """Return an httpx response as a `Response`. It raises nothing, so that no open response is ever lost."""
     headers = ResponseHeaders(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
-        return Reply(response.status_code, headers, stream, is_own=True)
-    body: TimedStream = HttpxBody(response, request)
-    if codings := headers.get("content-encoding"):
-        # Not httpx's own decoding: its generators would be left to the garbage collector, of which trio warns.
-        body = decoded(body, codings, request)
-    return Reply(response.status_code, headers, body, is_own=False)
+        return Response(response.status_code, headers, stream, is_own=True)
+    # Not httpx's own decoding: its generators would be left to the garbage collector, of which trio warns.
+    body = decoded(HttpxBody(response, request), headers, request)
+    return Response(response.status_code, headers, body, is_own=False)
 
 
-def decoded(stream: TimedStream, codings: str, request: httpx.Request | None) -> TimedStream:
-    """Return a body without the codings that its `content-encoding` names, as far as they are known."""
-    decoders = decoders_for(codings.encode("latin-1"), request)
+def decoded(stream: TimedStream, headers: ResponseHeaders, request: httpx.Request | None = None) -> TimedStream:
+    """Return a body without the codings that its `content-encoding` names, as far as they are supported.
+
+    It raises nothing: codings that are refused are refused when the body is read, and closing it closes the connection.
+    """
+    codings = headers.get("content-encoding")
+    if codings is None:
+        return stream
+    try:
+        decoders = decoders_for(codings.encode("latin-1"), request)
+    except httpx.DecodingError as error:
+        return _RefusedBody(stream, error)
     return DecodedStream(stream, decoders, limit=MAX_DECODED_BYTES, request=request) if decoders else stream
+
+
+class _RefusedBody(TimedStream):
+    """A body that is not read because of its codings."""
+
+    def __init__(self, inner: TimedStream, error: httpx.DecodingError) -> None:
+        self.read_ns = inner.read_ns
+        self._inner = inner
+        self._error = error
+
+    async def __anext__(self) -> bytes:
+        raise self._error
+
+    async def aclose(self, *, complete: bool = False) -> None:  # noqa: ARG002 - what was not read is not kept
+        """Close the stream inside."""
+        await self._inner.aclose()
+
+
+def translated(
+    error: Exception, *, phase: Phase, address: str, timeouts: Timeouts, secret: str, has_response: bool
+) -> ChatError | None:
+    """Return this package's error for one of an HTTP library's; `None` for any other exception.
+
+    Args:
+        error: what sending or reading raised.
+        phase: what silence is called.
+        address: the server's host and port.
+        timeouts: those that the transport was given.
+        secret: the key, redacted from the library's words.
+        has_response: whether the response's headers had arrived.
+    """
+    nearest = _nearest(error)
+    if nearest is None:
+        return None
+    if issubclass(nearest, httpx.TimeoutException):
+        is_connecting = issubclass(nearest, httpx.ConnectTimeout | httpx.PoolTimeout)
+        return transport_timeout(timeouts, "connect" if is_connecting else phase)
+    reason = str(error) or type(error).__name__
+    if secret:
+        reason = reason.replace(secret, "***")
+    if issubclass(nearest, httpx.DecodingError):
+        return InvalidResponseError(f"the response cannot be decoded: {reason}")
+    if issubclass(nearest, httpx.ConnectError | httpx.ProxyError):
+        return APIConnectionError(f"no connection to {address}: {reason}")
+    if has_response:
+        return APIConnectionError(reason)
+    return APIConnectionError(f"no response from {address}: {reason}")
+
+
+def _nearest(error: Exception) -> type[Exception] | None:
+    """Return httpx's class for an exception of httpx or httpx2: its own, or the nearest base that httpx knows."""
+    if isinstance(error, httpx.RequestError | httpx.StreamError):
+        return type(error)
+    for cls in type(error).__mro__:
+        if cls.__module__.partition(".")[0] in _LIBRARIES:
+            known = getattr(httpx, cls.__name__, None)
+            if isinstance(known, type) and issubclass(known, httpx.RequestError | httpx.StreamError):
+                return known
+    return None

@@ -1,4 +1,4 @@
-"""Sending by a transport called directly: the default one, or one that the user handed in."""
+"""Sending through a transport that is called directly: the package's own, or one that the user provided."""
 
 from __future__ import annotations
 
@@ -7,45 +7,51 @@ from typing import Final
 
 import httpx
 
-from chatscope._http.base import Reply, decoded, reply_of
+from chatscope._http.base import Response, decoded, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
-from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 _UNPATCHED: Final = HTTPTransport.handle_async_request
 
 
+def sender_by(transport: httpx.AsyncBaseTransport) -> BuiltinSender | TransportSender:
+    """Return the shortest way through a transport.
+
+    The package's own is called past httpx's objects, whoever made it, unless a subclass handles requests itself.
+    """
+    if isinstance(transport, HTTPTransport) and type(transport).handle_async_request is _UNPATCHED:
+        return BuiltinSender(transport)
+    return TransportSender(transport)
+
+
 @dataclass(frozen=True, slots=True)
-class OwnTransport:
-    """Send by the default transport, past httpx's requests and responses: nothing here has a use for them."""
+class BuiltinSender:
+    """Send by the package's transport, without httpx's requests and responses, which nothing here needs."""
 
     transport: HTTPTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
-        """Return the reply as soon as its headers are there."""
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+        """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
-            # Whoever patches httpx's way into a transport (respx, a user's test) means this transport, too.
-            return await UsersTransport(self.transport).send(request, body, timeouts)
-        answer = await self.transport.post(request, body, timeouts.for_transport())
-        if isinstance(answer, httpx.Response):
-            return reply_of(answer, answer.request)
-        headers = ResponseHeaders(answer.parser.headers)
-        stream: TimedStream = answer
-        if "content-encoding" in headers:
-            stream = decoded(stream, headers["content-encoding"], None)
-        return Reply(answer.parser.status, headers, stream, is_own=True)
+            # Code that patches httpx's entry to a transport (respx, a user's test) means this transport, too.
+            return await TransportSender(self.transport).send(request, body, timeouts)
+        received = await self.transport.post(request, body, timeouts.for_transport())
+        if isinstance(received, httpx.Response):
+            return response_of(received, received.request)
+        headers = ResponseHeaders(received.parser.headers)
+        return Response(received.parser.status, headers, decoded(received, headers), is_own=True)
 
 
 @dataclass(frozen=True, slots=True)
-class UsersTransport:
-    """Send by a transport of the user's, which may do to the request whatever it likes."""
+class TransportSender:
+    """Send by a transport of the user's, which may do anything to the request."""
 
     transport: httpx.AsyncBaseTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
-        """Return the reply as soon as its headers are there."""
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+        """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         extensions = {"timeout": timeouts.for_transport()}
         sent = httpx.Request("POST", request.url, headers=request.headers, content=body, extensions=extensions)
-        return reply_of(await self.transport.handle_async_request(sent), sent)
+        return response_of(await self.transport.handle_async_request(sent), sent)

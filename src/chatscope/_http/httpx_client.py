@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 import httpx
 
-from chatscope._http.base import Reply, reply_of
+from chatscope._http.base import Response, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.transport.request_head import PostTemplate
 
 
 @dataclass(frozen=True, slots=True)
-class UsersClient:
+class HttpxSender:
     """Send through a user's client: its proxies, event hooks, auth and instrumentation apply. No redirects."""
 
     client: httpx.AsyncClient
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Reply:
-        """Return the reply as soon as its headers are there."""
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+        """Return the response as soon as its headers have arrived. If cancelled, httpx closes what it opened."""
         timeout = httpx.Timeout(**timeouts.for_transport())
         sent = self.client.build_request("POST", request.url, headers=request.headers, content=body, timeout=timeout)
-        return reply_of(await self.client.send(sent, stream=True, follow_redirects=False), sent)
+        return response_of(await self.client.send(sent, stream=True, follow_redirects=False), sent)

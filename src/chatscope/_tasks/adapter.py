@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self, Unpack
 
 import anyio
-import httpx
 
-from chatscope._client.client import ChatClient
-from chatscope._http.httpx2_client import HTTPClient
+from chatscope._client.config import ClientArguments, ClientOptions
+from chatscope._client.core import ClientCore
 from chatscope._limits.limiter import Statistics
-from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
 from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask, TextStream
@@ -24,7 +22,9 @@ from chatscope._validation import check_count, check_model, check_seconds
 from chatscope.errors import ResultTimeoutError, UnknownTaskError
 from chatscope.pricing import Prices, resolve
 from chatscope.protocol.endpoint import Secret, shown_url
-from chatscope.telemetry.observer import Observer
+
+MAX_CONCURRENCY: Final = 100
+"""How many tasks run at a time by default."""
 
 KEEP_FINISHED: Final = 10_000
 """How many finished tasks are kept by default: a result with a page of text takes some 10 KiB, so about 100 MiB."""
@@ -49,18 +49,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         model: the model of tasks that name none.
         timeout: seconds of silence that are tolerated, or `Timeouts` for more.
         base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
-        profile: as for `ChatClient`: the server's name, where it cannot be told from the base URL.
-        organization, project: default `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`.
-        default_headers: sent with every request.
-        retry: how often to try, and how far apart.
-        max_concurrency: how many tasks run at a time; the others wait, first in, first out. `"auto"` finds it out: it
-            grows while nothing is refused and shrinks on 429.
-        max_pending: how many tasks may wait for their turn; one more raises `QueueFullError`.
-        requests_per_minute, tokens_per_minute: budgets for everything that is sent; tokens are estimated first and
-            settled when the usage is known.
         hedge_after: seconds without any output of the model after which a second attempt is made beside the first; the
             first to deliver wins and the other is closed. Never more of them than the retry budget allows.
-        telemetry: report tasks to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to say where to and what.
         max_cost, max_total_tokens: what the tasks may use in all, in US dollars and in tokens, counted when a task has
             ended. Once a limit is reached, tasks that wait or are submitted end at once, FAILED with a
             `BudgetExceededError`; those that run may still pass it. Where a price is not known, only tokens count; that
@@ -68,9 +58,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         cancel_over_budget: stop the tasks that run as well, with the same outcome and their partial text.
         keep_finished: how many finished tasks are kept; the oldest are forgotten first.
         prices: what tokens cost: a table, a function, or `None` for the prices that come with the package.
-        transport: sends the requests instead of the default transport, and is closed at the end of the block.
-        http_client: an `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with all its hooks,
-            proxies and auth; it stays the caller's to close.
+        arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`
+            (default 100), `telemetry` and so on.
 
     Raises:
         ValueError: an argument can never be right; the error names it and shows no key.
@@ -86,24 +75,13 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         timeout: float | Timeouts | None = 60.0,
         *,
         base_url: str | None = None,
-        profile: str | None = None,
-        organization: str | None = None,
-        project: str | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        retry: RetryPolicy | None = None,
-        max_concurrency: int | Literal["auto"] = 100,
-        max_pending: int | None = None,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
         hedge_after: float | None = None,
-        telemetry: Observer | bool = False,
         max_cost: float | None = None,
         max_total_tokens: int | None = None,
         cancel_over_budget: bool = False,
         keep_finished: int = KEEP_FINISHED,
         prices: Prices | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-        http_client: HTTPClient | None = None,
+        **arguments: Unpack[ClientArguments],
     ) -> None:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         super().__init__()
@@ -114,23 +92,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         self._hedge_after = hedge_after
         self._keep_finished = keep_finished
         self._pricer = resolve(prices)
-        self._client = ChatClient(
-            base_url,
-            api_key,
-            profile=profile,
-            timeout=timeout,
-            retry=retry,
-            organization=organization,
-            project=project,
-            default_headers=default_headers,
-            transport=transport,
-            http_client=http_client,
-            max_concurrency=max_concurrency,
-            max_pending=max_pending,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            telemetry=telemetry,
-        )
+        arguments.setdefault("max_concurrency", MAX_CONCURRENCY)
+        self._core = ClientCore(ClientOptions.of(type(self).__name__, base_url, api_key, timeout, arguments))
         self._group: anyio.abc.TaskGroup | None = None
         self._running: dict[str, TaskRun] = {}
         self._ended: dict[str, ChatTask] = {}  # oldest first
@@ -138,7 +101,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         self._cancel_over_budget = cancel_over_budget
 
     def __repr__(self) -> str:
-        return f"<AsyncChatGPTAdapter {getattr(self, '_client', None)!r}>"
+        return f"<AsyncChatGPTAdapter {getattr(self, '_core', None)!r}>"
 
     async def __aenter__(self) -> Self:
         """Open the root task group.
@@ -147,7 +110,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             ValueError: no key was given and `OPENAI_API_KEY` is not set.
             RuntimeError: the block is open already.
         """
-        await self._client.__aenter__()
+        self._core.open()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         return self
@@ -169,7 +132,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             self._group = None
             for run in list(self._running.values()):
                 run.end(self._keep)  # natively cancelled before its first step; only asyncio can do that
-            await self._client.aclose()
+            await self._core.aclose()
 
     async def submit_task(self, task: Task) -> str:
         """Accept a task and return its id at once, `chatgpt_<YYYYMMDD>_<8 hex digits>`; the work goes on by itself.
@@ -189,7 +152,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """
         group = self._open_group()
         run = TaskRun(
-            self._client,
+            self._core,
             task,
             task_id=self._generate_task_id(),
             model=self.model,
@@ -304,7 +267,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """
         self._open_group()
         return ResultStream(
-            tasks, self.start_task, self.forget, self._client.limiter.slots, ordered=ordered, look_ahead=look_ahead
+            tasks, self.start_task, self.forget, self._core.limiter.slots, ordered=ordered, look_ahead=look_ahead
         )
 
     async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:
@@ -328,12 +291,12 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     def statistics(self) -> Statistics:
         """Return the counts of slots, queues, pauses and retries as they are now."""
-        return self._client.statistics()
+        return self._core.limiter.statistics()
 
     @property
     def implementation_status(self) -> str:
         """`working`, or `unavailable` without a key."""
-        return "working" if self._client.has_key else "unavailable"
+        return "working" if self._core.options.has_key else "unavailable"
 
     def get_adapter_status(self) -> dict[str, Any]:
         """Return what the adapter is, whether it works, and live counts; `cost` leaves out the tasks in `unpriced`."""
@@ -342,8 +305,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             **super().get_adapter_status(),
             "name": "ChatGPT (Async)",
             "model": self.model,
-            "base_url": shown_url(self._client.base_url),
-            "profile": self._client.profile.name or None,
+            "base_url": shown_url(self._core.options.endpoint.base_url),
+            "profile": self._core.options.profile.name or None,
             "capabilities": [
                 "Streaming responses",
                 "Concurrent tasks",
@@ -351,7 +314,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 "Retries with backoff",
                 "Token and cost accounting",
             ],
-            "requirements": [f"OPENAI_API_KEY ({'set' if self._client.has_key else 'missing'})"],
+            "requirements": [f"OPENAI_API_KEY ({'set' if self._core.options.has_key else 'missing'})"],
             "pending": pending,
             "running": len(self._running) - pending,
             "finished": self._spending.tasks,

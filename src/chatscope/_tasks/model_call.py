@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from chatscope._client.client import ChatClient
 from chatscope._client.completion import fetch
-from chatscope._client.request import Exchange
-from chatscope._client.stream import ChatStream
+from chatscope._client.core import ClientCore
+from chatscope._client.request import ClientRequest
+from chatscope._client.stream_reader import AttemptObserver, StreamReader
 from chatscope._limits.retry import Attempt, Retrier, RetryPolicy, is_transient
 from chatscope._limits.timeouts import Deadline, Timeouts
 from chatscope._tasks.hedging import Race
@@ -30,7 +31,7 @@ class ModelCall:
     """A request that is checked and ready to be sent, and what has come of it.
 
     Args:
-        client: sends it.
+        core: prepares it.
         model, messages, parameters: what is asked; `stream=False` among the parameters asks for a plain reply.
         label: what the log calls the call.
         limit: the deadline that somebody above has set for it.
@@ -48,7 +49,7 @@ class ModelCall:
     """
 
     __slots__ = (
-        "_client",
+        "_core",
         "_hedge_after",
         "_lane",
         "_new_lane",
@@ -62,7 +63,7 @@ class ModelCall:
 
     def __init__(
         self,
-        client: ChatClient,
+        core: ClientCore,
         model: str,
         messages: Sequence[Message],
         parameters: Mapping[str, Any],
@@ -73,8 +74,8 @@ class ModelCall:
     ) -> None:
         parameters = dict(parameters)
         streams = parameters.pop("stream", None) is not False
-        policy = RetryPolicy.of(parameters.pop("retry", None), client.retry)
-        self._client = client
+        policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
+        self._core = core
         self._hedge_after = hedge_after
         self.retrier = Retrier(policy, label=label, limit=limit)
         self.on_start: Callable[[], None] = lambda: None
@@ -82,12 +83,12 @@ class ModelCall:
         self.was_read: Callable[[], bool] = lambda: False
         self._new_lane = partial(
             Lane,
-            client,
+            core,
             model,
             messages,
             parameters,
             streams=streams,
-            timeouts=client.timeouts_of_tasks,
+            timeouts=replace(core.options.timeouts, total=None),
             retrier=self.retrier,
         )
         self._lane = self._new_lane()
@@ -95,9 +96,9 @@ class ModelCall:
         self.sent_ns: int | None = None
 
     @property
-    def exchange(self) -> Exchange:
-        """The exchange that delivers."""
-        return self._lane.exchange
+    def request(self) -> ClientRequest:
+        """The request that delivers."""
+        return self._lane.request
 
     @property
     def completion(self) -> Completion | None:
@@ -138,15 +139,15 @@ class ModelCall:
 
     async def _attempt(self, group: anyio.abc.TaskGroup) -> Completion:
         lane = self._lane
-        await lane.exchange.acquire()
+        await lane.request.acquire_permit()
         self.on_start()
         self.sent_ns = time.perf_counter_ns()
         if self._hedge_after is None:
-            return await lane.read(self.on_text)
+            return await lane.read(_TextObserver(self.on_text))
         try:
             return await self._race(group, self._hedge_after)
         finally:
-            delivers = self.exchange
+            delivers = self.request
             self.retrier.status, self.retrier.request_id = delivers.status, delivers.request_id
 
     async def _race(self, group: anyio.abc.TaskGroup, hedge_after: float) -> Completion:
@@ -154,7 +155,7 @@ class ModelCall:
         race.enter(partial(self._compete, self._lane))
         with anyio.move_on_after(hedge_after):
             await race.decision()
-        budget = self._client.limiter.budget
+        budget = self._core.limiter.budget
         if race.is_open and budget.tokens >= 1 and not budget.is_down:
             second = self._new_lane()
             self._overtaken.append(second)
@@ -164,7 +165,7 @@ class ModelCall:
     async def _compete(self, lane: Lane, wins: Callable[[], bool]) -> Completion:
         """Make one of two attempts. The first to bring output delivers, or to end well without any."""
         if lane is not self._lane:  # the second; the first has leave to be sent already
-            await lane.exchange.acquire(beside=True)
+            await lane.request.acquire_permit(hedged=True)
 
         def delivers() -> bool:
             if not wins():
@@ -181,7 +182,7 @@ class ModelCall:
 
         began = time.perf_counter()
         try:
-            completion = await lane.read(took)
+            completion = await lane.read(_TextObserver(took))
             delivers()
         except BaseException as error:
             lane.account = self._account(lane, began, error)
@@ -190,7 +191,7 @@ class ModelCall:
         return completion
 
     def _account(self, lane: Lane, began: float, error: BaseException | None) -> Attempt:
-        return self.retrier.account(began, error, lane.exchange.status, lane.exchange.request_id)
+        return self.retrier.account(began, error, lane.request.status, lane.request.request_id)
 
     def _start_over(self) -> None:
         """Drop what nobody has seen: who begins to read now, reads the next attempt from its beginning."""
@@ -204,14 +205,26 @@ class ModelCall:
         return is_transient(error)
 
 
-class Lane:
-    """One exchange of a call, and what it has brought. Arguments as for `ModelCall`."""
+class _TextObserver:
+    """Hands on the text of an attempt."""
 
-    __slots__ = ("_deadlines", "_plain", "account", "exchange", "stream")
+    __slots__ = ("on_text",)
+
+    def __init__(self, on_text: Callable[[list[str]], None]) -> None:
+        self.on_text = on_text
+
+    def on_first_output(self) -> None:
+        """See `AttemptObserver`: here the text says it all."""
+
+
+class Lane:
+    """One request of a call, and what it has brought. Arguments as for `ModelCall`."""
+
+    __slots__ = ("_plain", "account", "request", "stream")
 
     def __init__(
         self,
-        client: ChatClient,
+        core: ClientCore,
         model: str,
         messages: Sequence[Message],
         parameters: Mapping[str, Any],
@@ -220,10 +233,8 @@ class Lane:
         timeouts: Timeouts,
         retrier: Retrier,
     ) -> None:
-        self.exchange, self._deadlines = client.exchange(
-            model, messages, parameters, stream=streams, timeouts=timeouts, retrier=retrier
-        )
-        self.stream = ChatStream(self.exchange, self._deadlines, client.limiter.slots) if streams else None
+        self.request = core.request(model, messages, parameters, stream=streams, timeouts=timeouts, retrier=retrier)
+        self.stream = StreamReader(self.request) if streams else None
         self._plain: Completion | None = None
         self.account: Attempt | None = None
         """How its attempt in a race ended."""
@@ -238,20 +249,19 @@ class Lane:
         """Whether the model has said anything."""
         return self.stream.has_output if self.stream is not None else self._plain is not None
 
-    async def read(self, took: Callable[[list[str]], None]) -> Completion:
-        """Make one attempt, leave to do so given. Cancelled, the connection is closed.
+    async def read(self, observer: AttemptObserver) -> Completion:
+        """Make one attempt. The caller holds a permit. If cancelled, the connection is closed.
 
         Args:
-            took: given the pieces of text after each read that brought something.
+            observer: told of the output as it arrives.
 
         Raises:
             ChatError: no completion came of it.
         """
         if self.stream is not None:
-            await self.stream.read_to_end(took)
-            return self.stream.completion
-        self._plain = await fetch(self.exchange, self._deadlines)
-        took([self._plain.text] if self._plain.text else [])
+            return await self.stream.read_to_end(observer)
+        self._plain = await fetch(self.request)
+        observer.on_text([self._plain.text] if self._plain.text else [])
         return self._plain
 
     def discard(self) -> None:

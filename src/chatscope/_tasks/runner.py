@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from chatscope._client.client import ChatClient
+from chatscope._client.core import ClientCore
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import Conversation
 from chatscope._limits.timeouts import Deadline, Timeouts
@@ -43,7 +43,7 @@ class TaskRun:
     """A task and what it takes to run it. Everything is checked when it is made; nothing is sent before `run`.
 
     Args:
-        client: sends the requests; its slots say whose turn it is.
+        core: prepares the requests; its slots say whose turn it is.
         task: what to ask; it is copied.
         task_id: its id.
         model: the model, where the task names none.
@@ -57,7 +57,7 @@ class TaskRun:
 
     __slots__ = (
         "_calls",
-        "_client",
+        "_core",
         "_failure",
         "_limit",
         "_model",
@@ -72,7 +72,7 @@ class TaskRun:
 
     def __init__(
         self,
-        client: ChatClient,
+        core: ClientCore,
         task: Task,
         *,
         task_id: str,
@@ -84,7 +84,7 @@ class TaskRun:
         if not isinstance(task, Task):
             raise ValueError(f"task must be a Task, not {type(task).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
         task = replace(task, task_id=task_id)
-        self._client = client
+        self._core = core
         self._pricer = pricer
         self._succeeded = False
         self._failure: Exception | None = None
@@ -97,7 +97,7 @@ class TaskRun:
             timeouts = Timeouts.of(parameters["timeout"])
             own = min((seconds for seconds in (own, timeouts.total) if seconds), default=None)
             parameters["timeout"] = replace(timeouts, total=None)  # the task's own scope bounds all of it
-        seconds = own or client.timeouts.total
+        seconds = own or core.options.timeouts.total
         self._limit = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
         named = parameters.pop("model", None)
         if task.constraints.model is not None:
@@ -107,10 +107,10 @@ class TaskRun:
         parameters = _constrained(task.constraints, self._model) | parameters
         messages = conversation(task.prompt, task.messages, task.context)
         new_call = partial(
-            ModelCall, client, self._model, label=self.handle.id, limit=self._limit, hedge_after=hedge_after
+            ModelCall, core, self._model, label=self.handle.id, limit=self._limit, hedge_after=hedge_after
         )
         self._calls = TaskCalls(new_call, self.handle, messages, parameters, _turns(task, messages, parameters))
-        self._slot = client.limiter.slots.reserve(task.constraints.priority)
+        self._slot = core.limiter.slots.reserve(task.constraints.priority)
         self._observed = self._calls.latest.retrier.observed
         if self._observed is not None:
             self._observed.start()
@@ -158,7 +158,7 @@ class TaskRun:
         if not self._succeeded and self._failure is None:
             self._failure = self._interruption(timed_out=timed_out)
         if isinstance(self._failure, ChatError):
-            self._calls.latest.exchange.annotate(self._failure)
+            self._calls.latest.request.annotate(self._failure)
         if self._observed is not None:
             call = self._calls.latest
             usage = add_usage(*(usage for _, usage in self._calls.replies()))
@@ -175,7 +175,7 @@ class TaskRun:
     def so_far(self, error: ChatError) -> Result:
         """Return what there is of the task, with the error of somebody who does not wait for more."""
         error.partial_text = self.handle.text
-        self._calls.latest.exchange.annotate(error)
+        self._calls.latest.request.annotate(error)
         return self._result(error, self.handle.status)
 
     def _interruption(self, *, timed_out: bool) -> ChatError:
@@ -230,7 +230,7 @@ class TaskRun:
                 submitted_ns=self._submitted_ns,
                 started_ns=handle.started_ns,
                 sent_ns=call.sent_ns,
-                headers_ns=call.exchange.headers_ns,
+                headers_ns=call.request.headers_ns,
                 token_ns=call.token_ns,
                 finished_ns=None if status in {TaskStatus.PENDING, TaskStatus.RUNNING} else now,
             ),
@@ -260,7 +260,7 @@ class TaskRun:
             model=completion.model or self._model,
             usage=usage,
             requested_model=self._model,
-            base_url=self._client.base_url,
+            base_url=self._core.options.endpoint.base_url,
             service_tier=completion.service_tier,
         )
         try:

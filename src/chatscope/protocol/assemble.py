@@ -76,6 +76,11 @@ class Assembler:
         """
         return self._unfinished == 0 and bool(self._choices)
 
+    @property
+    def choice_count(self) -> int:
+        """How many choices were seen."""
+        return len(self._choices)
+
     def add(self, chunk: Chunk) -> bool:
         """Add a chunk; tell whether it carried something that the model wrote."""
         gained = False

@@ -1,0 +1,207 @@
+"""The arguments of a client: stated and documented once, checked, and turned into one frozen value.
+
+Here: the arguments that `ChatClient` and `AsyncChatGPTAdapter` share, their defaults, the environment variables that
+replace missing ones, and every check. Not here: anything that opens, sends or counts (`core`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Final, Literal, TypedDict
+
+import httpx
+
+from chatscope._http.base import Sender
+from chatscope._http.httpx2_client import HTTPClient, sender_through
+from chatscope._limits.retry import RetryPolicy
+from chatscope._limits.timeouts import Timeouts
+from chatscope._validation import check_count, check_headers, check_rate
+from chatscope.profiles import Profile, find_profile
+from chatscope.protocol.endpoint import Endpoint, Secret
+from chatscope.telemetry.guarded import GuardedObserver
+from chatscope.telemetry.observer import Observer
+
+DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
+
+
+class ClientArguments(TypedDict, total=False):
+    """Keyword arguments that `ChatClient` and `AsyncChatGPTAdapter` share."""
+
+    profile: str | None
+    """The server's name, where the base URL does not reveal it: `openai`, `azure`, `vllm`, `llama.cpp`, `ollama`,
+    `openrouter`, `mistral`, `groq` or `deepseek`. Requests are then shaped for that server; a server that follows the
+    endpoint's documentation needs none. See `chatscope.profiles`."""
+
+    retry: RetryPolicy | None
+    """How often to try, and how long to wait in between."""
+
+    organization: str | None
+    """Default: `OPENAI_ORG_ID`."""
+
+    project: str | None
+    """Default: `OPENAI_PROJECT_ID`."""
+
+    default_headers: Mapping[str, str] | None
+    """Headers sent with every request."""
+
+    transport: httpx.AsyncBaseTransport | None
+    """Sends the requests instead of the default transport. It is closed with the client."""
+
+    http_client: HTTPClient | None
+    """An `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with its hooks, proxies and auth. The
+    caller closes it."""
+
+    max_concurrency: int | Literal["auto"] | None
+    """How many requests (of an adapter: tasks) run at a time; the others wait, first in, first out. `None` sets no
+    limit, and is the default of `ChatClient`; the adapter's is 100. `"auto"` adapts: the limit grows while the server
+    accepts requests, and shrinks on 429."""
+
+    max_pending: int | None
+    """How many requests or tasks may wait for a slot. One more raises `QueueFullError`."""
+
+    requests_per_minute: float | None
+    """A budget for all requests."""
+
+    tokens_per_minute: float | None
+    """A budget for all tokens. They are estimated when a request is sent, and settled when its usage is reported."""
+
+    telemetry: Observer | bool
+    """Report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to choose what is reported where."""
+
+
+_NAMES: Final = frozenset(ClientArguments.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Everything a client was told, checked and complete. The repr shows no key.
+
+    Attributes:
+        endpoint: where requests go, and the identity of the sender.
+        has_key: whether a key was given or found; an empty one that was given counts.
+        profile: how the server wants to be asked.
+        timeouts, retry: those of requests that bring none of their own.
+        transport: the user's; `None` for the default one.
+        sender: sends through the user's HTTP client, if there is one.
+        observer: observes the calls.
+        limits: the limiter's arguments, by name.
+    """
+
+    endpoint: Endpoint
+    has_key: bool
+    profile: Profile
+    timeouts: Timeouts
+    retry: RetryPolicy
+    transport: httpx.AsyncBaseTransport | None
+    sender: Sender | None
+    observer: GuardedObserver | None
+    limits: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        base_url: str | None,
+        api_key: str | None,
+        timeout: float | Timeouts | None,
+        arguments: ClientArguments,
+    ) -> ClientOptions:
+        """Check what the user gave, and add what the environment says.
+
+        Args:
+            owner: the class that the user called, for errors.
+            base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
+            api_key: default `OPENAI_API_KEY`; `""` sends none.
+            timeout: seconds, or `Timeouts`.
+            arguments: everything else.
+
+        Raises:
+            TypeError: an argument is unknown.
+            ValueError: an argument can never be right; the error names it and shows no key.
+            ImportError: `telemetry=True`, and the extra `otel` is not installed.
+        """
+        for name in arguments:
+            if name not in _NAMES:
+                raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
+        if api_key is not None and not isinstance(api_key, str):
+            raise ValueError(f"api_key must be a text, not {type(api_key).__name__}")
+        # From here on no frame of this package holds the key as plain text.
+        api_key = None if api_key is None else Secret(api_key)
+        http_client = arguments.get("http_client")
+        endpoint, profile = _endpoint(base_url, api_key, arguments)
+        return cls(
+            endpoint=endpoint,
+            has_key=api_key is not None or bool(endpoint.api_key),
+            profile=profile,
+            timeouts=Timeouts.of(timeout),
+            retry=RetryPolicy.of(arguments.get("retry")),
+            transport=_transport(arguments),
+            sender=None if http_client is None else sender_through(http_client),
+            observer=_observer(arguments.get("telemetry", False)),
+            limits=_limits(arguments),
+        )
+
+
+def _endpoint(base_url: str | None, api_key: str | None, arguments: ClientArguments) -> tuple[Endpoint, Profile]:
+    """Return where requests go, and how the server there wants to be asked."""
+    headers = arguments.get("default_headers")
+    if headers is not None:
+        check_headers(headers, "default_headers")
+    if base_url is None:
+        base_url = os.environ.get("OPENAI_BASE_URL") or None
+    endpoint = Endpoint(
+        DEFAULT_BASE_URL if base_url is None else base_url,
+        Secret(os.environ.get("OPENAI_API_KEY", "")) if api_key is None else api_key,
+        arguments.get("organization") or os.environ.get("OPENAI_ORG_ID") or None,
+        arguments.get("project") or os.environ.get("OPENAI_PROJECT_ID") or None,
+        dict(headers or {}),
+    )
+    name = arguments.get("profile")
+    profile = find_profile(name, endpoint.base_url)
+    if name not in (None, "openai") and base_url is None:
+        # Another server's key would go to OpenAI.
+        raise ValueError(f"profile {name!r} says how to ask a server, not where it is: give its base_url")
+    address = profile.address(endpoint.base_url, os.environ.get("OPENAI_API_VERSION"))
+    return replace(endpoint, base_url=address, key_header=profile.key_header), profile
+
+
+def _transport(arguments: ClientArguments) -> httpx.AsyncBaseTransport | None:
+    transport = arguments.get("transport")
+    if transport is None:
+        return None
+    if arguments.get("http_client") is not None:
+        raise ValueError("transport and http_client exclude each other: the client has a transport of its own")
+    if not isinstance(transport, httpx.AsyncBaseTransport):
+        raise ValueError(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+    return transport
+
+
+def _limits(arguments: ClientArguments) -> Mapping[str, Any]:
+    """Return the limiter's arguments, checked."""
+    limits = {
+        name: arguments.get(name)
+        for name in ("max_concurrency", "max_pending", "requests_per_minute", "tokens_per_minute")
+    }
+    if limits["max_concurrency"] is not None and limits["max_concurrency"] != "auto":
+        check_count(limits["max_concurrency"], "max_concurrency")
+    if limits["max_pending"] is not None:
+        check_count(limits["max_pending"], "max_pending")
+    check_rate(limits["requests_per_minute"], "requests_per_minute")
+    check_rate(limits["tokens_per_minute"], "tokens_per_minute")
+    return limits
+
+
+def _observer(telemetry: Observer | bool) -> GuardedObserver | None:
+    """Return the observer that `telemetry=` means."""
+    if not telemetry:
+        return None
+    if not isinstance(telemetry, bool):
+        if not callable(getattr(telemetry, "call", None)):
+            raise ValueError(f"telemetry must be a bool or a chatscope.telemetry.Telemetry, not {telemetry!r}")  # noqa: TRY004 - bad input is a ValueError throughout
+        return GuardedObserver(telemetry)
+    # Not imported at the top: OpenTelemetry is an extra, needed only by those who ask for it.
+    observer: Observer = import_module("chatscope.telemetry").Telemetry()
+    return GuardedObserver(observer)

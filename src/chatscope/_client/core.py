@@ -1,0 +1,169 @@
+"""ClientCore: what a client holds while it is open, and the requests that it prepares. It sends nothing itself.
+
+`ChatClient` and `AsyncChatGPTAdapter` each hold one, so that neither shows its parts to users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import anyio
+import httpx
+
+from chatscope._client.config import ClientOptions
+from chatscope._client.request import ClientRequest, PreparedRequest, Server
+from chatscope._http.base import Sender
+from chatscope._http.builtin import BuiltinSender, TransportSender, sender_by
+from chatscope._limits.limiter import Limiter
+from chatscope._limits.retry import Retrier, RetryPolicy
+from chatscope._limits.timeouts import CLOSE_GRACE, CallDeadlines, Timeouts
+from chatscope.protocol.endpoint import shown_url
+from chatscope.protocol.messages import Message
+from chatscope.protocol.request import encode_body
+from chatscope.telemetry.observer import ObservedCall
+from chatscope.transport import HTTPTransport
+from chatscope.transport.request_head import PostTemplate
+
+_OWN: Final = frozenset({"extra_body", "extra_headers", "extra_query", "retry", "timeout"})
+"""Parameters that concern one request and are not part of its body."""
+
+
+class ClientCore:
+    """A client's options, sender and limiter. It is open between `open` and `aclose`.
+
+    Attributes:
+        options: what the client was told.
+        limiter: what all requests share: slots, pace and retry budget.
+    """
+
+    __slots__ = ("_post", "_server", "limiter", "options")
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
+        self._post = self._prepared_post()
+        self.limiter = Limiter(self._post.url.host, **options.limits)
+        self._server: Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<ChatClient {shown_url(self.options.endpoint.base_url)}>"
+
+    def open(self) -> None:
+        """Get ready to send.
+
+        Raises:
+            ValueError: there is no key.
+            RuntimeError: it is open already.
+        """
+        options = self.options
+        if not options.has_key:
+            raise ValueError("no API key: pass api_key= or set OPENAI_API_KEY (api_key='' sends none)")
+        if self._server is not None:
+            raise RuntimeError("this client is open already")
+        sender = options.sender
+        if sender is None:
+            sender = sender_by(options.transport or HTTPTransport())
+        self._server = Server(sender, options.endpoint.api_key, self.limiter)
+
+    @property
+    def sender(self) -> Sender | None:
+        """What sends the requests, while the client is open."""
+        return None if self._server is None else self._server.sender
+
+    async def aclose(self) -> None:
+        """Close the connections. Takes at most `CLOSE_GRACE` seconds, even if cancelled."""
+        server, self._server = self._server, None
+        if server is not None and isinstance(server.sender, BuiltinSender | TransportSender):
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
+                await server.sender.transport.aclose()
+
+    def request(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        parameters: Mapping[str, Any],
+        *,
+        stream: bool,
+        timeouts: Timeouts | None = None,
+        retrier: Retrier | None = None,
+        deadlines: CallDeadlines | None = None,
+    ) -> ClientRequest:
+        """Check and encode a request. Nothing is sent.
+
+        Args:
+            model: the model's name.
+            messages: the conversation.
+            parameters: the endpoint's, and `extra_body`, `extra_headers`, `extra_query`, `timeout` and `retry`.
+            stream: whether a streamed response is asked for.
+            timeouts: used if the parameters hold no `timeout`; default the client's.
+            retrier: runs the attempts; default a new one.
+            deadlines: those of the call that this request continues; default new ones.
+
+        Raises:
+            ValueError: an argument can never be right; the error names it.
+            RuntimeError: the client is not open.
+        """
+        server = self._server
+        if server is None:
+            raise RuntimeError(f"{self!r} is not open: use 'async with' around the code that sends requests")
+        own, body = _split(parameters)
+        if "timeout" in own:
+            timeouts = Timeouts.of(own["timeout"])
+        deadlines = deadlines or CallDeadlines(timeouts or self.options.timeouts)
+        policy = RetryPolicy.of(own.get("retry"), self.options.retry)
+        body = self.options.profile.adapt(body)
+        retrier = retrier or Retrier(policy, limit=deadlines.total)
+        prepared = self._prepare(model, messages, body, own, stream=stream)
+        if self.options.observer is not None and retrier.observed is None:
+            retrier.observed = self._observed_call(model, messages, body, stream=stream)
+        return ClientRequest(server, prepared, retrier, deadlines)
+
+    def _prepare(
+        self, model: str, messages: Sequence[Message], body: Mapping[str, Any], own: Mapping[str, Any], *, stream: bool
+    ) -> PreparedRequest:
+        extra_body, extra_headers, extra_query = own.get("extra_body"), own.get("extra_headers"), own.get("extra_query")
+        # Encoded at once: bad input is refused here and now, and later changes by the caller are not sent.
+        encoded = encode_body(model, messages, body, stream=stream, extra=extra_body)
+        is_fixed = extra_query is extra_headers is None and not self.options.endpoint.names_model
+        return PreparedRequest(
+            post=self._post if is_fixed else self._prepared_post(extra_query, extra_headers, model),
+            body=encoded,
+            adds_usage=stream
+            and self.options.profile.asks_for_usage
+            and "stream_options" not in body
+            and "stream_options" not in (extra_body or ()),
+            max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
+            choices=body.get("n") or 1,
+        )
+
+    def _observed_call(
+        self, model: str, messages: Sequence[Message], body: Mapping[str, Any], *, stream: bool
+    ) -> ObservedCall | None:
+        observer, url = self.options.observer, self._post.url
+        if observer is None:
+            return None
+        port = url.port or (443 if url.scheme == "https" else 80)
+        return observer.call(model, messages, body, stream=stream, address=url.host, port=port)
+
+    def _prepared_post(
+        self,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        model: str = "",
+    ) -> PostTemplate:
+        """Return everything of a request but its body."""
+        endpoint = self.options.endpoint
+        try:
+            url = httpx.URL(endpoint.url(extra_query, model))
+        except httpx.InvalidURL:
+            # From None, as httpx's own words may quote a password.
+            raise ValueError(f"base_url is not a URL: {shown_url(endpoint.base_url)!r}") from None
+        return PostTemplate(url, httpx.Headers(endpoint.request_headers(extra_headers)))
+
+
+def _split(parameters: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return the parameters that concern one request alone, and those of the body."""
+    body = dict(parameters)
+    if _OWN.isdisjoint(body):
+        return {}, body
+    return {name: body.pop(name) for name in _OWN & body.keys()}, body

@@ -1,0 +1,283 @@
+"""StreamReader: one request's streamed response, read attempt by attempt, for a `ChatStream` or for a task.
+
+Here: sending, reading within the deadlines, and closing. Not here: when a stream is over (`stream_state`), and what
+users see of it (`stream`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import anyio
+
+from chatscope._client.request import ClientRequest
+from chatscope._client.stream_state import StreamState
+from chatscope._limits.timeouts import fail_at
+from chatscope.errors import APIConnectionError, APITimeoutError, ChatError, Phase
+from chatscope.protocol.response import Chunk, Completion
+from chatscope.protocol.stream_decoder import StreamDecoder
+
+
+class AttemptObserver(Protocol):
+    """What a task wants to know while an attempt is read. It is called outside of any task, and must not wait."""
+
+    def on_first_output(self) -> None:
+        """The model has written something. Called once an attempt, before `on_text`."""
+        ...
+
+    def on_text(self, parts: list[str]) -> None:
+        """The first choice's text has grown: these are all its parts, in a list that goes on growing."""
+        ...
+
+
+class _NoObserver:
+    def on_first_output(self) -> None: ...
+
+    def on_text(self, parts: list[str]) -> None: ...
+
+
+NO_OBSERVER: Final[AttemptObserver] = _NoObserver()
+
+
+class StreamReader:
+    """Reads the streamed responses of one request: of the latest attempt, that is.
+
+    Args:
+        request: the request.
+
+    Attributes:
+        request: the same.
+        state: where the latest attempt's stream stands.
+        chunks: those that have arrived and were not taken.
+    """
+
+    __slots__ = ("_is_closed", "chunks", "request", "state")
+
+    def __init__(self, request: ClientRequest) -> None:
+        self.request = request
+        self.chunks: deque[Chunk] = deque()
+        self.state = StreamState(StreamDecoder())
+        self._is_closed = False
+
+    @property
+    def completion(self) -> Completion:
+        """What has arrived so far, assembled."""
+        return self.state.decoder.assembler.completion(self.request.request_id)
+
+    @property
+    def text_parts(self) -> list[str]:
+        """The first choice's text: a list that grows, and another one after a new attempt."""
+        return self.state.decoder.assembler.text_parts
+
+    @property
+    def token_ns(self) -> Sequence[int]:
+        """For each chunk with something that the model wrote, when it was read (`time.perf_counter_ns`)."""
+        return self.state.decoder.token_ns
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has written anything."""
+        return self.state.has_output
+
+    def discard(self) -> None:
+        """Forget what has arrived: another attempt begins."""
+        self.state = StreamState(StreamDecoder())
+        self.chunks.clear()
+
+    async def read_to_output(self) -> None:
+        """Send the request and read up to the first output, whose chunks are kept. The caller holds a permit.
+
+        If cancelled, the connection is closed.
+
+        Raises:
+            ChatError: the attempt failed before any output.
+        """
+        try:
+            await self._begin()
+            if self.state.error is not None and not self.state.has_output:
+                await self._read_tail()
+                raise self.state.error
+        except BaseException as error:
+            await self.abandon(error)
+            raise
+
+    async def read_to_end(self, observer: AttemptObserver = NO_OBSERVER) -> Completion:
+        """Send the request and read the whole response: one attempt, without its chunks. The caller holds a permit.
+
+        If cancelled, the connection is closed.
+
+        Args:
+            observer: told of the first output, and of the text after each read that brought any.
+
+        Raises:
+            ChatError: what the stream failed with.
+        """
+        try:
+            await self._begin()
+            if self.state.has_output:
+                observer.on_first_output()
+            observer.on_text(self.text_parts)
+            await self._read_rest(observer)
+            if self.state.error is not None:
+                raise self.state.error
+        except BaseException as error:
+            await self.abandon(error)
+            raise
+        await self.request.close(complete=True)
+        return self.completion
+
+    async def next_chunk(self) -> Chunk | None:
+        """Return the next chunk, `None` after the last. If cancelled while waiting, the connection is closed.
+
+        Raises:
+            ChatError: what the stream failed with. Raised once.
+        """
+        if self.chunks:
+            return self.chunks.popleft()
+        if self._is_closed:
+            return None
+        deadlines = self.request.deadlines
+        deadlines.on_chunk()  # a slow consumer is not a silent server
+        try:
+            while not (self.chunks or self.state.is_over):
+                deadline = deadlines.next_chunk() if self.state.is_open else deadlines.total
+                if deadline is None:
+                    await self._read_once("idle")
+                else:
+                    with fail_at(deadline):
+                        await self._read_once("idle")
+            if self._is_closed:  # by another task, while this one waited
+                self.chunks.clear()
+                return None
+            if self.chunks:
+                return self.chunks.popleft()
+            if self.state.error is not None:
+                raise self.state.error
+        except ChatError as error:
+            if self._is_closed:
+                return None
+            self._is_closed = True
+            await self.abandon(error)
+            raise
+        self._is_closed = True
+        await self.request.close(complete=True)
+        return None
+
+    async def abandon(self, error: BaseException) -> None:
+        """Close a response that is of no more use, and add to the error what has arrived.
+
+        Takes at most `CLOSE_GRACE` seconds, even if cancelled.
+        """
+        self.state.give_up()
+        if isinstance(error, ChatError):
+            self.annotate(error)
+        self.request.on_failure(error)
+        await self.request.close()
+
+    async def aclose(self) -> None:
+        """Close the response and end every `next_chunk`. Closing twice does nothing."""
+        self._is_closed = True
+        self.state.give_up()
+        self.chunks.clear()
+        await self.request.close()
+
+    def annotate(self, error: ChatError) -> None:
+        """Add to an error what is known of the request and of the response."""
+        error.partial_text = error.partial_text or self.state.decoder.assembler.text
+        self.request.annotate(error)
+
+    async def _begin(self) -> None:
+        self.discard()
+        request = self.request
+        deadlines = request.deadlines
+        deadlines.on_attempt()
+        with fail_at(deadlines.first_token()):
+            await request.send()
+            decoder = StreamDecoder(request.headers.get("content-type", ""), secret=request.secret)
+            state = self.state = StreamState(decoder, request.prepared.choices)
+            while not (decoder.token_ns or state.is_over or decoder.error is not None):
+                await self._read_once("first_token")
+        if decoder.error is None:
+            request.on_first_output()
+        deadlines.on_chunk()
+
+    async def _read_tail(self) -> None:
+        while not self.state.is_over:
+            await self._read_once("idle")
+
+    async def _read_rest(self, observer: AttemptObserver) -> None:
+        state, deadlines = self.state, self.request.deadlines
+        self.chunks.clear()
+        with fail_at(deadlines.total):
+            while not state.is_over:
+                if not state.is_open:
+                    await self._read_once("idle")
+                elif deadlines.timeouts.idle is None:
+                    await self._pump(observer)
+                else:
+                    await self._read_while_open(observer)
+                self.chunks.clear()
+                observer.on_text(self.text_parts)
+
+    async def _read_while_open(self, observer: AttemptObserver) -> None:
+        """Read on for as long as the stream is open, each chunk within the idle limit after the one before."""
+        state, deadlines = self.state, self.request.deadlines
+        with fail_at(deadlines.next_chunk()) as deadline:
+            while state.is_open:
+                await self._read_once("idle")
+                if self.chunks:
+                    self.chunks.clear()
+                    observer.on_text(self.text_parts)
+                    deadlines.on_chunk()
+                    deadline.move(deadlines.next_chunk())
+
+    async def _read_once(self, phase: Phase) -> None:
+        """Read once, for as long as the state says, and let it take in what the read brought."""
+        request, state = self.request, self.state
+        data = b""
+        broken: APIConnectionError | None = None
+        try:
+            if state.is_open:
+                data = await request.receive(phase)
+            else:
+                now = anyio.current_time()
+                with anyio.CancelScope(deadline=now + (state.patience(now) or 0.0)):
+                    data = await request.receive(phase)
+        except APITimeoutError as error:
+            self.chunks += state.on_silence(error, request.read_ns)
+            return
+        except APIConnectionError as error:
+            broken = error
+        self.chunks += state.feed(data, request.read_ns) if data else state.end(request.read_ns, broken)
+        if state.is_over:
+            request.on_usage(state.decoder.assembler.usage)
+
+    async def _pump(self, observer: AttemptObserver) -> None:
+        """Read on for as long as the stream is open, without waking a task for every read."""
+        request, state = self.request, self.state
+        body = request.stream
+        parts = self.text_parts
+
+        def take(data: bytes) -> bool:
+            at_ns = body.read_ns
+            if state.feed_text(data, at_ns):
+                observer.on_text(parts)
+                return False
+            if state.feed(data, at_ns):
+                observer.on_text(parts)
+            return not state.is_open
+
+        is_ended = True
+        broken: APIConnectionError | None = None
+        try:
+            is_ended = not await request.pump(take)
+        except APITimeoutError:
+            raise
+        except APIConnectionError as error:
+            broken = error
+        if is_ended:
+            state.end(request.read_ns, broken)
+        if state.is_over:
+            request.on_usage(state.decoder.assembler.usage)

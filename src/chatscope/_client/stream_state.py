@@ -1,0 +1,139 @@
+"""StreamState: the one place that decides where a streamed response stands, and when it is over.
+
+Sans-I/O: reads, ends, failures and times go in; chunks and the state come out. Every reader asks it: the chunks of a
+`ChatStream`, a task's text, and the pump that runs without a task. Not here: reading (`stream_reader`), and the meaning
+of bytes (`protocol.stream_decoder`).
+
+A stream is over
+
+- at `[DONE]`, whatever the server does with the connection;
+- at the end of the body;
+- when every choice that was seen has finished, and all that were asked for have, and then nothing at all has arrived
+  for `FINISH_GRACE` seconds: any byte starts that time anew, and a choice that goes on opens the stream again;
+- when it failed. After an error that the server sent, it is read on for `ERROR_TAIL_SECONDS`, since usage may follow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatscope._limits.timeouts import FINISH_GRACE
+from chatscope.errors import APIConnectionError, APITimeoutError, ChatError, StreamServerError
+from chatscope.protocol.response import Chunk
+from chatscope.protocol.stream_decoder import StreamDecoder
+
+ERROR_TAIL_SECONDS: Final = 1.0
+"""How long a stream is read after an error that the server sent. Usage and [DONE] follow within milliseconds."""
+
+ERROR_TAIL_BYTES: Final = 64 * 1024
+"""How much is read after it: a usage chunk is below 1 KiB."""
+
+
+class StreamState:
+    """Where one attempt's stream stands.
+
+    Args:
+        decoder: turns bytes into chunks.
+        choices: how many choices were asked for.
+
+    Attributes:
+        decoder: holds what has arrived.
+        is_over: nothing more is read.
+    """
+
+    __slots__ = ("_choices", "_tail_bytes", "_tail_ends", "decoder", "is_over")
+
+    def __init__(self, decoder: StreamDecoder, choices: int = 1) -> None:
+        self.decoder = decoder
+        self.is_over = False
+        self._choices = choices
+        self._tail_bytes = 0
+        self._tail_ends: float | None = None
+
+    @property
+    def error(self) -> ChatError | None:
+        """What the stream failed with, to be raised after the chunks before it."""
+        return self.decoder.error
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has written anything."""
+        return bool(self.decoder.token_ns)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every choice has finished, so that silence is the end."""
+        assembler = self.decoder.assembler
+        return assembler.all_choices_finished and assembler.choice_count >= self._choices
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more output is expected, so that no time is running."""
+        return not self.is_over and self.decoder.error is None and not self.is_finished
+
+    def patience(self, now: float) -> float | None:
+        """Return how many seconds the next read may take before the stream is over; `None` leaves it to others.
+
+        Args:
+            now: the event loop's time.
+        """
+        if self.decoder.error is not None:
+            if self._tail_ends is None:
+                self._tail_ends = now + ERROR_TAIL_SECONDS
+            return max(0.0, self._tail_ends - now)
+        return FINISH_GRACE if self.is_finished else None
+
+    def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
+        """Take in what was read at `at_ns`, and return the chunks that it completes."""
+        decoder = self.decoder
+        if decoder.error is not None:
+            self._tail_bytes += len(data)
+        chunks = decoder.feed(data, at_ns)
+        if decoder.done or (decoder.error is not None and not self._reads_tail()):
+            self._end()
+        return chunks
+
+    def feed_text(self, data: bytes, at_ns: int) -> bool:
+        """Take in a read that is one chunk of text and nothing else; return whether it was.
+
+        If it was not, nothing has happened, and `feed` is to be called. Only an open stream may be fed so.
+        """
+        return self.decoder.feed_text(data, at_ns)
+
+    def end(self, at_ns: int, broken: APIConnectionError | None = None) -> list[Chunk]:
+        """Record the end of the body, or the end of patience, and return the last chunks.
+
+        Args:
+            at_ns: when it ended.
+            broken: how the connection broke off, if it did not end.
+        """
+        decoder = self.decoder
+        chunks: list[Chunk] = []
+        if decoder.error is None:
+            chunks = decoder.end(at_ns, broken=broken is not None)
+            if broken is not None and decoder.error is not None:
+                decoder.error.__cause__ = broken.__cause__
+        self._end()
+        return chunks
+
+    def on_silence(self, error: APITimeoutError, at_ns: int) -> list[Chunk]:
+        """Record that the transport's own limit on silence passed, and return the last chunks.
+
+        Raises:
+            APITimeoutError: the one given, if more was expected.
+        """
+        if self.is_open:
+            raise error
+        return self.end(at_ns)
+
+    def give_up(self) -> None:
+        """Record that nothing more is read, for whatever reason."""
+        self._end()
+
+    def _reads_tail(self) -> bool:
+        return isinstance(self.decoder.error, StreamServerError) and self._tail_bytes < ERROR_TAIL_BYTES
+
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.decoder.assembler.close()
