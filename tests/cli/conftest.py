@@ -1,4 +1,4 @@
-"""Fixtures for the command line: its environment, a simulator in a thread, the command run in this process."""
+"""Fixtures for the command line: its environment, a simulator in a thread, the command in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "sk-cli-test"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, and none of the settings that change how output looks or when it is written."""
+    """Set a key, and remove every setting that changes how or when output is written."""
     for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulate]:
-    """Start a simulator; the environment then says where it is."""
+    """Start a simulator, and set the environment to its address."""
     with simulators() as start:
 
         def start_for_the_command(script: Script) -> Simulated:
@@ -51,7 +51,7 @@ def chatscope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> MakeOutput:
-    """Put an `Output` in the place of stdout."""
+    """Replace stdout by an `Output`."""
 
     def replace(text: str, then: Callable[[], object], *, terminal: bool = False) -> Output:
         stdout = Output(text, then, terminal=terminal)

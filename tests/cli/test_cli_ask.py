@@ -1,4 +1,4 @@
-"""`chatscope ask`: what is sent, what is shown, and how it ends."""
+"""`chatscope ask`: what it sends, what it prints, and how it ends."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ if TYPE_CHECKING:
     from tests.support.simulated import Simulate
 
 TEXT = "one two three"
-LOOPS = pytest.mark.parametrize(
-    "loop", [(), ("--uvloop",), ("--backend", "trio")], ids=lambda options: "".join(options[-1:]) or "asyncio"
-)
-SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+ASYNCIO, UVLOOP, TRIO = (), ("--uvloop",), ("--backend", "trio")
+LOOPS = pytest.mark.parametrize("loop", [ASYNCIO, UVLOOP, TRIO], ids=["asyncio", "uvloop", "trio"])
+LIBRARIES = pytest.mark.parametrize("loop", [ASYNCIO, TRIO], ids=["asyncio", "trio"])
 
-SECONDS = 30.0  # longer than any of the processes takes
+SECONDS = 30.0  # longer than any process here runs
 
 
 @LOOPS
-def test_the_answer_goes_to_stdout_and_gets_its_newline(simulate: Simulate, chatscope: Run, loop: list[str]) -> None:
+def test_the_response_goes_to_stdout_with_a_newline(simulate: Simulate, chatscope: Run, loop: list[str]) -> None:
     server = simulate(Reply(TEXT))
     ran = chatscope("ask", "hi", *loop)
     assert (ran.code, ran.out, ran.err) == (0, f"{TEXT}\n", "")
@@ -44,53 +43,45 @@ def test_the_answer_goes_to_stdout_and_gets_its_newline(simulate: Simulate, chat
     assert server.server.requests[0].headers["authorization"] == "Bearer sk-cli-test"
 
 
-def test_an_answer_that_ends_its_last_line_gets_no_second_newline(simulate: Simulate, chatscope: Run) -> None:
-    simulate(Reply(f"{TEXT}\n"))
-    assert chatscope("ask", "hi").out == f"{TEXT}\n"
-
-
-def test_an_empty_answer_prints_nothing(simulate: Simulate, chatscope: Run) -> None:
-    simulate(Reply(""))
+@pytest.mark.parametrize(
+    ("reply", "printed"),
+    [
+        (Reply(f"{TEXT}\n"), f"{TEXT}\n"),  # no second newline
+        (Reply(""), ""),
+        (Reply(refusal="I would rather not."), "I would rather not.\n"),
+        (Reply("a\x1b[2Jb"), "a\x1b[2Jb\n"),  # a pipe gets every character
+    ],
+    ids=["newline", "empty", "refusal", "controls"],
+)
+def test_what_is_printed(simulate: Simulate, chatscope: Run, reply: Reply, printed: str) -> None:
+    simulate(reply)
     ran = chatscope("ask", "hi")
-    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert (ran.code, ran.out, ran.err) == (0, printed, "")
 
 
-def test_a_refusal_is_an_answer(simulate: Simulate, chatscope: Run) -> None:
-    simulate(Reply(refusal="I would rather not."))
-    ran = chatscope("ask", "hi")
-    assert (ran.code, ran.out) == (0, "I would rather not.\n")
-
-
-def test_text_is_shown_as_it_comes(simulate: Simulate, chatscope: Run, output: MakeOutput) -> None:
+def test_text_is_printed_as_it_arrives(simulate: Simulate, chatscope: Run, output: MakeOutput) -> None:
     more = anyio.Event()
 
     def script(request: ChatRequest) -> Answer:
         return Reply(TEXT, faults=(faults.hold(2, more),))
 
     server = simulate(script)
-    stdout = output("one two", lambda: server.portal.start_task_soon(more.set))  # the server waits until it was shown
+    stdout = output("one two", lambda: server.portal.start_task_soon(more.set))  # the server waits until it is printed
     assert chatscope("ask", "hi").code == 0
     assert stdout.getvalue() == f"{TEXT}\n"
 
 
-def test_options_arrive_on_the_wire(simulate: Simulate, chatscope: Run) -> None:
+def test_options_arrive_on_the_wire(simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     server = simulate(Reply(TEXT))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")  # the option has precedence
     ran = chatscope(
-        *("ask", "hi", "--system", "Be brief.", "--model", "gpt-4.1"),
+        *("ask", "hi", "--base-url", server.base_url, "--system", "Be brief.", "--model", "gpt-4.1"),
         *("--max-tokens", "7", "--temperature", "0.5", "--timeout", "20"),
     )
     assert ran.code == 0
     sent = server.body()
     assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("gpt-4.1", 7, 0.5)
-
-
-def test_base_url_goes_before_the_environment(
-    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = simulate(Reply(TEXT))
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    assert chatscope("ask", "hi", "--base-url", server.base_url).out == f"{TEXT}\n"
 
 
 @pytest.mark.parametrize(
@@ -126,47 +117,41 @@ def test_a_deadline_fails_the_task(simulate: Simulate, chatscope: Run) -> None:
     assert server.outcome() is Outcome.DISCONNECTED
 
 
-def test_a_wait_before_a_retry_is_told_in_our_words(simulate: Simulate, chatscope: Run) -> None:
-    simulate([error(429, "slow down", retry_after=0.01), Reply(TEXT)])
+def test_every_wait_before_a_retry_is_shown_once(simulate: Simulate, chatscope: Run) -> None:
+    # The library logs the second at INFO, and stamina logs both.
+    simulate([error(429, "slow down", retry_after=0.01), error(503, "back soon", retry_after=0.02), Reply(TEXT)])
     ran = chatscope("ask", "hi")
     assert (ran.code, ran.out) == (0, f"{TEXT}\n")
     assert ran.err.count("attempt 1 failed: RateLimitError: HTTP 429: slow down; next in 0.01 s\n") == 1
+    assert ran.err.count("attempt 2 failed: InternalServerError: HTTP 503: back soon; next in 0.02 s\n") == 1
     assert "stamina" not in ran.err
 
 
-def test_a_quiet_wait_is_told_as_well(simulate: Simulate, chatscope: Run) -> None:
-    simulate([error(503, "back soon", retry_after=0.01), Reply(TEXT)])  # the library logs it at INFO
-    ran = chatscope("ask", "hi")
-    assert (ran.code, ran.out) == (0, f"{TEXT}\n")
-    assert "attempt 1 failed: InternalServerError: HTTP 503: back soon; next in 0.01 s\n" in ran.err
+BAD_ARGUMENTS: dict[tuple[str, ...], str] = {
+    (): "PROMPT",
+    ("",): "PROMPT",
+    ("-",): "PROMPT",  # stdin is empty
+    ("hi", "--max-tokens", "0"): "--max-tokens",
+    ("hi", "--timeout", "-1"): "--timeout",
+    ("hi", "--timeout", "nan"): "timeout_seconds",
+    ("hi", "--temperature", "warm"): "--temperature",
+    ("hi", "--temperature", "nan"): "temperature",
+    ("hi", "--model", ""): "model",
+    ("hi", "--base-url", "ftp://example.org"): "base_url",
+    ("hi", "--base-url", ""): "base_url must begin with http:// or https://",  # not OpenAI's address
+    ("a\udcffb",): "messages",  # how Python passes an argument that is not UTF-8
+    ("hi", "--api-key", "sk-in-the-history"): "--api-key",
+    ("hi", "--backend", "trio", "--uvloop"): "--uvloop",
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ((), "PROMPT"),
-        (("",), "PROMPT"),
-        (("-",), "PROMPT"),
-        (("hi", "--max-tokens", "0"), "--max-tokens"),
-        (("hi", "--timeout", "-1"), "--timeout"),
-        (("hi", "--timeout", "nan"), "timeout_seconds"),
-        (("hi", "--temperature", "warm"), "--temperature"),
-        (("hi", "--temperature", "nan"), "temperature"),
-        (("hi", "--model", ""), "model"),
-        (("hi", "--base-url", "ftp://example.org"), "base_url"),
-        (("a\udcffb",), "messages"),  # how Python hands on an argument that is no UTF-8
-        (("hi", "--api-key", "sk-in-the-history"), "--api-key"),
-        (("hi", "--backend", "trio", "--uvloop"), "--uvloop"),
-    ],
-)
-def test_bad_arguments_exit_2_and_send_nothing(
-    simulate: Simulate, chatscope: Run, arguments: tuple[str, ...], named: str
-) -> None:
+def test_bad_arguments_exit_2_and_send_nothing(simulate: Simulate, chatscope: Run) -> None:
     server = simulate(Reply(TEXT))
-    ran = chatscope("ask", *arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert named in ran.err
-    assert "Traceback" not in ran.err
+    for arguments, named in BAD_ARGUMENTS.items():
+        ran = chatscope("ask", *arguments)
+        assert (ran.code, ran.out) == (2, ""), arguments
+        assert named in ran.err, arguments
+        assert "Traceback" not in ran.err
     assert server.server.requests_received == 0
 
 
@@ -215,7 +200,7 @@ def test_json_holds_a_failure(simulate: Simulate, chatscope: Run) -> None:
     assert exception["body"]["error"]["code"] == "bad_value"
 
 
-def test_json_holds_what_was_interrupted(simulate: Simulate, chatscope: Run) -> None:
+def test_json_holds_a_cancelled_task(simulate: Simulate, chatscope: Run) -> None:
     def script(request: ChatRequest) -> Answer:
         os.kill(os.getpid(), signal.SIGINT)
         return Reply(TEXT, faults=(faults.stall(2),))
@@ -227,11 +212,14 @@ def test_json_holds_what_was_interrupted(simulate: Simulate, chatscope: Run) -> 
     assert server.outcome() is Outcome.DISCONNECTED
 
 
-# -- stopped on the way ------------------------------------------------------------------------------------------------
+# -- stopped midway ------------------------------------------------------------------------------------------------
 
 
-@LOOPS
-@SIGNALS
+@pytest.mark.parametrize(
+    ("loop", "number", "code"),
+    [(ASYNCIO, signal.SIGINT, 130), (UVLOOP, signal.SIGINT, 130), (TRIO, signal.SIGTERM, 143)],
+    ids=["asyncio", "uvloop", "trio"],
+)
 def test_a_signal_cancels_the_task(
     simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str], number: signal.Signals, code: int
 ) -> None:
@@ -242,57 +230,43 @@ def test_a_signal_cancels_the_task(
     assert server.outcome() is Outcome.DISCONNECTED
 
 
-@LOOPS
-def test_a_closed_output_ends_it_quietly(
-    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str]
+@LIBRARIES
+@pytest.mark.parametrize(
+    ("problem", "code", "shown"),
+    [
+        (BrokenPipeError(), 141, ""),
+        (OSError(errno.ENOSPC, "No space left"), 1, f"Error: [Errno {errno.ENOSPC}] No space left\n"),
+    ],
+    ids=["closed", "full"],
+)
+def test_an_output_that_fails_ends_the_task(
+    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str], problem: OSError, code: int, shown: str
 ) -> None:
-    def broken() -> None:
-        raise BrokenPipeError
+    def fail() -> None:
+        raise problem
 
     server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
-    output("one two", broken)
+    output("one two", fail)
     ran = chatscope("ask", "hi", *loop)
-    assert (ran.code, ran.err) == (141, "")
+    assert (ran.code, ran.err) == (code, shown)
     assert server.outcome() is Outcome.DISCONNECTED
 
 
-@LOOPS
-def test_an_output_that_is_full_is_told(
-    simulate: Simulate, chatscope: Run, output: MakeOutput, loop: list[str]
-) -> None:
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
-    output("one two", full)
-    ran = chatscope("ask", "hi", *loop)
-    assert (ran.code, ran.err) == (1, f"Error: [Errno {errno.ENOSPC}] No space left on device\n")
-    assert server.outcome() is Outcome.DISCONNECTED
-
-
-def test_an_output_that_is_closed_is_told_before_anything_is_sent(
-    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
+def test_closed_standard_streams_are_reported_before_anything_is_sent(
+    simulate: Simulate, chatscope: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = simulate(Reply(TEXT))
-    monkeypatch.setattr("sys.stdout", None)  # what Python makes of `>&-`
-    ran = chatscope("ask", "hi")
-    assert (ran.code, ran.err) == (1, "Error: stdout is closed: there is nowhere to print the answer\n")
-    assert not server.server.requests
-
-
-def test_an_input_that_is_closed_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)  # what Python makes of `>&-`
+        ran = chatscope("ask", "hi")
+    assert (ran.code, ran.err) == (1, "Error: stdout is closed, so the response cannot be printed\n")
     monkeypatch.setattr("sys.stdin", None)
     assert main(["ask", "-"]) == 2
     assert capsys.readouterr().err.endswith("Error: Invalid value for PROMPT: stdin is closed\n")
+    assert not server.server.requests
 
 
-def test_an_empty_base_url_is_not_taken_for_openai_s(chatscope: Run) -> None:
-    ran = chatscope("ask", "hi", "--base-url", "")
-    assert (ran.code, ran.out) == (2, "")
-    assert "base_url must begin with http:// or https://" in ran.err
-
-
-def test_a_value_error_of_the_output_is_not_taken_for_a_bad_argument(
+def test_a_value_error_of_the_output_is_not_a_bad_argument(
     simulate: Simulate, chatscope: Run, output: MakeOutput
 ) -> None:
     def closed() -> None:
@@ -320,13 +294,14 @@ def test_ctrl_c_while_stdin_is_read_exits_130(
 def _started(
     *arguments: str, stdout: int = subprocess.PIPE, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start the command as a process of its own."""
+    """Start the command in a process."""
     command = [sys.executable, "-m", "chatscope", *arguments]
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=env)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@SIGNALS
+@pytest.mark.parametrize(
+    ("backend", "number", "code"), [("asyncio", signal.SIGTERM, 143), ("trio", signal.SIGINT, 130)]
+)
 def test_a_process_is_stopped_by_a_signal(simulate: Simulate, backend: str, number: signal.Signals, code: int) -> None:
     server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
     with _started("ask", "hi", "--backend", backend) as process:
@@ -370,11 +345,6 @@ def test_a_terminal_gets_no_control_characters(simulate: Simulate, chatscope: Ru
     assert stdout.getvalue() == "a[2J\tb\nc\n"
 
 
-def test_a_pipe_gets_every_character(simulate: Simulate, chatscope: Run) -> None:
-    simulate(Reply("a\x1b[2Jb"))
-    assert chatscope("ask", "hi").out == "a\x1b[2Jb\n"
-
-
 def test_a_terminal_gets_a_summary_on_stderr(
     simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,7 +368,7 @@ def test_no_color_is_respected(simulate: Simulate, chatscope: Run, monkeypatch: 
     assert "Error: NotFoundError" in plain
 
 
-def test_what_an_output_cannot_show_is_replaced(simulate: Simulate) -> None:
+def test_characters_that_the_output_cannot_show_are_replaced(simulate: Simulate) -> None:
     simulate(Reply("naïve"))
     with _started("ask", "hi", env=os.environ | {"PYTHONIOENCODING": "ascii"}) as process:
         out, err = process.communicate(timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""`chatscope demo`: what has to be seen in it, on every loop, in a pipe and in a terminal."""
+"""`chatscope demo`: what it must show, on every loop, in a pipe and in a terminal."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ from chatscope.simulator import faults
 if TYPE_CHECKING:
     from tests.support.command import MakeOutput, Run
 
-SECONDS = 15.0  # what the demonstration may take
-LOOPS = pytest.mark.parametrize(
-    "loop", [(), ("--uvloop",), ("--backend", "trio")], ids=lambda options: "".join(options[-1:]) or "asyncio"
-)
+SECONDS = 15.0  # limit for one demonstration
+ASYNCIO, UVLOOP, TRIO = (), ("--uvloop",), ("--backend", "trio")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same demonstration without the time to watch it."""
+    """Run the demonstration without its waits."""
     monkeypatch.setattr("chatscope.cli.demo.SCENES", tuple(map(_fast, SCENES)))
 
 
@@ -40,13 +38,13 @@ def _fast(scene: Scene) -> Scene:
 
 
 def table_of(text: str) -> dict[str, list[str]]:
-    """Return the table's rows, by the task's number."""
+    """Return the table's rows by task number."""
     rows = re.findall(r"^ *\[(\d)\] \w+ +([A-Z]+) +(.*\S) *$", text, re.MULTILINE)
     return {number: [status, *cells.replace(" s", "").split()] for number, status, cells in rows if "." in cells}
 
 
 def check_table(text: str) -> None:
-    """Hold the table against what the scenes are meant to show."""
+    """Check the table against the scenes."""
     table = table_of(text)
     assert {number: (cells[0], cells[3]) for number, cells in table.items()} == {
         "1": ("COMPLETED", "1"),
@@ -57,7 +55,7 @@ def check_table(text: str) -> None:
     }
     for number, (_, tokens, cost, _, first_token, duration) in table.items():
         assert float(first_token) <= float(duration)
-        if number == "2":  # its usage would have come at the end
+        if number == "2":  # its usage would be in the last chunk
             assert (tokens, cost) == ("-", "-")
         else:
             assert int(tokens) > 0
@@ -76,16 +74,19 @@ def test_a_pipe_gets_interleaved_lines_and_the_table(backend: str) -> None:
     turns = [line[:3] for line in live.splitlines() if line.startswith(("[1]", "[2]"))]
     first, last = turns.index("[2]"), len(turns) - turns[::-1].index("[2]")
     assert turns.index("[1]") < last
-    assert "[1]" in turns[first:last], "no line of the one between two of the other"
+    assert "[1]" in turns[first:last], "the two tasks do not alternate"
     assert re.search(r"^\[3\] attempt 1 failed: RateLimitError: .* next in 1 s$", live, re.MULTILINE)
     assert re.search(r"^\[3\] attempt 1 got 429 \(RateLimitError\), waited 1 s$", live, re.MULTILINE)
-    assert "[2] the task was cancelled; the text that had arrived:\nOnce upon a time an event loop" in live
+    assert "[2] the task was cancelled; the text received:\nOnce upon a time an event loop" in live
     assert "\n[2] CANCELLED\n" in live
 
 
 @pytest.mark.usefixtures("fast")
-@LOOPS
-@pytest.mark.parametrize("terminal", [False, True], ids=["plain", "live"])
+@pytest.mark.parametrize(
+    ("loop", "terminal"),
+    [(ASYNCIO, False), (UVLOOP, True), (TRIO, True)],
+    ids=["asyncio-plain", "uvloop-live", "trio-live"],
+)
 def test_every_loop_shows_it(
     chatscope: Run, monkeypatch: pytest.MonkeyPatch, loop: tuple[str, ...], terminal: bool
 ) -> None:
@@ -106,23 +107,26 @@ def test_a_dumb_terminal_gets_plain_lines(chatscope: Run, monkeypatch: pytest.Mo
     assert "\n[1] Structured concurrency" in ran.out
 
 
-@pytest.mark.parametrize("fault", [faults.end(3), faults.close(3)], ids=lambda fault: fault.name)
-def test_a_task_that_ends_otherwise_makes_it_exit_1(
-    chatscope: Run, monkeypatch: pytest.MonkeyPatch, fault: faults.Fault
-) -> None:
+def test_a_task_with_another_status_makes_it_exit_1(chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     watched, *others = map(_fast, SCENES)
-    broken = replace(watched, reply=replace(watched.reply, faults=(fault,)))
+    broken = replace(watched, reply=replace(watched.reply, faults=(faults.end(3),)))
     monkeypatch.setattr("chatscope.cli.demo.SCENES", (broken, *others))
     ran = chatscope("demo")
     assert (ran.code, ran.err) == (1, "")
     assert table_of(ran.out)["1"][0] == "FAILED"
     assert table_of(ran.out)["2"][0] == "CANCELLED"
-    assert "the text that had arrived:\nStructured concurrency gives\n" in ran.out
+    assert "the text received:\nStructured concurrency gives\n" in ran.out
 
 
-@LOOPS
-@pytest.mark.parametrize("terminal", [False, True], ids=["plain", "live"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("loop", "terminal", "number", "code"),
+    [
+        (ASYNCIO, False, signal.SIGTERM, 143),
+        (ASYNCIO, True, signal.SIGINT, 130),
+        (UVLOOP, True, signal.SIGTERM, 143),
+        (TRIO, True, signal.SIGINT, 130),
+    ],
+)
 def test_a_signal_stops_it(
     chatscope: Run,
     output: MakeOutput,
@@ -137,27 +141,26 @@ def test_a_signal_stops_it(
     stdout = output("Structured", partial(signal.raise_signal, number), terminal=terminal)
     ran = chatscope("demo", *loop)
     assert (ran.code, ran.err) == (code, "")
-    assert stdout.getvalue().endswith("\x1b[?25h") == terminal  # the cursor is shown again
+    assert stdout.getvalue().endswith("\x1b[?25h") == terminal  # the cursor is visible again
 
 
-def test_an_output_that_is_full_is_told(chatscope: Run, output: MakeOutput) -> None:
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("loop", "text", "problem", "code", "shown"),
+    [
+        (ASYNCIO, "tasks submitted", BrokenPipeError(), 141, ""),
+        (ASYNCIO, "[1] Structured", BrokenPipeError(), 141, ""),
+        (TRIO, "[1] Structured", OSError(errno.ENOSPC, "full"), 1, f"Error: [Errno {errno.ENOSPC}] full\n"),
+    ],
+)
+def test_an_output_that_fails_ends_it(
+    chatscope: Run, output: MakeOutput, loop: tuple[str, ...], text: str, problem: OSError, code: int, shown: str
+) -> None:
+    def fail() -> None:
+        raise problem
 
-    output("[1] Structured", full)
-    ran = chatscope("demo")
-    assert (ran.code, ran.err) == (1, f"Error: [Errno {errno.ENOSPC}] No space left on device\n")
-
-
-@LOOPS
-@pytest.mark.parametrize("text", ["tasks submitted", "[1] Structured"])
-def test_a_closed_output_ends_it_quietly(chatscope: Run, output: MakeOutput, loop: tuple[str, ...], text: str) -> None:
-    def broken() -> None:
-        raise BrokenPipeError
-
-    output(text, broken)
+    output(text, fail)
     ran = chatscope("demo", *loop)
-    assert (ran.code, ran.err) == (141, "")
+    assert (ran.code, ran.err) == (code, shown)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
@@ -175,8 +178,8 @@ def test_a_terminal_shows_two_columns_growing() -> None:
     os.close(terminal)
     seen = bytearray()
     try:
-        while piece := _read(controller):
-            seen += piece
+        while part := _read(controller):
+            seen += part
         assert process.wait(SECONDS) == 0
     finally:
         process.kill()
@@ -184,9 +187,9 @@ def test_a_terminal_shows_two_columns_growing() -> None:
         os.close(controller)
     shown = ESCAPE.sub("", seen.decode()).replace("\r\n", "\n")
     check_table(shown)
-    assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # the cursor is hidden, and shown again
+    assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # the cursor is hidden once, and shown once
     assert max(map(len, shown.replace("\r", "\n").splitlines())) <= 80
-    # A frame is drawn with every piece of text: there are some in which both columns have text and grow in turns.
+    # Every part of text draws a frame. In some frames both columns have text, and they grow in turns.
     lines = re.findall(r"^│ (.{37}) │ (.{36}) │$", shown, re.MULTILINE)
     both = [(one.strip(), two.strip()) for one, two in lines if one.startswith("Structured") and two.startswith("Once")]
     assert len({one for one, _ in both}) > 1 or len({two for _, two in both}) > 1
@@ -197,5 +200,5 @@ def test_a_terminal_shows_two_columns_growing() -> None:
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 65536)
-    except OSError:  # Linux's way to say that the other side is closed
+    except OSError:  # Linux reports the closed other side like this
         return b""

@@ -1,4 +1,4 @@
-"""The entry point: version, help, and what it says where something is not installed."""
+"""The entry point: version, help, and its message when something is not installed."""
 
 from __future__ import annotations
 
@@ -23,39 +23,32 @@ def test_version(chatscope: Run) -> None:
     assert (ran.code, ran.out) == (0, f"chatscope, version {__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("ask", "--help")])
-def test_an_output_that_is_full_is_told(chatscope: Run, output: MakeOutput, arguments: tuple[str, ...]) -> None:
+def test_an_output_that_is_full_is_reported(chatscope: Run, output: MakeOutput) -> None:
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     output("chatscope", full)
-    ran = chatscope(*arguments)
+    ran = chatscope("--help")
     assert (ran.code, ran.err) == (1, f"Error: [Errno {errno.ENOSPC}] No space left on device\n")
 
 
 def test_python_m_chatscope_is_the_same(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["chatscope", "--version"])
     with pytest.raises(SystemExit) as ended:
-        # By its path: pytest imports packages that bring a plugin in a way that `run_module` cannot follow.
+        # By its path: `run_module` fails for packages that pytest has imported for their plugin.
         runpy.run_path(str(Path(chatscope_package.__file__).with_name("__main__.py")), run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"chatscope, version {__version__}\n"
 
 
-def test_help_names_every_command(chatscope: Run) -> None:
+def test_help_lists_the_commands_and_says_where_the_key_comes_from(chatscope: Run) -> None:
     ran = chatscope("--help")
     assert ran.code == 0
-    assert [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line] == [
-        "ask",
-        "demo",
-        "simulator",
-    ]
-
-
-def test_help_says_where_the_key_comes_from_and_what_exit_codes_mean(chatscope: Run) -> None:
+    commands = [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line]
+    assert commands == ["ask", "demo", "simulator"]
     ran = chatscope("ask", "--help")
     assert ran.code == 0
-    assert "The API key comes from OPENAI_API_KEY alone." in ran.out
+    assert "The API key comes only from OPENAI_API_KEY." in ran.out
     assert "\n    130  Ctrl-C, 143 SIGTERM; the connection is closed\n" in ran.out
 
 
@@ -66,7 +59,7 @@ def test_an_unknown_command_exits_2(chatscope: Run) -> None:
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_it_says_how_to_install_it(
+def test_a_missing_extra_says_how_to_install_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     for name in list(sys.modules):
@@ -79,7 +72,7 @@ def test_without_the_extra_it_says_how_to_install_it(
     assert "pip install 'chatscope[cli]'" in err
 
 
-def test_another_missing_module_is_not_taken_for_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_missing_module_is_not_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "chatscope.cli.commands", None)
     with pytest.raises(ModuleNotFoundError, match="commands"):
         main(["ask", "hi"])
@@ -94,22 +87,16 @@ def test_ctrl_c_during_the_imports_exits_130(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("missing", "options", "told"),
+    ("missing", "arguments", "remedy"),
     [
-        ("trio", ("--backend", "trio"), "pip install 'chatscope[trio]'"),
-        ("uvloop", ("--uvloop",), "pip install uvloop"),
+        ("trio", ("demo", "--backend", "trio"), "pip install 'chatscope[trio]'"),
+        ("uvloop", ("ask", "hi", "--uvloop"), "pip install uvloop"),
     ],
 )
-@pytest.mark.parametrize("command", [("demo",), ("ask", "hi")])
 def test_a_missing_loop_says_how_to_install_it(
-    chatscope: Run,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
-    missing: str,
-    options: tuple[str, ...],
-    told: str,
+    chatscope: Run, monkeypatch: pytest.MonkeyPatch, missing: str, arguments: tuple[str, ...], remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    ran = chatscope(*command, *options)
+    ran = chatscope(*arguments)
     assert (ran.code, ran.out) == (1, "")
-    assert told in ran.err
+    assert remedy in ran.err

@@ -1,4 +1,4 @@
-"""`chatscope simulator`: what it prints, how it is used, and how it ends."""
+"""`chatscope simulator`: what it prints, how to use it, and how it ends."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.command import MakeOutput, Run
 
-SECONDS = 30.0  # longer than any of the processes takes
+SECONDS = 30.0  # longer than any process here runs
 
 
 def test_a_line_to_paste_is_all_that_ask_needs(chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "chatscope", "simulator", "--port", "0", "--first-token", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(3)]
-        export, *settings = told[2].split()
+        printed = [process.stdout.readline() for _ in range(3)]
+        export, *settings = printed[2].split()
         try:
             for name, _, value in (setting.partition("=") for setting in settings):
                 monkeypatch.setenv(name, value)
@@ -36,14 +36,14 @@ def test_a_line_to_paste_is_all_that_ask_needs(chatscope: Run, monkeypatch: pyte
         "export",
         ["OPENAI_BASE_URL", "OPENAI_API_KEY"],
     )
-    assert f"listens on {os.environ['OPENAI_BASE_URL']} until Ctrl-C" in told[0]
+    assert f"listens on {os.environ['OPENAI_BASE_URL']} until Ctrl-C" in printed[0]
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("You asked: “are you there?”.")
     assert (process.returncode, err) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_its_normal_end(chatscope: Run, output: MakeOutput, number: signal.Signals) -> None:
+def test_a_signal_ends_it_normally(chatscope: Run, output: MakeOutput, number: signal.Signals) -> None:
     stdout = output("OPENAI_API_KEY=", partial(signal.raise_signal, number))
     ran = chatscope("simulator", "--port", "0", "--requests-per-minute", "5")
     assert (ran.code, ran.err) == (0, "")
@@ -59,7 +59,7 @@ def test_a_port_in_use_exits_1(chatscope: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "shown"),
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
@@ -69,19 +69,19 @@ def test_a_port_in_use_exits_1(chatscope: Run) -> None:
         (BrokenPipeError(), 141, ""),
     ],
 )
-def test_an_output_that_fails_is_not_taken_for_the_port(
-    chatscope: Run, output: MakeOutput, error: OSError, code: int, told: str
+def test_an_output_that_fails_is_not_blamed_on_the_port(
+    chatscope: Run, output: MakeOutput, error: OSError, code: int, shown: str
 ) -> None:
     def fail() -> None:
         raise error
 
     output("OPENAI_API_KEY=", fail)
     ran = chatscope("simulator", "--port", "0")
-    assert (ran.code, ran.err) == (code, told)
+    assert (ran.code, ran.err) == (code, shown)
 
 
-@pytest.mark.parametrize("option", [("--port", "65536"), ("--first-token", "-1"), ("--tokens-per-minute", "0")])
-def test_bad_arguments_exit_2(chatscope: Run, option: tuple[str, str]) -> None:
-    ran = chatscope("simulator", *option)
-    assert (ran.code, ran.out) == (2, "")
-    assert option[0] in ran.err
+def test_bad_arguments_exit_2(chatscope: Run) -> None:
+    for option, value in (("--port", "65536"), ("--first-token", "-1"), ("--tokens-per-minute", "0")):
+        ran = chatscope("simulator", option, value)
+        assert (ran.code, ran.out) == (2, "")
+        assert option in ran.err

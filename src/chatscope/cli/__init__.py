@@ -1,7 +1,8 @@
-"""The command `chatscope`: its entry point, and what it says where its extra is not installed.
+"""The `chatscope` command.
 
-`commands` is the command line itself, `ask` and `demo` do the work, `views` and `terminal` show it, `loop` runs it.
-Nothing in the rest of the package but `__main__` imports any of it.
+Here: the entry point, and its message when the extra `cli` is not installed. Not here: the commands and their options
+(`commands`), what they do (`ask`, `demo`), how they print (`views`, `terminal`), and the event loop (`loop`). Only
+`__main__` imports this package.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: what follows the command's name; `None` takes it from `sys.argv`.
+        arguments: the arguments after the command's name; `None` reads them from `sys.argv`.
     """
     try:
-        # Imported here, because whoever installed chatscope without the extra should read a sentence, not a traceback.
-        from chatscope.cli.commands import run  # noqa: PLC0415 - as said
+        # Imported here so that a user without the extra reads a sentence and not a traceback.
+        from chatscope.cli.commands import run  # noqa: PLC0415 - see above
 
         return run(arguments)
     except ModuleNotFoundError as missing:
@@ -26,5 +27,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write("chatscope: the command line is an extra; install it with: pip install 'chatscope[cli]'\n")
         return 1
-    except KeyboardInterrupt:  # while it was still importing
+    except KeyboardInterrupt:  # during the import
         return 130

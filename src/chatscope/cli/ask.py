@@ -1,4 +1,7 @@
-"""`chatscope ask`: one task, its text on stdout while it comes, everything else on stderr."""
+"""`chatscope ask`: run one task, print its text to stdout as it arrives, and everything else to stderr.
+
+Here: the task, its output and the exit code. Not here: options (`commands`), signals (`loop`).
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,21 @@ import click
 import msgspec
 from rich.text import Text
 
-from chatscope._tasks.adapter import AsyncChatGPTAdapter
-from chatscope._tasks.handle import ChatTask
-from chatscope._tasks.models import Platform, Result, Task, TaskConstraints, TaskStatus
-from chatscope.cli.terminal import Terminal, dollars, harmless, logs_told, seconds
+from chatscope import AsyncChatGPTAdapter, ChatTask, Platform, Result, Task, TaskConstraints, TaskStatus
+from chatscope.cli.terminal import Terminal, dollars, logs_shown, seconds, without_controls
 
 FAILED: Final = 1
-"""The exit code for a task that failed."""
+"""The exit code of a task that failed."""
 
 WRONG_USAGE: Final = 2
-"""The exit code for what was never sent: click's own for bad arguments."""
+"""The exit code when nothing was sent; click uses it for bad arguments."""
 
 _ERROR_FIELDS: Final = ("status", "code", "type", "param", "request_id", "phase", "retry_after", "not_retried", "body")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `chatscope ask` was told."""
+    """The arguments of `chatscope ask`."""
 
     prompt: str
     system: str | None
@@ -38,58 +39,58 @@ class Question:
 
     @property
     def task(self) -> Task:
-        """The task that it makes."""
+        """The task to run."""
         if self.system is None:
             return Task(self.prompt, constraints=self.constraints)
-        spoken = [{"role": "system", "content": self.system}, {"role": "user", "content": self.prompt}]
-        return Task(messages=spoken, constraints=self.constraints)
+        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": self.prompt}]
+        return Task(messages=messages, constraints=self.constraints)
 
 
 async def ask(question: Question) -> int:
     """Run the task and return the exit code.
 
-    Cancelled, the task's connection is closed and what had arrived is shown before the cancellation passes.
+    If cancelled, close the connection and print the text received so far, then re-raise.
 
     Raises:
-        BrokenPipeError: nobody reads the output any more; the connection is closed by then.
+        BrokenPipeError: the reader of the output has gone; the connection is already closed.
     """
-    answer, task, handle = Answer(as_json=question.as_json), question.task, None
+    printer, task, handle = Printer(as_json=question.as_json), question.task, None
     try:
         adapter = AsyncChatGPTAdapter(base_url=question.base_url, model=question.model)
         if adapter.implementation_status == "unavailable":
             raise ValueError("no API key: set OPENAI_API_KEY in the environment")
-        with logs_told(answer.tell):
+        with logs_shown(printer.print_note):
             async with adapter:
                 handle = adapter.start_task(task)
-                await _show(handle, answer)
+                await _print_text(handle, printer)
     except anyio.get_cancelled_exc_class():
         if handle is not None and handle.result is not None:
-            answer.finish(handle.result)
+            printer.finish(handle.result)
         raise
     except ValueError as error:
         if handle is not None:
-            raise  # it is not about what the task was given
-        return answer.finish(
+            raise  # the arguments were accepted: this is not a usage error
+        return printer.finish(
             Result(task, Platform.CHATGPT, "", False, TaskStatus.FAILED, error=str(error), exception=error)
         )
-    return answer.finish(await handle.wait())
+    return printer.finish(await handle.wait())
 
 
-async def _show(handle: ChatTask, answer: Answer) -> None:
-    """Show a task's text while it comes. What the task fails with is left to its result."""
+async def _print_text(handle: ChatTask, printer: Printer) -> None:
+    """Print a task's text as it arrives. The task's own error is ignored here: its result has it."""
     try:
         async for text in handle.stream():
-            answer.add(text)
+            printer.print_text(text)
     except Exception as error:
         if handle.result is None or handle.result.exception is not error:
             raise
 
 
-class Answer:
-    """Shows the answer: the text as it comes, or the whole result as one JSON document at the end.
+class Printer:
+    """Prints the response: its text as it arrives, or the whole result as one JSON document at the end.
 
     Args:
-        as_json: the latter.
+        as_json: print the JSON document.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -97,37 +98,37 @@ class Answer:
         self._stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
         self._in_line = False
 
-    def add(self, text: str) -> None:
-        """Show a piece of the text."""
+    def print_text(self, text: str) -> None:
+        """Print a part of the text."""
         if text and not self._as_json:
-            sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
+            sys.stdout.write(without_controls(text) if sys.stdout.isatty() else text)
             sys.stdout.flush()
             self._in_line = not text.endswith("\n")
 
-    def tell(self, text: str, style: str = "dim") -> None:
-        """Say something that is not the answer."""
-        self._stderr.print(Text(harmless(text), style=style))
+    def print_note(self, text: str, style: str = "dim") -> None:
+        """Print a line to stderr."""
+        self._stderr.print(Text(without_controls(text), style=style))
 
     def finish(self, result: Result) -> int:
-        """Show what became of the task; return the exit code, which matters unless the task was cancelled."""
+        """Print how the task ended, and return the exit code. A cancelled task's exit code is for the caller to set."""
         if self._as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(document(result), enc_hook=str)))
         elif result.message is not None and result.message.refusal and not result.output:
-            self.add(result.message.refusal)
+            self.print_text(result.message.refusal)
         if self._in_line:
-            self.add("\n")
+            self.print_text("\n")
         if result.status is TaskStatus.FAILED:
             wrong_usage = isinstance(result.exception, ValueError)  # its message names the argument
             kind = "" if wrong_usage else f"{type(result.exception).__name__}: "
-            self.tell(f"Error: {kind}{result.error}", style="bold red")
+            self.print_note(f"Error: {kind}{result.error}", style="bold red")
             return WRONG_USAGE if wrong_usage else FAILED
         if result.success and self._stderr.is_terminal and not self._as_json:
-            self.tell(summary(result))
+            self.print_note(summary(result))
         return 0
 
 
 def summary(result: Result) -> str:
-    """Return a line of what the answer took."""
+    """Return one line with the model, tokens, cost and times."""
     first_token = result.timings.first_token_seconds if result.timings else None
     parts = {
         "": result.metadata["model"],
@@ -142,7 +143,7 @@ def summary(result: Result) -> str:
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return a result as JSON can hold it, by the names that it has in Python."""
+    """Return a result as values that JSON can represent, under their Python names."""
     timings = result.timings
     return {
         "task_id": result.task.task_id if result.task else None,
@@ -175,5 +176,5 @@ def document(result: Result) -> dict[str, Any]:
 def _described(exception: Exception | None) -> dict[str, Any] | None:
     if exception is None:
         return None
-    known = {name: getattr(exception, name, None) for name in _ERROR_FIELDS}
-    return {"class": type(exception).__name__, **{name: value for name, value in known.items() if value is not None}}
+    fields = {name: getattr(exception, name, None) for name in _ERROR_FIELDS}
+    return {"class": type(exception).__name__, **{name: value for name, value in fields.items() if value is not None}}

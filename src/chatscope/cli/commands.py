@@ -1,4 +1,7 @@
-"""The command line: commands, options and their help. What the commands do is in `ask`, `demo` and the simulator."""
+"""The commands, their options and their help.
+
+Not here: what the commands do (`ask`, `demo`, `chatscope.simulator`), and how they run on an event loop (`loop`).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from typing import Any, Final, TypeVar
 import anyio
 import click
 
-from chatscope._tasks.models import TaskConstraints
+from chatscope import TaskConstraints
 from chatscope.cli.ask import Question, ask
 from chatscope.cli.demo import demo
+from chatscope.cli.loop import exit_code_of, report_os_error
 from chatscope.cli.loop import run as run_loop
-from chatscope.cli.loop import tell_refusal, told
 from chatscope.simulator import Config, Reply, serve
 from chatscope.version import __version__
 
@@ -37,13 +40,13 @@ def run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except click.Abort:
         return 130
-    except OSError as error:  # what --help and --version write, which no event loop is for
-        tell_refusal(error)
+    except OSError as error:  # --help and --version write without an event loop
+        report_os_error(error)
         return 1
 
 
-def _on_a_loop(command: _Command) -> _Command:
-    """Give a command the options that choose its event loop."""
+def _with_loop_options(command: _Command) -> _Command:
+    """Add the options that choose an event loop to a command."""
     backend = click.option(
         "--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True, help="Event loop."
     )
@@ -57,18 +60,21 @@ def chatscope() -> None:
     """Chat completions in cancel scopes, on asyncio and trio."""
 
 
-@chatscope.command("ask", short_help="Ask a model and print its answer while it comes.")
+@chatscope.command("ask", short_help="Ask a model and print its response as it arrives.")
 @click.argument("prompt")
 @click.option("--model", metavar="NAME", default="gpt-4o-mini", show_default=True, help="Model to ask.")
-@click.option("--base-url", metavar="URL", help="Where the server is. [default: $OPENAI_BASE_URL, else OpenAI's]")
+@click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]")
 @click.option("--system", metavar="TEXT", help="System message.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer, in tokens.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Limit of the response, in tokens.")
 @click.option("--temperature", type=float, metavar="X", help="Sampling temperature.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="For all of it, retries included."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Limit for it all, with retries.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the whole result as one JSON document, errors too.")
-@_on_a_loop
+@click.option("--json", "as_json", is_flag=True, help="Print the whole result, or its error, as one JSON document.")
+@_with_loop_options
 def ask_command(
     prompt: str,
     model: str,
@@ -81,22 +87,22 @@ def ask_command(
     backend: str,
     uvloop: bool,
 ) -> int:
-    """Ask a model and print its answer while it comes; PROMPT "-" is read from stdin.
+    """Ask a model and print its response as it arrives. If PROMPT is "-", read it from stdin.
 
-    The API key comes from OPENAI_API_KEY alone. There is no option for it, because shell histories and process lists
-    show options to others.
+    The API key comes only from OPENAI_API_KEY. It is not an option, because shell histories and process lists show
+    options to other users.
 
     \b
     Exit codes:
-      0    answered
-      1    the task failed; the error is on stderr, after what text there was
+      0    the model answered
+      1    the task failed; the error is on stderr, after any text
       2    bad arguments or no key; nothing was sent
       130  Ctrl-C, 143 SIGTERM; the connection is closed
-      141  nobody reads the output any more
-    """  # noqa: D301 - the character itself makes click keep the lines as they are
-    # Python has no such stream where whoever started it has closed it (`>&-`).
+      141  the reader of the output has gone
+    """  # noqa: D301 - the backspace character makes click keep the lines as they are
+    # A standard stream that the parent process has closed (`>&-`) is None.
     if sys.stdout is None:
-        raise click.ClickException("stdout is closed: there is nowhere to print the answer")
+        raise click.ClickException("stdout is closed, so the response cannot be printed")
     if prompt == "-":
         if sys.stdin is None:
             raise click.BadParameter("stdin is closed", param_hint="PROMPT")
@@ -109,11 +115,11 @@ def ask_command(
 
 
 @chatscope.command("demo")
-@_on_a_loop
+@_with_loop_options
 def demo_command(backend: str, uvloop: bool) -> int:
     """Run several tasks at once against a simulated server. No key needed.
 
-    Two stream side by side, one of them is cancelled on the way, a third meets a rate limit and tries again.
+    Two tasks stream side by side, one of them is cancelled midway, and a third is rate limited and retried.
     """
     return run_loop(demo, backend, uvloop=uvloop)
 
@@ -121,12 +127,17 @@ def demo_command(backend: str, uvloop: bool) -> int:
 @chatscope.command("simulator")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="N", default=8000, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8000,
+    show_default=True,
+    help="0: any free port.",
 )
 @click.option("--first-token", type=_WAIT, metavar="SECONDS", default=0.2, show_default=True, help="Before the first.")
 @click.option("--between-tokens", type=_WAIT, metavar="SECONDS", default=0.02, show_default=True, help="Between two.")
-@click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above that.")
-@click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above that.")
+@click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
+@click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
 def simulator_command(
     host: str,
     port: int,
@@ -135,33 +146,34 @@ def simulator_command(
     requests_per_minute: int | None,
     tokens_per_minute: int | None,
 ) -> int:
-    """Run an OpenAI-compatible server with made-up answers.
+    """Run an OpenAI-compatible server with made-up responses.
 
-    A prompt may ask for trouble: "[simulate: status=503]", "[simulate: stall=3]"; an unknown word there gets the list.
-    Ctrl-C or SIGTERM stops it. That is how it ends, so the exit code is 0.
+    A prompt can request a fault: "[simulate: status=503]" or "[simulate: stall=3]". An unknown word gets the list.
+    Stop the server with Ctrl-C or SIGTERM; the exit code is 0.
     """
     config = Config(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
-    script = Reply(first_token=first_token, between_tokens=between_tokens)
-    listens = False
+    reply = Reply(first_token=first_token, between_tokens=between_tokens)
+    try:
+        return anyio.run(exit_code_of, partial(_serve, host, port, config, reply))
+    except KeyboardInterrupt:  # before the server handles signals, and on Windows
+        return 0
 
-    def invite(base_url: str) -> None:
-        nonlocal listens
-        listens = True
+
+async def _serve(host: str, port: int, config: Config, reply: Reply) -> int:
+    listening = False
+
+    def print_address(base_url: str) -> None:
+        nonlocal listening
+        listening = True
         click.echo(
             f"The simulator listens on {base_url} until Ctrl-C. To use it, paste:\n\n"
             f"export OPENAI_BASE_URL={base_url} OPENAI_API_KEY=simulated\n"
         )
 
-    async def body() -> int:
-        try:
-            await serve(host, port, config, script=script, on_ready=invite)
-        except OSError as error:
-            if listens:
-                raise  # it is about the output
-            raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-        return 0
-
     try:
-        return anyio.run(told, body)
-    except KeyboardInterrupt:  # before the server handles signals, and on Windows
-        return 0
+        await serve(host, port, config, script=reply, on_ready=print_address)
+    except OSError as error:
+        if listening:
+            raise  # the output failed, not the port
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return 0

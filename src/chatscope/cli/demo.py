@@ -1,6 +1,6 @@
 """`chatscope demo`: several tasks at once against a simulator in the same process.
 
-The tasks and what the simulator answers stand here; how it all looks is `views`' business.
+Here: the tasks, and the simulator's script. Not here: the output (`views`).
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from typing import Final
 
 import anyio
 
-from chatscope._tasks.adapter import AsyncChatGPTAdapter
-from chatscope._tasks.models import Task, TaskConstraints, TaskStatus, TaskType
-from chatscope.cli.terminal import Terminal, logs_told
+from chatscope import AsyncChatGPTAdapter, ChatError, Task, TaskConstraints, TaskStatus, TaskType
+from chatscope.cli.terminal import Terminal, logs_shown
 from chatscope.cli.views import Row, View, introduce, report, view_for
-from chatscope.errors import ChatError
 from chatscope.simulator import Answer, ChatRequest, Reply, error, simulator
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A task of the demonstration, and how the simulated server treats it."""
+    """A task of the demonstration, and how the simulated server responds to it."""
 
     label: str
     prompt: str
@@ -30,11 +28,11 @@ class Scene:
     model: str
     reply: Reply
     watched: bool = False
-    """Streamed live."""
+    """Whether its text is shown live."""
     cancelled_after: int | None = None
-    """Its reader cancels it after so many pieces of text."""
+    """Its reader cancels it after this many text parts."""
     refused_seconds: float | None = None
-    """Its first request gets a 429 that asks to wait so long."""
+    """Its first request gets a 429 with this `retry-after`."""
 
     @property
     def task(self) -> Task:
@@ -44,11 +42,11 @@ class Scene:
 
     @property
     def expected(self) -> TaskStatus:
-        """How it has to end."""
+        """The status with which it must end."""
         return TaskStatus.COMPLETED if self.cancelled_after is None else TaskStatus.CANCELLED
 
 
-# The waits make a demonstration of some 4 s: long enough to watch, short enough to wait for.
+# The waits add up to about 4 s: long enough to watch, short enough to wait for.
 SCENES: Final = (
     Scene(
         "explain",
@@ -111,7 +109,7 @@ SCENES: Final = (
 )
 
 
-def answers() -> Callable[[ChatRequest], Answer]:
+def script() -> Callable[[ChatRequest], Answer]:
     """Return the simulator's script: each refusal once, then the replies."""
     replies = {scene.prompt: scene.reply for scene in SCENES}
     refusals = {
@@ -123,20 +121,20 @@ def answers() -> Callable[[ChatRequest], Answer]:
 
 
 async def demo() -> int:
-    """Run the demonstration; return 0 if every task ended as it had to, else 1.
+    """Run the demonstration. Return 0 if every task ended with its expected status, else 1.
 
-    Cancelled, the tasks are, and the simulator is closed.
+    If cancelled, the tasks are cancelled and the simulator is closed.
 
     Raises:
-        BrokenPipeError: nobody reads the output any more; in a group if a reader of a stream found out.
+        BrokenPipeError: the reader of the output has gone; in an `ExceptionGroup` if it happens while streaming.
     """
     terminal = Terminal(highlight=False)
-    async with simulator(answers()) as base_url, AsyncChatGPTAdapter("simulated", base_url=base_url) as adapter:
+    async with simulator(script()) as base_url, AsyncChatGPTAdapter("simulated", base_url=base_url) as adapter:
         handles = [adapter.start_task(scene.task) for scene in SCENES]
         rows = [Row(number, SCENES[number - 1].label, handle) for number, handle in enumerate(handles, start=1)]
         introduce(terminal, rows)
         watched = [row for row in rows if SCENES[row.number - 1].watched]
-        with view_for(terminal, rows, watched) as view, logs_told(view.note):
+        with view_for(terminal, rows, watched) as view, logs_shown(view.show_note):
             async with anyio.create_task_group() as group:
                 for row in watched:
                     group.start_soon(watch, row, SCENES[row.number - 1].cancelled_after, view)
@@ -146,12 +144,12 @@ async def demo() -> int:
 
 
 async def watch(row: Row, cancelled_after: int | None, view: View) -> None:
-    """Show a task's text while it comes; cancel the task after so many pieces."""
-    pieces = 0
-    with suppress(ChatError):  # the report tells of it
+    """Show a task's text as it arrives; cancel the task after `cancelled_after` text parts."""
+    parts = 0
+    with suppress(ChatError):  # the report shows it
         async for text in row.handle.stream():
-            view.grew(row, text)
-            pieces += 1
-            if pieces == cancelled_after:
+            view.add_text(row, text)
+            parts += 1
+            if parts == cancelled_after:
                 await row.handle.cancel()
-    view.ended(row)
+    view.show_end(row)

@@ -1,4 +1,4 @@
-"""Running a command on an event loop, with signals as cancellation and exit codes for how it was stopped."""
+"""Run a command on an event loop. Signals cancel it, and the exit code says how it was stopped."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import anyio
 import click
 
 CLOSED_OUTPUT: Final = 128 + 13
-"""The exit code when nobody reads the output any more: what a shell reports for a tool that SIGPIPE (13) ended."""
+"""The exit code when the reader of the output has gone, as a shell reports it for SIGPIPE (13)."""
 
 
 def run(body: Callable[[], Awaitable[int]], backend: str, *, uvloop: bool) -> int:
     """Run a command's body on an event loop and return the exit code.
 
-    SIGINT and SIGTERM cancel the body, which closes its connections on the way out.
+    SIGINT and SIGTERM cancel the body, which then closes its connections.
 
     Raises:
-        ClickException: the backend is not installed, or does not go with uvloop.
+        ClickException: the backend is not installed, or it does not support uvloop.
     """
     if backend == "trio":
         if uvloop:
-            raise click.UsageError("--uvloop is an event loop for asyncio; it does not go with --backend trio")
+            raise click.UsageError("--uvloop is an event loop for asyncio; do not combine it with --backend trio")
         if find_spec("trio") is None:
             raise click.ClickException("trio is not installed; install it with: pip install 'chatscope[trio]'")
     elif uvloop and find_spec("uvloop") is None:
@@ -36,15 +36,15 @@ def run(body: Callable[[], Awaitable[int]], backend: str, *, uvloop: bool) -> in
 
 
 async def _until_signal(body: Callable[[], Awaitable[int]]) -> int:
-    """Run the body; a signal cancels it. A shell knows who was stopped by a signal from the exit code 128 + number."""
-    if sys.platform == "win32":  # event loops have no signal handlers there; Ctrl-C is a KeyboardInterrupt
-        return await told(body)
+    """Run the body until a signal cancels it. Shells expect the exit code 128 + number after a signal."""
+    if sys.platform == "win32":  # no signal handlers on its event loops; Ctrl-C raises KeyboardInterrupt
+        return await exit_code_of(body)
     code = 0
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(_cancel_at_signal, signals, group.cancel_scope, received)
-            code = await told(body)
+            code = await exit_code_of(body)
             group.cancel_scope.cancel()
     return 128 + received[0] if received else code
 
@@ -56,32 +56,32 @@ async def _cancel_at_signal(
     scope.cancel()
 
 
-async def told(body: Callable[[], Awaitable[int]]) -> int:
-    """Run the body; what the operating system refuses it, its output mostly, becomes an exit code and a sentence."""
+async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
+    """Run the body and return its exit code. An `OSError`, usually of the output, is reported; the code is then 1."""
     code = 1
     try:
         code = await body()
     except* BrokenPipeError:
-        _give_up_output()
+        _discard_output()
         code = CLOSED_OUTPUT
     except* OSError as errors:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        tell_refusal(error)
+        report_os_error(error)
     return code
 
 
-def tell_refusal(error: BaseException) -> None:
-    """Say what the operating system refused, and write nothing more to stdout."""
-    _give_up_output()
+def report_os_error(error: BaseException) -> None:
+    """Print an `OSError` to stderr, and write nothing more to stdout."""
+    _discard_output()
     click.ClickException(str(error)).show()
 
 
-def _give_up_output() -> None:
-    """Send what is still to be written nowhere.
+def _discard_output() -> None:
+    """Redirect stdout to nowhere.
 
-    Python flushes stdout once more when it exits, which would fail again and be reported (docs.python.org,
-    library/signal, "Note on SIGPIPE").
+    Python flushes stdout at exit. That flush would fail again, with a traceback (docs.python.org, library/signal,
+    "Note on SIGPIPE").
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

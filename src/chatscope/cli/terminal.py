@@ -1,4 +1,4 @@
-"""What both commands need to show something: a console, text made harmless, numbers as people read them."""
+"""Shared by the commands that print: a console, safe text, readable numbers, and the library's log."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from typing import Final
 from rich.console import Console
 
 _CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
-"""C0, DEL and C1, all but the line feed and the tab: a terminal would act on them."""
+"""C0, DEL and C1, except line feed and tab: terminals act on these characters."""
 
 
 class Terminal(Console):
-    """A console that raises `BrokenPipeError` like any other writer, where rich would exit the process."""
+    """A console that raises `BrokenPipeError`, as other writers do. rich would exit the process."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the error that is being handled."""
+        """Re-raise the current error."""
         raise  # noqa: PLE0704 - rich calls this from its except clause
 
 
-def harmless(text: str) -> str:
-    """Return text from a server without the characters that could move a terminal's cursor or change its title."""
+def without_controls(text: str) -> str:
+    """Return text without the characters that could move a terminal's cursor or change its title."""
     return text.translate(_CONTROLS)
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration as a table shows it."""
+    """Format a duration."""
     return "-" if value is None else f"{value:.2f} s"
 
 
 def dollars(value: float | None) -> str:
-    """Return a cost as a table shows it: single requests cost millionths."""
+    """Format a cost; one request costs millionths of a dollar."""
     return "-" if value is None else f"${value:.6f}"
 
 
 @contextmanager
-def logs_told(tell: Callable[[str], object]) -> Iterator[None]:
-    """Within the block, tell the library's warnings, and each wait before a retry however loud it is logged."""
+def logs_shown(show: Callable[[str], object]) -> Iterator[None]:
+    """Within the block, show the library's warnings, and every wait before a retry (also those logged at INFO)."""
 
-    class Teller(logging.Handler):
+    class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tell(record.getMessage())
+            show(record.getMessage())
 
     ours, retries, stamina = map(logging.getLogger, ("chatscope", "chatscope.retry", "stamina"))
-    level, teller, silence = retries.level, Teller(), logging.NullHandler()
+    level, handler, silence = retries.level, Handler(), logging.NullHandler()
     retries.setLevel(logging.INFO)
-    ours.addHandler(teller)
-    stamina.addHandler(silence)  # it tells of the same waits in its own words, to stderr if its logger has no handler
+    ours.addHandler(handler)
+    stamina.addHandler(silence)  # it logs the same waits, to stderr if its logger has no handler
     try:
         yield
     finally:
         stamina.removeHandler(silence)
-        ours.removeHandler(teller)
+        ours.removeHandler(handler)
         retries.setLevel(level)

@@ -1,6 +1,6 @@
-"""How the demonstration looks: columns that grow side by side in a terminal, prefixed lines elsewhere, then a table.
+"""The output of the demonstration: live columns in a terminal, prefixed lines elsewhere, then a table.
 
-Everything shown is read from the tasks' handles and results; nothing here waits.
+Everything is read from the tasks' handles and results. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from chatscope._tasks.handle import ChatTask
-from chatscope._tasks.models import Result, TaskStatus
+from chatscope import ChatTask, Result, TaskStatus
 from chatscope.cli.terminal import Terminal, dollars, seconds
 
 LINE: Final = 40
-"""Characters after which a plain line is closed at the next word: half a terminal, so that tasks take turns often."""
+"""Characters after which a plain line ends at the next word: half a terminal, so that tasks alternate often."""
 
 _STYLES: Final = {
     TaskStatus.PENDING: "dim",
@@ -34,7 +33,7 @@ _STYLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A task, as it is shown everywhere: by its number and label."""
+    """A task with the number and label that stand for it in the output."""
 
     number: int
     label: str
@@ -42,17 +41,17 @@ class Row:
 
     @property
     def prefix(self) -> str:
-        """What begins its lines."""
+        """The beginning of its lines."""
         return f"[{self.number}]"
 
     @property
     def status(self) -> Text:
-        """Where it stands, in the status's colour."""
+        """Its status in colour."""
         return Text(self.handle.status.upper(), style=_STYLES[self.handle.status])
 
 
 class View(Protocol):
-    """Shows tasks while they run, for as long as its block is open."""
+    """Shows running tasks while its block is open."""
 
     def __enter__(self) -> Self: ...
 
@@ -60,18 +59,18 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def grew(self, row: Row, text: str) -> None:
-        """Show a piece of a task's text."""
+    def add_text(self, row: Row, text: str) -> None:
+        """Show a part of a task's text."""
 
-    def ended(self, row: Row) -> None:
+    def show_end(self, row: Row) -> None:
         """Show that a task has ended."""
 
-    def note(self, message: str) -> None:
-        """Show something that was logged about a task, which is named by its id."""
+    def show_note(self, message: str) -> None:
+        """Show a log message about a task; the message names the task's id."""
 
 
 class PlainView:
-    """Lines that begin with the task's number; a line is printed when it is long enough."""
+    """Prints lines that begin with the task's number. A line is printed once it is long enough."""
 
     def __init__(self, terminal: Terminal, rows: Sequence[Row]) -> None:
         self._terminal = terminal
@@ -86,21 +85,21 @@ class PlainView:
     ) -> None:
         pass
 
-    def grew(self, row: Row, text: str) -> None:
-        """Add to the task's line; print it when the next word begins behind `LINE`."""
+    def add_text(self, row: Row, text: str) -> None:
+        """Add to the task's line; print the line when a word begins after column `LINE`."""
         line = self._lines[row.number]
         if len(line) >= LINE and text.startswith(" "):
             self._print(row, line)
             line = ""
         self._lines[row.number] = line + text
 
-    def ended(self, row: Row) -> None:
-        """Print the rest, and how the task ended."""
+    def show_end(self, row: Row) -> None:
+        """Print the rest of the text and the task's status."""
         self._print(row, self._lines.pop(row.number))
         self._print(row, row.handle.status.upper())
 
-    def note(self, message: str) -> None:
-        """Print the message behind the task's number."""
+    def show_note(self, message: str) -> None:
+        """Print the message after the task's number."""
         self._terminal.print(Text(_numbered(message, self._rows)), soft_wrap=True)
 
     def _print(self, row: Row, line: str) -> None:
@@ -109,13 +108,13 @@ class PlainView:
 
 
 class LiveView:
-    """Columns that are drawn anew with every piece of text, and a line for the tasks that have none."""
+    """Redraws columns with every part of text, and one line for the tasks without a column."""
 
     def __init__(self, terminal: Terminal, rows: Sequence[Row], watched: Sequence[Row]) -> None:
         self._terminal = terminal
         self._rows = rows
         self._texts = {row.number: (row, Text()) for row in watched}
-        # Drawn by whoever has news: rich's own refreshing would be a thread.
+        # Every change redraws the frame: rich's automatic refresh would need a thread.
         self._live = Live(self._frame(), console=terminal, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -128,17 +127,17 @@ class LiveView:
         self._live.update(self._frame())
         self._live.stop()
 
-    def grew(self, row: Row, text: str) -> None:
+    def add_text(self, row: Row, text: str) -> None:
         """Add to the task's column."""
         self._texts[row.number][1].append(text)
         self._live.update(self._frame(), refresh=True)
 
-    def ended(self, row: Row) -> None:  # noqa: ARG002 - a frame shows all tasks
-        """Draw the task's last status."""
+    def show_end(self, row: Row) -> None:  # noqa: ARG002 - a frame shows all tasks
+        """Redraw, with the task's final status."""
         self._live.update(self._frame(), refresh=True)
 
-    def note(self, message: str) -> None:
-        """Print the message above the columns, behind the task's number."""
+    def show_note(self, message: str) -> None:
+        """Print the message above the columns, after the task's number."""
         self._terminal.print(Text(_numbered(message, self._rows), style="dim"))
 
     def _frame(self) -> Group:
@@ -151,12 +150,12 @@ class LiveView:
 
 
 def view_for(terminal: Terminal, rows: Sequence[Row], watched: Sequence[Row]) -> View:
-    """Return the view that fits where the output goes."""
+    """Return the view for a terminal or for a pipe."""
     return LiveView(terminal, rows, watched) if terminal.is_interactive else PlainView(terminal, rows)
 
 
 def introduce(terminal: Terminal, rows: Sequence[Row]) -> None:
-    """Print what was submitted."""
+    """Print the submitted tasks."""
     terminal.print(Text(f"{len(rows)} tasks submitted:", style="bold"))
     for row in rows:
         task = row.handle.task
@@ -165,28 +164,28 @@ def introduce(terminal: Terminal, rows: Sequence[Row]) -> None:
 
 
 def report(terminal: Terminal, rows: Sequence[Row]) -> None:
-    """Print what became of the tasks: a table, what was retried, and the texts that were cut short."""
+    """Print how the tasks ended: a table, the retries, and the texts that were cut short."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for name in ("tokens", "cost", "attempts", "first\ntoken", "duration"):
         table.add_column(name, justify="right", no_wrap=True)
-    ended = [(row, row.handle.result) for row in rows]
-    for row, result in ended:
+    results = [(row, row.handle.result) for row in rows]
+    for row, result in results:
         table.add_row(Text(f"{row.prefix} {row.label}"), row.status, *_cells(result))
     terminal.print(table)
-    for row, result in ended:
+    for row, result in results:
         for number, attempt in enumerate(result.attempts_log if result else (), start=1):
             if attempt.wait_seconds is not None:
-                why = f"attempt {number} got {attempt.status} ({attempt.error}), waited {attempt.wait_seconds:g} s"
-                terminal.print(Text(f"{row.prefix} {why}"), soft_wrap=True)
+                line = f"attempt {number} got {attempt.status} ({attempt.error}), waited {attempt.wait_seconds:g} s"
+                terminal.print(Text(f"{row.prefix} {line}"), soft_wrap=True)
         if result is not None and not result.success:
-            terminal.print(Text(f"{row.prefix} {result.error}; the text that had arrived:"), soft_wrap=True)
+            terminal.print(Text(f"{row.prefix} {result.error}; the text received:"), soft_wrap=True)
             terminal.print(Text(result.output.strip(), style="dim"))
 
 
 def _cells(result: Result | None) -> tuple[str, ...]:
-    """Return a result's numbers as the table shows them."""
+    """Return a result's cells of the table."""
     if result is None:
         return ()
     return (
@@ -199,7 +198,7 @@ def _cells(result: Result | None) -> tuple[str, ...]:
 
 
 def _titled(row: Row) -> Text:
-    """Return a task's name and where it stands."""
+    """Return a task's number, label and status."""
     return Text.assemble(f"{row.prefix} {row.label} ", row.status)
 
 
