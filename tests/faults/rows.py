@@ -20,6 +20,16 @@ from chatscope.simulator.config import Script
 from chatscope.simulator.plan import Point, Step
 
 
+class Loops(Enum):
+    """How many event loops a row runs on."""
+
+    ALL = "all"
+    """Where it depends on sockets, clocks or cancellation."""
+    ONE = "one"
+    """Where only the words of the response differ, which no loop sees. Which one it is follows from the row's name, so
+    that each loop gets a third of these rows."""
+
+
 class Via(Enum):
     """The way in, and what the server is asked for."""
 
@@ -75,6 +85,8 @@ class Row:
     """The most bytes that may be allocated at once meanwhile, by client and server together."""
     transport: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the transport."""
+    loops: Loops = Loops.ALL
+    """Which event loops it runs on."""
 
     def by(self, via: Via) -> Self:
         """Return the row taken another way, with the same outcome."""
@@ -101,6 +113,11 @@ def fails(
     """Return a row that ends in an error."""
     expected = Outcome(TaskStatus.FAILED, error, status, text, attempts, phase)
     return Row(name=name, script=script, expected=expected, **more)
+
+
+def on_one_loop(*rows: Row) -> list[Row]:
+    """Return the rows, each to run on one loop only."""
+    return [replace(row, loops=Loops.ONE) for row in rows]
 
 
 def every_way(*rows: Row) -> list[Row]:

@@ -44,8 +44,8 @@ TABLE = every_way(
     fails("data that is no JSON, at last", faulty(faults.malformed(Stage.DONE)), StreamProtocolError, text=TEXT),
     completes("data that is no JSON, after [DONE]", faulty(faults.insert(faults.MALFORMED, Stage.END))),
     *(
-        fails(f"data that is no object: {data}", events(data), StreamProtocolError)
-        for data in ("null", "[]", '"text"', "7", "true", "done", "[DONE", "[" * 5000 + "]" * 5000)
+        fails(f"data that is no object: {data[:10]}", events(data), StreamProtocolError)
+        for data in ("null", "[]", "7", "done", "[DONE", "[" * 5000 + "]" * 5000)
     ),
 )
 

@@ -1,17 +1,22 @@
-"""The fault catalogue: each row is a fault on real sockets and the one outcome that must come of it, on every loop."""
+"""The fault catalogue: each row is a fault on real sockets and the one outcome that must come of it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from zlib import crc32
 
 import pytest
+from _pytest.mark import ParameterSet
 from tests.faults import rows_connecting, rows_ending, rows_endless, rows_field, rows_status
 from tests.faults.driver import run
-from tests.faults.rows import Row
+from tests.faults.rows import Loops, Row
 from tests.support.certificates import Certificates
 from tests.support.figures import Figures
+from tests.support.loops import BACKENDS
+
+from chatscope.testing import LOOPS
 
 CATALOGUE = [
     *rows_connecting.ROWS,
@@ -22,7 +27,15 @@ CATALOGUE = [
 ]
 
 
-@pytest.mark.parametrize("row", CATALOGUE, ids=lambda row: row.name)
+def cases() -> Iterator[ParameterSet]:
+    """Yield each row with each loop that it runs on."""
+    for row in CATALOGUE:
+        one = BACKENDS[crc32(row.name.encode()) % len(LOOPS)]
+        for backend in BACKENDS if row.loops is Loops.ALL else [one]:
+            yield pytest.param(row, backend.values[0], id=f"{backend.id}-{row.name[:80]}")
+
+
+@pytest.mark.parametrize(("row", "anyio_backend"), [*cases()], indirect=["anyio_backend"])
 async def test_row(row: Row, certificates: Certificates, figures: Figures, loop: str) -> None:
     began = time.perf_counter()
     assert await run(row, certificates) == row.expected
