@@ -64,7 +64,7 @@ def call(name: str, arguments: Any = "", call_id: str = "c1") -> ToolCall:
 
 
 async def answers(toolbox: Toolbox, *calls: ToolCall) -> list[str]:
-    return [message["content"] for message in await toolbox.answer(calls)]
+    return [message["content"] for message in await toolbox.call_all(calls)]
 
 
 async def answer(function: Callable[..., Any], arguments: Any = "", **options: Any) -> str:
@@ -163,7 +163,6 @@ def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (nested, r"tool nested: parameter items\[\]: strict mode has no mappings"),
         (unresolved, "tool unresolved: its signature cannot be read: .*Missing"),
         (lambda: None, "tools must be functions with a name .*lambda"),
-        (functools.partial(weather), "tools must be functions with a name .*partial"),
         ({"type": "function"}, "tools must be functions with a name .*'type'"),
     ],
 )
@@ -298,7 +297,7 @@ async def test_an_error_is_raised_as_itself_and_cancels_the_other_calls() -> Non
 
     toolbox = Toolbox([waits, fails], on_error="raise")
     with pytest.raises(LookupError, match="no such city"):
-        await toolbox.answer([call("waits"), call("fails")])
+        await toolbox.call_all([call("waits"), call("fails")])
     assert ends == ["cancelled"]
 
 
@@ -314,7 +313,7 @@ async def test_the_calls_of_a_turn_run_at_the_same_time_and_are_answered_in_thei
         return number
 
     calls = [call("meet", {"number": number}, f"c{number}") for number in range(3)]
-    assert await Toolbox([meet]).answer(calls) == [
+    assert await Toolbox([meet]).call_all(calls) == [
         {"role": "tool", "tool_call_id": f"c{number}", "content": str(number)} for number in range(3)
     ]
 
@@ -332,7 +331,7 @@ async def test_cancelling_cancels_the_calls_and_leaves_threads_behind() -> None:
         ended.set()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(Toolbox([waits, blocks]).answer, [call("waits"), call("blocks")])
+        group.start_soon(Toolbox([waits, blocks]).call_all, [call("waits"), call("blocks")])
         await running.wait()
         assert await anyio.to_thread.run_sync(blocked.wait, 30)
         group.cancel_scope.cancel()

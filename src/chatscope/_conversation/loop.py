@@ -1,11 +1,13 @@
-"""A conversation of several turns: the model calls tools, or is asked again for a reply that is valid.
+"""A conversation of several turns: the model calls tools, or is asked again for a response of the right type.
 
-What one turn sends, and with which retries, is the caller's business; so are its deadlines.
+This is the one driver of turns, for clients and tasks alike. How a turn is sent, with which retries and in which slot,
+is the caller's business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,19 +23,19 @@ from chatscope.protocol.response import Completion, CompletionMessage, ToolCall
 from chatscope.protocol.usage import Usage, add_usage
 
 MAX_TURNS: Final = 10
-"""How many model calls a loop of tools makes at most, unless told otherwise: more than a task takes that goes well, few
-enough for one that runs in circles to be noticed before it is expensive."""
+"""The default limit of model calls in a conversation with tools: more than a task takes that goes well, few enough to
+notice one that runs in circles before it is expensive."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of a conversation in which the model could call tools.
+    """The outcome of a conversation in which the model could call tools.
 
     Attributes:
-        completions: the replies, one a turn.
-        messages: the conversation that the last reply answers: calls of tools and their results included. To go on,
+        completions: the responses, one for each turn.
+        messages: the conversation that the last response answers, with the calls of tools and their results. To go on,
             append `message.to_dict()` and what the user says next.
-        parsed: the last reply as the type that was asked for, if one was.
+        parsed: the last response as a value of the requested type, if there is one.
     """
 
     completions: tuple[Completion, ...]
@@ -42,7 +44,7 @@ class RunResult:
 
     @property
     def completion(self) -> Completion:
-        """The last reply."""
+        """The last response."""
         return self.completions[-1]
 
     @property
@@ -52,12 +54,12 @@ class RunResult:
 
     @property
     def text(self) -> str:
-        """The last reply's text."""
+        """The last response's text."""
         return self.completion.text
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all turns, as far as the server told them."""
+        """The tokens of all turns, or `None` if the server did not report those of every turn."""
         return add_usage(*(completion.usage for completion in self.completions))
 
 
@@ -65,22 +67,22 @@ class Conversation:
     """The turns of one conversation: what is sent next, and when it is over.
 
     Args:
-        messages: how it begins.
-        parameters: what goes with every turn; the definitions of the tools and the type of the reply are added.
+        messages: the first messages.
+        parameters: sent with every turn, together with the definitions of the tools and the format of the output.
         tools: functions that the model may call.
-        output_type: the type that the last reply must be; `None` leaves it as it is.
-        reask: how often the model is asked again when its reply is invalid, and told why.
-        max_turns: how many model calls are made at most for the sake of tools; asking again is not counted.
+        output_type: the type that the last response must be of. `None` requests none.
+        reask: how often the model is asked again, and told what is wrong, if its response is not of the type.
+        max_turns: the limit of model calls. Asking again does not count.
         tool_timeout: how long each call of a tool may take, in seconds.
         on_tool_error: as for `Toolbox`.
-        argument: what an error calls `output_type`.
+        argument: what errors call `output_type`.
 
     Raises:
-        ValueError: an argument can never be right; the error names it.
+        ValueError: an argument can never be right. The error names it.
 
     Attributes:
         messages, parameters: what the next turn sends.
-        completions: the replies so far, one a turn.
+        completions: the responses so far, one for each turn.
         parsed: the last one as a value of the type.
     """
 
@@ -123,18 +125,28 @@ class Conversation:
             raise ValueError(f"parameters has {name} already; it is made from what is given beside them")
         self.parameters[name] = value
 
-    async def run(self, ask: Callable[[], Awaitable[Completion]], limit: Deadline | None = None) -> None:
-        """Take turns until the model has answered. Cancelled, the turn in progress is, with all its calls of tools.
+    async def run(
+        self,
+        ask: Callable[[], Awaitable[Completion]],
+        deadline: Deadline | None = None,
+        *,
+        around_tools: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> None:
+        """Take turns until the model has answered.
+
+        If cancelled, so is the turn in progress, with all its calls of tools.
 
         Args:
-            ask: sends `messages` with `parameters` and returns the reply.
-            limit: bounds the calls of tools.
+            ask: sends `messages` with `parameters` and returns the response.
+            deadline: bounds the calls of tools. What `ask` does is bounded by its caller.
+            around_tools: entered around the calls of each turn. A caller that holds a slot gives it back in there, so
+                that tools may ask the same client or adapter.
 
         Raises:
             ToolLoopError: no turn is left.
-            OutputError: the last reply is not of the type.
-            APITimeoutError: the limit passed during a call of a tool.
-            Exception: what `ask` raised, and a tool where that was chosen.
+            OutputError: the last response is not of the type.
+            APITimeoutError: the deadline passed during a call of a tool.
+            Exception: what `ask` raised; what a tool raised, with `on_tool_error="raise"`.
         """
         turns_left, asks_left = self._max_turns, self._reask
         while True:
@@ -142,17 +154,8 @@ class Conversation:
             self.completions.append(completion)
             message = completion.message
             if self._toolbox is not None and message.tool_calls:
-                calls = self._identified(message.tool_calls)
-                self.messages = [*self.messages, message.to_dict()]
                 turns_left -= 1
-                if not turns_left:
-                    says = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
-                    raise ToolLoopError(says, messages=self.messages)
-                with fail_at(limit):
-                    answers = await self._toolbox.answer(calls)
-                self.messages = [*self.messages, *answers]
-                if _demands_a_call(self.parameters.get("tool_choice")):
-                    del self.parameters["tool_choice"]  # sent again, it would never let the model answer
+                await self._call_tools(self._toolbox, message, deadline, around_tools if turns_left else None)
                 continue
             try:
                 self.parsed = self._output.read(completion) if self._output is not None else None
@@ -166,25 +169,45 @@ class Conversation:
             else:
                 return
 
+    async def _call_tools(
+        self,
+        toolbox: Toolbox,
+        message: CompletionMessage,
+        deadline: Deadline | None,
+        around_tools: Callable[[], AbstractAsyncContextManager[object]] | None,
+    ) -> None:
+        """Make the calls of a turn and append their results, unless `around_tools` is `None`: no turn is left."""
+        calls = self._with_ids(message.tool_calls or [])
+        self.messages = [*self.messages, message.to_dict()]
+        if around_tools is None:
+            says = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
+            raise ToolLoopError(says, messages=self.messages)
+        with fail_at(deadline):
+            async with around_tools():
+                results = await toolbox.call_all(calls)
+        self.messages = [*self.messages, *results]
+        if _demands_a_call(self.parameters.get("tool_choice")):
+            del self.parameters["tool_choice"]  # sent again, it would never let the model answer
+
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all turns, as far as the server told them."""
+        """The tokens of all turns, or `None` if the server did not report those of every turn."""
         return add_usage(*(completion.usage for completion in self.completions))
 
     def parsed_completion(self) -> ParsedCompletion[Any]:
-        """Return the last reply with its value and the usage of all turns."""
+        """Return the last response with its value and the usage of all turns."""
         last = msgspec.structs.replace(self.completions[-1], usage=self.usage)
         return ParsedCompletion.of(last, self.parsed)
 
-    def _identified(self, calls: list[ToolCall]) -> list[ToolCall]:
-        """Give the calls of servers that send no ids one each, so that the results can be told apart."""
+    def _with_ids(self, calls: list[ToolCall]) -> list[ToolCall]:
+        """Give an id to each call of a server that sends none, so that the results can be told apart."""
         for number, call in enumerate(calls):
             call.id = call.id or f"call_{len(self.completions)}_{number}"
         return calls
 
 
 def _demands_a_call(tool_choice: Any) -> bool:
-    """Tell whether a `tool_choice` leaves the model no choice: `required`, a named tool, or one of some tools."""
+    """Return whether a `tool_choice` leaves the model no choice: `required`, a named tool, or one of some tools."""
     if not isinstance(tool_choice, Mapping):
         return bool(tool_choice == "required")
     allowed = tool_choice.get("allowed_tools")

@@ -1,17 +1,19 @@
-"""Structured output: a type, the request's `response_format` for it, and a reply's text as a value of it. Pure."""
+"""Structured output: a type, the `response_format` that asks for it, and a response's text as a value of it. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Final, Generic, TypeVar, cast, get_origin
 
 import msgspec
 
-from chatscope._conversation.json_schema import class_schema, closed_object, is_model
+from chatscope._conversation.decoding import arguments_decoder, text_decoder
+from chatscope._conversation.json_schema import class_schema, closed_object
+from chatscope._conversation.type_parts import Field
 from chatscope.errors import OutputInvalidError, OutputRefusedError, OutputTruncatedError
 from chatscope.protocol.response import Completion
 
@@ -20,21 +22,21 @@ T = TypeVar("T")
 _CACHED: Final = 256
 """How many types are kept with their schemas: more than a program declares, few enough for one that makes types."""
 
-_NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]")
-"""What the endpoint does not take in the name of a schema; 64 characters is the most it takes."""
+_NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
+"""Characters that the endpoint refuses in the name of a schema. Its longest name has 64."""
 
 
 class ParsedCompletion(Completion, Generic[T], kw_only=True):
-    """A whole reply whose text is a value of the type that was asked for.
+    """A completion whose text is a value of the requested type.
 
-    `parsed` is the first choice's; it is `None` if the model called tools instead of answering.
+    `parsed` is the first choice's. It is `None` if the model called tools instead of answering.
     """
 
     parsed: T = msgspec.field(default=cast(Any, None), name="<parsed>")
 
     @classmethod
     def of(cls, completion: Completion, parsed: T | None) -> ParsedCompletion[T]:
-        """Return a completion together with its value, `None` where there is none."""
+        """Return a completion together with its value, `None` if it has none."""
         given: dict[str, Any] = {name: getattr(completion, name) for name in Completion.__struct_fields__}
         given["parsed"] = parsed
         return cls(**given)
@@ -42,12 +44,12 @@ class ParsedCompletion(Completion, Generic[T], kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[T]):
-    """What a reply must be. Made by `Output.of`.
+    """The type that a response must be of. Made by `Output.of`.
 
     Attributes:
-        name: the type's.
+        name: the type's name.
         response_format: asks the endpoint for it.
-        decode: makes the value from JSON text; raises `ValueError` for what does not fit.
+        decode: makes the value from JSON text; raises `ValueError` for text that does not fit.
     """
 
     name: str
@@ -56,18 +58,19 @@ class Output(Generic[T]):
 
     @classmethod
     def of(cls, kind: type[T] | Any, argument: str = "response_format") -> Output[T]:
-        """Return what is asked for with a type: a msgspec Struct, dataclass, TypedDict, attrs class or pydantic model.
+        """Return the output for a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model or other type.
 
-        The endpoint wants an object at the root. Any other type (a list, a union, a number) goes out as the property
-        `value` of one, and is taken out of it again.
+        The endpoint wants an object at the root. Any other type (a list, a union, a number) is sent as the property
+        `value` of an object, and taken out of it again.
 
         Args:
-            kind: the type. Its name and docstring go out with its schema; all its fields are required of the model,
-                those with defaults too. A field that may be missing is one that may be `None`.
-            argument: what an error calls it.
+            kind: the type. Its name and docstring are sent with its schema. The model must write all its fields, even
+                those with defaults; declare a field that may be missing as one that may be `None`.
+            argument: what errors call it.
 
         Raises:
-            ValueError: no strict schema can be derived from it; the error names the argument and the type.
+            ValueError: no strict schema can be derived from the type. The error names the argument, the place and the
+                type.
         """
         cached: Any = _derived
         try:
@@ -79,17 +82,17 @@ class Output(Generic[T]):
         return output
 
     def read(self, completion: Completion) -> T | None:
-        """Return the value that a reply is, or `None` if it calls tools instead of answering.
+        """Return the value of a completion, or `None` if it calls tools, whatever text stands beside the calls.
 
         Raises:
-            OutputRefusedError: the model refused, or the server filtered its reply.
-            OutputTruncatedError: the reply was cut at the token limit.
-            OutputInvalidError: it is something else.
+            OutputRefusedError: the model refused, or the server filtered the response.
+            OutputTruncatedError: the response was cut at the token limit.
+            OutputInvalidError: the text is not of the type.
         """
         message = completion.message
         if message.refusal:
             raise OutputRefusedError(f"the model refused: {message.refusal}", completion=completion)
-        if message.tool_calls and not completion.text:
+        if message.tool_calls or message.function_call:
             return None
         try:
             return self.decode(completion.text)
@@ -102,30 +105,25 @@ class Output(Generic[T]):
             raise OutputInvalidError(f"the reply is no {self.name}: {error}", completion=completion) from error
 
 
-class _Wrapped(msgspec.Struct):
-    """What a root that is no object goes out in."""
-
-    value: msgspec.Raw
-
-
-_wrapped: Final = msgspec.json.Decoder(_Wrapped)
-
-
-def _decode_wrapped(decode: Callable[[bytes], T], text: str) -> T:
-    return decode(bytes(_wrapped.decode(text).value))
-
-
 @lru_cache(_CACHED)
 def _derived(kind: Any) -> Output[Any]:
     origin = get_origin(kind) or kind
     name = origin.__name__ if isinstance(origin, type) and origin not in {UnionType, Annotated} else "output"
     schema = class_schema(kind, name)
-    decode = kind.model_validate_json if is_model(kind) else msgspec.json.Decoder(kind).decode
-    if schema.get("type") != "object":
+    decode: Callable[[str], Any]
+    if schema.get("type") == "object":
+        decode = text_decoder(kind)
+    else:
         definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
-        schema, decode = closed_object({"value": schema}) | definitions, partial(_decode_wrapped, decode)
+        schema = closed_object({"value": schema}) | definitions
+        decode = _value_decoder(kind)
     description = schema.pop("description", None)
-    json_schema = {"name": _NO_NAME.sub("_", name)[:64], "schema": schema, "strict": True}
+    json_schema = {"name": _NOT_IN_NAMES.sub("_", name)[:64], "schema": schema, "strict": True}
     if description:
         json_schema["description"] = description
     return Output(name, {"type": "json_schema", "json_schema": json_schema}, decode)
+
+
+def _value_decoder(kind: Any) -> Callable[[str], Any]:
+    decode = arguments_decoder("Value", [Field("value", "value", kind, is_required=True)])
+    return lambda text: decode(text)["value"]

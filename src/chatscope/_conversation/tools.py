@@ -1,6 +1,6 @@
-"""Tools: Python functions as the endpoint's tool definitions, and the calling of those that a model asks for.
+"""Tools: Python functions as the endpoint's tool definitions, and the calls of those that a model asks for.
 
-What is said to the model before and after is decided in `turns.py`.
+How a function is run is decided in `tool_runner.py`, what the model is sent before and after in `loop.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any, Final, Literal, get_type_hints
 
 import anyio
-import anyio.to_thread
 import msgspec
 
+from chatscope._conversation.decoding import arguments_decoder
 from chatscope._conversation.json_schema import object_schema
+from chatscope._conversation.tool_runner import encode_result, run_function, whole_text
+from chatscope._conversation.type_parts import Field
 from chatscope._validation import check_on_tool_error, check_seconds
 from chatscope.errors import ToolTimeoutError
 from chatscope.protocol.response import ToolCall
@@ -28,7 +30,7 @@ OnToolError = Literal["report", "raise"]
 _log: Final = logging.getLogger("chatscope.tools")
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What the endpoint takes as the name of a function."""
+"""The names of functions that the endpoint accepts."""
 
 _ARGUMENTS: Final = re.compile(r"^Args:[ \t]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.MULTILINE)
 _ARGUMENT: Final = re.compile(r"(\w+)(?:[ \t]*\([^)]*\))?:[ \t]*(.*)")
@@ -39,82 +41,64 @@ class Tool:
     """A function that a model may call. Made by `Tool.of`.
 
     Attributes:
-        name: the function's.
+        name: the function's name.
         definition: describes it to the model.
+        decode: makes the arguments, each of its parameter's type, from the JSON text that a model wrote; raises
+            `ValueError` for text that does not fit.
     """
 
     name: str
     definition: dict[str, Any]
+    decode: Callable[[str], dict[str, Any]]
     _function: Callable[..., Any]
-    _arguments: msgspec.json.Decoder[Any]
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Tool:
-        """Return the tool that a function makes.
+        """Return the tool that a function makes: also a method, a `functools.partial` or an object with `__call__`.
 
-        The first paragraph of its docstring describes it. Its parameters are described by a section `Args:` in
-        Google's style, or by `Annotated[..., msgspec.Meta(description=...)]`, which goes first. The model must give
-        all of them, those with defaults too, as strict mode has it; where it does not, the defaults apply.
+        The first paragraph of its docstring describes it. A section `Args:` in Google's style describes the parameters;
+        `Annotated[..., msgspec.Meta(description=...)]` takes precedence. In strict mode the model must give all
+        parameters, even those with defaults. Where a server lets it leave some out, their defaults apply.
 
         Raises:
-            ValueError: the endpoint cannot be told of it; the error names the function and the parameter.
+            ValueError: the function cannot be described to the endpoint. The error names the function, the parameter
+                and the place in its type.
         """
-        name = getattr(function, "__name__", None)
+        inner = _innermost(function)
+        name = getattr(inner, "__name__", None) or type(inner).__name__
         if not callable(function) or not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(f"tools must be functions with a name of letters and digits, not {function!r}")
-        parameters = _parameters(function, name)
-        types = {parameter: kind for parameter, (kind, _) in parameters.items()}
-        doc = inspect.getdoc(function) or ""
-        schema = object_schema(types, _descriptions(doc), f"tool {name}: parameter ")
+        fields = _fields(function, inner, name)
+        doc = inspect.getdoc(inner) or ""
+        schema = object_schema(fields, _descriptions(doc), f"tool {name}: parameter ")
         definition: dict[str, Any] = {"name": name, "parameters": schema, "strict": True}
         if summary := " ".join(_ARGUMENTS.sub("", doc).strip().split("\n\n")[0].split()):
             definition["description"] = summary
-        # Unset rather than the function's own defaults: those need not be what a struct can have.
-        fields: list[Any] = [
-            (parameter, kind | msgspec.UnsetType, msgspec.UNSET) if has_default else (parameter, kind)
-            for parameter, (kind, has_default) in parameters.items()
-        ]
-        arguments = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-        return cls(name, {"type": "function", "function": definition}, function, msgspec.json.Decoder(arguments))
-
-    def decode(self, arguments: str) -> dict[str, Any]:
-        """Return the arguments that a model wrote, each of the parameter's type.
-
-        Raises:
-            ValueError: they are no JSON, or do not fit.
-        """
-        given = self._arguments.decode(arguments or "{}")  # some servers send nothing where there are none
-        values = {name: getattr(given, name) for name in given.__struct_fields__}
-        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+        decode = arguments_decoder(name, fields)
+        return cls(name, {"type": "function", "function": definition}, lambda text: decode(text or "{}"), function)
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Call the function and return its result as text: a `str` as it is, anything else as JSON.
 
-        An async function is awaited in place and cancelled like everything else. Any other runs in a worker thread.
-        Cancelled, that is left behind: the function runs on to its end, and nobody sees its result.
+        If cancelled, a function that runs in a thread is left behind: it runs on to its end, and its result is lost.
 
         Raises:
-            Exception: whatever the function raises.
+            BaseException: what the function raised.
             TypeError: its result has no JSON form.
         """
-        function = partial(self._function, **arguments)
-        if inspect.iscoroutinefunction(inspect.unwrap(self._function)):  # also behind a decorator
-            result = await function()
-        else:
-            result = await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
-        return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=_plain).decode()
+        return encode_result(await run_function(partial(self._function, **arguments)))
 
 
 class Toolbox:
-    """The functions that a model may call, and how.
+    """The functions that a model may call.
 
     Args:
-        functions: the functions; their names differ.
-        timeout: how long each call may take, in seconds; `None` is no limit.
-        on_error: `"report"` tells the model what a function raised, `"raise"` ends the conversation with it.
+        functions: the functions. Their names differ.
+        timeout: how long each call may take, in seconds. `None` sets no limit.
+        on_error: `"report"` sends the model what a function raised, `"raise"` ends the conversation with it.
 
     Raises:
-        ValueError: an argument can never be right; the error names it, and the function and its parameter.
+        ValueError: an argument can never be right. The error names it, and the function and its parameter.
     """
 
     __slots__ = ("_raises", "_timeout", "_tools")
@@ -140,26 +124,31 @@ class Toolbox:
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
-        """What the model is told of them."""
+        """The tools' definitions, as the endpoint takes them."""
         return [tool.definition for tool in self._tools.values()]
 
-    async def answer(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-        """Make a turn's calls, all at once, and return the messages that answer them, in the calls' order.
+    async def call_all(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+        """Make a turn's calls, all at once, and return the messages with their results, in the calls' order.
 
-        Cancelled, all of them are. A call of no function, or with arguments that do not fit, is answered with what is
-        wrong about it.
+        If cancelled, all calls are. The result of a call of an unknown function, or with arguments that do not fit, is
+        an error that says what is wrong.
 
         Raises:
-            Exception: with `"raise"`, what a function raised first, as it is; the other calls are cancelled.
+            BaseException: with `"raise"`, what the first function to fail raised, as it is; the other calls are
+                cancelled. `KeyboardInterrupt` in any case.
         """
-        texts = [_report("the call was cancelled by the tool itself")] * len(calls)
-        failures: list[Exception] = []
+        results = [_error("the call was cancelled by the tool itself")] * len(calls)
+        failures: list[BaseException] = []
 
         async def run(index: int, call: ToolCall) -> None:
-            # No exception leaves the group's children: it would come out in an ExceptionGroup.
+            # No failure leaves the group's children: it would come out in an ExceptionGroup.
             try:
-                texts[index] = await self._answer(call)
-            except Exception as error:  # noqa: BLE001 - raised again below
+                results[index] = await self._result(call)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as error:
+                if isinstance(error, BaseExceptionGroup) and _cancellation_in(error) is not None:
+                    raise
                 failures.append(error)
                 group.cancel_scope.cancel()
 
@@ -169,24 +158,31 @@ class Toolbox:
         if failures:
             raise failures[0]
         return [
-            {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)
+            {"role": "tool", "tool_call_id": call.id, "content": text}
+            for call, text in zip(calls, results, strict=True)
         ]
 
-    async def _answer(self, call: ToolCall) -> str:
+    async def _result(self, call: ToolCall) -> str:
+        """Return the result of one call, or what it raised as an error for the model."""
         tool = self._tools.get(call.function.name)
         if tool is None:
-            return _report(f"there is no tool {call.function.name!r}; there are: {', '.join(self._tools)}")
+            return _error(f"there is no tool {call.function.name!r}; there are: {', '.join(self._tools)}")
         try:
             arguments = tool.decode(call.function.arguments)
         except (ValueError, RecursionError) as error:
-            return _report(f"the arguments are not valid: {error}")
+            return _error(f"the arguments are not valid: {error}")
         try:
             return await self._call(tool, arguments)
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException as error:
             if self._raises:
                 raise
+            cancellation = _cancellation_in(error) if isinstance(error, BaseExceptionGroup) else None
             _log.warning("tool %s failed; the model is told", tool.name, exc_info=error)
-            return _report(f"{type(error).__name__}: {error}")
+            if cancellation is not None:
+                raise cancellation from None
+            return _error(_text_of(error))
 
     async def _call(self, tool: Tool, arguments: dict[str, Any]) -> str:
         if self._timeout is None:
@@ -196,26 +192,44 @@ class Toolbox:
         raise ToolTimeoutError(f"tool {tool.name} took longer than {self._timeout:g} s")
 
 
-def _parameters(function: Callable[..., Any], name: str) -> dict[str, tuple[Any, bool]]:
-    """Return the parameters of a function, their types, and whether they have defaults.
+def _cancellation_in(error: BaseExceptionGroup[Any]) -> BaseExceptionGroup[Any] | None:
+    """Return what must not be kept from its way in a group: cancellation, which trio raises in groups, and Ctrl-C."""
+    passing = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
+    return error.subgroup(passing)
+
+
+def _innermost(function: Any) -> Any:
+    """Return the function within a `functools.partial`."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _fields(function: Callable[..., Any], inner: Callable[..., Any], name: str) -> list[Field]:
+    """Return the parameters of a function.
 
     Raises:
         ValueError: one cannot be given by name, or has no type.
     """
+    annotated: Any = inner
+    if isinstance(inner, type):
+        annotated = inner.__init__  # type: ignore[misc]  # its annotations only
+    elif not inspect.isroutine(inner) and not hasattr(inner, "__wrapped__"):
+        annotated = type(inner).__call__
     try:
-        parameters = inspect.signature(function).parameters
-        hints = get_type_hints(function, include_extras=True)
+        parameters = inspect.signature(function).parameters.values()
+        hints = get_type_hints(annotated, include_extras=True)
     except Exception as error:
         raise ValueError(f"tool {name}: its signature cannot be read: {error}") from error
-    for parameter in parameters.values():
+    for parameter in parameters:
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise ValueError(f"tool {name}: parameter {parameter} cannot be given by name")
         if parameter.name not in hints:
             raise ValueError(f"tool {name}: parameter {parameter.name} has no type annotation")
-    return {
-        parameter.name: (hints[parameter.name], parameter.default is not parameter.empty)
-        for parameter in parameters.values()
-    }
+    return [
+        Field(parameter.name, parameter.name, hints[parameter.name], parameter.default is parameter.empty)
+        for parameter in parameters
+    ]
 
 
 def _descriptions(doc: str) -> dict[str, str]:
@@ -232,11 +246,12 @@ def _descriptions(doc: str) -> dict[str, str]:
     return texts
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):  # a pydantic model
-        return value.model_dump(mode="json")
-    raise TypeError(f"a {type(value).__name__} has no JSON form")
+def _text_of(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own __str__ fails
+        return type(error).__name__
 
 
-def _report(problem: str) -> str:
-    return msgspec.json.encode({"error": problem}).decode()
+def _error(problem: str) -> str:
+    return msgspec.json.encode({"error": whole_text(problem)}).decode()

@@ -1,0 +1,282 @@
+"""Which library reads a type: msgspec or pydantic. A type that neither reads is taken apart into parts that one reads.
+
+Neither library knows the classes of the other. msgspec reads its Structs and attrs classes, pydantic its models and
+whatever has pydantic's metadata; everything else (dataclasses, enums, unions, lists, ...) can be read by both, but for
+unions of several classes without tags, which msgspec refuses. Schemas (`json_schema.py`) and decoders (`decoding.py`)
+follow the same parts. pydantic is not imported here: where a type needs it, it has been imported already.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+
+_PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
+
+_APART: Final = "apart"
+"""Marks a union that msgspec refuses."""
+
+_UNIONS: Final = frozenset({typing.Union, types.UnionType})
+
+_CONTAINERS: Final[Mapping[Any, type]] = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: list,
+    collections.abc.MutableSequence: list,
+    collections.abc.Collection: list,
+    collections.abc.Iterable: list,
+    collections.abc.Set: set,
+    collections.abc.MutableSet: set,
+}
+"""Types with one type for all items, and what holds the items of a decoded value."""
+
+
+class Leaf(NamedTuple):
+    """A type that one library reads as a whole."""
+
+    kind: Any
+    is_pydantic: bool
+
+
+class Items(NamedTuple):
+    """A container whose items no library reads.
+
+    Attributes:
+        container: the class of the decoded value.
+        item: the type of the items.
+        bare: the type without that of its items, but with its constraints.
+    """
+
+    container: type
+    item: Any
+    bare: Any
+
+
+class Alternatives(NamedTuple):
+    """A union that no library reads; each of its members has one that does, or is taken apart in turn."""
+
+    kinds: tuple[Any, ...]
+
+
+class Record(NamedTuple):
+    """A class with named fields that no library reads."""
+
+    cls: type
+    fields: tuple[Field, ...]
+
+
+class Field(NamedTuple):
+    """A field of a class, or a parameter of a function.
+
+    Attributes:
+        name: what the class is made with.
+        key: what it is called in JSON.
+        kind: its type.
+        is_required: whether it has no default.
+    """
+
+    name: str
+    key: str
+    kind: Any
+    is_required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A type with a description of its own."""
+
+    kind: Any
+    description: str
+
+
+Part = Leaf | Items | Alternatives | Record | Described
+
+
+def type_adapter(kind: Any) -> Any:
+    """Return pydantic's `TypeAdapter` of a type that pydantic reads."""
+    return sys.modules["pydantic"].TypeAdapter(kind)
+
+
+def part_of(kind: Any) -> Part:
+    """Return a type as one part, or as what it consists of if no library reads it.
+
+    Raises:
+        TypeError: no library reads it, and it cannot be taken apart.
+    """
+    if (reader := _reader(kind)) is not None:
+        return Leaf(kind, reader == "pydantic")
+    bare, metadata = _without_metadata(kind)
+    origin = get_origin(bare)
+    if origin in _UNIONS:
+        part: Part = Alternatives(_grouped(get_args(bare)))
+    elif origin in _CONTAINERS and len(args := [arg for arg in get_args(bare) if arg is not ...]) == 1:
+        container = _CONTAINERS[origin]
+        plain = Annotated[(list[Any], *metadata)] if metadata else list[Any]  # type: ignore[index,misc,unused-ignore]
+        return Items(container, args[0], plain)
+    elif (fields := fields_of(bare)) is not None:
+        part = Record(origin or bare, tuple(fields))
+    else:
+        raise TypeError("it holds classes of pydantic and of msgspec or attrs in a type that neither library reads")
+    description = next((text for item in metadata if (text := getattr(item, "description", None))), None)
+    return part if description is None else Described(bare, description)
+
+
+def fields_of(kind: Any) -> Sequence[Field] | None:
+    """Return the fields of a class that JSON objects are decoded to; `None` for every other type."""
+    cls = get_origin(kind) or kind
+    if not isinstance(cls, type):
+        return None
+    if is_pydantic_class(cls):
+        own: Mapping[str, Any] = getattr(cls, "__pydantic_fields__", None) or {}
+        return [_pydantic_field(name, info) for name, info in own.items()]
+    if issubclass(cls, msgspec.Struct):
+        return [Field(one.name, one.encode_name, one.type, one.required) for one in msgspec.structs.fields(kind)]
+    if hasattr(cls, "__attrs_attrs__"):
+        hints = _hints(kind)
+        nothing = sys.modules["attr"].NOTHING
+        return [
+            Field(one.alias or one.name, one.name, hints.get(one.name, Any), one.default is nothing)
+            for one in cls.__attrs_attrs__
+            if one.init
+        ]
+    if dataclasses.is_dataclass(cls):
+        hints = _hints(kind)
+        missing = dataclasses.MISSING
+        return [
+            Field(one.name, one.name, hints[one.name], one.default is missing and one.default_factory is missing)
+            for one in dataclasses.fields(cls)
+            if one.init
+        ]
+    if typing.is_typeddict(cls):
+        return [Field(name, name, hint, name in cls.__required_keys__) for name, hint in _hints(kind).items()]  # type: ignore[attr-defined]
+    return None
+
+
+def classes_in(kind: Any) -> Sequence[Any]:
+    """Return the members of a union, or else the type alone; without metadata."""
+    bare, _ = _without_metadata(kind)
+    return [_without_metadata(one)[0] for one in get_args(bare)] if get_origin(bare) in _UNIONS else [bare]
+
+
+def _reader(kind: Any) -> str | None:
+    """Return the library that reads a type as a whole, `None` if there is none."""
+    needs = _libraries(kind, [])
+    if "pydantic" in needs:
+        return None if "msgspec" in needs else "pydantic"
+    return None if _APART in needs else "msgspec"
+
+
+def _libraries(kind: Any, seen: list[Any]) -> set[str]:
+    """Return which libraries a type needs, and whether it holds a union that msgspec refuses."""
+    bare, metadata = _without_metadata(kind)
+    found = {library for item in metadata if (library := _library_of_metadata(item))}
+    cls = get_origin(bare) or bare
+    if isinstance(cls, type):
+        if is_pydantic_class(cls):
+            found.add("pydantic")
+        elif issubclass(cls, msgspec.Struct | msgspec.Raw) or hasattr(cls, "__attrs_attrs__"):
+            found.add("msgspec")
+        elif typing.is_typeddict(cls) and sys.version_info < (3, 12) and type(cls).__module__ == "typing":
+            found.add("msgspec")  # pydantic refuses them before Python 3.12
+    inner = list(get_args(bare))
+    if sum(map(_is_untagged, classes_in(bare))) > 1:
+        found.add(_APART)
+    if isinstance(cls, type) and bare not in seen:
+        seen.append(bare)
+        inner += _field_kinds(bare, cls)
+    for one in inner:
+        found |= _libraries(one, seen)
+    return found
+
+
+def _field_kinds(kind: Any, cls: type) -> list[Any]:
+    """Return the types of a class's fields, as far as they can be read."""
+    try:
+        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+            return list(_hints(kind).values())
+        return [field.kind for field in fields_of(kind) or ()]
+    except Exception:  # noqa: BLE001 - an unresolved name: the library that reads the type reports it in its words
+        return []
+
+
+def _is_untagged(cls: Any) -> bool:
+    """Return whether objects of a class that msgspec reads do not say which class they are of."""
+    origin = get_origin(cls) or cls
+    if not isinstance(origin, type) or is_pydantic_class(origin):
+        return False
+    if issubclass(origin, msgspec.Struct):
+        return origin.__struct_config__.tag is None
+    return dataclasses.is_dataclass(origin) or hasattr(origin, "__attrs_attrs__") or typing.is_typeddict(origin)
+
+
+def _library_of_metadata(item: Any) -> str | None:
+    if isinstance(item, msgspec.Meta):
+        return "msgspec"
+    is_pydantics = type(item).__module__.partition(".")[0] in _PYDANTIC_MODULES and "pydantic" in sys.modules
+    return "pydantic" if is_pydantics else None
+
+
+def is_pydantic_class(cls: type) -> bool:
+    return hasattr(cls, "__get_pydantic_core_schema__") or hasattr(cls, "__pydantic_core_schema__")
+
+
+def _pydantic_field(name: str, info: Any) -> Field:
+    alias = info.validation_alias if isinstance(info.validation_alias, str) else info.alias
+    kind = info.annotation
+    if "msgspec" not in _libraries(kind, []):
+        kind = Annotated[kind, info]  # with the constraints, which pydantic checks
+    elif info.description:
+        kind = Annotated[kind, msgspec.Meta(description=info.description)]
+    return Field(name, alias or name, kind, info.is_required())
+
+
+def _without_metadata(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return what an alias stands for, and the metadata of `Annotated` around it."""
+    metadata: tuple[Any, ...] = ()
+    while True:
+        if get_origin(kind) is Annotated:
+            kind, *outer = get_args(kind)
+            metadata = (*outer, *metadata)
+        elif hasattr(kind, "__supertype__"):  # a NewType
+            kind = kind.__supertype__
+        elif type(kind).__name__ == "TypeAliasType":
+            kind = kind.__value__
+        else:
+            return kind, metadata
+
+
+def _grouped(kinds: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the members of a union, those that one library reads together as one union."""
+    groups: dict[Any, list[Any]] = {}
+    for kind in kinds:
+        reader = _reader(kind)
+        alone = reader is None or (reader == "msgspec" and _is_untagged(_without_metadata(kind)[0]))
+        groups.setdefault(len(groups) if alone else reader, []).append(kind)
+    return tuple(typing.Union[tuple(group)] for group in groups.values())  # noqa: UP007 - made of a tuple
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of a class's attributes, with the arguments of a generic one put in."""
+    cls = get_origin(kind) or kind
+    bound = dict(zip(getattr(cls, "__parameters__", ()), get_args(kind), strict=False))
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: _bound(hint, bound) for name, hint in hints.items()}
+
+
+def _bound(hint: Any, bound: Mapping[Any, Any]) -> Any:
+    if get_origin(hint) in {typing.Required, typing.NotRequired}:
+        (hint,) = get_args(hint)
+    if hint in bound:
+        return bound[hint]
+    parameters = getattr(hint, "__parameters__", ())
+    return hint[tuple(bound.get(one, one) for one in parameters)] if bound and parameters else hint
