@@ -1,20 +1,41 @@
-"""The one edge at which the errors of sockets become httpx's.
+"""What goes wrong with connections, in httpx's exceptions, and whether trying again can help.
 
-Here: which httpx exception an `OSError` is in each phase of an exchange. Not here: what is closed or sent again because
-of it (`transport`, `http1`), and errors of HTTP itself, which are born as httpx exceptions where they are found.
+Here: the one edge at which the errors of sockets become httpx's, and `is_permanent`. Not here: what is closed or sent
+again because of an error (`transport`, `http1`), and how callers name it (`chatscope._http`).
 """
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import Iterator
 from enum import Enum
 
 import httpx
 
-__all__ = ["Operation", "translated"]
+__all__ = ["MalformedResponseError", "Operation", "UnusableProxyError", "is_malformed", "is_permanent", "translated"]
+
+# Of the errors of name resolution these may pass: the name server does not answer, or this machine lacks something.
+PASSING_LOOKUP_ERRORS = {
+    getattr(socket, name, None) for name in ("EAI_AGAIN", "EAI_FAIL", "EAI_MEMORY", "EAI_SYSTEM")
+} - {None}
+# Of the errors of TLS these mean that the connection broke off, not that the two sides disagree.
+LOST_TLS_CONNECTIONS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+# How httpcore and h11 begin, if a server closed the connection. All else that they call a RemoteProtocolError is a
+# malformed response.
+CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed")
+
+
+class MalformedResponseError(httpx.RemoteProtocolError):
+    """What the server sent is not an HTTP/1.1 response, or exceeds a limit. The message says where."""
+
+
+class UnusableProxyError(httpx.ProxyError):
+    """The environment names a proxy that cannot be used at all."""
 
 
 class Operation(Enum):
-    """What was being done: the pair says what a timeout and what any other failure is called there."""
+    """What was being done: the pair holds the exceptions for a timeout and for any other failure."""
 
     def __init__(self, on_timeout: type[httpx.TransportError], on_error: type[httpx.TransportError]) -> None:
         self.on_timeout = on_timeout
@@ -30,8 +51,52 @@ def translated(
 ) -> httpx.TransportError:
     """Return the httpx exception for `exc`; raise it `from exc`.
 
-    `socket.gaierror`, `ssl.SSLError` and `TimeoutError` are all `OSError`s, so this is everything a socket can raise.
-    The message keeps the reason the system gave: an httpx exception with an empty text helps nobody.
+    `socket.gaierror`, `ssl.SSLError` and `TimeoutError` are all `OSError`s, so this covers everything that a socket can
+    raise. The message keeps the system's reason, because an httpx exception with an empty text helps nobody.
     """
     reason = f"{to}: {exc}" if to else str(exc) or type(exc).__name__
     return (operation.on_timeout if isinstance(exc, TimeoutError) else operation.on_error)(reason, request=request)
+
+
+def is_malformed(error: BaseException) -> bool:
+    """Return whether an error means that the server answered with something other than HTTP.
+
+    Errors of httpx's own transports are recognised too. A connection that closed early is not malformed.
+    """
+    if isinstance(error, MalformedResponseError):
+        return True
+    return (
+        type(error) is httpx.RemoteProtocolError and error.__cause__ is not None and not str(error).startswith(CLOSED)
+    )
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether sending a request again cannot help, judged by an error of this or of any httpx transport.
+
+    Permanent are host names that do not exist, certificates and TLS versions that are not accepted (also TLS spoken to
+    a plain port), responses that are not HTTP, requests that HTTP cannot express, and proxies that cannot be used or
+    refuse with a 4xx. Everything else may pass: a refused or lost connection, a name server without an answer.
+    """
+    if is_malformed(error) or isinstance(
+        error, UnusableProxyError | httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL
+    ):
+        return True
+    if isinstance(error, httpx.ProxyError):
+        return str(error).startswith("4")  # httpcore's text is the status and the reason of the proxy's response
+    return any(_is_permanent_cause(cause) for cause in _causes(error))
+
+
+def _is_permanent_cause(error: BaseException) -> bool:
+    if isinstance(error, socket.gaierror):
+        return error.errno not in PASSING_LOOKUP_ERRORS
+    if isinstance(error, ssl.SSLError):
+        return not isinstance(error, LOST_TLS_CONNECTIONS)
+    return isinstance(error, UnicodeError)  # a host that no DNS name can have
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
