@@ -17,7 +17,7 @@ from tests.support.checks import check_consistent, check_returned, nothing_left_
 from tests.support.figures import Figures
 from tests.support.loopback import Server
 
-from chatscope import ChatTask, TaskStatus
+from chatscope import AsyncChatGPTAdapter, ChatClient, ChatTask, TaskStatus
 from chatscope.simulator import simulator
 
 MOST_POINTS = 2000
@@ -146,10 +146,11 @@ async def check_the_world(world: World) -> set[TaskStatus]:
             check_consistent(result)
             fates.add(result.status)
         check_returned(adapter.statistics(), results)
-    for client in [*world.clients, *(adapter._client for adapter in world.adapters)]:
-        statistics = client.statistics()
+    owners: list[AsyncChatGPTAdapter | ChatClient] = [*world.clients, *world.adapters]
+    for owner in owners:
+        statistics = owner.statistics()
         assert (statistics.running, statistics.queued, statistics.paced, statistics.held_back) == (0, 0, 0, 0)
-        pacer = client._core.limiter.pacer
+        pacer = owner._core.limiter.pacer
         assert pacer._requests._unseen == 0
         assert pacer._tokens._unseen == pytest.approx(0)
     for transport in world.transports:

@@ -65,16 +65,18 @@ class Attempts:
 
 
 @pytest.mark.parametrize("name", ["initial", "max", "jitter"])
-@pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, "1", None, True, [1]])
-def test_a_policy_with_a_wait_that_is_none(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^retry\.{name} must be a number of seconds, not "):
-        RetryPolicy(**{name: value})
+def test_a_policy_with_a_wait_that_is_none(name: str) -> None:
+    wrong: list[Any] = [-1, -0.001, math.nan, math.inf, "1", None, True, [1]]
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"^retry\.{name} must be a number of seconds, not "):
+            RetryPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, math.nan, "3", None, True])
-def test_a_policy_with_a_count_that_is_none(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^retry\.attempts must be a whole number of at least 1, not "):
-        RetryPolicy(attempts=value)
+def test_a_policy_with_a_count_that_is_none() -> None:
+    wrong: list[Any] = [0, -1, 1.0, 2.5, math.nan, "3", None, True]
+    for value in wrong:
+        with pytest.raises(ValueError, match=r"^retry\.attempts must be a whole number of at least 1, not "):
+            RetryPolicy(attempts=value)
 
 
 def test_the_policy_by_default() -> None:
@@ -100,18 +102,18 @@ def test_the_jitter_is_random() -> None:
     assert len({RetryPolicy().backoff(1) for _ in range(20)}) > 1
 
 
-@pytest.mark.parametrize("status", range(400, 600))
-def test_which_statuses_pass_by_themselves(status: int) -> None:
-    transient = status in {408, 409, 425, 429} or status >= 500
-    kind = status_error_class(status)
-    assert is_transient(kind(status=status)) is transient
-    assert is_transient(StreamServerError(status=status)) is (transient or False)
-    # What the server orders goes before its status, but an empty balance fills by no order.
-    assert is_transient(kind(status=status, should_retry=True)) is (kind is not QuotaExceededError)
-    assert is_transient(kind(status=status, should_retry=False)) is False
-    for code in QUOTA_CODES:
-        assert not is_transient(kind(status=status, code=code, should_retry=True))
-        assert not is_transient(StreamServerError(status=status, code=code))
+def test_which_statuses_pass_by_themselves() -> None:
+    for status in range(400, 600):
+        transient = status in {408, 409, 425, 429} or status >= 500
+        kind = status_error_class(status)
+        assert is_transient(kind(status=status)) is transient
+        assert is_transient(StreamServerError(status=status)) is transient
+        # What the server orders goes before its status, but an empty balance fills by no order.
+        assert is_transient(kind(status=status, should_retry=True)) is (kind is not QuotaExceededError)
+        assert is_transient(kind(status=status, should_retry=False)) is False
+        for code in QUOTA_CODES:
+            assert not is_transient(kind(status=status, code=code, should_retry=True))
+            assert not is_transient(StreamServerError(status=status, code=code))
 
 
 def test_which_errors_without_a_status_pass_by_themselves() -> None:
@@ -152,16 +154,14 @@ async def test_the_last_error_is_raised_as_it_is() -> None:
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("before", [0, 1, 2])
-@pytest.mark.parametrize(
-    "error", [BadRequestError(status=400), QuotaExceededError(status=429), ValueError("bug"), KeyError("bug")]
-)
-async def test_an_error_that_is_not_transient_is_raised_at_once(before: int, error: Exception) -> None:
-    attempts = Attempts(*[APIConnectionError()] * before, error)
-    with pytest.raises(type(error)) as caught:
-        await Retrier(NEVER if not before else AT_ONCE).run(attempts)
-    assert caught.value is error
-    assert len(attempts.times) == before + 1
+@pytest.mark.parametrize("error", [BadRequestError(status=400), QuotaExceededError(status=429), KeyError("bug")])
+async def test_an_error_that_is_not_transient_is_raised_at_once(error: Exception) -> None:
+    for before in (0, 2):
+        attempts = Attempts(*[APIConnectionError()] * before, error)
+        with pytest.raises(type(error)) as caught:
+            await Retrier(NEVER if not before else AT_ONCE).run(attempts)
+        assert caught.value is error
+        assert len(attempts.times) == before + 1
 
 
 async def test_a_policy_of_one_attempt_never_waits() -> None:
@@ -401,9 +401,8 @@ async def test_how_often_the_decorators_try() -> None:
             assert len(attempts.times) == 1
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
+async def test_lost_connections_of_others_are_transient_too() -> None:
+    for failure in (
         ConnectionResetError("reset"),
         ConnectionRefusedError("refused"),
         TimeoutError(),
@@ -412,33 +411,32 @@ async def test_how_often_the_decorators_try() -> None:
         httpx.ReadTimeout("slow"),
         httpx.RemoteProtocolError("cut"),
         type("NetworkError", (Exception,), {"__module__": "httpx2"})("refused"),
-    ],
-    ids=repr,
-)
-async def test_lost_connections_of_others_are_transient_too(failure: Exception) -> None:
-    attempts = Attempts(failure, failure)
-    assert await retry_on_transient(initial_wait=0)(attempts)() == 3
-    attempts = Attempts(*[failure] * 9)
-    with pytest.raises(type(failure)) as caught:
-        await retry_on_transient(2, 0)(attempts)()
-    assert caught.value is failure
-    assert len(attempts.times) == 2
-    attempts = Attempts(failure)
-    with pytest.raises(type(failure)):
-        await retry_on_rate_limit(initial_wait=0)(attempts)()
-    assert len(attempts.times) == 1
+    ):
+        attempts = Attempts(failure, failure)
+        assert await retry_on_transient(initial_wait=0)(attempts)() == 3
+        attempts = Attempts(*[failure] * 9)
+        with pytest.raises(type(failure)) as caught:
+            await retry_on_transient(2, 0)(attempts)()
+        assert caught.value is failure
+        assert len(attempts.times) == 2
+        attempts = Attempts(failure)
+        with pytest.raises(type(failure)):
+            await retry_on_rate_limit(initial_wait=0)(attempts)()
+        assert len(attempts.times) == 1
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [OSError(), FileNotFoundError(), httpx.UnsupportedProtocol(""), httpx.LocalProtocolError(""), httpx.InvalidURL("")],
-    ids=repr,
-)
-async def test_other_errors_of_others_are_not(failure: Exception) -> None:
-    attempts = Attempts(failure)
-    with pytest.raises(type(failure)):
-        await retry_on_transient(initial_wait=0)(attempts)()
-    assert len(attempts.times) == 1
+async def test_other_errors_of_others_are_not() -> None:
+    for failure in (
+        OSError(),
+        FileNotFoundError(),
+        httpx.UnsupportedProtocol(""),
+        httpx.LocalProtocolError(""),
+        httpx.InvalidURL(""),
+    ):
+        attempts = Attempts(failure)
+        with pytest.raises(type(failure)):
+            await retry_on_transient(initial_wait=0)(attempts)()
+        assert len(attempts.times) == 1
 
 
 async def test_a_decorated_function_stays_what_it_is() -> None:
@@ -544,15 +542,15 @@ async def test_stamina_s_testing_mode_waits_for_nothing(restored: None) -> None:
     assert await Retrier(NEVER).run(attempts) == 3
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None, most: int) -> None:
-    stamina.set_testing(testing=True, attempts=most)
-    attempts, retrier = Attempts(*[APIConnectionError() for _ in range(9)]), Retrier(NEVER)
-    with pytest.raises(APIConnectionError) as caught:
-        await retrier.run(attempts)
-    assert caught.value is attempts.failures[most - 1]
-    assert len(attempts.times) == most
-    assert [entry.wait_seconds for entry in retrier.attempts] == [0.0] * (most - 1) + [None]
+async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None) -> None:
+    for most in (1, 3):
+        stamina.set_testing(testing=True, attempts=most)
+        attempts, retrier = Attempts(*[APIConnectionError() for _ in range(9)]), Retrier(NEVER)
+        with pytest.raises(APIConnectionError) as caught:
+            await retrier.run(attempts)
+        assert caught.value is attempts.failures[most - 1]
+        assert len(attempts.times) == most
+        assert [entry.wait_seconds for entry in retrier.attempts] == [0.0] * (most - 1) + [None]
 
 
 async def test_an_attempt_may_be_any_awaitable() -> None:

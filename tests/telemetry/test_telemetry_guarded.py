@@ -14,7 +14,7 @@ from chatscope.simulator import error
 from chatscope.telemetry.guard import Guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Serve
+    from tests.support.memory_server import Serve
 
 HI: Any = [{"role": "user", "content": "hi"}]
 
