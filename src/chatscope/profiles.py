@@ -1,51 +1,54 @@
-"""What differs between the servers that speak the endpoint's protocol, as data; and which server a base URL is.
+"""The differences between servers that speak the endpoint's protocol, as data; and which server a base URL belongs to.
 
-Only requests differ here: replies are read alike from every server, wherever it puts usage and reasoning. A profile
-never says where a request goes: the host is always that of the base URL, and so the key goes nowhere else. What it
-drops are parameters that leave the reply as it is; one that would change the reply is sent, and the server's answer to
-it is worth more than silence.
+Only requests differ here. Responses are read alike from every server, wherever it puts usage and reasoning. A profile
+never changes where a request goes: the host is always that of the base URL, so the key goes nowhere else. It drops only
+what does not change the response. A parameter that would change it is sent, because the server's error says more than
+silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 AZURE_API_VERSION: Final = "2024-10-21"
-"""What dated Azure URLs get that name no `api-version`: the last one that is generally available, and the first of
+"""Added to dated Azure URLs that name no `api-version`: the last one that is generally available, and the first of
 those to take `stream_options`. Later features are found at `/openai/v1`, which needs none."""
 
 _MAX_TOKENS: Final = {"max_completion_tokens": "max_tokens"}
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_REASONING: Final = frozenset({"reasoning", "reasoning_content", "reasoning_details"})
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a server wants to be asked.
+    """The form in which a server wants its requests.
 
     Attributes:
-        name: by which it is chosen.
-        hosts: by which it is recognised: these and all below them; one with a port is meant with it.
-        renamed: the endpoint's parameters, and what the server calls them.
-        dropped: parameters that the server refuses and that do not bear on the reply.
-        asks_for_usage: whether streams have to be asked for their usage with `stream_options`.
-        key_header: the header that takes the key; `authorization` takes it as a bearer token.
-        has_deployments: whether the model is a part of the address, as in Azure's dated API.
+        name: chooses the profile.
+        hosts: recognise the profile: these hosts and all their subdomains, on the given port if there is one.
+        renamed: the endpoint's parameters, and the server's names for them.
+        dropped: parameters that the server refuses and that do not change the response.
+        dropped_from_messages: fields of assistant messages that the server refuses in the messages sent back to it.
+        asks_for_usage: whether a stream reports its usage only on request, by `stream_options`.
+        key_header: the header of the key; `authorization` takes it as a bearer token.
+        has_deployments: whether the model is a part of the URL, as in Azure's dated API.
     """
 
     name: str
     hosts: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     dropped: frozenset[str] = frozenset()
+    dropped_from_messages: frozenset[str] = frozenset()
     asks_for_usage: bool = True
     key_header: str = "authorization"
     has_deployments: bool = False
 
     def adapt(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters as this server takes them. A name of its own goes before the endpoint's."""
+        """Return the parameters in this server's form. If both names of one are given, the server's own wins."""
         if not self.renamed and not self.dropped:
             return parameters
         own = {self.renamed[name]: value for name, value in parameters.items() if name in self.renamed}
@@ -53,12 +56,24 @@ class Profile:
             name: value for name, value in parameters.items() if name not in self.renamed and name not in self.dropped
         }
 
+    def adapt_messages(self, messages: Sequence[Any]) -> Sequence[Any]:
+        """Return the messages without the fields that this server refuses. What is no message is left to be checked."""
+        refused = self.dropped_from_messages
+        if not refused or not isinstance(messages, list | tuple):
+            return messages
+        return [
+            message
+            if not isinstance(message, Mapping) or refused.isdisjoint(message)
+            else {name: value for name, value in message.items() if name not in refused}
+            for message in messages
+        ]
+
     def address(self, base_url: str, api_version: str | None = None) -> str:
-        """Return the base URL that requests are made from; `{model}` in it stands for the model.
+        """Return the base URL of requests; `{model}` in it stands for the model.
 
         Args:
-            base_url: as it was given. Of Azure, the resource alone, with `/openai/deployments/NAME`, or with
-                `/openai/v1`.
+            base_url: as given by the caller. Azure's may be the resource alone, or end with
+                `/openai/deployments/NAME` or `/openai/v1`.
             api_version: for Azure's dated API, if the URL names none.
         """
         if not self.has_deployments:
@@ -73,7 +88,7 @@ class Profile:
 
 
 NO_PROFILE: Final = Profile("")
-"""A server that behaves as the endpoint's documentation says."""
+"""The profile of a server that follows the endpoint's documentation."""
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {
@@ -87,18 +102,19 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 key_header="api-key",
                 has_deployments=True,
             ),
-            # Older versions refuse max_completion_tokens as an extra input; all take max_tokens.
+            # Older versions refuse max_completion_tokens as an extra input. All versions take max_tokens.
             Profile("vllm", renamed=_MAX_TOKENS),
-            # It ignored max_completion_tokens until ggml-org/llama.cpp#19831.
+            # Ignored max_completion_tokens until ggml-org/llama.cpp#19831.
             Profile("llama.cpp", renamed=_MAX_TOKENS),
-            # It ignores max_completion_tokens (ollama/ollama#7125; docs.ollama.com/api/openai-compatibility). The port
-            # is its own.
+            # Ignores max_completion_tokens (ollama/ollama#7125; docs.ollama.com/api/openai-compatibility). 11434 is its
+            # registered port.
             Profile("ollama", ("ollama.com", "localhost:11434", "127.0.0.1:11434"), renamed=_MAX_TOKENS),
-            # Usage comes unasked, and asking has no effect: openrouter.ai/docs/use-cases/usage-accounting.
+            # Always reports usage, asked or not: openrouter.ai/docs/use-cases/usage-accounting.
             Profile("openrouter", ("openrouter.ai",), asks_for_usage=False),
             Profile(
-                # 422, extra_forbidden, for whatever is not in docs.mistral.ai/api (mistralai/client-python,
-                # chatcompletionrequest.py). Usage comes with the last chunk, unasked.
+                # Refuses every parameter that docs.mistral.ai/api does not list (422, extra_forbidden; mistralai/
+                # client-python, chatcompletionrequest.py), and fields of messages likewise (charmbracelet/crush#1590).
+                # Its reasoning comes and goes back as parts of the content. Always reports usage, in the last chunk.
                 "mistral",
                 ("api.mistral.ai",),
                 renamed=_MAX_TOKENS | {"seed": "random_seed"},
@@ -106,11 +122,19 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                     {"prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store"}
                     | {"stream_options", "user"}
                 ),
+                dropped_from_messages=_REASONING,
                 asks_for_usage=False,
             ),
-            # console.groq.com/docs/api-reference. Usage comes under x_groq as well, asked for or not.
-            Profile("groq", ("api.groq.com",), dropped=frozenset({"prompt_cache_key", "store"})),
-            # api-docs.deepseek.com/api/create-chat-completion knows max_tokens only.
+            Profile(
+                # console.groq.com/docs/api-reference. Refuses reasoning in messages, under whatever name ("property
+                # 'reasoning' is unsupported", karthink/gptel#774; reasoning_content, janhq/jan#8136).
+                "groq",
+                ("api.groq.com",),
+                dropped=frozenset({"prompt_cache_key", "store"}),
+                dropped_from_messages=_REASONING,
+            ),
+            # api-docs.deepseek.com/api/create-chat-completion lists max_tokens only. Reasoning goes back to it: with
+            # calls of tools it is refused without (api-docs.deepseek.com/guides/thinking_mode), and else ignored.
             Profile("deepseek", ("api.deepseek.com",), renamed=_MAX_TOKENS),
         )
     }
@@ -118,10 +142,10 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
 
 
 def find_profile(name: str | None, base_url: str) -> Profile:
-    """Return the profile of that name, or else the one that the base URL's host belongs to.
+    """Return the profile of a name, or without a name that of the base URL's host.
 
     Raises:
-        ValueError: there is none of that name; the error names those that there are.
+        ValueError: no profile has this name. The error lists the names.
     """
     if name is not None:
         if not isinstance(name, str) or name not in PROFILES:
@@ -130,11 +154,11 @@ def find_profile(name: str | None, base_url: str) -> Profile:
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
-    except ValueError:  # it is refused, with the reason, where the address is made
+    except ValueError:  # refused, with the reason, where the URL is checked
         return NO_PROFILE
     for profile in PROFILES.values():
         for known in profile.hosts:
-            at, _, its_port = known.partition(":")
-            if (host == at or host.endswith(f".{at}")) and (not its_port or its_port == str(port)):
+            domain, _, known_port = known.partition(":")
+            if (host == domain or host.endswith(f".{domain}")) and (not known_port or known_port == str(port)):
                 return profile
     return NO_PROFILE

@@ -112,6 +112,7 @@ class ClientCore:
         deadlines = deadlines or CallDeadlines(timeouts or self.options.timeouts)
         policy = RetryPolicy.of(own.get("retry"), self.options.retry)
         body = self.options.profile.adapt(body)
+        messages = self.options.profile.adapt_messages(messages)
         retrier = retrier or Retrier(policy, limit=deadlines.total)
         prepared = self._prepare(model, messages, body, own, stream=stream)
         if self.options.observer is not None and retrier.observed is None:
