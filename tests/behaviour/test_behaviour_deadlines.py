@@ -319,11 +319,13 @@ async def test_a_reply_that_is_finished_and_falls_silent_is_complete(serve: Serv
     assert (result.tokens_used, result.cost) == (None, None)
 
 
-async def test_a_reply_that_is_finished_and_only_kept_alive_is_complete(serve: Serve) -> None:
-    comments = faults.insert(faults.KEEP_ALIVE, Stage.USAGE, times=100, seconds=1)
+@pytest.mark.parametrize(("times", "tokens", "seconds"), [(20, 11, 20), (100, None, 30)])
+async def test_a_finished_stream_is_kept_alive_for_a_while(
+    serve: Serve, times: int, tokens: int | None, seconds: int
+) -> None:
+    comments = faults.insert(faults.KEEP_ALIVE, Stage.USAGE, times=times, seconds=1)
     result, took = await run(serve(Reply("Hello, world.", faults=(comments,))), Task("hi"))
-    assert result.success
-    assert took == 5
+    assert (result.success, result.tokens_used, took) == (True, tokens, seconds)
 
 
 @pytest.mark.parametrize("at", [Stage.USAGE, Stage.DONE])

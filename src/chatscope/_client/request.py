@@ -91,6 +91,7 @@ class ClientRequest:
 
     __slots__ = (
         "_attempt",
+        "_is_hedged",
         "_permit",
         "_server",
         "_slot",
@@ -111,6 +112,7 @@ class ClientRequest:
         self._permit = Permit(server.limiter, retrier.label)
         self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
+        self._is_hedged = False
         self.prepared = prepared
         self.retrier = retrier
         self.deadlines = deadlines
@@ -166,6 +168,9 @@ class ClientRequest:
             APIConnectionError: the server has been down for too long.
         """
         retrier = self.retrier
+        self._is_hedged = hedged
+        if not hedged:
+            retrier.on_permit_wait()
         await self._permit.acquire(
             self.prepared.body,
             self.prepared.max_tokens,
@@ -194,14 +199,12 @@ class ClientRequest:
 
     async def _send(self, post: PostTemplate) -> Response:
         server, prepared = self._server, self.prepared
-        self.sent_ns = time.perf_counter_ns()
-        self.headers_ns = self.status = self.request_id = None
         adds_usage = prepared.adds_usage and not server.rejects_include_usage
         while True:
-            self.retrier.requests += 1
+            self._on_send()
             body = prepared.body[:-1] + _INCLUDE_USAGE if adds_usage else prepared.body
             try:
-                response = await server.sender.send(post, body, self.deadlines.timeouts)
+                response = await server.sender.send(post, body, self.deadlines.timeouts, self._on_lost)
             except Exception as error:
                 raise self._translated(error, "headers") from error
             self._on_headers(response)
@@ -213,7 +216,20 @@ class ClientRequest:
             refusal = await self._status_error(response)
             if not adds_usage or not _names_include_usage(refusal):
                 raise refusal
+            self.retrier.on_refused(refusal)
             adds_usage = False
+
+    def _on_send(self) -> None:
+        self.sent_ns = time.perf_counter_ns()
+        self.headers_ns = self.status = self.request_id = None
+        self.retrier.on_send(hedged=self._is_hedged)
+
+    def _on_lost(self, error: Exception) -> bool:
+        """Return whether to send the request again on a fresh connection: it is an attempt like any other."""
+        if self._is_hedged or not self.retrier.on_lost(self._translated(error, "headers")):
+            return False
+        self._on_send()
+        return True
 
     def _on_headers(self, response: Response) -> None:
         self.headers_ns = time.perf_counter_ns()

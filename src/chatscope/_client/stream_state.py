@@ -9,7 +9,8 @@ A stream is over
 - at `[DONE]`, whatever the server does with the connection;
 - at the end of the body;
 - when every choice that was seen has finished, and all that were asked for have, and then nothing at all has arrived
-  for `FINISH_GRACE` seconds: any byte starts that time anew, and a choice that goes on opens the stream again;
+  for `FINISH_GRACE` seconds. Any byte starts that time anew, comments for up to `KEEP_ALIVE_SECONDS` after the last
+  chunk; a choice that goes on opens the stream again;
 - when it failed. After an error that the server sent, it is read on for `ERROR_TAIL_SECONDS`, since usage may follow.
 """
 
@@ -21,6 +22,9 @@ from chatscope._limits.timeouts import FINISH_GRACE
 from chatscope.errors import APIConnectionError, APITimeoutError, ChatError, StreamServerError
 from chatscope.protocol.response import Chunk
 from chatscope.protocol.stream_decoder import StreamDecoder
+
+KEEP_ALIVE_SECONDS: Final = 30.0
+"""How long comments keep a finished stream open. A gateway sends one every 10 to 15 seconds while it waits for usage."""
 
 ERROR_TAIL_SECONDS: Final = 1.0
 """How long a stream is read after an error that the server sent. Usage and [DONE] follow within milliseconds."""
@@ -41,14 +45,14 @@ class StreamState:
         is_over: nothing more is read.
     """
 
-    __slots__ = ("_choices", "_tail_bytes", "_tail_ends", "decoder", "is_over")
+    __slots__ = ("_choices", "_ends_at", "_tail_bytes", "decoder", "is_over")
 
     def __init__(self, decoder: StreamDecoder, choices: int = 1) -> None:
         self.decoder = decoder
         self.is_over = False
         self._choices = choices
         self._tail_bytes = 0
-        self._tail_ends: float | None = None
+        self._ends_at: float | None = None  # whatever arrives, unless that is a chunk
 
     @property
     def error(self) -> ChatError | None:
@@ -77,18 +81,22 @@ class StreamState:
         Args:
             now: the event loop's time.
         """
-        if self.decoder.error is not None:
-            if self._tail_ends is None:
-                self._tail_ends = now + ERROR_TAIL_SECONDS
-            return max(0.0, self._tail_ends - now)
-        return FINISH_GRACE if self.is_finished else None
+        has_failed = self.decoder.error is not None
+        if not has_failed and not self.is_finished:
+            return None
+        if self._ends_at is None:
+            self._ends_at = now + (ERROR_TAIL_SECONDS if has_failed else KEEP_ALIVE_SECONDS)
+        return max(0.0, min(FINISH_GRACE, self._ends_at - now))
 
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Take in what was read at `at_ns`, and return the chunks that it completes."""
         decoder = self.decoder
-        if decoder.error is not None:
+        had_failed = decoder.error is not None
+        if had_failed:
             self._tail_bytes += len(data)
         chunks = decoder.feed(data, at_ns)
+        if chunks and not had_failed:
+            self._ends_at = None
         if decoder.done or (decoder.error is not None and not self._reads_tail()):
             self._end()
         return chunks

@@ -16,7 +16,7 @@ import httpx
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
 from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
-from chatscope.transport.base import TimedStream
+from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.proxies import HttpxBody
 from chatscope.transport.request_head import PostTemplate
@@ -68,8 +68,14 @@ class Response:
 class Sender(Protocol):
     """Sends a request."""
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open.
+
+        Args:
+            request: everything but the body.
+            body: the body.
+            timeouts: for the transport.
+            on_resend: asked by the package's own transport before it sends a request again that a kept connection lost.
 
         Raises:
             Exception: the library's own error, for `translated`.

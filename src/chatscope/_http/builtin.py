@@ -11,6 +11,7 @@ from chatscope._http.base import Response, decoded, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
+from chatscope.transport.base import RESEND_EXTENSION, ResendHook
 from chatscope.transport.request_head import PostTemplate
 
 _UNPATCHED: Final = HTTPTransport.handle_async_request
@@ -32,12 +33,12 @@ class BuiltinSender:
 
     transport: HTTPTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
             # Code that patches httpx's entry to a transport (respx, a user's test) means this transport, too.
-            return await TransportSender(self.transport).send(request, body, timeouts)
-        received = await self.transport.post(request, body, timeouts.for_transport())
+            return await TransportSender(self.transport).send(request, body, timeouts, on_resend)
+        received = await self.transport.post(request, body, timeouts.for_transport(), on_resend)
         if isinstance(received, httpx.Response):
             return response_of(received, received.request)
         headers = ResponseHeaders(received.parser.headers)
@@ -50,8 +51,8 @@ class TransportSender:
 
     transport: httpx.AsyncBaseTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
-        extensions = {"timeout": timeouts.for_transport()}
+        extensions = {"timeout": timeouts.for_transport(), RESEND_EXTENSION: on_resend}
         sent = httpx.Request("POST", request.url, headers=request.headers, content=body, extensions=extensions)
         return response_of(await self.transport.handle_async_request(sent), sent)

@@ -17,7 +17,7 @@ from chatscope._http.base import Response, Sender, decoded
 from chatscope._http.httpx_client import HttpxSender
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
-from chatscope.transport.base import TimedStream
+from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 
@@ -59,7 +59,13 @@ class Httpx2Sender:
 
     client: HTTPClient
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+    async def send(
+        self,
+        request: PostTemplate,
+        body: bytes,
+        timeouts: Timeouts,
+        on_resend: ResendHook,  # noqa: ARG002 - the client's own transport decides
+    ) -> Response:
         """Return the response as soon as its headers have arrived. If cancelled, httpx2 closes what it opened."""
         timeout = timeouts.for_transport()
         sent = self.client.build_request(

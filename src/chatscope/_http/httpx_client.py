@@ -8,6 +8,7 @@ import httpx
 
 from chatscope._http.base import Response, response_of
 from chatscope._limits.timeouts import Timeouts
+from chatscope.transport.base import RESEND_EXTENSION, ResendHook
 from chatscope.transport.request_head import PostTemplate
 
 
@@ -17,8 +18,21 @@ class HttpxSender:
 
     client: httpx.AsyncClient
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts) -> Response:
+    async def send(
+        self,
+        request: PostTemplate,
+        body: bytes,
+        timeouts: Timeouts,
+        on_resend: ResendHook,
+    ) -> Response:
         """Return the response as soon as its headers have arrived. If cancelled, httpx closes what it opened."""
         timeout = httpx.Timeout(**timeouts.for_transport())
-        sent = self.client.build_request("POST", request.url, headers=request.headers, content=body, timeout=timeout)
+        sent = self.client.build_request(
+            "POST",
+            request.url,
+            headers=request.headers,
+            content=body,
+            timeout=timeout,
+            extensions={RESEND_EXTENSION: on_resend},  # its transport may be the package's own
+        )
         return response_of(await self.client.send(sent, stream=True, follow_redirects=False), sent)

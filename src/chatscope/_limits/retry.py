@@ -161,6 +161,8 @@ class Retrier:
     """
 
     __slots__ = (
+        "_failed",
+        "_sent_at",
         "_zero",
         "attempts",
         "label",
@@ -192,6 +194,8 @@ class Retrier:
         self.observed: ObservedCall | None = None
         self.level = level
         self._zero = time.perf_counter()
+        self._failed = 0
+        self._sent_at: float | None = None
         self.attempts: list[Attempt] = []
         self.requests = 0
         self.status: int | None = None
@@ -202,6 +206,36 @@ class Retrier:
         self._zero = earlier._zero
         self.observed = earlier.observed
         self.requests = earlier.requests
+
+    def on_permit_wait(self) -> None:
+        """Record that the attempt in progress waits before it sends anything."""
+        self._sent_at = None
+
+    def on_send(self, *, hedged: bool = False) -> None:
+        """Record that a request is sent now.
+
+        Args:
+            hedged: it runs beside the attempt in progress, which is recorded from its own beginning.
+        """
+        self.requests += 1
+        if not hedged:
+            self._sent_at = time.perf_counter()
+            self.status = self.request_id = None
+
+    def on_refused(self, error: Exception) -> None:
+        """Record the end of a request whose attempt goes on with another one, which the policy does not count."""
+        self._record(error)
+
+    def on_lost(self, error: Exception) -> bool:
+        """Record that a request was lost with its connection, and return whether it may be sent again at once."""
+        if self._failed + 1 >= self.policy.attempts:
+            return False
+        self._failed += 1
+        self._record(error)
+        _log.info(
+            "%s: attempt %d failed: %s: %s; sent again at once", self.label, self._failed, type(error).__name__, error
+        )
+        return True
 
     async def run(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Return what the first attempt that succeeds returns.
@@ -225,22 +259,33 @@ class Retrier:
                     return await self._once(attempt)
         except Exception:
             # stamina's testing mode may stop earlier than the policy, after it has asked how long to wait.
-            self.attempts[-1] = replace(self.attempts[-1], wait_seconds=None)
+            self._set_wait(None)
             raise
         raise AssertionError("unreachable")  # pragma: no cover - the loop above returns or raises
 
     async def _once(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        began = time.perf_counter()
+        self._sent_at = time.perf_counter()
         self.status = self.request_id = None
         try:
             result = await attempt()
         except BaseException as error:
             if isinstance(error, ChatError):
                 error.attempts = self.requests
-            self.attempts.append(self.account(began, error, self.status, self.request_id))
+            self._failed += 1
+            self._record(error)
             raise
-        self.attempts.append(self.account(began, None, self.status, self.request_id))
+        self._record(None)
         return result
+
+    def _record(self, error: BaseException | None) -> None:
+        """Record the end of the request that was sent last, if its attempt came to that."""
+        sent_at, self._sent_at = self._sent_at, None
+        if sent_at is not None:
+            self.attempts.append(self.account(sent_at, error, self.status, self.request_id))
+
+    def _set_wait(self, seconds: float | None) -> None:
+        if self.attempts:
+            self.attempts[-1] = replace(self.attempts[-1], wait_seconds=seconds)
 
     def account(self, began: float, error: BaseException | None, status: int | None, request_id: str | None) -> Attempt:
         """Return the account of an attempt that ends now and was begun at that time of `time.perf_counter`."""
@@ -255,7 +300,7 @@ class Retrier:
 
     def _wait_after(self, error: Exception) -> float | bool:
         """Answer stamina's question: wait how long, or False for giving up."""
-        failed = len(self.attempts)
+        failed = self._failed
         if failed >= self.policy.attempts or not isinstance(error, Exception) or not self.retries(error):
             return False
         wait = self.policy.backoff(failed)
@@ -272,7 +317,7 @@ class Retrier:
             return False
         if self.on_retry is not None:
             self.on_retry()
-        self.attempts[-1] = replace(self.attempts[-1], wait_seconds=wait)
+        self._set_wait(wait)
         level = self.level or (logging.WARNING if isinstance(error, RateLimitError) else logging.INFO)
         _log.log(
             level,
@@ -349,7 +394,7 @@ def _decorator(
             retrier = Retrier(policy, label=label, retries=retries, level=level)
 
             def attempt() -> Awaitable[_T]:
-                retrier.requests += 1
+                retrier.on_send()
                 return function(*args, **kwargs)
 
             return await retrier.run(attempt)
