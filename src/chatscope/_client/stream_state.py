@@ -24,7 +24,7 @@ from chatscope.protocol.response import Chunk
 from chatscope.protocol.stream_decoder import StreamDecoder
 
 KEEP_ALIVE_SECONDS: Final = 30.0
-"""How long comments keep a finished stream open. A gateway sends one every 10 to 15 seconds while it waits for usage."""
+"""How long comments keep a finished stream open. Gateways send one every 10 to 15 seconds while they wait."""
 
 ERROR_TAIL_SECONDS: Final = 1.0
 """How long a stream is read after an error that the server sent. Usage and [DONE] follow within milliseconds."""
