@@ -18,6 +18,7 @@ from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
+from chatscope.transport.errors import is_malformed, is_permanent, reason_for
 from chatscope.transport.proxies import HttpxBody
 from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES
@@ -144,16 +145,21 @@ def translated(
     if issubclass(nearest, httpx.TimeoutException):
         is_connecting = issubclass(nearest, httpx.ConnectTimeout | httpx.PoolTimeout)
         return transport_timeout(timeouts, "connect" if is_connecting else phase)
-    reason = str(error) or type(error).__name__
+    reason = reason_for(error)
     if secret:
         reason = reason.replace(secret, "***")
     if issubclass(nearest, httpx.DecodingError):
         return InvalidResponseError(f"the response cannot be decoded: {reason}")
+    if is_malformed(error):
+        return InvalidResponseError(f"the response is not valid HTTP: {reason}")
     if issubclass(nearest, httpx.ConnectError | httpx.ProxyError):
-        return APIConnectionError(f"no connection to {address}: {reason}")
-    if has_response:
-        return APIConnectionError(reason)
-    return APIConnectionError(f"no response from {address}: {reason}")
+        reason = f"no connection to {address}: {reason}"
+    elif not has_response:
+        reason = f"no response from {address}: {reason}"
+    failure = APIConnectionError(reason)
+    if is_permanent(error):
+        failure.should_retry = False
+    return failure
 
 
 def _nearest(error: Exception) -> type[Exception] | None:

@@ -13,7 +13,15 @@ from enum import Enum
 
 import httpx
 
-__all__ = ["MalformedResponseError", "Operation", "UnusableProxyError", "is_malformed", "is_permanent", "translated"]
+__all__ = [
+    "MalformedResponseError",
+    "Operation",
+    "UnusableProxyError",
+    "is_malformed",
+    "is_permanent",
+    "reason_for",
+    "translated",
+]
 
 # Of the errors of name resolution these may pass: the name server does not answer, or this machine lacks something.
 PASSING_LOOKUP_ERRORS = {
@@ -24,6 +32,9 @@ LOST_TLS_CONNECTIONS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallE
 # How httpcore and h11 begin, if a server closed the connection. All else that they call a RemoteProtocolError is a
 # malformed response.
 CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed")
+
+# Classes of httpx, httpx2 and this module, by name: httpx2 need not be installed.
+PERMANENT = frozenset({"InvalidURL", "LocalProtocolError", "UnsupportedProtocol", "UnusableProxyError"})
 
 
 class MalformedResponseError(httpx.RemoteProtocolError):
@@ -61,29 +72,31 @@ def translated(
 def is_malformed(error: BaseException) -> bool:
     """Return whether an error means that the server answered with something other than HTTP.
 
-    Errors of httpx's own transports are recognised too. A connection that closed early is not malformed.
+    Errors of httpx's and httpx2's own transports are recognised too. A connection that closed early is not malformed.
     """
-    if isinstance(error, MalformedResponseError):
-        return True
-    return (
-        type(error) is httpx.RemoteProtocolError and error.__cause__ is not None and not str(error).startswith(CLOSED)
-    )
+    if type(error).__name__ == "RemoteProtocolError":
+        return error.__cause__ is not None and not str(error).startswith(CLOSED)
+    return isinstance(error, MalformedResponseError)
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether sending a request again cannot help, judged by an error of this or of any httpx transport.
+    """Return whether sending a request again cannot help, judged by an error of this or of httpx's own transports.
 
     Permanent are host names that do not exist, certificates and TLS versions that are not accepted (also TLS spoken to
     a plain port), responses that are not HTTP, requests that HTTP cannot express, and proxies that cannot be used or
     refuse with a 4xx. Everything else may pass: a refused or lost connection, a name server without an answer.
     """
-    if is_malformed(error) or isinstance(
-        error, UnusableProxyError | httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL
-    ):
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if is_malformed(error) or not PERMANENT.isdisjoint(names):
         return True
-    if isinstance(error, httpx.ProxyError):
+    if "ProxyError" in names:
         return str(error).startswith("4")  # httpcore's text is the status and the reason of the proxy's response
     return any(_is_permanent_cause(cause) for cause in _causes(error))
+
+
+def reason_for(error: BaseException) -> str:
+    """Return the first text in an error's chain of causes, or the name of its class. On trio, httpx's may be empty."""
+    return next(filter(None, map(str, _causes(error))), type(error).__name__)
 
 
 def _is_permanent_cause(error: BaseException) -> bool:
@@ -95,8 +108,8 @@ def _is_permanent_cause(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from."""
+    """Yield an error and what it was raised from, or while handling what: httpcore does not always say which."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__

@@ -18,6 +18,7 @@ import httpx
 
 from chatscope.transport.base import TimedStream
 from chatscope.transport.drain import END_GRACE
+from chatscope.transport.errors import UnusableProxyError
 
 if TYPE_CHECKING:
     import ssl
@@ -65,10 +66,10 @@ class Proxies:
         try:
             return httpx.AsyncHTTPTransport(proxy=url, limits=self._limits, verify=self._context())
         except ImportError as exc:
-            raise httpx.ProxyError(f"the environment's proxy at {_host(proxy)} cannot be used: {exc}") from exc
+            raise UnusableProxyError(f"the environment's proxy at {_host(proxy)} cannot be used: {exc}") from exc
         except (ValueError, httpx.InvalidURL):
             # Not chained: what httpx says quotes the URL.
-            raise httpx.ProxyError(
+            raise UnusableProxyError(
                 f"the environment's proxy at {_host(proxy)} cannot be used: not a proxy's URL"
             ) from None
 
