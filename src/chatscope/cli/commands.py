@@ -16,6 +16,7 @@ import click
 
 from chatscope import TaskConstraints
 from chatscope.cli.ask import Question, ask
+from chatscope.cli.batch import batch
 from chatscope.cli.demo import demo
 from chatscope.cli.loop import exit_code_of, report_os_error
 from chatscope.cli.loop import run as run_loop
@@ -58,6 +59,9 @@ def _with_loop_options(command: _Command) -> _Command:
 @click.version_option(__version__, prog_name="chatscope")
 def chatscope() -> None:
     """Chat completions in cancel scopes, on asyncio and trio."""
+
+
+chatscope.add_command(batch)
 
 
 @chatscope.command("ask", short_help="Ask a model and print its response as it arrives.")

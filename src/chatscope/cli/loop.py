@@ -16,10 +16,22 @@ CLOSED_OUTPUT: Final = 128 + 13
 """The exit code when the reader of the output has gone, as a shell reports it for SIGPIPE (13)."""
 
 
-def run(body: Callable[[], Awaitable[int]], backend: str, *, uvloop: bool) -> int:
+def run(
+    body: Callable[[], Awaitable[int]],
+    backend: str,
+    *,
+    uvloop: bool,
+    on_first_signal: Callable[[], bool] | None = None,
+) -> int:
     """Run a command's body on an event loop and return the exit code.
 
     SIGINT and SIGTERM cancel the body, which then closes its connections.
+
+    Args:
+        body: the command's body; it returns the exit code.
+        backend: `asyncio` or `trio`.
+        uvloop: run asyncio on uvloop.
+        on_first_signal: called at the first signal; if it returns True, only the next signal cancels the body.
 
     Raises:
         ClickException: the backend is not installed, or it does not support uvloop.
@@ -32,10 +44,10 @@ def run(body: Callable[[], Awaitable[int]], backend: str, *, uvloop: bool) -> in
     elif uvloop and find_spec("uvloop") is None:
         raise click.ClickException("uvloop is not installed; install it with: pip install uvloop")
     options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
-    return anyio.run(_until_signal, body, backend=backend, backend_options=options)
+    return anyio.run(_until_signal, body, on_first_signal, backend=backend, backend_options=options)
 
 
-async def _until_signal(body: Callable[[], Awaitable[int]]) -> int:
+async def _until_signal(body: Callable[[], Awaitable[int]], on_first_signal: Callable[[], bool] | None) -> int:
     """Run the body until a signal cancels it. Shells expect the exit code 128 + number after a signal."""
     if sys.platform == "win32":  # no signal handlers on its event loops; Ctrl-C raises KeyboardInterrupt
         return await exit_code_of(body)
@@ -43,16 +55,22 @@ async def _until_signal(body: Callable[[], Awaitable[int]]) -> int:
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_at_signal, signals, group.cancel_scope, received)
+            group.start_soon(_cancel_at_signal, signals, group.cancel_scope, received, on_first_signal)
             code = await exit_code_of(body)
             group.cancel_scope.cancel()
     return 128 + received[0] if received else code
 
 
 async def _cancel_at_signal(
-    signals: AsyncIterator[signal.Signals], scope: anyio.CancelScope, received: list[signal.Signals]
+    signals: AsyncIterator[signal.Signals],
+    scope: anyio.CancelScope,
+    received: list[signal.Signals],
+    on_first_signal: Callable[[], bool] | None,
 ) -> None:
-    received.append(await anext(signals))
+    number = await anext(signals)
+    if on_first_signal is not None and on_first_signal():
+        number = await anext(signals)
+    received.append(number)
     scope.cancel()
 
 

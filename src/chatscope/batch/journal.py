@@ -1,0 +1,251 @@
+"""The journal: the output itself, the errors beside it, and the folder that belongs to them. One writer at a time.
+
+Whole lines are appended (O_APPEND), and a line counts once it was written whole. A kill loses no line that was counted;
+a power failure loses at most what was not synced yet.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from chatscope.batch.errors import JournalError, LockedError
+from chatscope.batch.records import decode_line
+
+SYNC_LINES: Final = 256
+"""Lines after which a group is synced, if a second has not passed before: some hundred KiB."""
+
+_TAIL: Final = 1 << 16
+
+
+class Paths:
+    """Where a batch keeps what belongs to an output.
+
+    Args:
+        output: the output's path.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        self.output = Path(output)
+        stem = self.output.with_suffix("") if self.output.suffix in {".jsonl", ".json"} else self.output
+        self.errors = stem.with_name(stem.name + ".errors.jsonl")
+        self.summary = stem.with_name(stem.name + ".summary.json")
+        self.meta = stem.with_name(stem.name + ".meta")
+        self.manifest = self.meta / "manifest.json"
+        self.started = self.meta / "started.log"
+        self.lock = self.meta / "lock"
+        self.torn = self.meta / "torn.jsonl"
+
+
+class Journal:
+    """The files of one output, locked and open for appending.
+
+    Args:
+        paths: where they are.
+
+    Raises:
+        LockedError: another process has them open.
+        JournalError: they cannot be created or written.
+
+    Attributes:
+        notices: what was mended, in sentences.
+        unsynced: lines written since the last sync.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.notices: list[str] = []
+        self.unsynced = 0
+        self._files: dict[str, _AppendedFile] = {}
+        try:
+            paths.meta.mkdir(parents=True, exist_ok=True)
+            self._lock = _Lock(paths.lock)
+        except OSError as error:
+            raise JournalError(f"{error.filename or paths.meta}: {error.strerror or error}") from error
+        try:
+            for name, path in (("output", paths.output), ("errors", paths.errors), ("started", paths.started)):
+                self._files[name] = _AppendedFile(path)
+            for name in ("output", "errors"):
+                self._mend_tail(self._files[name])
+            sync_folder(paths.output.parent)
+        except OSError as error:
+            self.close()
+            raise JournalError(f"{error.filename or paths.output}: {error.strerror or error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, line: bytes, *, success: bool) -> int:
+        """Append a line that ends in a line feed, and return the offset at which it stands.
+
+        Raises:
+            OSError: the disk is full, or failed. Nothing of the line remains, as far as the system allows.
+        """
+        at = self._files["output" if success else "errors"].append(line)
+        self.unsynced += 1
+        return at
+
+    def start(self, key: bytes, custom_id: str) -> None:
+        """Note that a request is about to be sent. Not synced: it only has to outlive the process.
+
+        Raises:
+            OSError: as `append`.
+        """
+        self._files["started"].append(b"%s %s\n" % (key.hex().encode(), msgspec.json.encode(custom_id)))
+
+    def clear_started(self) -> None:
+        """Forget the requests that an earlier run had started."""
+        self._files["started"].truncate(0)
+
+    def sync(self) -> None:
+        """Write what was appended to the disk. Blocks; several milliseconds on most disks.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        self.unsynced = 0
+        for name in ("output", "errors"):
+            self._files[name].sync()
+
+    def read_at(self, offset: int) -> bytes:
+        """Return the line of the output that stands at an offset."""
+        with self.paths.output.open("rb") as file:
+            file.seek(offset)
+            return file.readline()
+
+    def replace(self, name: str, temporary: Path) -> None:
+        """Put a file that was written beside it in the place of `output` or `errors`, atomically."""
+        file = self._files.pop(name)
+        file.close()
+        os.replace(temporary, file.path)  # noqa: PTH105 - the atomic call by its own name
+        sync_folder(file.path.parent)
+        self._files[name] = _AppendedFile(file.path)
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._lock.release()
+
+    def _mend_tail(self, file: _AppendedFile) -> None:
+        """Complete a last line that lacks only its line feed, or set aside one that was cut."""
+        size = file.size
+        with file.path.open("rb") as reader:
+            begun = b""
+            at = size
+            while at > 0 and b"\n" not in begun:
+                step = min(_TAIL, at)
+                at -= step
+                reader.seek(at)
+                begun = reader.read(step) + begun
+        torn = begun[begun.rfind(b"\n") + 1 :]
+        if not torn:
+            return
+        try:
+            decode_line(torn)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            with self.paths.torn.open("ab") as aside:
+                aside.write(torn + b"\n")
+            file.truncate(size - len(torn))
+            self.notices.append(
+                f"{file.path.name}: the last line was cut ({len(torn)} bytes); it is kept in {self.paths.torn}"
+            )
+        else:
+            file.append(b"\n")
+            self.notices.append(f"{file.path.name}: the last line lacked its line feed")
+
+
+class _AppendedFile:
+    """A file that is only appended to, by whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        self.size = os.fstat(self._fd).st_size
+        self._synced = self.size
+
+    def append(self, data: bytes) -> int:
+        at, rest = self.size, memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._fd, at)  # no half line is left for the next run to mend
+            raise
+        self.size += len(data)
+        return at
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self.size = size
+
+    def sync(self) -> None:
+        if self._synced != (size := self.size):
+            os.fsync(self._fd)
+            self._synced = size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _Lock:
+    """An advisory lock of the operating system's: it ends with the process that holds it, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            _lock_file(self._file)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().decode(errors="replace").strip() or "another process"
+            self._file.close()
+            raise LockedError(f"{path}: another run is writing this output: {holder}") from error
+        self._file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _lock_file(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - there only
+
+        file.seek(1 << 30)  # beyond the content, which others have to be able to read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system has a way to (not on Windows)."""
+    if sys.platform != "win32":
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file so that after a crash it is there as before, or whole: temporary file, sync, rename, sync."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)  # noqa: PTH105 - the atomic call by its own name
+    sync_folder(path.parent)

@@ -1,0 +1,116 @@
+"""What a batch is told beyond its source and its output: plain values, checked where they are made."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from chatscope._validation import check_count, check_rate, check_seconds
+from chatscope.batch.readers import InputFormat
+
+Fsync = Literal["group", "each", "none"]
+
+GRACE: Final = 30.0
+"""Seconds that running requests get after the first Ctrl-C: most responses end within that."""
+
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
+    "input_format": ("auto", "jsonl", "csv", "parquet"),
+    "output_format": ("batch", "record"),
+    "changed": ("refuse", "rerun", "keep"),
+    "fsync": ("group", "each", "none"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How a batch is run.
+
+    Args:
+        model, system, parameters: what the lines leave open. A line's own values come first.
+        prompt: a template such as `"Translate: {text}"`, for rows that are records. Its fields are columns.
+        id_column: the column that holds the custom_id of a record.
+        schema: a JSON schema: asked for as `response_format`, and each response is validated against it.
+        url: the endpoint that the lines must name.
+        input_format: what the input holds; `auto` finds out by its first bytes.
+        limit: run the first so many rows only.
+        strict: refuse the whole input if a row cannot be right, instead of recording an error for that row.
+        retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
+        changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun`, or `keep`
+            what is recorded.
+        new_settings: go on although settings that change answers differ from those of the earlier run.
+        repair: set unreadable lines of the output aside instead of refusing to go on.
+        dedup: send equal requests once; each id gets its line.
+        ordered: at the end, bring the output into the order of the input.
+        max_errors: stop after so many failures in this run.
+        max_cost: stop when so many US dollars are spent, by earlier runs as well. Running requests may pass it.
+        max_tokens_total: stop when this run has used so many tokens.
+        output_format: `batch` writes the lines of OpenAI's Batch API; `record` writes the input record with its output.
+        fsync: `group` syncs every second or 256 lines, `each` every line, `none` leaves it to the system.
+        grace: seconds that running requests get when the run is stopped.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    model: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    id_column: str | None = None
+    schema: Mapping[str, Any] | None = None
+    url: str = "/v1/chat/completions"
+    input_format: InputFormat = "auto"
+    limit: int | None = None
+    strict: bool = False
+    retry_errors: bool | str = False
+    changed: Literal["refuse", "rerun", "keep"] = "refuse"
+    new_settings: bool = False
+    repair: bool = False
+    dedup: bool = False
+    ordered: bool = False
+    max_errors: int | None = None
+    max_cost: float | None = None
+    max_tokens_total: int | None = None
+    output_format: Literal["batch", "record"] = "batch"
+    fsync: Fsync = "group"
+    grace: float = GRACE
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_errors", "max_tokens_total"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        check_rate(self.max_cost, "max_cost")
+        check_seconds(self.grace, "grace", zero=True)
+        for name, values in _CHOICES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, values))}, not {getattr(self, name)!r}")
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(f"parameters must be a mapping, not {type(self.parameters).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+        for name in ("messages", "stream"):
+            if name in self.parameters:
+                raise ValueError(f"parameters must not have {name!r}: the batch sets it for each line")
+        if self.prompt is not None:
+            template_fields(self.prompt)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that change answers, for the manifest."""
+        names = ("model", "system", "prompt", "schema", "output_format", "url", "id_column")
+        return {name: getattr(self, name) for name in names} | {"parameters": dict(self.parameters)}
+
+
+def template_fields(template: str) -> list[str]:
+    """Return the columns that a prompt template names.
+
+    Raises:
+        ValueError: the template is malformed, or a field is more than a column's name.
+    """
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"prompt is not a template: {error}; write {{{{ for a brace") from error
+    for name in fields:
+        if not name or not name.replace("_", "a").replace("-", "a").replace(" ", "a").isalnum() or name.isdecimal():
+            raise ValueError(f"prompt: {{{name}}} is not the name of a column")
+    return fields

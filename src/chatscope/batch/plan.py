@@ -1,0 +1,256 @@
+"""Which rows of an input are to be sent: not those that are recorded, and none if the input cannot be right.
+
+A file is read once before anything is sent (`FilePlan`). Standard input and iterables cannot be read twice: there, each
+row is judged as it comes (`StreamPlan`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from chatscope import Task
+from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
+from chatscope.batch.errors import InputError, JournalError, LineError
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.readers import InputRow, Reader
+from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed_id
+from chatscope.batch.scan import CHECKED, Recorded
+
+TODO: Final = 0
+SETTLED: Final = 1
+INVALID: Final = 2
+
+_NAMED: Final = b"n"
+_UNNAMED: Final = b"u"
+_BAD: Final = b"b"
+
+
+class Judge:
+    """Decides what to do with one row, given what is recorded.
+
+    Args:
+        recorded: the outcomes of earlier runs.
+        options: how the batch is run.
+
+    Attributes:
+        settled: how many rows are recorded.
+        changed: how many ids are recorded for another request.
+    """
+
+    def __init__(self, recorded: Recorded, options: BatchOptions) -> None:
+        self._recorded = recorded
+        self._changed_rule = options.changed
+        self.settled = 0
+        self.changed = 0
+
+    def is_settled(self, pair: bytes, id_digest: bytes, custom_id: str) -> bool:
+        """Tell whether a row need not be sent.
+
+        Raises:
+            JournalError: its id is recorded for another request, and `changed` says to refuse that.
+        """
+        if pair in self._recorded.settled or id_digest in self._recorded.keyless:
+            self.settled += 1
+            return True
+        if id_digest not in self._recorded.ids:
+            return False
+        self.changed += 1
+        if self._changed_rule == "refuse":
+            raise JournalError(
+                f"custom_id {custom_id!r} is recorded for another request. To send the new one, say --changed=rerun;"
+                " to keep what is recorded, --changed=keep"
+            )
+        return self._changed_rule == "keep"
+
+
+class FilePlan:
+    """What to do with each row of a file.
+
+    Attributes:
+        judge: decides about each row.
+        total: how many rows there are, as far as they were read; another thread may look.
+        invalid: how many can never be right.
+    """
+
+    def __init__(self, judge: Judge, parser: RowParser, options: BatchOptions) -> None:
+        self.judge = judge
+        self._parser = parser
+        self._options = options
+        self._states = bytearray()
+        self._repeated: frozenset[bytes] = frozenset()
+        self._seen: Counter[bytes] = Counter()
+        self.total = 0
+        self.invalid = 0
+
+    def read(self, reader: Reader, check: Callable[[], None]) -> None:
+        """Read the input once and decide. Blocks; a million lines take some seconds.
+
+        Args:
+            reader: the input.
+            check: called now and then; what it raises ends the reading.
+
+        Raises:
+            InputError: two rows have one id, or `strict` and a row can never be right.
+            JournalError: as `Judge.is_settled`.
+        """
+        rows, kinds, unnamed = bytearray(), bytearray(), DigestTable()
+        ids = DigestTable()
+        for row in RowIterator(reader, self._options.limit):
+            self.total += 1
+            if not self.total % CHECKED:
+                check()
+            try:
+                parsed = self._parser.parse(row)
+            except LineError as error:
+                if self._options.strict:
+                    raise InputError(f"{reader.path}: line {row.number}: {error}") from error
+                self.invalid += 1
+                kinds += _BAD
+                if error.custom_id is not None:
+                    ids.add(text_digest(error.custom_id))
+                continue
+            if parsed.custom_id is None:
+                kinds += _UNNAMED
+                unnamed.add(parsed.key)
+                rows += parsed.key
+            else:
+                kinds += _NAMED
+                id_digest = text_digest(parsed.custom_id)
+                ids.add(id_digest)
+                rows += pair_digest(parsed.custom_id, parsed.key) + id_digest
+        if (twice := next(ids.duplicates(), None)) is not None:
+            raise InputError(self._name_duplicate(reader, twice))
+        self._repeated = frozenset(unnamed.duplicates())
+        self._decide(rows, kinds)
+
+    def wants(self, ordinal: int) -> bool:
+        """Tell whether the row at a place, from 0, has to be looked at again."""
+        return self._states[ordinal] != SETTLED
+
+    def request(self, parsed: ParsedRow) -> BatchRequest | None:
+        """Return the request of a row that is wanted."""
+        return parsed.request(self._occurrence(parsed.key) if parsed.custom_id is None else 0)
+
+    def _decide(self, rows: bytearray, kinds: bytearray) -> None:
+        at = 0
+        for kind in kinds:
+            if kind == _NAMED[0]:
+                pair, id_digest = bytes(rows[at : at + SIZE]), bytes(rows[at + SIZE : at + 2 * SIZE])
+                at += 2 * SIZE
+                settled = self.judge.is_settled(pair, id_digest, "(see --changed)")
+            elif kind == _UNNAMED[0]:
+                key = bytes(rows[at : at + SIZE])
+                at += SIZE
+                custom_id = unnamed_id(key, self._occurrence(key))
+                settled = self.judge.is_settled(pair_digest(custom_id, key), text_digest(custom_id), custom_id)
+            else:
+                settled = False
+            self._states.append(SETTLED if settled else INVALID if kind == _BAD[0] else TODO)
+        self._seen.clear()
+
+    def skip(self, parsed_key: bytes) -> None:
+        """Count a settled row without an id, so that the next one of its key gets the right occurrence."""
+        self._occurrence(parsed_key)
+
+    def _occurrence(self, key: bytes) -> int:
+        if key not in self._repeated:
+            return 0
+        self._seen[key] += 1
+        return self._seen[key] - 1
+
+    @property
+    def has_repeated(self) -> bool:
+        """Whether rows without an id repeat each other, so that settled ones have to be counted as well."""
+        return bool(self._repeated)
+
+    def _name_duplicate(self, reader: Reader, digest: bytes) -> str:
+        numbers: list[int] = []
+        custom_id = ""
+        with Reader(reader.path, reader.format) as again:
+            for row in RowIterator(again, self._options.limit):
+                try:
+                    found = self._parser.parse(row).custom_id
+                except LineError as error:
+                    found = error.custom_id
+                if found is not None and text_digest(found) == digest:
+                    custom_id = found
+                    numbers.append(row.number)
+        return f"{reader.path}: lines {' and '.join(map(str, numbers[:2]))} have the same custom_id {custom_id!r}"
+
+
+class StreamPlan:
+    """Judges rows as they come, where the input cannot be read twice. An id that comes again is an error row."""
+
+    has_repeated = False
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self._ids: set[bytes] = set()
+        self._seen: Counter[bytes] = Counter()
+        self.total = 0
+        self.invalid = 0
+
+    def wants(self, ordinal: int) -> bool:
+        """Tell whether a row has to be looked at: here, every one."""
+        self.total = ordinal + 1
+        return True
+
+    def request(self, parsed: ParsedRow) -> BatchRequest | None:
+        """Return the request of a row, or `None` if its outcome is recorded.
+
+        Raises:
+            LineError: an earlier row has the same id.
+            JournalError: as `Judge.is_settled`.
+        """
+        occurrence = 0
+        if parsed.custom_id is None:
+            occurrence = self._seen[parsed.key]
+            self._seen[parsed.key] += 1
+        request = parsed.request(occurrence)
+        id_digest = text_digest(request.custom_id)
+        if id_digest in self._ids:
+            raise LineError(f"custom_id {request.custom_id!r} stands in an earlier row")
+        self._ids.add(id_digest)
+        return None if self.judge.is_settled(request.pair, id_digest, request.custom_id) else request
+
+    def skip(self, parsed_key: bytes) -> None:
+        """Do nothing: every row is counted in `request`."""
+
+
+class RowIterator:
+    """The rows of a reader, one by one, up to a number of them."""
+
+    def __init__(self, reader: Reader, limit: int | None) -> None:
+        self._blocks = reader.blocks()
+        self._left = limit
+        self._ready: list[InputRow] = []
+
+    def __iter__(self) -> RowIterator:
+        return self
+
+    def __next__(self) -> InputRow:
+        """Return the next row.
+
+        Raises:
+            InputError: as `Reader.blocks`.
+        """
+        if self._left == 0:
+            raise StopIteration
+        if not self._ready:
+            self._ready = next(self._blocks)[::-1]
+        if self._left is not None:
+            self._left -= 1
+        return self._ready.pop()
+
+
+def invalid_key(row: InputRow) -> bytes:
+    """Return the key under which a row that cannot be a request is recorded."""
+    data = row.data
+    if not isinstance(data, bytes):
+        data = repr(data).encode() if isinstance(data, Task) else msgspec.json.encode(data, enc_hook=str)
+    return blake2b(data, digest_size=SIZE).digest()

@@ -1,0 +1,212 @@
+"""What a run needs before it sends anything: the journal locked, what is recorded, what is to be sent.
+
+All of it blocks and runs in a worker thread; `Prepared` can be looked at meanwhile.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.lowlevel import checkpoint
+
+from chatscope import AsyncChatGPTAdapter
+from chatscope.batch.digests import text_digest
+from chatscope.batch.errors import AbandonedError, BatchError, LineError
+from chatscope.batch.finish import reorder, rewrite_errors
+from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.manifest import check_manifest, write_manifest
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.plan import FilePlan, Judge, RowIterator, StreamPlan
+from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
+from chatscope.batch.readers import Reader
+from chatscope.batch.requests import RowParser
+from chatscope.batch.scan import Recorded, started_without_record
+from chatscope.batch.source import Requests, Source, iterator_of
+
+
+class Prepared:
+    """What was prepared, as far as it has come.
+
+    Attributes:
+        cancelled: set by another thread: give up soon.
+        phase: what is being read.
+        standing_failures: failures that the last step found.
+        in_flight_at_kill: requests that an earlier run had started and did not record.
+    """
+
+    journal: Journal
+    requests: Requests
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.phase: Phase = "reading the output"
+        self.recorded = Recorded()
+        self.judge: Judge | None = None
+        self.plan: FilePlan | StreamPlan | None = None
+        self.standing_failures = 0
+        self.in_flight_at_kill = 0
+        self._reader: Reader | None = None
+        self._again: Reader | None = None
+        self._parser: RowParser | None = None
+        self._options = BatchOptions()
+        self._closes: list[Journal | Reader] = []
+
+    @property
+    def total(self) -> int | None:
+        """The rows of the input, once all of them were read."""
+        return self.plan.total if isinstance(self.plan, FilePlan) and hasattr(self, "requests") else None
+
+    @property
+    def rows_read(self) -> int:
+        """Rows, or recorded lines, read so far in this phase."""
+        return self.recorded.lines if self.plan is None else self.plan.total
+
+    def check(self) -> None:
+        """Give up if told so.
+
+        Raises:
+            AbandonedError: `cancelled` is set.
+        """
+        if self.cancelled:
+            raise AbandonedError
+
+    def finish(self) -> None:
+        """Do the last steps: the failures that still stand, and the input's order. Blocks.
+
+        Raises:
+            OSError: the disk is full, or failed.
+        """
+        self.standing_failures = rewrite_errors(self.journal)
+        if self._options.ordered and self._again is not None and self._parser is not None:
+            with Reader(self._again.path, self._again.format) as reader:
+                reorder(self.journal, self._ids(reader, self._parser))
+
+    def summary(
+        self, tally: Tally, run_id: str, seconds: float, reason: StopReason | None, message: str | None
+    ) -> BatchSummary:
+        """Return the summary of a run, and write it beside the output."""
+        judge = self.judge
+        settled = judge.settled if judge is not None else 0
+        changed = judge.changed if judge is not None else 0
+        total = self.total if self.total is not None else (None if reason else self._streamed_total())
+        not_sent = None if total is None else max(0, total - settled - tally.succeeded - tally.failed)
+        summary = BatchSummary(
+            run=run_id,
+            total=total,
+            settled=settled,
+            not_sent=not_sent,
+            changed=changed,
+            vanished=max(0, len(self.recorded.settled) - settled - changed) if self.total is not None else 0,
+            **tally.facts(),
+            total_cost=tally.cost + self.recorded.cost,
+            unpriced=tally.unpriced + self.recorded.unpriced,
+            wall_seconds=seconds,
+            standing_failures=self.standing_failures,
+            in_flight_at_kill=self.in_flight_at_kill,
+            stop_reason=reason,
+            stop_message=message,
+            notices=tuple(self.journal.notices),
+        )
+        try:
+            content = msgspec.json.format(msgspec.json.encode(summary.to_dict())) + b"\n"
+            write_durably(self.journal.paths.summary, content)
+        except OSError as error:
+            self.journal.notices.append(f"{self.journal.paths.summary}: not written: {error}")
+        return summary
+
+    def close(self) -> None:
+        """Close the files and release the lock. Closing twice does nothing."""
+        while self._closes:
+            self._closes.pop().close()
+
+    def _streamed_total(self) -> int | None:
+        return self.plan.total if self.plan is not None else None
+
+    def _ids(self, reader: Reader, parser: RowParser) -> list[bytes]:
+        ids = []
+        for row in RowIterator(reader, self._options.limit):
+            try:
+                custom_id = parser.parse(row).request().custom_id
+            except LineError:
+                continue
+            ids.append(text_digest(custom_id))
+        return ids
+
+
+def prepare(
+    prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
+) -> None:
+    """Open the journal and decide what is to be sent. Blocks.
+
+    Raises:
+        InputError, JournalError, LockedError: the batch cannot be run.
+    """
+    is_file = isinstance(source, str | Path)
+    reader = Reader(source, options.input_format) if isinstance(source, str | Path) else None
+    if reader is not None:
+        prepared._closes.append(reader)
+    paths = Paths(output)
+    journal = prepared.journal = Journal(paths)
+    prepared._closes.append(journal)
+    settings = options.settings() | {"base_url": adapter.get_adapter_status()["base_url"]}
+    settings["model"] = options.model or adapter.model
+    check_manifest(paths, settings, new_settings=options.new_settings)
+    recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
+    recorded.read(paths, check=prepared.check, repair=options.repair)
+    prepared.in_flight_at_kill = started_without_record(paths, recorded)
+    parser = RowParser(options, adapter.model)
+    judge = prepared.judge = Judge(recorded, options)
+    prepared.phase = "reading the input"
+    if reader is None:
+        plan: FilePlan | StreamPlan = StreamPlan(judge)
+        requests = Requests(iterator_of(source), plan, parser, recorded, options)  # type: ignore[arg-type]  # no path
+    elif reader.path == "-":
+        plan = StreamPlan(judge)
+        requests = Requests(reader, plan, parser, recorded, options)
+    else:
+        prepared.plan = plan = FilePlan(judge, parser, options)
+        plan.read(reader, prepared.check)
+        again = prepared._again = Reader(reader.path, reader.format)
+        prepared._closes.append(again)
+        requests = Requests(again, plan, parser, recorded, options)
+    prepared.plan, prepared._parser, prepared._options = plan, parser, options
+    try:
+        write_manifest(paths, settings, str(source) if is_file else type(source).__name__)
+        journal.clear_started()
+    except OSError as error:
+        raise BatchError(f"{paths.meta}: {error.strerror or error}") from error
+    prepared.requests = requests
+
+
+async def prepare_in_thread(
+    prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
+) -> None:
+    """Prepare in a worker thread. If cancelled, the thread is told to give up, since it holds the lock.
+
+    Raises:
+        InputError, JournalError, LockedError: the batch cannot be run.
+    """
+
+    async def tell_when_cancelled() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            prepared.cancelled = True
+
+    opening = partial(prepare, prepared, source, output, options, adapter)
+    error: BatchError | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(tell_when_cancelled)
+        try:
+            await anyio.to_thread.run_sync(opening, limiter=anyio.CapacityLimiter(1))
+        except AbandonedError:
+            await checkpoint()  # raises the cancellation
+        except BatchError as raised:
+            error = raised  # raised outside the group, which would wrap it
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error

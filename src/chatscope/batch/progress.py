@@ -1,0 +1,190 @@
+"""How far a batch is, and what became of it: counts, money, times."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from chatscope import Result, Usage
+
+Phase = Literal["reading the output", "reading the input", "running", "stopping", "finishing", "ended"]
+StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens"]
+
+PERCENTILES: Final = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """One moment of a run."""
+
+    phase: Phase
+    total: int | None
+    """Rows of the input; `None` where it cannot be known before the end."""
+    rows_read: int
+    """Rows, or recorded lines, that were read in the phases before `running`."""
+    settled: int
+    """Rows whose outcome an earlier run recorded."""
+    succeeded: int
+    """Requests of this run that succeeded; so on below."""
+    failed: int
+    running: int
+    """Requests that were given to the adapter and have not ended."""
+    tokens: int
+    cost: float
+    """US dollars of this run, as far as prices are known."""
+    earlier_cost: float
+    unpriced: int
+    """Outcomes whose cost is not known."""
+    seconds: float
+    """Since the first request could be sent."""
+    waiting_for: str | None
+    """Why requests wait: slots, a rate limit, a pause that the server asked for, or a failing server."""
+    failures: dict[str, int]
+    """Failures of this run by class."""
+    stop_reason: StopReason | None
+
+    @property
+    def left(self) -> int | None:
+        """Rows that have no outcome yet."""
+        return None if self.total is None else self.total - self.settled - self.succeeded - self.failed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest takes at this run's rate. Rows that an earlier run recorded do not count."""
+        ended = self.succeeded + self.failed
+        if self.left is None or not ended or self.seconds <= 0:
+            return None
+        return self.left * self.seconds / ended
+
+    @property
+    def projected_cost(self) -> float | None:
+        """What the whole batch will cost at this run's average, earlier runs included, in US dollars."""
+        ended = self.succeeded + self.failed
+        if self.left is None or not ended or self.unpriced:
+            return None
+        return self.earlier_cost + self.cost * (1 + self.left / ended)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of one run as they grow."""
+
+    succeeded: int = 0
+    failed: int = 0
+    invalid: int = 0
+    copied: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    durations: array[float] = field(default_factory=lambda: array("d"))
+    first_tokens: array[float] = field(default_factory=lambda: array("d"))
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def add(self, result: Result) -> None:
+        """Count what a request used, however it ended."""
+        self.retries += max(0, result.attempts - 1)
+        if result.cost is not None:
+            self.cost += result.cost
+        elif result.success or result.tokens_used:  # a refusal without usage is not known to cost anything
+            self.unpriced += 1
+        usage: Usage | None = result.usage
+        if usage is not None:
+            self.prompt_tokens += usage.prompt_tokens
+            self.completion_tokens += usage.completion_tokens
+            self.cached_tokens += usage.cached_tokens
+            self.reasoning_tokens += usage.reasoning_tokens
+        if result.success:
+            self.durations.append(result.duration_seconds)
+            if result.timings is not None and result.timings.first_token_seconds is not None:
+                self.first_tokens.append(result.timings.first_token_seconds)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts by the names that `BatchSummary` has for them."""
+        names = ["succeeded", "failed", "invalid", "copied", "retries", "prompt_tokens", "completion_tokens"]
+        names += ["cached_tokens", "reasoning_tokens", "cost"]
+        return {name: getattr(self, name) for name in names} | {
+            "failures": dict(self.failures),
+            "examples": dict(self.examples),
+            "duration_seconds": percentiles(self.durations),
+            "first_token_seconds": percentiles(self.first_tokens),
+        }
+
+    def fail(self, error_class: str, example: str) -> None:
+        """Count a failure and keep the first of its class."""
+        self.failed += 1
+        self.failures[error_class] += 1
+        self.examples.setdefault(error_class, example)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What became of a run, and of the batch so far. `to_dict` is what `*.summary.json` holds."""
+
+    run: str
+    total: int | None
+    settled: int
+    succeeded: int
+    failed: int
+    invalid: int
+    not_sent: int | None
+    changed: int
+    vanished: int
+    copied: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost: float
+    total_cost: float
+    unpriced: int
+    wall_seconds: float
+    duration_seconds: dict[str, float]
+    first_token_seconds: dict[str, float]
+    failures: dict[str, int]
+    examples: dict[str, str]
+    standing_failures: int
+    """Requests that have failed, in this run or an earlier one, and not succeeded since."""
+    in_flight_at_kill: int
+    stop_reason: StopReason | None
+    stop_message: str | None
+    notices: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What `chatscope batch run` exits with: 0 all done, 1 some failed, 3 stopped early, 130 interrupted."""
+        if self.stop_reason == "interrupted":
+            return 130
+        if self.stop_reason is not None:
+            return 3
+        return 1 if self.standing_failures else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as JSON can hold it."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"exit_code": self.exit_code}
+
+
+def percentiles(values: array[float]) -> dict[str, float]:
+    """Return exact percentiles, linear between neighbours (as numpy's default); empty without values."""
+    if not values:
+        return {}
+    ordered = sorted(values)
+    found = {}
+    for percent in PERCENTILES:
+        at = (len(ordered) - 1) * percent / 100
+        low = int(at)
+        high = min(low + 1, len(ordered) - 1)
+        found[f"p{percent}"] = ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+    return found

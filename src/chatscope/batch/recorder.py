@@ -1,0 +1,137 @@
+"""Outcomes to the journal: one line each, counted once it was written. Equal requests share one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from chatscope import OutputError, Result
+from chatscope.batch.journal import Journal
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.progress import Tally
+from chatscope.batch.readers import optional
+from chatscope.batch.records import INVALID_LINE, RequestOutcome, copied_line, invalid_line, outcome_of
+from chatscope.batch.requests import BatchRequest
+from chatscope.batch.source import InvalidRow
+
+
+class DiskError(Exception):
+    """The journal could not be written."""
+
+
+class Recorder:
+    """Writes outcomes and counts them.
+
+    Args:
+        journal: where they go.
+        options: how the batch is run.
+        run_id: names this run in each line.
+        offsets: with `dedup`, where the successes of earlier runs stand, by key.
+    """
+
+    def __init__(self, journal: Journal, options: BatchOptions, run_id: str, offsets: dict[bytes, int] | None) -> None:
+        self._journal = journal
+        self._as_record = options.output_format == "record"
+        self._run_id = run_id
+        self._offsets = offsets
+        self._waiting: dict[bytes, list[BatchRequest]] = {}
+        self._problem_with = _validator(options.schema) if options.schema is not None else None
+        self.tally = Tally()
+
+    def begin(self, request: BatchRequest) -> bool:
+        """Note that a request is about to be sent. Return False if an equal one answers it: then it is not sent.
+
+        Raises:
+            DiskError: the journal could not be written.
+        """
+        if self._offsets is not None:
+            if (waiting := self._waiting.get(request.key)) is not None:
+                waiting.append(request)
+                return False
+            if (offset := self._offsets.get(request.key)) is not None:
+                self._append(copied_line(self._journal.read_at(offset), request), success=True)
+                self.tally.succeeded += 1
+                self.tally.copied += 1
+                return False
+            self._waiting[request.key] = []
+        try:
+            self._journal.start(request.key, request.custom_id)
+        except OSError as error:
+            raise DiskError(str(error)) from error
+        return True
+
+    def record(self, request: BatchRequest, result: Result) -> Result:
+        """Record an outcome, and return it: a success that does not fit the schema has become a failure.
+
+        Raises:
+            DiskError: the journal could not be written.
+        """
+        if self._problem_with is not None and result.success and (problem := self._problem_with(result.output)):
+            error = OutputError(f"the response does not fit the schema: {problem}")
+            result = failed_result(result, error)
+        outcome = outcome_of(request, result, self._run_id, as_record=self._as_record)
+        at = self._append(outcome.line, success=result.success)
+        self.tally.add(result)
+        self._count(request.custom_id, outcome)
+        if self._offsets is not None:
+            if result.success:
+                self._offsets[request.key] = at
+            for other in self._waiting.pop(request.key, ()):
+                self._append(copied_line(outcome.line, other), success=result.success)
+                self.tally.copied += 1
+                self._count(other.custom_id, outcome)
+        return result
+
+    def abandon(self, request: BatchRequest) -> None:
+        """Forget a request that ended without an outcome: it was cancelled, and will be sent by the next run."""
+        self._waiting.pop(request.key, None)
+
+    def record_invalid(self, row: InvalidRow) -> None:
+        """Record a row that cannot become a request.
+
+        Raises:
+            DiskError: the journal could not be written.
+        """
+        line = invalid_line(row.custom_id, row.key, row.number, row.message, self._run_id)
+        self._append(line, success=False)
+        self.tally.invalid += 1
+        self._count(row.custom_id, RequestOutcome(line, INVALID_LINE, f"line {row.number}: {row.message}"))
+
+    def _append(self, line: bytes, *, success: bool) -> int:
+        try:
+            return self._journal.append(line, success=success)
+        except OSError as error:
+            raise DiskError(str(error)) from error
+
+    def _count(self, custom_id: str, outcome: RequestOutcome) -> None:
+        if outcome.error_class is None:
+            self.tally.succeeded += 1
+        else:
+            self.tally.fail(outcome.error_class, f"{custom_id}: {outcome.message}")
+
+
+def failed_result(result: Result, error: Exception) -> Result:
+    """Return a result that ended well as one that failed with an error. What it used and cost stays."""
+    values: dict[str, Any] = {name: getattr(result, name) for name in result.__dataclass_fields__}
+    values |= {"success": False, "status": type(result.status).FAILED, "error": str(error), "exception": error}
+    return Result(**values)
+
+
+def _validator(schema: Mapping[str, Any]) -> Callable[[str], str | None]:
+    """Return a function that tells what is wrong with a text, given a JSON schema."""
+    jsonschema = optional("jsonschema", "batch")
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    kind.check_schema(schema)
+    validator = kind(schema)
+
+    def problem_with(text: str) -> str | None:
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            return f"not JSON: {error}"
+        worst = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        return None if worst is None else f"{worst.json_path}: {worst.message}"
+
+    return problem_with

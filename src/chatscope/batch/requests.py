@@ -1,0 +1,204 @@
+"""From a row to a request: OpenAI's batch lines, bare request bodies, and records with a template.
+
+Only what can never be right is refused here. What only the server can judge is sent as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from chatscope import Task, TaskParameters
+from chatscope.batch.digests import pair_digest, request_key
+from chatscope.batch.errors import LineError
+from chatscope.batch.options import BatchOptions, template_fields
+from chatscope.batch.readers import InputRow
+
+_decode: Final = msgspec.json.Decoder().decode
+_NAMED: Final = frozenset(TaskParameters.__annotations__)
+"""Parameters that a task takes by name. The others of a body go through `extra_body`, as they are."""
+
+_INSTRUCTIONS: Final = ("system", "developer")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """One request of a batch: what is sent, and what it is known by.
+
+    Attributes:
+        custom_id: the line's own id, or one made from the key.
+        key: the digest of what is sent.
+        number: the line in the input, from 1.
+        body: what is sent.
+        record: the input record, where the row is one.
+        source_task: the task, where the row is one; `body` then says what it asks.
+    """
+
+    custom_id: str
+    key: bytes
+    number: int
+    body: Mapping[str, Any]
+    record: Mapping[str, Any] | None = None
+    source_task: Task | None = None
+
+    @property
+    def pair(self) -> bytes:
+        """The digest under which its outcome is recorded."""
+        return pair_digest(self.custom_id, self.key)
+
+    def task(self) -> Task:
+        """Return the task that runs it. Its metadata holds the request itself."""
+        if self.source_task is not None:
+            return replace(self.source_task, metadata={**self.source_task.metadata, "batch": self})
+        named: dict[str, Any] = {}
+        others: dict[str, Any] = {}
+        for name, value in self.body.items():
+            if name != "messages":
+                (named if name in _NAMED else others)[name] = value
+        if others:
+            named["extra_body"] = others
+        return Task(messages=self.body["messages"], parameters=named, metadata={"batch": self})
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
+    """A row that became a request, whose id may still be open: without one, it is made from the key's occurrence."""
+
+    custom_id: str | None
+    key: bytes
+    number: int
+    body: dict[str, Any]
+    record: dict[str, Any] | None = None
+    source_task: Task | None = None
+
+    def request(self, occurrence: int = 0) -> BatchRequest:
+        """Return the request. `occurrence` counts the earlier rows with the same key and no id."""
+        custom_id = self.custom_id or unnamed_id(self.key, occurrence)
+        return BatchRequest(custom_id, self.key, self.number, self.body, self.record, self.source_task)
+
+
+def unnamed_id(key: bytes, occurrence: int) -> str:
+    """Return the id of a row that has none. Rows inserted before it do not change it."""
+    return f"{key.hex()}-{occurrence}"
+
+
+class RowParser:
+    """Makes requests from rows.
+
+    Args:
+        options: what the rows leave open.
+        model: the model of rows and options that name none.
+    """
+
+    def __init__(self, options: BatchOptions, model: str | None = None) -> None:
+        self._options = options
+        self._defaults: dict[str, Any] = {"model": options.model or model, **options.parameters}
+        if options.schema is not None:
+            json_schema = {"name": "output", "schema": dict(options.schema), "strict": True}
+            self._defaults["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        self._fields = template_fields(options.prompt) if options.prompt is not None else []
+
+    def parse(self, row: InputRow) -> ParsedRow:
+        """Return what a row asks for.
+
+        Raises:
+            LineError: it can never be sent; the message says why.
+        """
+        record = row.data
+        if isinstance(record, Task):
+            return _task(row.number, record)
+        if isinstance(record, bytes):
+            try:
+                record = _decode(record)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise LineError(f"not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise LineError(f"a line must be a JSON object, not {type(record).__name__}")
+        elif "" in record:
+            raise LineError(record[""])
+        if self._options.prompt is None and isinstance(record.get("body"), dict):
+            return self._batch_line(row.number, record)
+        if self._options.prompt is None and "messages" in record:
+            body = dict(record)
+            custom_id = _custom_id(body.pop("custom_id", None))
+            return self._parsed(custom_id, row.number, body, None)
+        return self._record(row.number, record)
+
+    def _batch_line(self, number: int, line: dict[str, Any]) -> ParsedRow:
+        custom_id = _custom_id(line.get("custom_id"))
+        method, url = line.get("method", "POST"), line.get("url", self._options.url)
+        if method != "POST":
+            raise LineError(f"method must be POST, not {method!r}", custom_id)
+        if url != self._options.url:
+            raise LineError(f"url must be {self._options.url}, not {url!r}", custom_id)
+        return self._parsed(custom_id, number, dict(line["body"]))
+
+    def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
+        custom_id = record.get(self._options.id_column or "custom_id")
+        if isinstance(custom_id, int) and not isinstance(custom_id, bool):
+            custom_id = str(custom_id)
+        custom_id = _custom_id(custom_id)
+        if self._options.id_column is not None and custom_id is None:
+            raise LineError(f"there is no {self._options.id_column!r}, which id_column names")
+        if self._options.prompt is None:
+            raise LineError(
+                "neither a request (custom_id, body) nor a body (messages); records need a prompt", custom_id
+            )
+        for name in self._fields:
+            if name not in record:
+                raise LineError(f"there is no {name!r}, which the prompt names", custom_id)
+        values = {name: _shown(record[name]) for name in self._fields}
+        text = self._options.prompt.format_map(values)
+        if not text.strip():
+            raise LineError("the prompt is empty", custom_id)
+        return self._parsed(custom_id, number, {"messages": [{"role": "user", "content": text}]}, record)
+
+    def _parsed(
+        self, custom_id: str | None, number: int, body: dict[str, Any], record: dict[str, Any] | None = None
+    ) -> ParsedRow:
+        if body.get("stream"):
+            raise LineError("stream must not be set: the output holds whole responses", custom_id)
+        body.pop("stream", None)
+        body = self._defaults | {name: value for name, value in body.items() if value is not None}
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+            raise LineError("body.messages must be a list of at least one message", custom_id)
+        if not isinstance(body["model"], str) or not body["model"]:
+            raise LineError("no model: the line names none, and there is no default", custom_id)
+        if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
+            body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
+        return ParsedRow(custom_id, request_key(self._options.url, body), number, body, record)
+
+
+def _task(number: int, task: Task) -> ParsedRow:
+    """Return the row that a task is: its key comes from what changes its answer."""
+    asked = {
+        "prompt": task.prompt,
+        "context": dict(task.context),
+        "messages": task.messages,
+        "parameters": dict(task.parameters),
+        "constraints": [getattr(task.constraints, name) for name in ("model", "max_tokens", "temperature")],
+        "output_type": repr(task.output_type),
+        "tools": [getattr(tool, "__qualname__", repr(tool)) for tool in task.tools],
+    }
+    return ParsedRow(
+        _custom_id(task.metadata.get("custom_id")), request_key("task", asked), number, asked, source_task=task
+    )
+
+
+def _custom_id(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise LineError(f"custom_id must be a text that is not empty, not {value!r}")
+    return value
+
+
+def _shown(value: object) -> str:
+    """Return a column's value as the prompt shows it: text as it is, nothing for null, else JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value, enc_hook=str).decode()

@@ -1,0 +1,349 @@
+"""The run of a batch: requests from the source through the adapter into the journal, until all are recorded.
+
+The reading, the sending and the recording are children of one task group that the run's block owns. Outcomes are
+recorded as they come, whether or not somebody iterates; what waits to be iterated over is bounded.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from chatscope import (
+    AsyncChatGPTAdapter,
+    BudgetExceededError,
+    Result,
+    Task,
+    TaskStatus,
+)
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.prepare import Prepared, prepare_in_thread
+from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason
+from chatscope.batch.recorder import DiskError, Recorder
+from chatscope.batch.requests import BatchRequest
+from chatscope.batch.result import BatchResult
+from chatscope.batch.source import InvalidRow, Source
+from chatscope.batch.stopping import StopRules
+
+AHEAD: Final = 64
+"""Requests that wait for a slot beside those that run, so that a slot is never empty while the next row is parsed."""
+
+UNDELIVERED: Final = 1000
+"""Outcomes that wait to be iterated over, at most; then no further request is sent. Some 10 MiB."""
+
+SYNC_SECONDS: Final = 1.0
+CLOSE_SECONDS: Final = 2.0
+"""What syncing and closing may take while the run is being cancelled."""
+
+
+def run_batch(
+    source: Source,
+    output: str | Path,
+    *,
+    adapter: AsyncChatGPTAdapter,
+    options: BatchOptions | None = None,
+    **more: Any,
+) -> BatchRun:
+    """Run the requests of a source and record their outcomes in a file.
+
+    ::
+
+        async with run_batch("requests.jsonl", "results.jsonl", adapter=adapter) as run:
+            async for result in run:
+                print(result.custom_id, result.output)
+
+    What `output` holds already is not sent again: the same call resumes a run that was stopped or killed. Iterate over
+    the run for the outcomes as they come, or `await run.finish()`. Leaving the block early cancels what runs.
+
+    Args:
+        source: a path, `"-"` for standard input, or an iterable of records (mappings) or `Task`s, sync or async.
+        output: the path of the output, JSON lines. Failures go to `*.errors.jsonl` beside it.
+        adapter: sends the requests; its block must be open. Its `max_concurrency` says how many at a time.
+        options: how the batch is run; or give its fields as keywords.
+        more: fields of `BatchOptions`.
+
+    Raises:
+        TypeError, ValueError: an option is unknown, or out of range.
+    """
+    if options is not None and more:
+        options = replace(options, **more)
+    return BatchRun(source, Path(output), adapter, options or BatchOptions(**more))
+
+
+class BatchRun:
+    """One run. Made by `run_batch`; enter it, then iterate over it or `await finish()`.
+
+    Args:
+        source, output, adapter, options: as for `run_batch`.
+    """
+
+    def __init__(self, source: Source, output: Path, adapter: AsyncChatGPTAdapter, options: BatchOptions) -> None:
+        self._source = source
+        self._output = output
+        self._adapter = adapter
+        self._options = options
+        self._id = secrets.token_hex(4)
+        self._phase: Phase = "reading the output"
+        self._prepared = Prepared()
+        self._recorder: Recorder | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+        self._sending = anyio.CancelScope()
+        self._running: dict[bytes, Task] = {}  # by the pair of id and key
+        self._delivered: deque[BatchResult] | None = deque()
+        self._changed = anyio.Event()
+        self._stopped = anyio.Event()
+        self._failure: Exception | None = None
+        self._stop_reason: StopReason | None = None
+        self._stop_message: str | None = None
+        self._rules: StopRules | None = None
+        self._began = 0.0
+        self._summary: BatchSummary | None = None
+
+    async def __aenter__(self) -> Self:
+        """Lock the output, read what is recorded and what is to be sent. Nothing is sent yet if that fails.
+
+        If cancelled, the output is as it was, but for a torn last line that was mended.
+
+        Raises:
+            InputError, JournalError, LockedError: the batch cannot be run; the message says why.
+            RuntimeError: the run was entered before.
+        """
+        if self._group is not None or self._summary is not None:
+            raise RuntimeError("a run can be entered once; call run_batch again to go on")
+        try:
+            await prepare_in_thread(self._prepared, self._source, self._output, self._options, self._adapter)
+        except BaseException:
+            self._prepared.close()
+            raise
+        self._recorder = Recorder(self._prepared.journal, self._options, self._id, self._prepared.recorded.offsets)
+        self._rules = StopRules(self._options, self._prepared.recorded.cost)
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._phase, self._began = "running", time.perf_counter()
+        for work in (self._send, self._sync_now_and_then, self._wind_down):
+            self._group.start_soon(work)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._group is not None  # noqa: S101 - the block was entered
+        self._group.cancel_scope.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+        finally:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS):
+                await self._close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        """Return the next outcome; it is recorded by then. If cancelled, none is lost: the next call returns it.
+
+        Raises:
+            Exception: what the source raised.
+            RuntimeError: outside the run's block, or after `finish`.
+        """
+        if self._recorder is None or self._delivered is None:
+            raise RuntimeError("iterate within 'async with run_batch(...) as run', and not after finish()")
+        while not self._delivered:
+            if self._phase == "ended":
+                if self._failure is not None:
+                    raise self._failure
+                raise StopAsyncIteration
+            await self._changed.wait()
+        item = self._delivered.popleft()
+        self._tell()
+        return item
+
+    async def finish(self) -> BatchSummary:
+        """Run to the end without handing out the outcomes, and return the summary. If cancelled, the run goes on.
+
+        Raises:
+            Exception: what the source raised.
+        """
+        self._delivered = None
+        self._tell()
+        while self._phase != "ended":
+            await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.summary
+
+    def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
+        """Send nothing new. What runs gets the grace to end; what does not end is sent by the next run."""
+        if self._stop_reason is None and self._phase == "running":
+            self._stop_reason, self._stop_message = reason, message
+            self._phase = "stopping"
+            self._stopped.set()
+            self._tell()
+
+    @property
+    def summary(self) -> BatchSummary:
+        """What became of the run. It is there once the run has ended.
+
+        Raises:
+            RuntimeError: the run has not ended.
+        """
+        if self._summary is None:
+            raise RuntimeError("the run has not ended yet")
+        return self._summary
+
+    def progress(self) -> BatchProgress:
+        """Return how far the run is at this moment."""
+        prepared, tally = self._prepared, self._recorder.tally if self._recorder is not None else None
+        return BatchProgress(
+            phase=prepared.phase if self._recorder is None else self._phase,
+            total=prepared.total,
+            rows_read=prepared.rows_read,
+            settled=prepared.judge.settled if prepared.judge is not None else 0,
+            succeeded=tally.succeeded if tally else 0,
+            failed=tally.failed if tally else 0,
+            running=len(self._running),
+            tokens=tally.tokens if tally else 0,
+            cost=tally.cost if tally else 0.0,
+            earlier_cost=prepared.recorded.cost,
+            unpriced=(tally.unpriced if tally else 0) + prepared.recorded.unpriced,
+            seconds=time.perf_counter() - self._began if self._recorder is not None else 0.0,
+            waiting_for=self._waiting_for(),
+            failures=dict(tally.failures) if tally else {},
+            stop_reason=self._stop_reason,
+        )
+
+    async def _send(self) -> None:
+        """Send the requests and record their outcomes, until the source has ended and nothing runs."""
+        try:
+            with self._sending:
+                slots = self._adapter.statistics().concurrency or AHEAD
+                async with self._adapter.map(self._tasks(), look_ahead=slots + AHEAD) as results:
+                    async for result in results:
+                        self._take(result)
+        except DiskError as error:
+            self.stop("disk", str(error))
+        except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
+            self._failure = error
+        await self._end()
+
+    async def _tasks(self) -> AsyncGenerator[Task, None]:
+        """Yield the tasks of the requests that are to be sent. Holds no scope while it yields."""
+        assert self._recorder is not None  # noqa: S101 - the run is entered
+        requests = self._prepared.requests
+        while self._phase == "running" and (found := await requests.read()) is not None:
+            for item in found:
+                while self._delivered is not None and len(self._delivered) >= UNDELIVERED:
+                    await self._changed.wait()
+                if self._phase != "running":
+                    return
+                if isinstance(item, InvalidRow):
+                    self._recorder.record_invalid(item)
+                    self._stop_if_due(None)
+                elif self._recorder.begin(item):
+                    task = self._running[item.pair] = item.task()
+                    yield task
+
+    def _take(self, result: Result) -> None:
+        """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it."""
+        assert self._recorder is not None  # noqa: S101 - the run is entered
+        assert result.task is not None  # noqa: S101 - only an unknown id has none
+        request: BatchRequest = result.task.metadata["batch"]
+        self._running.pop(request.pair, None)
+        if result.status is TaskStatus.CANCELLED or isinstance(result.exception, BudgetExceededError):
+            self._recorder.abandon(request)
+            if isinstance(result.exception, BudgetExceededError):
+                self.stop("budget", result.error)
+            return
+        result = self._recorder.record(request, result)
+        if self._delivered is not None:
+            self._delivered.append(BatchResult(request.custom_id, request.number, request.record, result))
+        self._tell()
+        self._stop_if_due(result)
+
+    def _stop_if_due(self, result: Result | None) -> None:
+        assert self._recorder is not None  # noqa: S101 - the run is entered
+        if self._rules is not None and (due := self._rules.reason(self._recorder.tally, result)) is not None:
+            self.stop(*due)
+
+    async def _wind_down(self) -> None:
+        """Once the run is stopped: cancel what has not begun, wait for what runs, and cancel that after the grace."""
+        await self._stopped.wait()
+        if self._stop_reason == "disk":
+            self._sending.cancel()  # no outcome could be recorded
+            return
+        for task in list(self._running.values()):
+            if task.task_id is not None and await self._adapter.get_status(task.task_id) is TaskStatus.PENDING:
+                await self._adapter.cancel_task(task.task_id)
+        with anyio.move_on_after(self._options.grace):
+            while self._running:
+                await self._changed.wait()
+        self._sending.cancel()
+
+    async def _sync_now_and_then(self) -> None:
+        every = self._options.fsync
+        while every != "none":
+            await anyio.sleep(SYNC_SECONDS)
+            await self._sync()
+
+    async def _sync(self) -> None:
+        journal = self._prepared.journal
+        if journal.unsynced and self._options.fsync != "none":
+            try:
+                await anyio.to_thread.run_sync(journal.sync, limiter=anyio.CapacityLimiter(1))
+            except OSError as error:
+                self.stop("disk", str(error))
+
+    async def _end(self) -> None:
+        """Do the last steps and set the summary."""
+        self._phase = "finishing"
+        try:
+            await self._sync()
+            if self._stop_reason != "disk":
+                await anyio.to_thread.run_sync(self._prepared.finish, limiter=anyio.CapacityLimiter(1))
+        except OSError as error:
+            self._stop_reason, self._stop_message = "disk", str(error)
+        self._set_summary()
+        self._phase = "ended"
+        self._tell()
+
+    async def _close(self) -> None:
+        """Sync and unlock, also when the run was cancelled."""
+        try:
+            if self._phase != "ended":
+                await self._sync()
+        finally:
+            if self._summary is None:
+                self._stop_reason = self._stop_reason or "interrupted"
+                self._set_summary()
+            self._phase = "ended"
+            self._prepared.close()
+
+    def _set_summary(self) -> None:
+        assert self._recorder is not None  # noqa: S101 - the run is entered
+        seconds = time.perf_counter() - self._began
+        self._summary = self._prepared.summary(
+            self._recorder.tally, self._id, seconds, self._stop_reason, self._stop_message
+        )
+
+    def _waiting_for(self) -> str | None:
+        if self._phase != "running":
+            return None
+        counts = self._adapter.statistics()
+        if counts.held_back:
+            return f"the server fails; {counts.held_back} requests wait until it is back"
+        if counts.paced:
+            return f"a rate limit or a pause of the server's; {counts.paced} requests wait"
+        return "slots" if counts.queued else None
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,151 @@
+"""Where a batch's requests come from: a file, standard input, or an iterable. Read a little ahead, in order.
+
+Files are read in a worker thread, so that a large or slow one never holds up the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import checkpoint
+
+from chatscope import Task
+from chatscope.batch.digests import pair_digest
+from chatscope.batch.errors import InputError, LineError
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.plan import FilePlan, StreamPlan, invalid_key
+from chatscope.batch.readers import InputRow, Reader
+from chatscope.batch.requests import BatchRequest, RowParser, unnamed_id
+from chatscope.batch.scan import Recorded
+
+Source: TypeAlias = str | Path | Iterable[Mapping[str, Any] | Task] | AsyncIterable[Mapping[str, Any] | Task]
+"""What `run_batch` takes: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async."""
+
+LOOKED_AT: Final = 4096
+"""Rows that one turn in the worker thread looks at where all of them are recorded already: some milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """A row that cannot become a request, and is not recorded yet."""
+
+    custom_id: str
+    key: bytes
+    number: int
+    message: str
+
+
+class Requests:
+    """The requests of a source that are still to be sent, and its invalid rows.
+
+    Args:
+        source: a reader of a file, or an iterator.
+        plan: which rows are wanted.
+        parser: makes requests from rows.
+        recorded: what earlier runs recorded.
+        options: how the batch is run.
+    """
+
+    def __init__(
+        self,
+        source: Reader | Iterator[Any] | AsyncIterator[Any],
+        plan: FilePlan | StreamPlan,
+        parser: RowParser,
+        recorded: Recorded,
+        options: BatchOptions,
+    ) -> None:
+        self._source = source
+        self._blocks = source.blocks() if isinstance(source, Reader) else iter(())
+        self._plan = plan
+        self._parser = parser
+        self._recorded = recorded
+        self._limit = options.limit
+        self._ordinal = 0
+        self._invalid: dict[bytes, int] = {}
+        self._threads: anyio.CapacityLimiter | None = None
+
+    async def read(self) -> list[BatchRequest | InvalidRow] | None:
+        """Return the next of them, `None` at the end. If cancelled, a read of a pipe goes on in its thread.
+
+        Raises:
+            InputError: the file is damaged.
+            JournalError: as `Judge.is_settled`.
+            Exception: what an iterable raised.
+        """
+        if isinstance(self._source, Reader):
+            # A limiter of our own: the host's threads may all be busy.
+            self._threads = self._threads or anyio.CapacityLimiter(1)
+            return await anyio.to_thread.run_sync(self._read_rows, abandon_on_cancel=True, limiter=self._threads)
+        await checkpoint()  # an iterable that never waits must not keep the loop to itself
+        if self._ordinal == self._limit:
+            return None
+        try:
+            item = await anext(self._source) if isinstance(self._source, AsyncIterator) else next(self._source)
+        except (StopIteration, StopAsyncIteration):
+            return None
+        if not isinstance(item, Mapping | Task):
+            raise InputError(f"the source must consist of mappings or tasks, not of {type(item).__name__}")
+        return self._looked_at([InputRow(self._ordinal + 1, item if isinstance(item, Task) else dict(item))])
+
+    def _read_rows(self) -> list[BatchRequest | InvalidRow] | None:
+        looked_at = 0
+        while looked_at < LOOKED_AT:
+            if self._limit is not None and self._ordinal >= self._limit:
+                return None
+            if (rows := next(self._blocks, None)) is None:
+                return None
+            if self._limit is not None:
+                rows = rows[: self._limit - self._ordinal]
+            looked_at += len(rows)
+            if found := self._looked_at(rows):
+                return found
+        return []
+
+    def _looked_at(self, rows: list[InputRow]) -> list[BatchRequest | InvalidRow]:
+        found: list[BatchRequest | InvalidRow] = []
+        plan = self._plan
+        for row in rows:
+            ordinal = self._ordinal
+            self._ordinal += 1
+            wanted = plan.wants(ordinal)
+            if not wanted and not plan.has_repeated:
+                continue
+            try:
+                parsed = self._parser.parse(row)
+                if not wanted:
+                    if parsed.custom_id is None:
+                        plan.skip(parsed.key)
+                    continue
+                if (request := plan.request(parsed)) is not None:
+                    found.append(request)
+            except LineError as error:
+                if (invalid := self._invalid_row(row, error)) is not None:
+                    found.append(invalid)
+        return found
+
+    def _invalid_row(self, row: InputRow, error: LineError) -> InvalidRow | None:
+        key = invalid_key(row)
+        occurrence = self._invalid[key] = self._invalid.get(key, -1) + 1
+        custom_id = error.custom_id or unnamed_id(key, occurrence)
+        if pair_digest(custom_id, key) in self._recorded.settled:
+            self._plan.judge.settled += 1
+            return None
+        return InvalidRow(custom_id, key, row.number, str(error))
+
+
+def iterator_of(source: Iterable[Any] | AsyncIterable[Any]) -> Iterator[Any] | AsyncIterator[Any]:
+    """Return the iterator of a source that is no file.
+
+    Raises:
+        InputError: it is no iterable.
+    """
+    if isinstance(source, AsyncIterable):
+        return aiter(source)
+    if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
+        return iter(source)
+    raise InputError(f"source must be a path or an iterable of records or tasks, not {type(source).__name__}")

@@ -1,0 +1,58 @@
+"""When a run stops by itself: money, tokens, failures, and refusals that no further request would escape."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatscope import ChatError, QuotaExceededError, Result
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.progress import StopReason, Tally
+
+REFUSALS: Final = 5
+"""The same refusal of the key or the account on so many requests in a row stops the run: no further one would pass."""
+
+_STATUSES: Final = frozenset({401, 402, 403})
+
+
+class StopRules:
+    """Looks at each outcome and tells whether the run has to stop.
+
+    Args:
+        options: the limits.
+        earlier_cost: what earlier runs have spent, in US dollars.
+    """
+
+    def __init__(self, options: BatchOptions, earlier_cost: float) -> None:
+        self._options = options
+        self._earlier_cost = earlier_cost
+        self._refusal: object = None
+        self._refusals = 0
+
+    def reason(self, tally: Tally, result: Result | None) -> tuple[StopReason, str] | None:
+        """Return why the run has to stop, and in words; `None` if it goes on.
+
+        Args:
+            tally: the run's counts, this outcome included.
+            result: the outcome; `None` for a row that could not become a request.
+        """
+        options, spent = self._options, tally.cost + self._earlier_cost
+        if result is not None and self._is_refused_again(result):
+            return "refused", f"{self._refusals} requests in a row were refused: {result.error}"
+        if options.max_errors is not None and tally.failed >= options.max_errors:
+            return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
+        if options.max_cost is not None and spent >= options.max_cost:
+            return "budget", f"{spent:.6g} USD are spent, and max_cost is {options.max_cost:g} USD"
+        if options.max_tokens_total is not None and tally.tokens >= options.max_tokens_total:
+            return "tokens", f"{tally.tokens} tokens are used, and max_tokens_total is {options.max_tokens_total}"
+        return None
+
+    def _is_refused_again(self, result: Result) -> bool:
+        error = result.exception
+        refusal: object = None
+        if isinstance(error, QuotaExceededError):
+            refusal = "quota"
+        elif isinstance(error, ChatError) and error.status in _STATUSES:
+            refusal = error.status
+        self._refusals = self._refusals + 1 if refusal is not None and refusal == self._refusal else 1
+        self._refusal = refusal
+        return refusal is not None and self._refusals >= REFUSALS

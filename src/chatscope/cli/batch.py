@@ -1,0 +1,308 @@
+"""`chatscope batch`: the commands and their options. What they do is in `chatscope.batch`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import click
+from rich.text import Text
+
+from chatscope import AsyncChatGPTAdapter, RetryPolicy
+from chatscope.batch import BatchError, BatchOptions, BatchRun, run_batch
+from chatscope.batch.dry_run import dry_run as look_at
+from chatscope.batch.export import export
+from chatscope.batch.status import failed_requests, read_status
+from chatscope.cli.batch_view import BatchLines, BatchPanel, BatchView, Limits, NoBatchView, summary_lines
+from chatscope.cli.loop import run as run_loop
+from chatscope.cli.terminal import Terminal, without_controls
+
+REFRESH_SECONDS: Final = 0.25
+
+USAGE: Final = 2
+"""The exit code where nothing was sent, because the input, an option or the output cannot be right."""
+
+
+@click.group("batch")
+def batch() -> None:
+    """Run files of requests, and resume them after a crash.
+
+    Outcomes are recorded in the output as they come. The same command goes on where an earlier run ended.
+    """
+
+
+def _json_value(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    parameters = {}
+    for item in values:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise click.BadParameter(f"{item!r} is not NAME=JSON")
+        try:
+            parameters[name] = json.loads(text)
+        except ValueError:
+            parameters[name] = text  # a word needs no quotes
+    return parameters
+
+
+def _concurrency(_context: click.Context, _option: click.Parameter, value: str) -> int | str:
+    if value == "auto":
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter("must be a whole number of at least 1, or auto")
+    return int(value)
+
+
+_PATH: Final = click.Path(dir_okay=False, path_type=Path)
+_POSITIVE: Final = click.FloatRange(min=0, min_open=True)
+_COUNT: Final = click.IntRange(min=1)
+
+_OPTIONS: Final = (
+    click.option("-o", "--output", required=True, type=_PATH, help="Its errors go beside it."),
+    click.option("--input-format", type=click.Choice(["auto", "jsonl", "csv", "parquet"]), default="auto"),
+    click.option("--model", metavar="NAME", help="For lines that name none."),
+    click.option("--system", metavar="TEXT", help="System message, for lines that have none."),
+    click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=_json_value),
+    click.option("--prompt", metavar="TEMPLATE", help='For records (CSV, Parquet, JSON): "Translate: {text}".'),
+    click.option("--id-column", metavar="NAME", help="The column that holds the custom_id."),
+    click.option("--schema", type=click.File("rb"), metavar="FILE", help="JSON schema that responses must fit."),
+    click.option("--base-url", metavar="URL", help="Where the server is. [default: $OPENAI_BASE_URL, else OpenAI's]"),
+    click.option("--profile", metavar="NAME", help="The server's name, where its URL does not tell."),
+    click.option("--max-concurrency", metavar="N|auto", default="100", show_default=True, callback=_concurrency),
+    click.option("--rpm", type=_POSITIVE, metavar="N", help="Requests a minute."),
+    click.option("--tpm", type=_POSITIVE, metavar="N", help="Tokens a minute."),
+    click.option("--max-cost", type=_POSITIVE, metavar="USD", help="Stop when all runs have spent so much."),
+    click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used so many tokens."),
+    click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests for one line."),
+    click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=60.0, show_default=True, help="Of silence."),
+    click.option("--limit", type=_COUNT, metavar="N", help="Run the first N rows only."),
+    click.option("--dry-run", is_flag=True, help="Check every line and estimate tokens and price; send nothing."),
+    click.option("--strict", is_flag=True, help="Refuse the file if any line cannot be right."),
+    click.option(
+        "--retry-errors",
+        is_flag=False,
+        flag_value="*",
+        default=None,
+        metavar="[=CLASS]",
+        help="Run permanent failures again; of one class only, such as 400.",
+    ),
+    click.option("--changed", type=click.Choice(["refuse", "rerun", "keep"]), default="refuse", show_default=True),
+    click.option("--new-settings", is_flag=True, help="Go on with settings that differ from those of the earlier run."),
+    click.option("--repair", is_flag=True, help="Set unreadable lines of the output aside."),
+    click.option("--dedup", is_flag=True, help="Send equal requests once."),
+    click.option("--ordered", is_flag=True, help="At the end, bring the output into the order of the input."),
+    click.option("--max-errors", type=_COUNT, metavar="N", help="Stop after N failures."),
+    click.option("--output-format", type=click.Choice(["batch", "record"]), default="batch", show_default=True),
+    click.option("--fsync", type=click.Choice(["group", "each", "none"]), default="group", show_default=True),
+    click.option("--grace", type=click.FloatRange(min=0), metavar="SECONDS", default=30.0, show_default=True),
+    click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+    click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
+)
+
+
+def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What `chatscope batch run` was told, beyond `BatchOptions`."""
+
+    source: str
+    output: Path
+    options: BatchOptions
+    adapter: dict[str, Any]
+    progress: str
+    as_json: bool
+
+
+@batch.command("run", short_help="Run a file of requests, or go on with it.")
+@click.argument("source", metavar="INPUT")
+@_with_options
+def run_command(source: str, output: Path, backend: str, dry_run: bool, **given: Any) -> int:
+    """Run the requests of INPUT: JSON lines, also .gz or .zst, CSV, Parquet, or - for stdin.
+
+    The API key comes from OPENAI_API_KEY alone.
+
+    \b
+    Exit codes:
+      0    all done
+      1    some requests failed for good
+      2    the input, an option or the output cannot be right; nothing was sent
+      3    stopped early: budget, quota, key, --max-errors or disk
+      130  Ctrl-C or SIGTERM
+    Any but 2 can be resumed by the same command.
+    """  # noqa: D301 - the character itself makes click keep the lines as they are
+    order = _order(source, output, given)
+    if dry_run:
+        return _look(order)
+    stop: list[BatchRun] = []
+    code = run_loop(
+        partial(_run, order, stop),
+        "trio" if backend == "trio" else "asyncio",
+        uvloop=backend == "uvloop",
+        on_first_signal=lambda: bool(stop) and _stop(stop[0]),
+    )
+    return 130 if code in {130, 143} else code
+
+
+def _order(source: str, output: Path, given: dict[str, Any]) -> _Order:
+    schema = given.pop("schema")
+    retry_errors = given.pop("retry_errors")
+    progress, as_json = given.pop("progress"), given.pop("as_json")
+    adapter = {
+        "base_url": given.pop("base_url"),
+        "profile": given.pop("profile"),
+        "max_concurrency": given.pop("max_concurrency"),
+        "requests_per_minute": given.pop("rpm"),
+        "tokens_per_minute": given.pop("tpm"),
+        "retry": RetryPolicy(attempts=given.pop("attempts")),
+        "timeout": given.pop("timeout"),
+        "keep_finished": 1,
+    }
+    if given["model"] is not None:
+        adapter["model"] = given["model"]
+    try:
+        if schema is not None:
+            given["schema"] = json.load(schema)
+        given["retry_errors"] = True if retry_errors == "*" else retry_errors or False
+        return _Order(source, output, BatchOptions(**given), adapter, progress, as_json)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _stop(run: BatchRun) -> bool:
+    """Stop a run that can still be stopped; tell whether it was."""
+    was_running = run.progress().phase == "running"
+    run.stop()
+    return was_running
+
+
+async def _run(order: _Order, started: list[BatchRun]) -> int:
+    stderr = Terminal(stderr=True, highlight=False)
+    try:
+        adapter = AsyncChatGPTAdapter(**order.adapter)
+        if adapter.implementation_status == "unavailable":
+            raise BatchError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
+        async with adapter:
+            run = run_batch(order.source, order.output, adapter=adapter, options=order.options)
+            started.append(run)
+            async with anyio.create_task_group() as group:
+                with _view(order, stderr) as view:
+                    group.start_soon(_show, run, view)
+                    error = await _finish(run)
+                    view.show(run.progress())
+                    group.cancel_scope.cancel()
+            if error is not None:
+                raise error
+    except (BatchError, ValueError) as error:
+        stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
+        return USAGE
+    summary = run.summary
+    if order.as_json:
+        click.echo(json.dumps(summary.to_dict(), indent=2))
+    else:
+        for line in summary_lines(summary):
+            stderr.print(Text(without_controls(line)), soft_wrap=True)
+    if summary.exit_code and summary.not_sent != 0:
+        stderr.print(Text(f"To go on: {shlex.join(['chatscope', *sys.argv[1:]])}"), soft_wrap=True)
+    return summary.exit_code
+
+
+async def _finish(run: BatchRun) -> BatchError | ValueError | None:
+    """Run to the end. What is wrong with the batch as a whole is returned, since the group would wrap it."""
+    try:
+        async with run:
+            await run.finish()
+    except (BatchError, ValueError) as error:
+        return error
+    return None
+
+
+async def _show(run: BatchRun, view: BatchView) -> None:
+    while True:
+        view.show(run.progress())
+        await anyio.sleep(REFRESH_SECONDS)
+
+
+def _view(order: _Order, terminal: Terminal) -> BatchView:
+    limits = Limits(order.adapter["requests_per_minute"], order.adapter["tokens_per_minute"])
+    if order.progress == "none":
+        return NoBatchView()
+    if order.progress == "auto" and terminal.is_terminal and not terminal.is_dumb_terminal:
+        return BatchPanel(terminal, f"{order.source} to {order.output}", limits)
+    return BatchLines(terminal, limits)
+
+
+def _look(order: _Order) -> int:
+    try:
+        adapter = AsyncChatGPTAdapter(**order.adapter)
+        base_url = adapter.get_adapter_status()["base_url"]
+        found = look_at(order.source, order.output, order.options, adapter.model, base_url)
+    except (BatchError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    for problem in found.problems:
+        click.echo(problem, err=True)
+    tokens = "an unknown number of" if found.completion_tokens is None else f"at most {found.completion_tokens:,}"
+    cost = "not known" if found.cost is None else f"at most ${found.cost:.4g}"
+    click.echo(
+        f"{found.total:,} rows: {found.settled:,} recorded, {found.to_send:,} to send, {found.invalid:,} invalid\n"
+        f"tokens: about {found.prompt_tokens:,} in, {tokens} out; cost: {cost}. Nothing was sent."
+    )
+    return USAGE if found.invalid else 0
+
+
+@batch.command("status")
+@click.argument("output", type=_PATH)
+@click.option("--json", "as_json", is_flag=True)
+def status_command(output: Path, as_json: bool) -> int:
+    """Show what OUTPUT holds: counts, cost, failures by class, what was in flight when a run was killed."""
+    try:
+        status = read_status(output)
+    except BatchError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        keys = ("succeeded", "failed", "failures", "cost", "unpriced", "in_flight", "input")
+        click.echo(json.dumps({name: getattr(status, name) for name in keys}, indent=2))
+        return 0
+    click.echo(f"{status.succeeded:,} succeeded, {status.failed:,} failed; cost ${status.cost:.6g}")
+    if status.unpriced:
+        click.echo(f"the cost of {status.unpriced:,} is not known")
+    for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
+        click.echo(f"{count:,} x {name}")
+    if status.in_flight:
+        click.echo(f"{status.in_flight:,} requests were started and not recorded; they may be paid for twice")
+    return 0
+
+
+@batch.command("failed")
+@click.argument("output", type=_PATH)
+def failed_command(output: Path) -> int:
+    """Print the requests that have failed, as lines of an input."""
+    try:
+        sys.stdout.buffer.writelines(failed_requests(output))
+    except BatchError as error:
+        raise click.UsageError(str(error)) from error
+    return 0
+
+
+@batch.command("export")
+@click.argument("output", type=_PATH)
+@click.option("--to", "target", required=True, type=_PATH, help=".parquet or .csv")
+def export_command(output: Path, target: Path) -> int:
+    """Write OUTPUT and its errors as a table."""
+    try:
+        rows = export(output, target)
+    except BatchError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(f"{rows:,} rows in {target}")
+    return 0

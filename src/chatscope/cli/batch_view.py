@@ -1,0 +1,214 @@
+"""How a batch looks while it runs: a panel in a terminal, a line now and then elsewhere, and a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich import box
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from chatscope.batch import BatchProgress, BatchSummary
+from chatscope.cli.terminal import Terminal, without_controls
+
+PLAIN_SECONDS: Final = 10.0
+"""Seconds between two plain lines: a log of a night's run stays under 5,000 lines."""
+
+WINDOW_SECONDS: Final = 60.0
+"""The stretch over which requests and tokens a minute are shown."""
+
+_NARROW: Final = 60
+"""Columns below which the panel shows one figure a line."""
+
+
+class BatchView(Protocol):
+    """Shows a run for as long as its block is open."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, progress: BatchProgress) -> None:
+        """Show one moment of the run."""
+
+
+class NoBatchView:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, progress: BatchProgress) -> None:
+        """Do nothing."""
+
+
+class BatchLines(NoBatchView):
+    """A line every ten seconds, and one for each new phase."""
+
+    def __init__(self, terminal: Terminal, limits: Limits) -> None:
+        self._terminal = terminal
+        self._rates = Rates(limits)
+        self._phase = ""
+        self._shown_at = 0.0
+
+    def show(self, progress: BatchProgress) -> None:
+        """Print a line, if it is time."""
+        now = time.monotonic()
+        self._rates.add(now, progress)
+        if progress.phase != self._phase or now - self._shown_at >= PLAIN_SECONDS:
+            self._phase, self._shown_at = progress.phase, now
+            parts = [f"{name} {value}" for name, value in figures(progress, self._rates)]
+            self._terminal.print(Text(without_controls("; ".join(parts))), soft_wrap=True)
+
+
+class BatchPanel:
+    """A panel that is drawn anew with every look."""
+
+    def __init__(self, terminal: Terminal, title: str, limits: Limits) -> None:
+        self._terminal = terminal
+        self._title = title
+        self._rates = Rates(limits)
+        self._live = Live(Text(""), console=terminal, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, progress: BatchProgress) -> None:
+        """Draw the panel."""
+        self._rates.add(time.monotonic(), progress)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in figures(progress, self._rates):
+            grid.add_row(name, Text(without_controls(value), style="red" if name == "failures" else ""))
+        narrow = self._terminal.width < _NARROW
+        panel = Panel(grid, title=self._title, box=box.SIMPLE if narrow else box.ROUNDED, expand=not narrow)
+        self._live.update(panel, refresh=True)
+
+
+class Limits:
+    """The limits that a run was given, to be shown beside the rates.
+
+    Args:
+        requests_per_minute, tokens_per_minute: `None` is no limit.
+    """
+
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        self.requests = requests_per_minute
+        self.tokens = tokens_per_minute
+
+
+class Rates:
+    """Requests and tokens a minute, over the last minute."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._moments: list[tuple[float, int, int]] = []
+
+    def add(self, now: float, progress: BatchProgress) -> None:
+        """Keep one moment, and none that is older than the window."""
+        self._moments.append((now, progress.succeeded + progress.failed, progress.tokens))
+        while self._moments[0][0] < now - WINDOW_SECONDS:
+            del self._moments[0]
+
+    def per_minute(self) -> tuple[float, float]:
+        """Return requests and tokens a minute."""
+        (start, requests, tokens), (end, requests_now, tokens_now) = self._moments[0], self._moments[-1]
+        minutes = (end - start) / 60
+        return (0.0, 0.0) if minutes <= 0 else ((requests_now - requests) / minutes, (tokens_now - tokens) / minutes)
+
+
+def figures(progress: BatchProgress, rates: Rates) -> list[tuple[str, str]]:
+    """Return what is shown of a moment: names and values."""
+    if progress.phase in {"reading the output", "reading the input"}:
+        return [("phase", f"{progress.phase}, {progress.rows_read:,} lines")]
+    counts = f"{progress.succeeded:,} done, {progress.failed:,} failed, {progress.running:,} running"
+    if progress.left is not None:
+        counts += f", {max(0, progress.left):,} left"
+    shown = [("phase", progress.phase), ("requests", counts)]
+    if progress.settled:
+        shown.append(("recorded", f"{progress.settled:,} by earlier runs"))
+    requests, tokens = rates.per_minute()
+    shown.append(
+        ("rate", f"{_of(requests, rates.limits.requests)} requests, {_of(tokens, rates.limits.tokens)} tokens a minute")
+    )
+    if progress.waiting_for is not None:
+        shown.append(("waits for", progress.waiting_for))
+    shown.append(("cost", _cost(progress)))
+    if (seconds := progress.seconds_left) is not None and progress.phase == "running":
+        shown.append(("time left", duration(seconds)))
+    if progress.failures:
+        classes = sorted(progress.failures.items(), key=lambda item: -item[1])[:5]
+        shown.append(("failures", ", ".join(f"{count:,} x {name}" for name, count in classes)))
+    return shown
+
+
+def summary_lines(summary: BatchSummary) -> list[str]:
+    """Return what is said at the end."""
+    lines = [*summary.notices]
+    if summary.in_flight_at_kill:
+        lines.append(
+            f"{summary.in_flight_at_kill:,} requests were under way when an earlier run ended;"
+            " they may be paid for twice"
+        )
+    lines.append(
+        f"{summary.succeeded:,} succeeded, {summary.failed:,} failed in {duration(summary.wall_seconds)};"
+        f" {summary.settled:,} were recorded before; {summary.retries:,} retries"
+    )
+    if summary.not_sent:
+        lines.append(f"{summary.not_sent:,} have no outcome yet")
+    if summary.vanished:
+        lines.append(f"{summary.vanished:,} recorded requests are not in the input any more; their lines stay")
+    lines.append(
+        f"tokens: {summary.prompt_tokens:,} in ({summary.cached_tokens:,} cached), {summary.completion_tokens:,} out"
+        f" ({summary.reasoning_tokens:,} reasoning); cost ${summary.cost:.6g}, all runs ${summary.total_cost:.6g}"
+        + (f"; the cost of {summary.unpriced:,} is not known" if summary.unpriced else "")
+    )
+    for name, values in (("duration", summary.duration_seconds), ("first token", summary.first_token_seconds)):
+        if values:
+            lines.append(f"{name}: " + ", ".join(f"{percent} {value:.3g} s" for percent, value in values.items()))
+    for name, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
+        lines.append(f"{count:,} x {name}, for example {summary.examples[name]}")
+    if summary.standing_failures > summary.failed:
+        lines.append(f"{summary.standing_failures:,} failures stand in all; --retry-errors runs permanent ones again")
+    if summary.stop_reason is not None:
+        lines.append(f"stopped early ({summary.stop_reason}): {summary.stop_message or 'as asked'}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Return a stretch of time as people say it: `42 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _of(rate: float, limit: float | None) -> str:
+    return f"{rate:,.0f}" if limit is None else f"{rate:,.0f} of {limit:,.0f}"
+
+
+def _cost(progress: BatchProgress) -> str:
+    text = f"${progress.cost:.4g} this run"
+    if progress.earlier_cost:
+        text += f", ${progress.cost + progress.earlier_cost:.4g} all runs"
+    if progress.projected_cost is not None:
+        text += f", ${progress.projected_cost:.4g} in the end"
+    return text + (f"; {progress.unpriced:,} not priced" if progress.unpriced else "")
