@@ -87,7 +87,7 @@ def test_a_profile_that_does_not_exist(profile: Any) -> None:
 
 
 def test_a_profile_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="profile 'groq' says how a server is asked, not where it is"):
+    with pytest.raises(ValueError, match="profile 'groq' says how to ask a server, not where it is"):
         ChatClient(api_key="k", profile="groq")
     assert ChatClient(api_key="k", profile="openai").base_url == "https://api.openai.com/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gpu:8000/v1")

@@ -60,15 +60,15 @@ def test_the_sum_of_what_several_requests_used() -> None:
         prompt_tokens_details=PromptTokensDetails(cached_tokens=10),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=5),
     )
-    assert add_usage() is None
-    assert add_usage(None, None) is None
-    assert add_usage(None, one) is one
-    assert add_usage(one, None, other) == Usage(
+    assert add_usage(one) is one
+    for unknown in ([], [None], [None, one], [one, None, other]):
+        assert add_usage(*unknown) is None, unknown
+    assert add_usage(one, other) == Usage(
         prompt_tokens=11,
         completion_tokens=22,
         total_tokens=33,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=11, audio_tokens=4),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=5),
+        completion_tokens_details=None,  # those of one request are unknown
     )
     assert add_usage(Usage(total_tokens=1), Usage(total_tokens=2)) == Usage(total_tokens=3)
 

@@ -55,10 +55,15 @@ _D = TypeVar("_D", PromptTokensDetails, CompletionTokensDetails)
 
 
 def add_usage(*usages: Usage | None) -> Usage | None:
-    """Return the sum of what several requests used; `None` if no server told."""
+    """Return the sum of what several requests used; `None` if one of them is unknown, or there are none.
+
+    The details are likewise those of all requests, or `None`: what is unknown is not 0.
+    """
     known = [usage for usage in usages if usage is not None]
-    if len(known) < 2:
-        return known[0] if known else None
+    if not known or len(known) < len(usages):
+        return None
+    if len(known) == 1:
+        return known[0]
     return Usage(
         prompt_tokens=sum(usage.prompt_tokens for usage in known),
         completion_tokens=sum(usage.completion_tokens for usage in known),
@@ -72,5 +77,6 @@ def add_usage(*usages: Usage | None) -> Usage | None:
 
 def _add_details(cls: type[_D], parts: Sequence[_D | None]) -> _D | None:
     known = [part for part in parts if part is not None]
-    names = cls.__struct_fields__
-    return cls(**{name: sum(getattr(part, name) for part in known) for name in names}) if known else None
+    if len(known) < len(parts):
+        return None
+    return cls(**{name: sum(getattr(part, name) for part in known) for name in cls.__struct_fields__})
