@@ -186,7 +186,7 @@ class OutputError(ChatError):
 
 
 class OutputTruncatedError(OutputError):
-    """The reply was cut at the token limit."""
+    """The response was cut at the token limit."""
 
 
 class OutputRefusedError(OutputError):

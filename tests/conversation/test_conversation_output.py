@@ -317,14 +317,14 @@ def test_a_reply_becomes_a_value(kind: Any, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
     [
-        (Street, '{"name": "Main", "number": 0}', r"the reply is no Street: Expected `int` >= 1 - at `\$.number`"),
-        (Street, '{"name": "Main"}', "the reply is no Street: Object missing required field `number`"),
-        (Street, "Here you are:", "the reply is no Street: JSON is malformed"),
-        (Street, "", "the reply is no Street: Input data was truncated"),
-        (Chain, '{"next":' * 100_000, "the reply is no Chain: maximum recursion"),
-        (Cat, '{"kind": "dog"}', "the reply is no Cat: 1 validation error for Cat"),
-        (list[int], "[1]", "the reply is no list: Expected `object`, got `array`"),
-        (list[int], '{"value": ["x"]}', r"the reply is no list: Expected `int`, got `str` - at `\$.value\[0\]`"),
+        (Street, '{"name": "Main", "number": 0}', r"the response is not of type Street: Expected `int` >= 1 - at `\$.number`"),
+        (Street, '{"name": "Main"}', "the response is not of type Street: Object missing required field `number`"),
+        (Street, "Here you are:", "the response is not of type Street: JSON is malformed"),
+        (Street, "", "the response is not of type Street: Input data was truncated"),
+        (Chain, '{"next":' * 100_000, "the response is not of type Chain: maximum recursion"),
+        (Cat, '{"kind": "dog"}', "the response is not of type Cat: 1 validation error for Cat"),
+        (list[int], "[1]", "the response is not of type list: Expected `object`, got `array`"),
+        (list[int], '{"value": ["x"]}', r"the response is not of type list: Expected `int`, got `str` - at `\$.value\[0\]`"),
     ],
 )
 def test_a_reply_of_another_kind_is_invalid(kind: Any, text: str, says: str) -> None:
@@ -348,7 +348,7 @@ def test_a_reply_that_came_whole_within_its_limit_is_taken() -> None:
 def test_a_refusal_and_a_filtered_reply_are_refused() -> None:
     with pytest.raises(OutputRefusedError, match=re.escape("the model refused: I can't help with that.")):
         Output.of(Street).read(reply(None, refusal="I can't help with that."))
-    with pytest.raises(OutputRefusedError, match="the server filtered the reply") as caught:
+    with pytest.raises(OutputRefusedError, match="the server filtered the response") as caught:
         Output.of(Street).read(reply('{"na', "content_filter"))
     assert caught.value.partial_text == '{"na'
 

@@ -105,7 +105,7 @@ class Conversation:
         if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:
             raise ValueError(f"reask must be a whole number of at least 0, not {reask!r}")
         if reask and output_type is None:
-            raise ValueError(f"reask needs a type as {argument}: without one no reply is invalid")
+            raise ValueError(f"reask needs a type as {argument}: without one no response is invalid")
         self.parameters = dict(parameters)
         toolbox = Toolbox(tools, timeout=tool_timeout, on_error=on_tool_error)
         self._toolbox = toolbox if toolbox.definitions else None

@@ -98,11 +98,11 @@ class Output(Generic[T]):
             return self.decode(completion.text)
         except (ValueError, RecursionError) as error:
             if completion.finish_reason == "length":
-                says = f"the reply was cut at the token limit, before the end of its {self.name}"
+                says = f"the response was cut at the token limit, before the end of its {self.name}"
                 raise OutputTruncatedError(says, completion=completion) from error
             if completion.finish_reason == "content_filter":
-                raise OutputRefusedError("the server filtered the reply", completion=completion) from error
-            raise OutputInvalidError(f"the reply is no {self.name}: {error}", completion=completion) from error
+                raise OutputRefusedError("the server filtered the response", completion=completion) from error
+            raise OutputInvalidError(f"the response is not of type {self.name}: {error}", completion=completion) from error
 
 
 @lru_cache(_CACHED)

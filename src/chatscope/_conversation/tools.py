@@ -221,6 +221,7 @@ def _fields(function: Callable[..., Any], inner: Callable[..., Any], name: str) 
         hints = get_type_hints(annotated, include_extras=True)
     except Exception as error:
         raise ValueError(f"tool {name}: its signature cannot be read: {error}") from error
+    given = function.keywords if isinstance(function, partial) else {}
     for parameter in parameters:
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
             raise ValueError(f"tool {name}: parameter {parameter} cannot be given by name")
@@ -229,6 +230,7 @@ def _fields(function: Callable[..., Any], inner: Callable[..., Any], name: str) 
     return [
         Field(parameter.name, parameter.name, hints[parameter.name], parameter.default is parameter.empty)
         for parameter in parameters
+        if parameter.name not in given
     ]
 
 
@@ -247,6 +249,8 @@ def _descriptions(doc: str) -> dict[str, str]:
 
 
 def _text_of(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(_text_of, error.exceptions))
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its own __str__ fails
