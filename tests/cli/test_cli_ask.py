@@ -212,7 +212,7 @@ def test_json_holds_a_cancelled_task(simulate: Simulate, chatscope: Run) -> None
     assert server.outcome() is Outcome.DISCONNECTED
 
 
-# -- stopped midway ------------------------------------------------------------------------------------------------
+# -- stopped midway ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

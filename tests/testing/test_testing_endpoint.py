@@ -1,4 +1,4 @@
-"""The fixture `chat_endpoint` as a test uses it: what is answered, when, and what is remembered."""
+"""The fixture `chat_endpoint` in use: its responses, their times, and what it records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 import respx
 
-import chatscope.testing.respx  # noqa: F401 - one mock within the other
+import chatscope.testing.respx  # noqa: F401 - a mock inside the endpoint
 from chatscope import (
     APIConnectionError,
     APITimeoutError,
@@ -33,28 +33,28 @@ ONCE = RetryPolicy(attempts=1)
 
 
 async def ask(prompt: str = "hi", **parameters: Any) -> str:
-    """Ask as an application does that knows nothing of the test."""
+    """Send a request as an application does, without knowing about the test."""
     async with ChatClient(retry=ONCE) as client:
-        asked: dict[str, Any] = {**ASK, "messages": [{"role": "user", "content": prompt}], **parameters}
-        completion = await client.complete(**asked)
+        request: dict[str, Any] = {**ASK, "messages": [{"role": "user", "content": prompt}], **parameters}
+        completion = await client.complete(**request)
         assert isinstance(completion, Completion)
         return completion.text
 
 
 async def ask_for_stream(timeouts: float | Timeouts) -> list[str]:
-    """Ask for a stream and read it to its end."""
+    """Request a stream and read it to its end."""
     async with ChatClient(timeout=timeouts, retry=ONCE) as client, client.stream(**ASK) as stream:
         return [chunk.text async for chunk in stream]
 
 
-# -- whom it answers ---------------------------------------------------------------------------------------------------
+# -- clients -----------------------------------------------------------------------------------------------------------
 
 
 async def test_every_default_transport_and_no_socket(
     chat_endpoint: ChatEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> NoReturn:
-        raise AssertionError("a socket was about to be opened")
+        raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -69,9 +69,9 @@ async def test_every_default_transport_and_no_socket(
     assert (first.url.host, second.url.host, first.path) == ("api.openai.com", "localhost", "/v1/chat/completions")
 
 
-async def test_it_is_a_transport_as_well(chat_endpoint: ChatEndpoint) -> None:
+async def test_it_is_also_a_transport(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add("One.", "Two.", "Three.")
-    for _ in range(2):  # a client closes its transport, which stays of use
+    for _ in range(2):  # the client closes its transport, which stays usable
         async with ChatClient(transport=chat_endpoint) as client:
             await client.complete(**ASK)
     async with httpx.AsyncClient(transport=chat_endpoint) as http_client:
@@ -80,7 +80,7 @@ async def test_it_is_a_transport_as_well(chat_endpoint: ChatEndpoint) -> None:
     assert (response.http_version, response.reason_phrase) == ("HTTP/1.1", "OK")
 
 
-async def test_a_mock_within_the_test_goes_before_it(chat_endpoint: ChatEndpoint) -> None:
+async def test_a_respx_mock_in_the_test_has_precedence(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add("By the endpoint.")
     with respx.mock() as router:
         router.post(url__regex=".*").respond(418, json={"error": {"message": "By respx."}})
@@ -98,14 +98,14 @@ def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-own")
 
 
-def test_the_tests_own_key_stays(own_key: None, chat_endpoint: ChatEndpoint) -> None:
+def test_a_key_of_the_test_stays(own_key: None, chat_endpoint: ChatEndpoint) -> None:
     assert os.environ["OPENAI_API_KEY"] == "sk-own"
 
 
-# -- what is answered --------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 
-async def test_replies_with_all_that_the_simulator_knows(chat_endpoint: ChatEndpoint) -> None:
+async def test_every_feature_of_a_reply(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(Reply("Once upon a time", reasoning="A tale.", cached_tokens=2))
     chat_endpoint.add(Reply(tool_calls=(ToolCall("look_up", {"city": "Paris"}),)))
     async with ChatClient() as client:
@@ -120,84 +120,71 @@ async def test_replies_with_all_that_the_simulator_knows(chat_endpoint: ChatEndp
     assert (call.function.name, call.function.arguments) == ("look_up", '{"city": "Paris"}')
 
 
-async def test_an_error_with_its_headers(chat_endpoint: ChatEndpoint) -> None:
-    chat_endpoint.add(error(429, "Slow down.", code="rate_limit_exceeded", retry_after=7))
+async def test_errors_of_the_server_and_of_the_connection(chat_endpoint: ChatEndpoint) -> None:
+    slow_down = error(429, "Slow down.", code="rate_limit_exceeded", retry_after=7)
+    chat_endpoint.add(slow_down, httpx.ConnectError("refused"), Reply("one two three", faults=(faults.end(2),)))
     with pytest.raises(RateLimitError, match="Slow down") as caught:
         await ask()
     assert (caught.value.retry_after, caught.value.code, caught.value.request_id) == (7, "rate_limit_exceeded", "req_1")
-
-
-async def test_a_connection_that_is_refused(chat_endpoint: ChatEndpoint) -> None:
-    chat_endpoint.add(httpx.ConnectError("refused"))
     with pytest.raises(APIConnectionError, match="refused"):
         await ask()
-
-
-async def test_a_stream_that_breaks_off(chat_endpoint: ChatEndpoint) -> None:
-    chat_endpoint.add(Reply("one two three", faults=(faults.end(2),)))
     async with AsyncChatGPTAdapter(retry=ONCE) as adapter:
         result = await adapter.execute(Task("hi"))
     assert isinstance(result.exception, StreamTruncatedError)
     assert (result.output, result.exception.partial_text) == ("one two", "one two")
 
 
-async def test_a_function_answers(chat_endpoint: ChatEndpoint) -> None:
-    def answer(request: ChatRequest) -> str | Reply | Exception:
-        answers: dict[str, str | Reply | Exception] = {"a": "text", "b": Reply("reply"), "c": httpx.ReadError("broken")}
-        return answers[request.prompt]
+async def test_a_function_of_the_request(chat_endpoint: ChatEndpoint) -> None:
+    def respond(request: ChatRequest) -> str | Reply | Exception:
+        responses: dict[str, str | Reply | Exception] = {
+            "text": "text",
+            "reply": Reply("reply"),
+            "returned": httpx.ReadError("broken"),
+        }
+        if request.prompt == "raised":
+            raise httpx.ConnectTimeout("too late")
+        return responses[request.prompt]
 
-    chat_endpoint.add(answer, answer, answer)
-    assert (await ask("a"), await ask("b")) == ("text", "reply")
+    chat_endpoint.add(*[respond] * 4)
+    assert (await ask("text"), await ask("reply")) == ("text", "reply")
     with pytest.raises(APIConnectionError, match="broken"):
-        await ask("c")
-
-
-async def test_a_function_may_raise_what_a_transport_raises(chat_endpoint: ChatEndpoint) -> None:
-    def answer(request: ChatRequest) -> NoReturn:
-        raise httpx.ConnectTimeout("too late")
-
-    chat_endpoint.add(answer)
+        await ask("returned")
     with pytest.raises(APITimeoutError):
-        await ask()
+        await ask("raised")
     assert chat_endpoint.problems() == []
 
 
-@pytest.mark.parametrize(
-    ("answers", "expectations", "says"),
-    [
-        ([], {}, "answers must be at least one"),
-        (["fine", 5], {}, "answers must be texts, replies, errors or functions, not 5"),
-        ([None], {}, "answers must be texts, replies, errors or functions, not None"),
-        ([b"bytes"], {}, "answers must be texts"),
-        ([["one", "two"]], {}, "answers must be texts"),
-        ([KeyboardInterrupt()], {}, "answers must be texts"),
-        (["fine"], {"where": 5}, "where must be a function of the request, not 5"),
-        (["fine"], {"headers": 5}, "headers must be a mapping, not 5"),
-    ],
-)
-def test_what_can_never_be_right_is_refused_when_it_is_added(
-    chat_endpoint: ChatEndpoint, answers: list[Any], expectations: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(TypeError, match=f"^{says}"):
-        chat_endpoint.add(*answers, **expectations)
-    assert chat_endpoint.problems() == [], "no step was added"
+WRONG_TYPES: list[tuple[list[Any], dict[str, Any], str]] = [
+    ([], {}, "responses must have at least one item"),
+    (["fine", 5], {}, "responses must be texts, replies, errors or functions, not 5"),
+    ([None], {}, "responses must be texts, replies, errors or functions, not None"),
+    ([b"bytes"], {}, "responses must be texts"),
+    ([["one", "two"]], {}, "responses must be texts"),
+    ([KeyboardInterrupt()], {}, "responses must be texts"),
+    (["fine"], {"where": 5}, "where must be a function of the request, not 5"),
+    (["fine"], {"headers": 5}, "headers must be a mapping, not 5"),
+]
 
 
-async def test_a_default_answers_whatever_comes(chat_endpoint: ChatEndpoint) -> None:
+def test_wrong_types_are_refused_when_they_are_added(chat_endpoint: ChatEndpoint) -> None:
+    for responses, expectations, message in WRONG_TYPES:
+        with pytest.raises(TypeError, match=f"^{message}"):
+            chat_endpoint.add(*responses, **expectations)
+    assert chat_endpoint.problems() == [], "a step was added"
+
+
+async def test_the_default_serves_requests_that_match_no_step(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = lambda request: f"You said {request.prompt}."
-    chat_endpoint.add("The first.")
-    assert [await ask(prompt) for prompt in ("a", "b", "c")] == ["The first.", "You said b.", "You said c."]
-
-
-async def test_a_request_that_the_step_is_not_for_goes_to_the_default(chat_endpoint: ChatEndpoint) -> None:
-    chat_endpoint.default = faults.zero_bytes()
     chat_endpoint.add("For the large one.", model="large")
-    with pytest.raises(Exception, match="no JSON"):
-        await ask(model="small")
-    assert await ask(model="large") == "For the large one."
+    assert await ask("a", model="small") == "You said a."
+    assert await ask("b", model="large") == "For the large one."
+    assert await ask("c", model="large") == "You said c."
+    chat_endpoint.default = faults.zero_bytes()
+    with pytest.raises(Exception, match="JSON"):
+        await ask()
 
 
-async def test_what_the_api_would_refuse_is_refused_and_takes_no_step(chat_endpoint: ChatEndpoint) -> None:
+async def test_what_the_api_would_refuse_gets_a_400_and_uses_no_step(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add("Good.")
     with pytest.raises(BadRequestError, match="temperature") as caught:
         await ask(temperature=3)
@@ -208,7 +195,7 @@ async def test_what_the_api_would_refuse_is_refused_and_takes_no_step(chat_endpo
 # -- expectations ------------------------------------------------------------------------------------------------------
 
 
-async def test_expectations_that_are_met(chat_endpoint: ChatEndpoint) -> None:
+async def test_expectations_that_match(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(
         "Yes.",
         model="m",
@@ -221,9 +208,8 @@ async def test_expectations_that_are_met(chat_endpoint: ChatEndpoint) -> None:
     assert await ask(temperature=0.0, extra_headers={"x-team": "blue"}) == "Yes."
 
 
-@pytest.mark.parametrize(
-    "expected",
-    [
+async def test_one_expectation_that_does_not_match_is_enough(chat_endpoint: ChatEndpoint) -> None:
+    mismatches: list[dict[str, Any]] = [
         {"model": "other"},
         {"temperature": 0},
         {"messages": []},
@@ -231,18 +217,16 @@ async def test_expectations_that_are_met(chat_endpoint: ChatEndpoint) -> None:
         {"headers": {"x-team": "blue"}},
         {"where": lambda request: False},
         {"where": lambda request: request.nothing},
-    ],
-    ids=lambda expected: next(iter(expected)),
-)
-async def test_one_that_is_not_met_is_enough(chat_endpoint: ChatEndpoint, expected: dict[str, Any]) -> None:
-    chat_endpoint.add("No.", **{"model": "m", **expected})
-    with pytest.raises(UnexpectedRequestError, match="It is not for step 1"):
-        await ask(seed=7)
-    assert len(chat_endpoint.problems()) == 2, "an unexpected request and a step that is left"
-    chat_endpoint.reset()
+    ]
+    for step, expected in enumerate(mismatches, start=1):
+        chat_endpoint.add("No.", **{"model": "m", **expected})
+        with pytest.raises(UnexpectedRequestError, match=f"It does not match step {step}"):
+            await ask(seed=7)
+        assert len(chat_endpoint.problems()) == 2, "the unexpected request, and the unused step"
+        chat_endpoint.reset()
 
 
-async def test_steps_are_taken_in_order(chat_endpoint: ChatEndpoint) -> None:
+async def test_steps_are_used_in_order(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add("For b.", where=lambda request: request.prompt == "b")
     chat_endpoint.add("For a.", where=lambda request: request.prompt == "a")
     with pytest.raises(UnexpectedRequestError):
@@ -252,78 +236,72 @@ async def test_steps_are_taken_in_order(chat_endpoint: ChatEndpoint) -> None:
 
 
 @pytest.mark.chat_endpoint(ordered=False)
-async def test_an_application_that_asks_many_things_at_once(chat_endpoint: ChatEndpoint) -> None:
+async def test_unordered_steps_for_concurrent_requests(chat_endpoint: ChatEndpoint) -> None:
     prompts = [f"question {number}" for number in range(20)]
     for prompt in reversed(prompts):
         chat_endpoint.add(f"About {prompt}", messages=[{"role": "user", "content": prompt}])
-    answers: dict[str, str] = {}
+    texts: dict[str, str] = {}
 
     async def ask_about(prompt: str) -> None:
-        answers[prompt] = await ask(prompt)
+        texts[prompt] = await ask(prompt)
 
     async with anyio.create_task_group() as group:
         for prompt in prompts:
             group.start_soon(ask_about, prompt)
-    assert answers == {prompt: f"About {prompt}" for prompt in prompts}
+    assert texts == {prompt: f"About {prompt}" for prompt in prompts}
 
 
-async def test_each_request_takes_its_own_step_however_many_come_at_once(chat_endpoint: ChatEndpoint) -> None:
+async def test_concurrent_requests_use_one_step_each(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(*(str(number) for number in range(20)))
-    answers: list[str] = []
+    texts: list[str] = []
 
-    async def note_answer() -> None:
-        answers.append(await ask())
+    async def record_text() -> None:
+        texts.append(await ask())
 
     async with anyio.create_task_group() as group:
         for _ in range(20):
-            group.start_soon(note_answer)
-    assert sorted(answers, key=int) == [str(number) for number in range(20)]
+            group.start_soon(record_text)
+    assert sorted(texts, key=int) == [str(number) for number in range(20)]
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.virtual_time
-async def test_pauses_and_retries_take_exactly_their_time(chat_endpoint: ChatEndpoint) -> None:
+async def test_waits_and_retries_take_exactly_their_time(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(error(429, retry_after=100), Reply("a b c", first_token=7, between_tokens=2))
     async with AsyncChatGPTAdapter(timeout=60) as adapter:
-        began = anyio.current_time()
+        start = anyio.current_time()
         stream = adapter.execute_streaming(Task("hi"))
-        arrived = [(text, anyio.current_time() - began) async for text in stream]
-    assert arrived == [("a", 107), (" b", 109), (" c", 111)]
-    assert [request.time - began for request in chat_endpoint.requests] == [0, 100]
+        received = [(text, anyio.current_time() - start) async for text in stream]
+    assert received == [("a", 107), (" b", 109), (" c", 111)]
+    assert [request.time - start for request in chat_endpoint.requests] == [0, 100]
 
 
 @pytest.mark.virtual_time
-async def test_time_goes_on_while_nobody_reads(chat_endpoint: ChatEndpoint) -> None:
+async def test_time_passes_while_nobody_reads(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(Reply("a b c", between_tokens=2))
     async with ChatClient() as client, client.stream(**ASK) as stream:
-        began = anyio.current_time()
+        start = anyio.current_time()
         await anyio.sleep(3)
-        times = [anyio.current_time() - began async for chunk in stream if chunk.text]
+        times = [anyio.current_time() - start async for chunk in stream if chunk.text]
     assert times == [3, 3, 4]
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("at", [Stage.STATUS, Stage.HEADERS, Stage.ROLE, 1])
-async def test_silence_ends_at_the_read_timeout(chat_endpoint: ChatEndpoint, at: Stage | int) -> None:
-    chat_endpoint.add(Reply("a b c", faults=(faults.stall(at),)))
-    with pytest.raises(APITimeoutError):
-        await ask_for_stream(20)
-    assert anyio.current_time() == 20
-    assert chat_endpoint.requests[0].outcome is Outcome.DISCONNECTED
+async def test_silence_ends_at_the_read_timeout(chat_endpoint: ChatEndpoint) -> None:
+    stages = (Stage.STATUS, Stage.HEADERS, Stage.ROLE, 1)
+    plan = Plan((Send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), Wait(3)))  # and leaves the connection open
+    chat_endpoint.add(plan, *(Reply("a b c", faults=(faults.stall(at),)) for at in stages))
+    for number in range(1, 6):
+        with pytest.raises(APITimeoutError):
+            await ask_for_stream(20)
+        assert anyio.current_time() == 20 * number
+    assert {request.outcome for request in chat_endpoint.requests[1:]} == {Outcome.DISCONNECTED}
 
 
 @pytest.mark.virtual_time
-async def test_steps_that_run_out_leave_the_connection_open(chat_endpoint: ChatEndpoint) -> None:
-    chat_endpoint.add(Plan((Send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), Wait(3))))
-    with pytest.raises(APITimeoutError):
-        await ask_for_stream(20)
-    assert anyio.current_time() == 20
-
-
-@pytest.mark.virtual_time
-async def test_what_never_ends_does_not_end_the_test(chat_endpoint: ChatEndpoint) -> None:
+async def test_an_endless_response_ends_at_the_deadline(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add(Reply("a b c", faults=(faults.endless(seconds=5),)))
     with pytest.raises(APITimeoutError, match="total"):
         await ask_for_stream(Timeouts(total=50))
@@ -351,10 +329,10 @@ async def test_an_event_instead_of_a_time(chat_endpoint: ChatEndpoint) -> None:
     assert texts == ["a", " b"]
 
 
-# -- what is remembered ------------------------------------------------------------------------------------------------
+# -- what it records ---------------------------------------------------------------------------------------------------
 
 
-async def test_requests_are_remembered(chat_endpoint: ChatEndpoint) -> None:
+async def test_requests_are_recorded(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = "Good."
     await ask(temperature=0, extra_headers={"x-team": "blue"})
     (request,) = chat_endpoint.requests
@@ -364,12 +342,12 @@ async def test_requests_are_remembered(chat_endpoint: ChatEndpoint) -> None:
     assert "sk-chatscope-test" not in repr(request)
 
 
-async def test_how_a_reply_ended_is_remembered(chat_endpoint: ChatEndpoint) -> None:
+async def test_outcomes_are_recorded(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.add("a b c", faults.reset(1), Reply("a b c", faults=(faults.stall(1),)), httpx.ReadError("no"))
     async with AsyncChatGPTAdapter(retry=ONCE) as adapter:
         await adapter.execute(Task("read to its end"))
         await adapter.execute(Task("reset"))
-        async with adapter.execute_streaming(Task("left")) as stream:
+        async with adapter.execute_streaming(Task("closed early")) as stream:
             assert (await anext(stream), chat_endpoint.open) == ("a", 1)
         await adapter.execute(Task("refused"))
     outcomes = [request.outcome for request in chat_endpoint.requests]
@@ -377,7 +355,7 @@ async def test_how_a_reply_ended_is_remembered(chat_endpoint: ChatEndpoint) -> N
     assert (chat_endpoint.open, chat_endpoint.peak) == (0, 1)
 
 
-async def test_how_many_were_open_at_once(chat_endpoint: ChatEndpoint) -> None:
+async def test_open_and_peak_count_responses(chat_endpoint: ChatEndpoint) -> None:
     event = anyio.Event()
     chat_endpoint.default = faults.hold(Stage.STATUS, event)
     async with AsyncChatGPTAdapter(max_concurrency=3) as adapter:
@@ -399,7 +377,7 @@ async def test_a_cancelled_request_leaves_nothing_open(chat_endpoint: ChatEndpoi
     assert (chat_endpoint.open, chat_endpoint.requests[0].outcome) == (0, Outcome.DISCONNECTED)
 
 
-async def test_after_a_reset_it_is_as_new_but_for_its_memory(chat_endpoint: ChatEndpoint) -> None:
+async def test_a_reset_keeps_only_the_requests(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = "a"
     await ask()
     chat_endpoint.add("b")

@@ -1,4 +1,4 @@
-"""Event loops and virtual time: with anyio's plugin, with another one, with none."""
+"""Event loops and virtual time: with anyio's plugin, with another plugin, and without one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from chatscope.testing.loops import virtual_time
 if TYPE_CHECKING:
     from tests.support.inner_pytest import Run
 
+INI = "[pytest]\nfilterwarnings = error\n"
+
 ON_ALL_LOOPS = """
 import pytest
 from chatscope.testing import LOOPS
@@ -23,7 +25,7 @@ def anyio_backend(request):
     return request.param
 """
 
-# What pytest-asyncio and pytest-trio come to for a test that is a coroutine and asks for no loop of anyio's.
+# What pytest-asyncio and pytest-trio do with an async test that requests no loop of anyio's.
 ANOTHER_PLUGIN = """
 import {library}, inspect, pytest
 
@@ -38,16 +40,16 @@ def pytest_pyfunc_call(pyfuncitem):
 """
 
 
-def test_the_loops_that_are_installed() -> None:
-    assert [loop.id for loop in LOOPS] == ["asyncio", "uvloop", "trio"]
-
-
-@pytest.mark.parametrize(("missing", "left"), [("uvloop", ["asyncio", "trio"]), ("trio", ["asyncio", "uvloop"])])
-def test_and_only_those(missing: str, left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_installed_loops_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     from chatscope.testing import loops
 
-    monkeypatch.setattr(loops, "find_spec", lambda name: None if name == missing else find_spec(name))
-    assert [loop.id for loop in loops._loops()] == left
+    assert [loop.id for loop in LOOPS] == ["asyncio", "uvloop", "trio"]
+    for missing in ("uvloop", "trio"):
+        monkeypatch.setattr(
+            loops, "find_spec", lambda name, missing=missing: None if name == missing else find_spec(name)
+        )
+        left = [name for name in ("asyncio", "uvloop", "trio") if name != missing]
+        assert [loop.id for loop in loops._loops()] == left
 
 
 def test_each_test_runs_on_each_loop(run: Run, pytester: pytest.Pytester) -> None:
@@ -73,15 +75,14 @@ import time
 
 async def wait_a_day():
     import anyio
-    began = anyio.current_time()
-    assert began == 0
+    assert anyio.current_time() == 0
     await anyio.sleep(86_400)
     assert anyio.current_time() == 86_400
 """
 
 
 @pytest.mark.parametrize("conftest", [ON_ALL_LOOPS, ""], ids=["all loops", "anyio's own"])
-def test_virtual_time_runs_once_and_begins_at_0_each_time(conftest: str, run: Run, pytester: pytest.Pytester) -> None:
+def test_virtual_time_runs_a_test_once_and_starts_at_0(conftest: str, run: Run, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(conftest)
     result = run(
         VIRTUAL
@@ -102,7 +103,7 @@ class TestClass:
     async def test_fixtures_share_it(self, waited):
         assert waited == 5
 
-    def test_a_synchronous_one_has_no_time(self):
+    def test_a_synchronous_test_has_no_clock(self):
         pass
 """,
         "-v",
@@ -113,28 +114,16 @@ class TestClass:
     )
 
 
-def test_virtual_time_of_a_module(run: Run) -> None:
-    result = run(VIRTUAL + "pytestmark = pytest.mark.virtual_time\nasync def test_it():\n    await wait_a_day()\n")
-    result.assert_outcomes(passed=1)
-
-
-def test_virtual_time_with_anyios_marker(run: Run, pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+def test_virtual_time_of_a_module_with_anyios_marker(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeini(f"{INI}addopts = -p no:hypothesispytest\n")
     result = run(
-        VIRTUAL + "@pytest.mark.anyio\n@pytest.mark.virtual_time\nasync def test_it():\n    await wait_a_day()\n"
+        VIRTUAL
+        + "pytestmark = [pytest.mark.virtual_time, pytest.mark.anyio]\nasync def test_it():\n    await wait_a_day()\n"
     )
     result.assert_outcomes(passed=1)
 
 
-def test_virtual_time_that_nobody_gives_is_refused(run: Run, pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:anyio\n")
-    pytester.makeconftest(ANOTHER_PLUGIN.format(library="asyncio", main="main()"))
-    result = run("@pytest.mark.virtual_time\nasync def test_it():\n    pass\n")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["virtual_time is for tests that anyio's plugin runs; pytest-trio has *autojump_clock"])
-
-
-def test_virtual_time_beside_a_loop_that_goes_on_is_refused(run: Run, pytester: pytest.Pytester) -> None:
+def test_virtual_time_beside_a_running_loop_is_refused(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         "import pytest\n@pytest.fixture(scope='session')\ndef anyio_backend():\n    return 'asyncio'\n"
     )
@@ -154,7 +143,7 @@ async def test_it():
     result.stdout.fnmatch_lines(["virtual_time needs an event loop of its own: an async fixture of a wider scope *"])
 
 
-def test_virtual_time_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_virtual_time_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio.testing", None)
     with pytest.raises(ImportError, match=r"virtual time needs trio; .* 'chatscope\[trio\]'"):
         virtual_time()
@@ -162,14 +151,14 @@ def test_virtual_time_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("library", "main"), [("asyncio", "main()"), ("trio", "main")], ids=["asyncio", "trio"])
 def test_another_plugin_runs_the_tests(library: str, main: str, run: Run, pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:anyio\n")
+    pytester.makeini(f"{INI}addopts = -p no:anyio -p no:hypothesispytest\n")
     pytester.makeconftest(ANOTHER_PLUGIN.format(library=library, main=main))
     result = run("""
 async def test_endpoint(chat_endpoint):
     chat_endpoint.add("a")
     assert await ask() == "a"
 
-async def test_left_over(chat_endpoint):
+async def test_unused(chat_endpoint):
     chat_endpoint.add("a")
 
 async def test_simulator(chat_simulator):
@@ -177,10 +166,15 @@ async def test_simulator(chat_simulator):
     assert await ask() == "a"
     await chat_simulator.wait_until(lambda server: server.connections_open == 0)
     assert len(chat_simulator.requests) == 1
+
+@pytest.mark.virtual_time
+async def test_virtual():
+    pass
 """)
-    result.assert_outcomes(passed=2, failed=1)
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["virtual_time is for tests that anyio's plugin runs; pytest-trio has *autojump_clock"])
 
 
 @pytest.mark.virtual_time
-async def test_the_marker_here_as_anywhere(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+async def test_the_marker_in_this_run(anyio_backend: tuple[str, dict[str, Any]]) -> None:
     assert anyio_backend[0] == "trio"

@@ -1,4 +1,4 @@
-"""The plugin is part of every pytest run where chatscope is installed: it costs next to nothing until it is used."""
+"""The plugin is part of every pytest run where chatscope is installed. It costs almost nothing until it is used."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_run_that_does_not_use_it_loads_nothing_heavy(pytester: pytest.Pyteste
     result.assert_outcomes(passed=1)
 
 
-def test_its_markers_and_fixtures_are_told(run: Run) -> None:
+def test_pytest_lists_its_markers_and_fixtures(run: Run) -> None:
     result = run("", "--markers")
     result.stdout.fnmatch_lines(["@pytest.mark.chat_endpoint(*", "@pytest.mark.virtual_time: *"])
     result = run("", "--fixtures")

@@ -1,4 +1,4 @@
-"""The fixture `chat_simulator`: a real server beside whatever the test runs."""
+"""The fixture `chat_simulator`: a real server beside the test."""
 
 from __future__ import annotations
 
@@ -21,21 +21,18 @@ if TYPE_CHECKING:
 NOW = RetryPolicy(initial=0, jitter=0)
 
 
-async def test_a_client_finds_it(chat_simulator: ChatSimulator) -> None:
-    chat_simulator.script = [error(503), Reply("Hello.")]
+async def test_clients_find_it_and_it_sees_them_leave(chat_simulator: ChatSimulator) -> None:
+    chat_simulator.script = [error(503), Reply("Hello."), Reply("one two", faults=(faults.stall(1),))]
     async with AsyncChatGPTAdapter(retry=NOW) as adapter:
         result = await adapter.execute(Task("hi"))
-    assert (result.output, result.attempts) == ("Hello.", 2)
-    assert [request.json["messages"][0]["content"] for request in chat_simulator.requests] == ["hi", "hi"]
-    assert isinstance(chat_simulator.script, list)
-
-
-async def test_it_sees_the_client_leave(chat_simulator: ChatSimulator) -> None:
-    chat_simulator.script = Reply("one two", faults=(faults.stall(1),))
-    async with AsyncChatGPTAdapter() as adapter, adapter.execute_streaming(Task("hi")) as stream:
-        assert await anext(stream) == "one"
+        assert (result.output, result.attempts) == ("Hello.", 2)
+        async with adapter.execute_streaming(Task("again")) as stream:
+            assert await anext(stream) == "one"
     await chat_simulator.wait_until(lambda server: server.connections_open == 0)
-    assert [request.outcome for request in chat_simulator.requests] == [Outcome.DISCONNECTED]
+    prompts = [request.json["messages"][0]["content"] for request in chat_simulator.requests]
+    assert prompts == ["hi", "hi", "again"]
+    assert chat_simulator.requests[-1].outcome is Outcome.DISCONNECTED
+    assert isinstance(chat_simulator.script, list)
 
 
 async def test_waiting_for_it_can_be_cancelled(chat_simulator: ChatSimulator) -> None:
@@ -43,12 +40,12 @@ async def test_waiting_for_it_can_be_cancelled(chat_simulator: ChatSimulator) ->
         group.start_soon(chat_simulator.wait_until, lambda server: False)
         await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
-    async with ChatClient() as client:  # it is as well as before
+    async with ChatClient() as client:  # the server still works
         await client.complete(model="m", messages=[{"role": "user", "content": "hi"}])
     assert len(chat_simulator.requests) == 1
 
 
-async def test_it_may_ask_for_a_key(chat_simulator: ChatSimulator) -> None:
+async def test_it_can_require_a_key(chat_simulator: ChatSimulator) -> None:
     chat_simulator.config = Config(api_keys=frozenset({"sk-right"}))
     for key, expected in (("sk-right", None), (None, AuthenticationError)):
         async with AsyncChatGPTAdapter(key, retry=NOW) as adapter:
@@ -58,10 +55,10 @@ async def test_it_may_ask_for_a_key(chat_simulator: ChatSimulator) -> None:
 
 
 def test_a_program_in_another_process_finds_it(chat_simulator: ChatSimulator) -> None:
-    chat_simulator.script = Reply("Hello from afar.")
+    chat_simulator.script = Reply("Hello from here.")
     command = [sys.executable, "-m", "chatscope", "ask", "hi"]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert ran.stdout.strip() == "Hello from afar."
+    assert ran.stdout.strip() == "Hello from here."
     anyio.run(chat_simulator.wait_until, lambda server: server.connections_open == 0)
     (request,) = chat_simulator.requests
     assert (request.outcome, request.headers["authorization"]) == (Outcome.COMPLETED, "Bearer sk-chatscope-test")
@@ -73,13 +70,13 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.com")
 
 
-async def test_no_proxy_stands_before_it(proxied: None, chat_simulator: ChatSimulator) -> None:
+async def test_it_is_exempt_from_proxies(proxied: None, chat_simulator: ChatSimulator) -> None:
     assert os.environ["NO_PROXY"] == "example.com,127.0.0.1"
     async with ChatClient() as client:
         await client.complete(model="m", messages=[{"role": "user", "content": "hi"}])
 
 
-def test_the_environment_is_put_back(run: Run) -> None:
+def test_the_environment_is_restored(run: Run) -> None:
     result = run("""
 import os
 

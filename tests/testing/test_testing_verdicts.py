@@ -1,4 +1,4 @@
-"""What fails a test that uses `chat_endpoint`, and what it says; each case is a pytest run of its own."""
+"""What makes a test with `chat_endpoint` fail, and the report. Each case is a separate pytest run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from tests.support.inner_pytest import Run
 
 
-@pytest.fixture(autouse=True, params=["asyncio", "trio"])
+@pytest.fixture(autouse=True)
 def backend(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> None:
-    """Have the async tests of the test file run on one backend."""
-    pytester.makeconftest(f"import pytest\n@pytest.fixture\ndef anyio_backend():\n    return {request.param!r}\n")
+    """Run the async tests of each test file on one backend: asyncio, unless the test says otherwise."""
+    name = getattr(request, "param", "asyncio")
+    pytester.makeconftest(f"import pytest\n@pytest.fixture\ndef anyio_backend():\n    return {name!r}\n")
 
 
-def test_a_script_that_is_followed_passes(run: Run) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"], indirect=True)
+def test_a_test_that_follows_its_script_passes(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     chat_endpoint.add("a", error(503), "c", model="m")
@@ -28,10 +30,11 @@ async def test_it(chat_endpoint):
     result.assert_outcomes(passed=1)
 
 
-# -- requests that no step is for --------------------------------------------------------------------------------------
+# -- requests without a step -------------------------------------------------------------------------------------------
 
 
-def test_a_request_too_many_fails_although_nobody_noticed(run: Run) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"], indirect=True)
+def test_one_request_too_many_fails_even_if_the_application_ignores_it(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     chat_endpoint.add("a")
@@ -42,13 +45,13 @@ async def test_it(chat_endpoint):
         [
             "chat_endpoint: Request 2 was not expected.",
             "All steps were used.",
-            "It was: {'model': 'm', 'messages': [[]{'role': 'user', 'content': 'hi'}], 'seed': 7}",
+            "The request: {'model': 'm', 'messages': [[]{'role': 'user', 'content': 'hi'}], 'seed': 7}",
         ],
         consecutive=True,
     )
 
 
-def test_the_adapter_tells_it_in_the_result_and_the_test_fails_anyway(run: Run) -> None:
+def test_the_adapter_reports_it_in_the_result_and_the_test_still_fails(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     async with AsyncChatGPTAdapter() as adapter:
@@ -60,7 +63,7 @@ async def test_it(chat_endpoint):
     result.stdout.fnmatch_lines(["chat_endpoint: Request 1 was not expected."])
 
 
-def test_a_different_request_fails_and_the_difference_is_shown(run: Run) -> None:
+def test_a_different_request_fails_and_shows_the_difference(run: Run) -> None:
     result = run("""
 def is_short(request):
     return len(request.prompt) < 2
@@ -81,7 +84,7 @@ async def test_it(chat_endpoint):
     result.stdout.fnmatch_lines(
         [
             "chat_endpoint: Request 1 was not expected.",
-            "It is not for step 1, Reply(text='a', first_token=0.5), for model='gpt-4o', temperature=0, *",
+            "It does not match step 1, Reply(text='a', first_token=0.5), for model='gpt-4o', temperature=0, *",
             "  model: expected 'gpt-4o', got 'm'",
             "  temperature: expected 0, got nothing",
             "  max_tokens: expected nothing, got 5",
@@ -90,65 +93,55 @@ async def test_it(chat_endpoint):
             "    -  {'role': 'user', 'content': 'hi'}]",
             "    + [[]{'role': 'user', 'content': 'hi'}]",
             "  header X-Team: expected 'blue', got 'red'",
-            "  header authorization: is another",
-            "  where: is_short said no",
-            "It was: {'model': 'm', *'max_tokens': 5}",
-            "This was not used: step 1, Reply(text='a', first_token=0.5), for model='gpt-4o', *where=is_short.",
+            "  header authorization: differs",
+            "  where: is_short returned false",
+            "The request: {'model': 'm', *'max_tokens': 5}",
+            "Not used: step 1, Reply(text='a', first_token=0.5), for model='gpt-4o', *where=is_short.",
         ],
     )
     result.stdout.no_fnmatch_line("*sk-other*")
     result.stdout.no_fnmatch_line("*sk-chatscope-test*")
 
 
-def test_an_assertion_in_where_says_what_it_says(run: Run) -> None:
+def test_functions_and_responses_that_fail(run: Run) -> None:
     result = run("""
 def is_about_cats(request):
     assert "cat" in request.prompt, "no cat in it"
     return True
 
-async def test_it(chat_endpoint):
-    chat_endpoint.add("a", where=is_about_cats)
-    await ask_and_forget()
-""")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["  where: is_about_cats raised AssertionError: no cat in it*"])
-
-
-def test_an_answering_function_that_fails_fails_the_test(run: Run) -> None:
-    result = run("""
-def answer(request):
+def respond(request):
     assert request.parameters.temperature == 0, "not at zero"
 
-async def test_it(chat_endpoint):
-    chat_endpoint.default = answer
+async def test_where(chat_endpoint):
+    chat_endpoint.add("a", where=is_about_cats)
     await ask_and_forget()
-""")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["chat_endpoint: An answer could not be made: AssertionError: not at zero*"])
 
+async def test_function(chat_endpoint):
+    chat_endpoint.default = respond
+    await ask_and_forget()
 
-def test_an_answer_that_makes_no_sense_fails_the_test(run: Run) -> None:
-    result = run("""
-async def test_it(chat_endpoint):
+async def test_impossible_fault(chat_endpoint):
     chat_endpoint.add(Reply("abc", faults=(faults.cut_character(),)))
     await ask_and_forget()
-""")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*: ValueError: no character of several bytes to cut after 1"])
 
-
-@pytest.mark.parametrize("answer", ["None", "['a', 'b']"])
-def test_what_is_no_answer_fails_the_test(answer: str, run: Run) -> None:
-    result = run(f"""
-async def test_it(chat_endpoint):
-    chat_endpoint.add(lambda request: {answer})
+@pytest.mark.parametrize("returned", [None, ["a", "b"]])
+async def test_wrong_type(chat_endpoint, returned):
+    chat_endpoint.add(lambda request: returned)
     await ask_and_forget()
 """)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*: TypeError: an answer is a Reply, a Fault, a Response or a Plan, not *"])
+    result.assert_outcomes(failed=5)
+    result.stdout.fnmatch_lines(
+        [
+            "  where: is_about_cats raised AssertionError: no cat in it*",
+            "chat_endpoint: The response could not be built: AssertionError: not at zero*",
+            "*: ValueError: no character of several bytes to cut after 1",
+            "*: TypeError: * a Reply, a Fault, a Response or a Plan, not None",
+            "*: TypeError: * a Reply, a Fault, a Response or a Plan, not [[]'a', 'b']",
+        ]
+    )
 
 
-def test_what_the_test_says_itself_comes_first(run: Run) -> None:
+def test_a_failure_of_the_test_comes_first(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     chat_endpoint.add("a", model="other")
@@ -163,47 +156,42 @@ async def test_it(chat_endpoint):
             "  model: expected 'other', got 'm'",
         ]
     )
-    result.stdout.no_fnmatch_line("This was not used*")
+    result.stdout.no_fnmatch_line("Not used*")
 
 
-def test_an_error_that_reaches_the_test_is_told_once(run: Run) -> None:
+def test_an_error_that_reaches_the_test_is_reported_once(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     await ask()
 """)
     result.assert_outcomes(failed=1)
     assert result.stdout.str().count("There are no steps.") == 1
-    result.stdout.no_fnmatch_line("*_scripted*")  # what is wrong is not in the kit: its frames are not shown
+    result.stdout.no_fnmatch_line("*_take_step*")  # frames of the test kit are hidden
 
 
-def test_a_request_by_a_fixture_after_the_test_is_told_there(run: Run) -> None:
+def test_requests_of_fixtures_after_the_test(run: Run) -> None:
     result = run("""
 @pytest.fixture
-async def application(chat_endpoint):
+async def unexpected(chat_endpoint):
     yield
     await ask_and_forget()
 
-async def test_it(application):
-    pass
-""")
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["chat_endpoint: Request 1 was not expected."])
-
-
-def test_what_answers_in_the_test_answers_after_it(run: Run) -> None:
-    result = run("""
 @pytest.fixture
-async def application(chat_endpoint):
+async def expected(chat_endpoint):
     yield
     assert await ask() == "still there"
 
-async def test_it(application, chat_endpoint):
+async def test_error(unexpected):
+    pass
+
+async def test_default(expected, chat_endpoint):
     chat_endpoint.default = "still there"
 """)
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["chat_endpoint: Request 1 was not expected."])
 
 
-def test_a_test_may_ask_for_it_in_its_body(run: Run) -> None:
+def test_a_fixture_requested_in_the_body_of_a_synchronous_test(run: Run) -> None:
     result = run("""
 import anyio
 
@@ -216,7 +204,7 @@ def test_it(request):
     result.stdout.fnmatch_lines(["chat_endpoint: Request 2 was not expected."])
 
 
-def test_what_was_told_of_the_test_is_not_told_again(run: Run) -> None:
+def test_problems_are_reported_once(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     chat_endpoint.add("a", model="other")
@@ -225,10 +213,10 @@ async def test_it(chat_endpoint):
     result.assert_outcomes(failed=1, errors=0)
 
 
-# -- steps that are left over ------------------------------------------------------------------------------------------
+# -- unused steps ------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_left_over_fails(run: Run) -> None:
+def test_an_unused_step_fails(run: Run) -> None:
     result = run("""
 async def test_it(chat_endpoint):
     chat_endpoint.add("a", error(429), model="m")
@@ -238,27 +226,22 @@ async def test_it(chat_endpoint):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "chat_endpoint: This was not used: step 2, status 429, for model='m'.",
-            "This was not used: step 3, fault 'reset'.",
-            "This was not used: step 4, ConnectError('refused').",
-            "This was not used: step 5, test_it.<locals>.<lambda>.",
-            "This was not used: step 6, plan of 0 steps.",
+            "chat_endpoint: Not used: step 2, status 429, for model='m'.",
+            "Not used: step 3, fault 'reset'.",
+            "Not used: step 4, ConnectError('refused').",
+            "Not used: step 5, test_it.<locals>.<lambda>.",
+            "Not used: step 6, plan of 0 steps.",
         ]
     )
 
 
-def test_a_skipped_test_owes_nothing(run: Run) -> None:
-    result = run("""
-async def test_it(chat_endpoint):
-    chat_endpoint.add("a")
-    pytest.skip("not today")
-""")
-    result.assert_outcomes(skipped=1)
-
-
-def test_a_synchronous_test_is_judged_as_well(run: Run) -> None:
+def test_skipped_and_synchronous_tests(run: Run) -> None:
     result = run("""
 import anyio
+
+async def test_skipped(chat_endpoint):
+    chat_endpoint.add("a")
+    pytest.skip("not today")
 
 def test_good(chat_endpoint):
     chat_endpoint.add("a")
@@ -267,17 +250,17 @@ def test_good(chat_endpoint):
 def test_bad(chat_endpoint):
     chat_endpoint.add("a")
 """)
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
 
 
 # -- turned off --------------------------------------------------------------------------------------------------------
 
 
-def test_strictness_is_turned_off_by_a_marker(run: Run) -> None:
+def test_a_marker_turns_strictness_off(run: Run) -> None:
     result = run("""
 async def overdo(chat_endpoint):
     chat_endpoint.add("a", model="other")
-    with pytest.raises(UnexpectedRequestError):  # there is nothing to answer
+    with pytest.raises(UnexpectedRequestError):  # there is no response
         await ask()
 
 @pytest.mark.chat_endpoint(allow_unexpected=True)
@@ -297,22 +280,22 @@ class TestBoth:
     result.stdout.fnmatch_lines(
         [
             "*test_unused_still_fails*",
-            "chat_endpoint: This was not used: step 1*",
+            "chat_endpoint: Not used: step 1*",
             "*test_unexpected_still_fails*",
             "chat_endpoint: Request 1 was not expected.",
         ],
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [("allow_unusd=True", "unexpected keyword argument 'allow_unusd'"), ("False", "takes 1 positional argument")],
-)
-def test_a_marker_that_is_misspelled_is_an_error(arguments: str, error: str, run: Run) -> None:
-    result = run(f"""
-@pytest.mark.chat_endpoint({arguments})
-async def test_it(chat_endpoint):
+def test_a_misspelled_marker_is_an_error(run: Run) -> None:
+    result = run("""
+@pytest.mark.chat_endpoint(allow_unusd=True)
+async def test_name(chat_endpoint):
+    pass
+
+@pytest.mark.chat_endpoint(False)
+async def test_positional(chat_endpoint):
     pass
 """)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"*{error}*"])
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*unexpected keyword argument 'allow_unusd'*", "*takes 1 positional argument*"])

@@ -1,8 +1,8 @@
-"""Help for the tests of programs that use chatscope; nothing in the package itself imports from here.
+"""Tools to test programs that use chatscope. Nothing in the package imports from here.
 
-The pytest plugin brings two fixtures, `chat_endpoint` and `chat_simulator`, and the marker `virtual_time`. Here are
-their types, for annotations, and the event loops to test on. The names are loaded when one is first asked for: the
-plugin is part of every pytest run where chatscope is installed. `chatscope.testing.respx` is imported by itself.
+The pytest plugin adds the fixtures `chat_endpoint` and `chat_simulator`, and the marker `virtual_time`. This module has
+their types, for annotations, and the event loops to test on. A name is loaded at its first use, because the plugin is
+part of every pytest run where chatscope is installed. Import `chatscope.testing.respx` separately.
 """
 
 from importlib import import_module

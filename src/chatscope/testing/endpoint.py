@@ -1,4 +1,4 @@
-"""A fake chat endpoint in memory: whose turn it is, what is answered, and what went wrong.
+"""A scripted chat endpoint in memory: it matches requests to steps, and records what went wrong.
 
 Here: `ChatEndpoint`. Not here: comparing requests (`steps`), bytes and time (`playing`), pytest (`fixtures`).
 """
@@ -17,31 +17,31 @@ import httpx
 
 from chatscope.simulator import ChatRequest, Fault, Outcome, Plan, Reply, Response, respond_to
 from chatscope.simulator.request import Headers, RefusedError
-from chatscope.testing.playing import PlayedReply
+from chatscope.testing.playing import PlayedResponse
 from chatscope.testing.received import ReceivedRequest
-from chatscope.testing.steps import Scripted, Step, UnexpectedRequestError, explained, rendered
+from chatscope.testing.steps import Scripted, Step, UnexpectedRequestError, explain, rendered
 
 __all__ = ["ChatEndpoint"]
 
 
 class ChatEndpoint(httpx.AsyncBaseTransport):
-    """An endpoint that answers in memory, step by step; as the fixture `chat_endpoint`, for every chatscope client.
+    """A scripted endpoint in memory. As the fixture `chat_endpoint`, it serves every chatscope client of a test.
 
-    It is also a transport, for `transport=` and for httpx clients of one's own. Answers are the simulator's; a request
-    that the API would refuse gets its 400, and takes no step. It waits on the event loop's clock only.
+    It is also a transport, for `transport=` and for your own httpx clients. It responds as the simulator does: a
+    request that the API would refuse gets a 400, and uses no step. All waits use the event loop's clock.
 
     Args:
-        ordered: whether the steps are taken in the order in which they were added. Otherwise each request takes the
-            first one whose expectations it meets, which suits an application that asks many things at once.
-        allow_unexpected: whether a request that no step is for is no problem. The client gets the error anyway.
-        allow_unused: whether a step that was not taken is no problem.
+        ordered: use the steps in the order in which they were added. Otherwise each request uses the first step that
+            it matches, for applications that send many requests at once.
+        allow_unexpected: a request without a step is not a problem. The client gets an error anyway.
+        allow_unused: an unused step is not a problem.
 
     Attributes:
-        default: what is answered when no step is for a request, any number of times; None: nothing, that is an error.
-        requests: those received, oldest first.
-        open: how many answers are neither read to their end nor left.
-        peak: the most that were open at once.
-        unexpected: the errors of requests that no step was for, or whose answer could not be made.
+        default: the response to every request that matches no step; `None`: such a request is an error.
+        requests: the requests received, oldest first.
+        open: how many responses are neither read to their end nor closed.
+        peak: the largest value of `open` so far.
+        unexpected: the errors of requests that matched no step, or whose response could not be built.
     """
 
     def __init__(self, *, ordered: bool = True, allow_unexpected: bool = False, allow_unused: bool = False) -> None:
@@ -55,49 +55,49 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
         self._allow_unused = allow_unused
         self._steps: list[Step] = []
         self._added = 0
-        self._came: anyio.Event | None = None
+        self._arrival: anyio.Event | None = None
 
     def add(
         self,
-        *answers: Scripted,
+        *responses: Scripted,
         headers: Mapping[str, str] | None = None,
         where: Callable[[ChatRequest], bool] | None = None,
         **fields: Any,
     ) -> None:
-        """Add a step for each answer, all with the same expectations.
+        """Add one step for each response, all with the same expectations.
 
         Args:
-            answers: A text; a `Reply`, an `error(...)`, a fault or whatever else the simulator answers; an exception
-                that the transport is to raise, such as `httpx.ConnectError("refused")`; or a function of the request
-                that returns one of these.
-            headers: Headers that the request has to have, with these values.
-            where: What has to say yes to the request; it may as well `assert`.
-            fields: Fields of the body with their values: `model="gpt-4o-mini"`, `temperature=0`. None: absent.
+            responses: A text; a `Reply`, an `error(...)`, a fault or anything else that the simulator can send; an
+                exception for the transport to raise, such as `httpx.ConnectError("refused")`; or a function that takes
+                the request and returns one of these.
+            headers: Headers that the request must have, with their values.
+            where: A function that must return true for the request; it may also `assert`.
+            fields: Fields of the body with their values: `model="gpt-4o-mini"`, `temperature=0`. `None` means absent.
 
         Raises:
-            TypeError: There is no answer, or an argument can never be right; the error names it.
+            TypeError: There is no response, or an argument has the wrong type; the error names it.
         """
-        if not answers:
-            raise TypeError("answers must be at least one")
-        for answer in answers:
-            if not (isinstance(answer, str | Reply | Response | Plan | Exception) or callable(answer)):
-                raise TypeError(f"answers must be texts, replies, errors or functions, not {answer!r}")
+        if not responses:
+            raise TypeError("responses must have at least one item")
+        for response in responses:
+            if not (isinstance(response, str | Reply | Response | Plan | Exception) or callable(response)):
+                raise TypeError(f"responses must be texts, replies, errors or functions, not {response!r}")
         if headers is not None and not isinstance(headers, Mapping):
             raise TypeError(f"headers must be a mapping, not {headers!r}")
         if where is not None and not callable(where):
             raise TypeError(f"where must be a function of the request, not {where!r}")
-        for answer in answers:
+        for response in responses:
             self._added += 1
-            self._steps.append(Step(self._added, answer, fields, headers or {}, where))
+            self._steps.append(Step(self._added, response, fields, headers or {}, where))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request. Cancelled, nothing of the answer stays open.
+        """Respond to a request. If cancelled, the response is closed.
 
         Raises:
-            UnexpectedRequestError: No step is for it, and there is no default.
-            httpx.TransportError: The answer is a fault.
+            UnexpectedRequestError: The request matches no step, and there is no default.
+            httpx.TransportError: The scripted response is a fault of the connection.
         """
-        __tracebackhide__ = True  # what is wrong is the test's or the application's
+        __tracebackhide__ = True  # the fault is in the test or the application, not in these frames
         content = await request.aread()
         received = ReceivedRequest(
             len(self.requests) + 1,
@@ -109,9 +109,9 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             request=request,
         )
         self.requests.append(received)
-        if self._came is not None:
-            self._came.set()
-            self._came = None
+        if self._arrival is not None:
+            self._arrival.set()
+            self._arrival = None
         self.open += 1
         self.peak = max(self.peak, self.open)
 
@@ -120,29 +120,29 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             self.open -= 1
 
         try:
-            # Before anything is waited for, so that requests take their steps in the order in which they came.
+            # Before the first await, so that requests use steps in the order of their arrival.
             plan = self._plan(received)
-            reply = PlayedReply(plan, request, end)
+            response = PlayedResponse(plan, request, end)
             await anyio.lowlevel.checkpoint()
         except BaseException:
             end(Outcome.DISCONNECTED)
             raise
-        return await reply.response()
+        return await response.start()
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until that many requests have come; cancelled, it leaves nothing behind."""
+        """Wait until `count` requests have been received. Cancelling the wait has no other effect."""
         while len(self.requests) < count:
-            came = self._came = self._came or anyio.Event()
-            await came.wait()
+            arrival = self._arrival = self._arrival or anyio.Event()
+            await arrival.wait()
 
     def problems(self) -> list[str]:
-        """Return what is wrong so far, a text each: requests that no step was for, and steps that were not taken."""
-        unexpected = [] if self._allow_unexpected else [explained(error) for error in self.unexpected]
-        unused = [] if self._allow_unused else [f"This was not used: {step}." for step in self._steps]
+        """Return the problems so far, one text each: requests without a step, and unused steps."""
+        unexpected = [] if self._allow_unexpected else [explain(error) for error in self.unexpected]
+        unused = [] if self._allow_unused else [f"Not used: {step}." for step in self._steps]
         return unexpected + unused
 
     def reset(self) -> None:
-        """Forget the steps that are left, the default and what was wrong; the requests are kept."""
+        """Remove the remaining steps, the default and the problems. The requests stay."""
         self.default = None
         self.unexpected.clear()
         self._steps.clear()
@@ -159,40 +159,40 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             response = self._response(request)
         if isinstance(response, Plan):
             return response
-        # No connection is kept for a second request, so nothing happens to it in the meantime.
+        # There is no connection to keep idle between two requests.
         return replace(response.with_default_header("x-request-id", f"req_{received.number}"), when_idle=()).plan()
 
     def _response(self, request: ChatRequest) -> Response | Plan:
         __tracebackhide__ = True
         try:
-            answer = self._scripted(request)
-            if callable(answer) and not isinstance(answer, Fault):
-                answer = answer(request)
-            if not isinstance(answer, Exception):
-                return respond_to(request, Reply(answer) if isinstance(answer, str) else answer)
-        except httpx.TransportError:  # how a function breaks a connection
+            scripted = self._take_step(request)
+            if callable(scripted) and not isinstance(scripted, Fault):
+                scripted = scripted(request)
+            if not isinstance(scripted, Exception):
+                return respond_to(request, Reply(scripted) if isinstance(scripted, str) else scripted)
+        except httpx.TransportError:  # a function may raise it to break the connection
             raise
         except Exception as error:
             self.unexpected.append(error)
             raise
-        raise answer
+        raise scripted
 
-    def _scripted(self, request: ChatRequest) -> Scripted:
-        """Take the step that the request is for.
+    def _take_step(self, request: ChatRequest) -> Scripted:
+        """Use the step that the request matches, and return its response.
 
         Raises:
-            UnexpectedRequestError: There is none, and no default.
+            UnexpectedRequestError: No step matches, and there is no default.
         """
         __tracebackhide__ = True
-        missed = []
+        mismatches = []
         for index, step in enumerate(self._steps[:1] if self._ordered else self._steps):
             differences = step.differences(request)
             if not differences:
-                return self._steps.pop(index).answer
-            missed.append("\n".join([f"It is not for {step}:", *(indent(text, "  ") for text in differences)]))
+                return self._steps.pop(index).response
+            mismatches.append("\n".join([f"It does not match {step}:", *(indent(text, "  ") for text in differences)]))
         if self.default is not None:
             return self.default
-        lines = missed or ["All steps were used." if self._added else "There are no steps."]
+        lines = mismatches or ["All steps were used." if self._added else "There are no steps."]
         raise UnexpectedRequestError(
-            "\n".join([f"Request {request.number} was not expected.", *lines, f"It was: {rendered(request)}"])
+            "\n".join([f"Request {request.number} was not expected.", *lines, f"The request: {rendered(request)}"])
         )

@@ -1,4 +1,4 @@
-"""The fixtures and hooks of the pytest plugin. What they need is imported when a test asks for it."""
+"""The fixtures and hooks of the pytest plugin. Their imports are delayed until a test uses them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ DUMMY_KEY = "sk-chatscope-test"
 
 @dataclass(slots=True)
 class _Case:
-    """A test that has an endpoint, and the problems that its report tells; None before it has run."""
+    """A test with an endpoint, and the problems in the test's report; `None` before the test has run."""
 
     endpoint: ChatEndpoint
-    told: list[str] | None = None
+    reported: list[str] | None = None
 
 
 _CASE = pytest.StashKey[_Case]()
-# The backend of every test in virtual time. Its options are made anew for each, since no two tests share a clock.
+# The backend of every test in virtual time. Each test gets new options, because no two tests share a clock.
 _VIRTUAL: tuple[str, dict[str, Any]] = ("trio", {})
 
 
 @pytest.fixture
 def chat_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatEndpoint]:
-    """A scripted endpoint in memory that every chatscope client of the test asks, unless it has a transport of its own.
+    """A scripted endpoint in memory for every chatscope client of the test that has no transport of its own.
 
-    A request that no step is for fails the test, and so does a step that is left over.
+    A request without a step fails the test. So does an unused step.
     """
     from chatscope.testing.endpoint import ChatEndpoint  # noqa: PLC0415 - see above
     from chatscope.transport import HTTPTransport  # noqa: PLC0415
@@ -47,18 +47,18 @@ def chat_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     _set_key(monkeypatch)
     case = request.node.stash[_CASE] = _Case(endpoint)
     yield endpoint
-    if case.told is not None:  # the test has run: this is about what fixtures asked since then
-        _fail_for([problem for problem in endpoint.problems() if problem not in case.told])
+    if case.reported is not None:  # the test has run: report what fixtures requested since then
+        _fail_for([problem for problem in endpoint.problems() if problem not in case.reported])
 
 
 @pytest.fixture
 def chat_simulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatSimulator]:
-    """The simulator on a loopback port, where the environment sends every chatscope client of the test."""
-    from chatscope.testing.simulating import ChatSimulator  # noqa: PLC0415 - see above
+    """The simulator on a loopback port. The environment variables of the test point every chatscope client to it."""
+    from chatscope.testing.simulating import running_simulator  # noqa: PLC0415 - see above
 
     if request.node.get_closest_marker("virtual_time"):
         pytest.fail("chat_simulator answers in real time: use chat_endpoint in virtual time", pytrace=False)
-    with ChatSimulator.running() as server:
+    with running_simulator() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         _set_key(monkeypatch)
         for name in ("no_proxy", "NO_PROXY"):
@@ -67,7 +67,7 @@ def chat_simulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 def _method_of(endpoint: ChatEndpoint) -> Callable[[object, httpx.Request], Awaitable[httpx.Response]]:
-    # respx patches methods of this name, with these arguments: within the test its mocks go first.
+    # respx patches methods with this name and these arguments. So a respx mock in the test has precedence.
     async def handle_async_request(self: object, request: httpx.Request) -> httpx.Response:  # noqa: ARG001
         __tracebackhide__ = True
         return await endpoint.handle_async_request(request)
@@ -82,7 +82,7 @@ def _set_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test in virtual time once, whatever backends there are."""
+    """Run a test in virtual time only once, on any set of backends."""
     if "anyio_backend" in metafunc.fixturenames and metafunc.definition.get_closest_marker("virtual_time"):
         backend = pytest.param(_VIRTUAL, id="virtual_time")
         metafunc.definition.add_marker(pytest.mark.parametrize("anyio_backend", [backend]))
@@ -90,11 +90,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Start a test's virtual time at 0."""
+    """Start the test's virtual time at 0."""
     if item.get_closest_marker("virtual_time") and "anyio_backend" in getattr(item, "fixturenames", ()):
         from chatscope.testing.loops import virtual_time  # noqa: PLC0415 - see above
 
-        # anyio gives every test the loop that runs already, whatever the test asks for, and has no public name for it.
+        # anyio reuses a running loop for every test, whatever backend the test has, and has no public name for it.
         if getattr(sys.modules.get("anyio.pytest_plugin"), "_current_runner", None) is not None:
             pytest.fail(
                 "virtual_time needs an event loop of its own: an async fixture of a wider scope keeps another running",
@@ -105,30 +105,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test whose endpoint was asked what it should not have been, or was not asked what it should."""
+    """Fail a test whose endpoint got an unexpected request, or has an unused step."""
     if item.get_closest_marker("virtual_time") and iscoroutinefunction(getattr(item, "obj", None)):
         _check_virtual(getattr(item, "funcargs", {}).get("anyio_backend"))
     try:
         result = yield
     except BaseException as error:
-        if case := _ended(item):
-            from chatscope.testing.steps import explained  # noqa: PLC0415 - see above
+        if case := _finish(item):
+            from chatscope.testing.steps import explain  # noqa: PLC0415 - see above
 
-            # The application may have swallowed what the test's own failure comes from.
+            # The application may have swallowed the error that made the test fail.
             for unexpected in case.endpoint.unexpected:
                 if unexpected is not error:
-                    item.add_report_section("call", "chat_endpoint", explained(unexpected))
+                    item.add_report_section("call", "chat_endpoint", explain(unexpected))
         raise
-    if case := _ended(item):
-        _fail_for(case.told)
+    if case := _finish(item):
+        _fail_for(case.reported)
     return result
 
 
-def _ended(item: pytest.Item) -> _Case | None:
-    """Note what is wrong at the end of a test, if it has an endpoint by then: it may ask for one in its body."""
+def _finish(item: pytest.Item) -> _Case | None:
+    """Record the problems at the end of a test. The test may have requested its endpoint in its body."""
     case = item.stash.get(_CASE, None)
     if case is not None:
-        case.told = case.endpoint.problems()
+        case.reported = case.endpoint.problems()
     return case
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LOOPS", "Backend", "virtual_time"]
 
 Backend: TypeAlias = tuple[str, dict[str, Any]]
-"""What the fixture `anyio_backend` gives: the library that runs a test, and its options."""
+"""A value of the fixture `anyio_backend`: the library that runs a test, and its options."""
 
 
 def _loops() -> tuple[ParameterSet, ...]:
@@ -27,7 +27,7 @@ def _loops() -> tuple[ParameterSet, ...]:
 
 
 LOOPS = _loops()
-"""asyncio, uvloop and trio, as far as they are installed: parameters for an `anyio_backend` fixture.
+"""asyncio, and uvloop and trio if installed: parameters for an `anyio_backend` fixture.
 
 ::
 
@@ -38,7 +38,7 @@ LOOPS = _loops()
 
 
 def virtual_time() -> Backend:
-    """Return a backend whose clock jumps to the next deadline whenever every task waits.
+    """Return a backend whose clock jumps to the next deadline when all tasks wait.
 
     Raises:
         ImportError: trio is not installed.

@@ -1,8 +1,8 @@
-"""A simulator's plan played in memory: what a socket would bring, and when, given to an HTTP parser.
+"""Plays a plan of the simulator in memory: an HTTP parser gets the bytes that a socket would deliver, at their times.
 
-Here: `PlayedReply`, the response's head and body. A parser of its own stands between the plan's bytes and the client,
-so that whatever a plan does to HTTP (a chunk cut in the middle, endless headers) ends as it would on a connection. It
-waits on the event loop's clock only, which may be a virtual one. Not here: what is answered (`endpoint`).
+Here: `PlayedResponse`, the head and body of a response. The bytes pass through an HTTP parser, so a plan that breaks
+HTTP (a cut chunk, endless headers) fails as it would on a connection. All waits use the event loop's clock, which may
+be virtual. Not here: which plan is played (`endpoint`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from chatscope.simulator import Close, Outcome, Plan, Repeat, Reset, Send, Stall
 from chatscope.simulator.plan import Step
 from chatscope.transport.transport import MAX_HEADER_BYTES
 
-__all__ = ["PlayedReply"]
+__all__ = ["PlayedResponse"]
 
 
-class PlayedReply(httpx.AsyncByteStream):
-    """The reply to one request; its body may be read once.
+class PlayedResponse(httpx.AsyncByteStream):
+    """The response to one request. Its body can be read once.
 
-    A wait that exceeds the request's read timeout ends as a socket's does, in `httpx.ReadTimeout`.
+    A wait longer than the request's read timeout raises `httpx.ReadTimeout`, as on a socket.
 
     Args:
-        plan: what is sent.
-        request: what it answers.
-        on_end: called once with how it ended.
+        plan: the steps to play.
+        request: the request.
+        on_end: called once, with the outcome.
     """
 
     def __init__(self, plan: Plan, request: httpx.Request, on_end: Callable[[Outcome], None]) -> None:
@@ -39,21 +39,21 @@ class PlayedReply(httpx.AsyncByteStream):
         self._on_end: Callable[[Outcome], None] | None = on_end
         self._due = anyio.current_time()
         self._closed = False
-        self._wait: anyio.CancelScope | None = None  # of the read that is going on, if any
-        self._within: float | None = request.extensions.get("timeout", {}).get("read")
+        self._wait: anyio.CancelScope | None = None  # of the current read, if any
+        self._read_timeout: float | None = request.extensions.get("timeout", {}).get("read")
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._parser.send(h11.Request(method=request.method, target=request.url.raw_path, headers=[("host", "memory")]))
         self._parser.send(h11.EndOfMessage())
 
-    async def response(self) -> httpx.Response:
-        """Return the response as soon as its head is there. Cancelled or failed, the reply is over.
+    async def start(self) -> httpx.Response:
+        """Return the response once its head was received. If this fails or is cancelled, the response has ended.
 
         Raises:
-            httpx.TransportError: the plan brings no head.
+            httpx.TransportError: the plan has no complete head.
         """
         try:
             while not isinstance(head := await self._next_event(), h11.Response):
-                pass  # 100 Continue and its like
+                pass  # an informational response, such as 100 Continue
         except BaseException:
             self._end(Outcome.DISCONNECTED)
             raise
@@ -65,7 +65,7 @@ class PlayedReply(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next piece of the body."""
+        """Return the next bytes of the body."""
         if self._parser.their_state is not h11.SEND_BODY:
             raise StopAsyncIteration
         if self._closed:
@@ -77,7 +77,7 @@ class PlayedReply(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Leave the reply where it is; a task that waits for more is told."""
+        """Close the response. A task that is reading it gets an error."""
         self._closed = True
         if self._wait is not None:
             self._wait.cancel()
@@ -98,8 +98,8 @@ class PlayedReply(httpx.AsyncByteStream):
             self._parser.receive_data(data)
 
     async def _receive(self) -> bytes:
-        """Return what one read of the socket would, `b""` at its end."""
-        with anyio.move_on_after(self._within) as self._wait:
+        """Return what one read of a socket would return; `b""` at the end."""
+        with anyio.move_on_after(self._read_timeout) as self._wait:
             await anyio.lowlevel.checkpoint()
             for step in self._steps:
                 match step:
@@ -120,10 +120,10 @@ class PlayedReply(httpx.AsyncByteStream):
                         raise httpx.ReadError("the connection was reset", request=self._request)
                     case Stall():
                         await anyio.sleep_forever()
-            await anyio.sleep_forever()  # a plan that has run out leaves the connection open
+            await anyio.sleep_forever()  # after its last step, a plan leaves the connection open
         if self._closed:
-            raise httpx.ReadError("the reply was closed while it was being read", request=self._request)
-        raise httpx.ReadTimeout("nothing came", request=self._request)
+            raise httpx.ReadError("the response was closed while it was being read", request=self._request)
+        raise httpx.ReadTimeout("no data within the read timeout", request=self._request)
 
     def _end(self, outcome: Outcome) -> None:
         on_end, self._on_end = self._on_end, None
@@ -132,7 +132,7 @@ class PlayedReply(httpx.AsyncByteStream):
 
 
 def _unrolled(plan: Plan) -> Iterator[Step]:
-    """Yield the steps; those that go on until the client leaves, without end."""
+    """Yield the steps. A step that lasts until the client leaves is repeated forever."""
     for step in plan.steps:
         while isinstance(step, Repeat):
             yield Wait(step.seconds)

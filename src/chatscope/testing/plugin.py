@@ -1,6 +1,6 @@
-"""The pytest plugin, loaded by its entry point wherever chatscope and pytest are installed.
+"""The entry point of the pytest plugin, loaded wherever chatscope and pytest are installed.
 
-Nothing but the door: pytest imports this before it has read its options, and before coverage measures anything.
+It only registers `fixtures`, because pytest imports it before reading its options and before coverage starts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers and what lies behind the door."""
-    if pytest.version_tuple < (8,):  # what the extra asks for; a run with an older one may not want any of this
+    """Register the markers and the fixtures."""
+    if pytest.version_tuple < (8,):  # the extra requires 8; a run with an older pytest goes on without the plugin
         return
     config.addinivalue_line(
         "markers",
@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "chat_endpoint is (chatscope)",
     )
     config.addinivalue_line(
-        "markers", "virtual_time: run the test once, on trio, with a clock that jumps ahead when all wait (chatscope)"
+        "markers",
+        "virtual_time: run the test once, on trio, with a clock that jumps when all tasks wait (chatscope)",
     )
     config.pluginmanager.import_plugin("chatscope.testing.fixtures")

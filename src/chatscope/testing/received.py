@@ -1,4 +1,4 @@
-"""What the fake endpoint remembers of a request. Not here: who answers it (`endpoint`)."""
+"""What the scripted endpoint records of a request. Not here: the endpoint itself (`endpoint`)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from chatscope.simulator import Received
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ReceivedRequest(Received):
-    """A request to the fake endpoint, with the attributes of one to the simulator: `json`, `headers`, `outcome` ...
+    """A request to the scripted endpoint. It has the attributes of a request to the simulator: `json`, `headers`, ...
 
-    `outcome` tells whether the client read the answer to its end or left before it.
+    `outcome` says whether the client read the response to its end.
     """
 
     request: httpx.Request
-    """The request as httpx has it."""
+    """The httpx request."""
 
     @property
     def url(self) -> httpx.URL:
-        """Where it went."""
+        """The request's URL."""
         return self.request.url

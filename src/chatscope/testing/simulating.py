@@ -1,7 +1,7 @@
-"""The real simulator for one test, in a thread of its own.
+"""The simulator for one test, in a separate thread.
 
-A thread serves whatever the test runs: each event loop, no loop at all, a blocking wait for a program in another
-process. Not here: the simulator itself, nor the environment that leads to it (`fixtures`).
+So it serves any test: on each event loop, without a loop, or blocked in a wait for another process. Not here: the
+simulator itself (`chatscope.simulator`), and the environment variables that point to it (`fixtures`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from chatscope.simulator import Config, Received, Script, Simulator, simulator
 
-__all__ = ["ChatSimulator"]
+__all__ = ["ChatSimulator", "running_simulator"]
 
 
 class ChatSimulator:
-    """A simulator that listens while its test runs, as the fixture `chat_simulator`.
+    """The fixture `chat_simulator`: a simulator that listens while its test runs.
 
     Attributes:
-        base_url: where it is.
+        base_url: its address.
     """
 
     def __init__(self, base_url: str, server: Simulator, portal: BlockingPortal) -> None:
@@ -29,17 +29,9 @@ class ChatSimulator:
         self._server = server
         self._portal = portal
 
-    @classmethod
-    @contextmanager
-    def running(cls) -> Iterator[ChatSimulator]:
-        """Run one for the length of a block; leaving it closes every connection."""
-        server = simulator()
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(server) as base_url:
-            yield cls(base_url, server, portal)
-
     @property
     def script(self) -> Script:
-        """What it answers: one answer, a sequence of which the last is repeated, or a function of the request."""
+        """Its responses: one for every request, a sequence whose last item repeats, or a function of the request."""
         return self._server.script
 
     @script.setter
@@ -48,7 +40,7 @@ class ChatSimulator:
 
     @property
     def config(self) -> Config:
-        """What it demands of its clients: the keys and the models that it lets in. Limits are set at the start only."""
+        """The keys and models that it accepts. Changing its rate limits has no effect."""
         return self._server.config
 
     @config.setter
@@ -57,19 +49,28 @@ class ChatSimulator:
 
     @property
     def requests(self) -> list[Received]:
-        """Those received up to now, oldest first."""
+        """The requests received so far, oldest first."""
         return self._portal.call(list, self._server.requests)
 
     async def wait_until(self, condition: Callable[[Simulator], bool]) -> None:
-        """Wait until a condition on the simulator's requests and connections holds, on any event loop.
+        """Wait, on any event loop, until a condition on the simulator's requests and connections holds.
 
-        Cancelled, it leaves nothing behind. `anyio.run(chat_simulator.wait_until, condition)` in a synchronous test.
+        Cancelling the wait has no other effect. In a synchronous test, use
+        `anyio.run(chat_simulator.wait_until, condition)`.
 
         Args:
-            condition: Called in the simulator's thread whenever something has changed.
+            condition: Called in the simulator's thread after every change.
         """
         waiting = self._portal.start_task_soon(self._server.wait_until, condition)
         try:
             await anyio.to_thread.run_sync(waiting.result, abandon_on_cancel=True)
         finally:
             waiting.cancel()
+
+
+@contextmanager
+def running_simulator() -> Iterator[ChatSimulator]:
+    """Run a simulator for the length of a block. Leaving the block closes every connection."""
+    server = simulator()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server) as base_url:
+        yield ChatSimulator(base_url, server, portal)

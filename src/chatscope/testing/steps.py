@@ -1,7 +1,6 @@
-"""The steps of a scripted endpoint: an answer each, and what the request that it is for has to look like.
+"""The steps of a scripted endpoint. Each has a response, and the expectations that a request must meet to get it.
 
-Here: comparing a request with what was expected, and saying what is different. Not here: which step's turn it is
-(`endpoint`).
+Here: comparing a request with a step, and describing the differences. Not here: the order of steps (`endpoint`).
 """
 
 from __future__ import annotations
@@ -15,44 +14,44 @@ from typing import Any, TypeAlias
 from chatscope.simulator import Answer, ChatRequest, Fault, Plan, Reply, Response
 from chatscope.simulator.request import SECRET_HEADERS
 
-__all__ = ["Scripted", "Step", "UnexpectedRequestError", "described", "explained", "rendered"]
+__all__ = ["Scripted", "Step", "UnexpectedRequestError", "describe", "explain", "rendered"]
 
-# Columns of a value in a message: a terminal's 80 and some.
+# Columns of a value in a message: a little more than the 80 of a terminal.
 WIDTH = 100
-# Characters of a request's body in a message: a conversation of a few turns, and not the images in it.
+# Characters of a request's body in a message: enough for a few turns, but not for images.
 EXCERPT = 2000
 
 Scripted: TypeAlias = str | Answer | Exception | Callable[[ChatRequest], str | Answer | Exception]
-"""What may be scripted: a text, the simulator's answers, an error of the transport, a function that says which."""
+"""A scripted response: a text, anything that the simulator can send, an exception, or a function of the request."""
 
 
 class UnexpectedRequestError(AssertionError):
-    """A request came that no step is for."""
+    """A request that matches no step."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """An answer, and what it expects of its request. What is not named is not looked at."""
+    """A response, and the expectations of its request. Fields without an expectation are not compared."""
 
     number: int
-    """1 for the first that was added."""
-    answer: Scripted
+    """1 for the first step added."""
+    response: Scripted
     fields: Mapping[str, Any]
-    """Fields of the body; None: absent, or null."""
+    """Fields of the body; `None` means absent or null."""
     headers: Mapping[str, str]
     where: Callable[[ChatRequest], bool] | None
 
     def __str__(self) -> str:
-        """Say what it answers to what."""
+        """Describe the step: its number, response and expectations."""
         expected = [f"{name}={_short(value)}" for name, value in self.fields.items()]
         if self.headers:
             expected.append(f"headers={sorted(self.headers)}")
         if self.where is not None:
             expected.append(f"where={_name(self.where)}")
-        return f"step {self.number}, {described(self.answer)}" + (f", for {', '.join(expected)}" if expected else "")
+        return f"step {self.number}, {describe(self.response)}" + (f", for {', '.join(expected)}" if expected else "")
 
     def differences(self, request: ChatRequest) -> list[str]:
-        """Return what is not as expected, a text each; nothing if the request is the one."""
+        """Return the differences, one text each; an empty list if the request matches."""
         found = [
             _difference(name, expected, request.body.get(name))
             for name, expected in self.fields.items()
@@ -62,45 +61,45 @@ class Step:
             given = request.headers.get(name.lower())
             if given != expected:
                 hidden = name.lower() in SECRET_HEADERS
-                found.append(f"header {name}: is another" if hidden else _difference(f"header {name}", expected, given))
+                found.append(f"header {name}: differs" if hidden else _difference(f"header {name}", expected, given))
         if self.where is not None:
             try:
                 if not self.where(request):
-                    found.append(f"where: {_name(self.where)} said no")
-            except Exception as problem:  # noqa: BLE001 - an assertion is one way for it to say no
+                    found.append(f"where: {_name(self.where)} returned false")
+            except Exception as problem:  # noqa: BLE001 - an assertion also means no
                 found.append(f"where: {_name(self.where)} raised {type(problem).__name__}: {problem}")
         return found
 
 
-def described(answer: Scripted) -> str:
-    """Return an answer in a few words: what of it is not as usual."""
-    match answer:
+def describe(response: Scripted) -> str:
+    """Describe a scripted response in a few words; of a `Reply`, only what differs from the default."""
+    match response:
         case Reply():
-            given = {item.name: getattr(answer, item.name) for item in dataclasses.fields(Reply)}
-            usual = Reply()
-            named = (f"{name}={_short(value)}" for name, value in given.items() if value != getattr(usual, name))
+            given = {item.name: getattr(response, item.name) for item in dataclasses.fields(Reply)}
+            default = Reply()
+            named = (f"{name}={_short(value)}" for name, value in given.items() if value != getattr(default, name))
             return f"Reply({', '.join(named)})"
         case Fault():
-            return f"fault {answer.name!r}"
+            return f"fault {response.name!r}"
         case Response():
-            return f"status {answer.status}"
+            return f"status {response.status}"
         case Plan():
-            return f"plan of {len(answer.steps)} steps"
+            return f"plan of {len(response.steps)} steps"
         case str() | Exception():
-            return _short(answer)
+            return _short(response)
         case _:
-            return _name(answer)
+            return _name(response)
 
 
-def explained(problem: Exception) -> str:
-    """Return what kept a request from being answered, for a message."""
+def explain(problem: Exception) -> str:
+    """Say why a request got no response, for a message."""
     if isinstance(problem, UnexpectedRequestError):
         return str(problem)
-    return f"An answer could not be made: {type(problem).__name__}: {problem}"
+    return f"The response could not be built: {type(problem).__name__}: {problem}"
 
 
 def rendered(request: ChatRequest) -> str:
-    """Return a request's body for a message."""
+    """Format a request's body for a message."""
     text = pformat(dict(request.body), width=WIDTH, sort_dicts=False)
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}... ({len(text)} characters)"
 
