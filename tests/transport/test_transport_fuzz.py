@@ -57,8 +57,8 @@ class MemoryStream:
     def is_quiet(self) -> bool:
         return self.poll() is None
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
-        pass
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
+        return True
 
     def abort(self) -> None:
         self.open = False

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import warnings
+import weakref
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,11 +14,11 @@ import anyio.to_thread
 import httpx
 import pytest
 import uvloop
-from anyio.lowlevel import checkpoint
 from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport, pool, transport
 from chatscope.transport.pool import Connection, Counts, Origin, Pool
+from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ class Idle:
 
     read_ns = 0
     write_refused = False
+    reports = True
 
     def __init__(self) -> None:
         self.news: bytes | None = None
@@ -58,8 +60,9 @@ class Idle:
     def is_quiet(self) -> bool:
         return self.poll() is None
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
         self.on_lost = on_lost
+        return self.reports
 
     def abort(self) -> None:
         self.aborted += 1
@@ -69,16 +72,34 @@ class Idle:
 
 
 class Clock:
+    """The time, and at most one timer."""
+
     now = 100.0
+    timer: tuple[float, Callable[[], object]] | None = None
 
     def __call__(self) -> float:
         return self.now
+
+    def call_later(self, run: object, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
+        assert self.timer is None
+        self.timer = (self.now + delay, callback)
+        return self.cancel
+
+    def cancel(self) -> None:
+        self.timer = None
+
+    def ring(self) -> None:
+        """Go on to the moment at which the timer is due."""
+        assert self.timer is not None
+        (self.now, callback), self.timer = self.timer, None
+        callback()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(pool, "monotonic", clock)
+    monkeypatch.setattr(pool, "call_later", clock.call_later)
     return clock
 
 
@@ -130,6 +151,41 @@ def test_connections_expire_from_the_old_end(clock: Clock, origin: Origin) -> No
     assert kept.idle == 1
 
 
+def test_connections_expire_without_traffic(clock: Clock, origin: Origin) -> None:
+    kept, connections, streams = filled(origin, 2)
+    clock.now += 20
+    assert kept.take(origin) is connections[1]
+    connections[1].release()
+    clock.ring()
+    assert (clock.now, [stream.aborted for stream in streams]) == (130.0, [1, 0])
+    clock.ring()
+    assert (clock.now, [stream.aborted for stream in streams]) == (150.0, [1, 1])
+    assert clock.timer is None
+    other, *_ = filled(origin, 1)
+    other.close()
+    assert clock.timer is None
+
+
+def test_closed_ones_are_looked_for_where_the_loop_does_not_report_them(
+    clock: Clock, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Idle, "reports", False)
+    kept, connections, streams = filled(origin, 3)
+    connections[2].undrained = ResponseParser(head_request=False, max_header_bytes=1)  # what came is its end, perhaps
+    streams[0].news = streams[2].news = b""
+    clock.ring()
+    assert (clock.now, [stream.aborted for stream in streams]) == (101.0, [1, 0, 0])
+    kept.close()
+
+
+def test_a_transport_that_nobody_closed_is_collected(clock: Clock, origin: Origin) -> None:
+    kept = weakref.ref(filled(origin, 1)[0])
+    origin.idle.clear()
+    gc.collect()
+    assert kept() is None
+    clock.ring()
+
+
 def test_dead_ones_are_passed_over(clock: Clock, origin: Origin) -> None:
     kept, connections, streams = filled(origin, 3)
     streams[1].news, streams[2].news = b"HTTP/1.1 408", b""
@@ -168,26 +224,26 @@ async def test_limits_of_a_transport(serve: Serve, request_to: Build) -> None:
             assert (client.statistics().open, client.statistics().connects) == (0, 2)
 
 
-async def test_an_idle_connection_is_let_go_when_the_server_closes_it(serve: Serve, request_to: Build) -> None:
-    """Where the loop can tell; on trio it is noticed when it is about to be used."""
-
+@pytest.mark.parametrize("closes", ["server", "expiry"])
+async def test_idle_connections_are_let_go_without_traffic_and_without_a_task(
+    serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch, closes: str
+) -> None:
     def script(peer: Peer) -> None:
         peer.request()
         peer.send(OK)
+        if closes == "expiry":
+            peer.wait_closed()
 
+    monkeypatch.setattr(pool, "SWEEP_INTERVAL", 0.05)
     server = serve(script)
-    async with HTTPTransport() as client:
-        await (await client.handle_async_request(request_to(server))).aread()
-        await anyio.to_thread.run_sync(server.wait_closed)
-        for _ in range(100):
-            await checkpoint()
-        await anyio.wait_all_tasks_blocked()
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            assert client.statistics().idle == 1
-        else:
-            assert client.statistics().open == 0
+    async with HTTPTransport(idle_expiry=0.05 if closes == "expiry" else 30.0) as client:
+        with anyio.fail_after(10):
+            await (await client.handle_async_request(request_to(server))).aread()
+            tasks = len(anyio.get_running_tasks())
+            while client.statistics().open:
+                assert len(anyio.get_running_tasks()) == tasks
+                await anyio.sleep(0.01)
+            await anyio.to_thread.run_sync(server.wait_closed)
 
 
 async def test_origins_are_forgotten_when_there_are_too_many(

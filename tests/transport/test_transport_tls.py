@@ -52,8 +52,9 @@ class MemoryStream:
     def is_quiet(self) -> bool:
         raise AssertionError
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
         self.watched = on_lost
+        return True
 
     def abort(self) -> None:
         raise AssertionError

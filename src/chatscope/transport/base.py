@@ -82,10 +82,10 @@ class SocketStream(Protocol):
         """Say whether nothing has come, nor the end: asked of an idle connection, to which nothing is owed."""
         ...
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
-        """Have `on_lost` called when the peer closes or sends without end, where the loop can tell: on asyncio.
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
+        """Have `on_lost` called when the peer closes or sends without end; at once if it has closed already.
 
-        At once if it has closed already.
+        Returns whether the loop reports that at all. asyncio does; trio reads only in tasks.
         """
         ...
 

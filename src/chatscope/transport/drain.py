@@ -39,12 +39,12 @@ async def ends(connection: Connection, parser: ResponseParser) -> bool:
             parser.feed(data)
         while not parser.complete:
             within = connection.idle_since + END_GRACE - monotonic()
-            if within <= 0 or not origin.ends_in_time:
+            if within <= 0 or not origin.drains_in_time:
                 raise TimeoutError
             parser.feed(await stream.receive(within))
-        origin.ends_in_time = True
+        origin.drains_in_time = True
     except TimeoutError:
-        origin.ends_in_time = False
+        origin.drains_in_time = False
         return False
     except (OSError, httpx.RemoteProtocolError):
         return False

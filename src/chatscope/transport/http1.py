@@ -170,7 +170,7 @@ class ResponseStream(TimedStream):
         if complete and not (self._reading or self._broken or self.parser.complete) and self._may_be_reused():
             self._broken = True
             self._ready = b""
-            self._connection.release(ending=self.parser)
+            self._connection.release(undrained=self.parser)
         else:
             self.abort()
 

@@ -1,7 +1,14 @@
 """Idle connections, by origin: the last one in is the first one out.
 
-Here: what may be reused, for how long and how many. It never queues and never waits: who finds nothing here connects,
-and the limiter above decides how many may. Every step is O(1) in the number of connections.
+Here: what may be reused, for how long and how many. The pool never queues and never waits: a request that finds nothing
+here connects, and the limiter above decides how many requests may run. Every step of a request is O(1) in the number of
+connections.
+
+Idle connections leave without any traffic, too. No task may outlive the caller's task group, so the pool has none: on
+asyncio it keeps one timer of the event loop; trio has no timers outside of tasks, so there a thread of trio's own cache
+sleeps and then re-enters the run by its token (`streams.call_later`). The timer or thread exists only while connections
+are idle. On trio it also looks, once every `SWEEP_INTERVAL`, for connections that the server has closed, which asyncio
+reports by itself.
 """
 
 from __future__ import annotations
@@ -10,16 +17,23 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 import httpx
 
+from chatscope.transport.streams import call_later
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatscope.transport.base import SocketStream
     from chatscope.transport.response_parser import ResponseParser
 
 __all__ = ["Connection", "Counts", "Origin", "Pool", "TransportStatistics"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+# Seconds. A look at a socket costs about a microsecond, so that a thousand idle ones cost a thousandth of a core.
+SWEEP_INTERVAL = 1.0
 
 
 @dataclass(slots=True)
@@ -37,8 +51,9 @@ class Counts:
 class TransportStatistics:
     """Counts of one transport at one moment.
 
-    `connects`, `reuses`, `resent` (requests sent again because a pooled connection turned out to be dead), `closed` and
-    `proxied` (requests that went through a proxy of the environment, on connections not counted here) only grow.
+    `connects`, `reuses`, `resent` (requests sent twice because a pooled connection was lost before the response),
+    `closed` and `proxied` (requests that went through a proxy of the environment, on connections not counted here) only
+    grow.
     """
 
     open: int
@@ -52,9 +67,9 @@ class TransportStatistics:
 
 
 class Origin:
-    """Scheme, host and port: what a connection may be reused for (RFC 9110, section 4.3.1), and those that may be."""
+    """A scheme, host and port, the unit of reuse (RFC 9110, section 4.3.1), and the idle connections to it."""
 
-    __slots__ = ("ends_in_time", "host", "host_header", "idle", "port", "proxy", "scheme")
+    __slots__ = ("drains_in_time", "host", "host_header", "idle", "port", "proxy", "scheme")
 
     def __init__(self, url: httpx.URL) -> None:
         if url.scheme not in DEFAULT_PORTS:
@@ -67,14 +82,14 @@ class Origin:
         self.host_header = b"Host: " + url.netloc
         self.idle: OrderedDict[Connection, None] = OrderedDict()
         self.proxy: httpx.AsyncHTTPTransport | None = None
-        self.ends_in_time = True
-        """Whether the last response given up before its end had ended when the connection was wanted, or soon after."""
+        self.drains_in_time = True
+        """Whether the last response that was given up early ended soon enough for its connection to be reused."""
 
 
 class Connection:
-    """A socket that serves one exchange at a time, and the pool that it goes back to."""
+    """A socket that serves one request at a time, and the pool that it returns to."""
 
-    __slots__ = ("_pool", "closed", "ending", "idle_since", "origin", "stream")
+    __slots__ = ("_pool", "closed", "idle_since", "origin", "stream", "undrained")
 
     def __init__(self, pool: Pool, origin: Origin, stream: SocketStream) -> None:
         self._pool = pool
@@ -82,27 +97,34 @@ class Connection:
         self.stream = stream
         self.closed = False
         self.idle_since = 0.0
-        self.ending: ResponseParser | None = None
-        """What the end of its last response is to be read by, if that has not come yet."""
+        self.undrained: ResponseParser | None = None
+        """The parser of its last response, if the end of that is still to be read."""
 
-    def release(self, *, ending: ResponseParser | None = None) -> None:
-        """Give the connection back after an exchange of which nothing is unsent, and unread at most its end.
+    def release(self, *, undrained: ResponseParser | None = None) -> None:
+        """Return the connection to the pool, with nothing unsent and at most the end of a response unread.
 
-        Where it was closed before the last bytes were looked at, it stays closed.
+        A connection that was closed before its last bytes were read stays closed.
         """
         if not self.closed:
-            self.ending = ending
+            self.undrained = undrained
             self._pool.put(self)
 
     def close(self) -> None:
-        """Close the socket at once, never waiting. Calling it again does nothing."""
+        """Close the socket at once, without waiting. Calling it again does nothing."""
         if not self.closed:
             self._pool.forget(self)
             self.stream.abort()
 
 
 class Pool:
-    """The connections of one transport within one run of one event loop."""
+    """The connections of one transport within one run of one event loop.
+
+    Args:
+        run: Identifies that run, as `streams.current_run` does.
+        counts: Where the pool counts what it does.
+        max_idle: How many idle connections to keep for each origin.
+        idle_expiry: Seconds after which an idle connection is closed.
+    """
 
     def __init__(self, run: object, counts: Counts, *, max_idle: int, idle_expiry: float) -> None:
         self.run = run
@@ -112,6 +134,8 @@ class Pool:
         self._idle_expiry = idle_expiry
         self._open: set[Connection] = set()
         self._oldest_first: OrderedDict[Connection, None] = OrderedDict()
+        self._reports_closing = True
+        self._cancel_timer: Callable[[], object] | None = None
 
     @property
     def idle(self) -> int:
@@ -129,33 +153,35 @@ class Pool:
         return connection
 
     def take(self, origin: Origin) -> Connection | None:
-        """Return the idle connection to `origin` that was used last, if there is a live one.
+        """Return the live idle connection to `origin` that was used last, if there is one.
 
-        The end of its last response may be still to be read; `Connection.ending` tells.
+        The end of its last response may still have to be read: see `Connection.undrained`.
         """
         self._expire()
         while origin.idle:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
             connection.stream.watch(None)
-            if connection.ending is not None or connection.stream.is_quiet():
+            if connection.undrained is not None or connection.stream.is_quiet():
                 return connection
             connection.close()
         return None
 
     def put(self, connection: Connection) -> None:
-        """Keep a connection for its origin, or close it where there are enough."""
+        """Keep a connection for its origin, or close it if there are enough."""
         idle = connection.origin.idle
         if self._shut or len(idle) >= self._max_idle:
             connection.close()
             return
         connection.idle_since = monotonic()
         idle[connection] = self._oldest_first[connection] = None
-        connection.stream.watch(connection.close)
+        self._reports_closing = connection.stream.watch(connection.close)
         self._expire()
+        if self._cancel_timer is None and self._oldest_first:
+            self._start_timer()
 
     def forget(self, connection: Connection) -> None:
-        """Strike out a connection whose socket is about to be closed."""
+        """Remove a connection whose socket is about to be closed."""
         connection.closed = True
         connection.stream.watch(None)
         self._counts.closed += 1
@@ -165,10 +191,12 @@ class Pool:
             del connection.origin.idle[connection]
 
     def close(self) -> None:
-        """Close every connection, idle or active, and every one that is still to come."""
+        """Close every connection, idle or active, and every one that is still being made."""
         self._shut = True
         for connection in list(self._open):
             connection.close()
+        if self._cancel_timer is not None:
+            self._cancel_timer()
 
     def abandon(self) -> None:
         """Drop every connection from outside the run of the event loop that they belong to."""
@@ -178,7 +206,27 @@ class Pool:
             connection.stream.abandon()
 
     def _expire(self) -> None:
-        # Reused last-in-first-out, so the connections that nobody needs gather at the old end and leave from there.
+        # Reuse is last-in-first-out, so connections that nobody needs gather at the old end.
         latest = monotonic() - self._idle_expiry
         while self._oldest_first and (oldest := next(iter(self._oldest_first))).idle_since <= latest:
             oldest.close()
+
+    def _start_timer(self) -> None:
+        oldest = next(iter(self._oldest_first))
+        delay = oldest.idle_since + self._idle_expiry - monotonic()
+        if not self._reports_closing:
+            delay = min(delay, SWEEP_INTERVAL)
+        # Weak, so that a transport that nobody closed is collected, and its sockets report that.
+        sweep = WeakMethod(self._sweep)
+        self._cancel_timer = call_later(self.run, max(delay, 0), lambda: (method := sweep()) and method())
+
+    def _sweep(self) -> None:
+        """Close what has expired or was closed by the server, and come back as long as anything is idle."""
+        self._cancel_timer = None
+        self._expire()
+        if not self._reports_closing:
+            for connection in list(self._oldest_first):
+                if connection.undrained is None and not connection.stream.is_quiet():
+                    connection.close()
+        if self._oldest_first:
+            self._start_timer()

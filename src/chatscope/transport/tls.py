@@ -148,9 +148,9 @@ class TLSStream:
         """See `SocketStream`; what the event loop has not read yet may be a ticket as well, and counts as nothing."""
         return self.poll() is None
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
         """See `SocketStream`."""
-        self._raw.watch(on_lost)
+        return self._raw.watch(on_lost)
 
     def abort(self) -> None:
         """See `SocketStream`."""

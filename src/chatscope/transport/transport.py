@@ -161,9 +161,9 @@ class HTTPTransport(httpx.AsyncBaseTransport):
     ) -> ResponseStream:
         """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
         connection = pool.take(origin)
-        while connection is not None and connection.ending is not None:
-            ending, connection.ending = connection.ending, None
-            if not await ends(connection, ending):
+        while connection is not None and connection.undrained is not None:
+            undrained, connection.undrained = connection.undrained, None
+            if not await ends(connection, undrained):
                 connection.close()
                 connection = pool.take(origin)
         if connection is not None:

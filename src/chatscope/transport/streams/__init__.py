@@ -19,9 +19,11 @@ import anyio
 from chatscope.transport.streams.on_asyncio import stream_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatscope.transport.base import SocketStream
 
-__all__ = ["attach", "connect_socket", "current_run"]
+__all__ = ["attach", "call_later", "connect_socket", "current_run"]
 
 # A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
 UNIX_BACKLOG_WAIT = 0.01
@@ -46,6 +48,17 @@ def current_run() -> object:
     """Return what identifies the running event loop run: sockets of one run are of no use to another."""
     trio = _trio()
     return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
+
+
+def call_later(run: Any, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
+    """Call `callback` in the event loop run `run` after so many seconds, if it still lasts; return what cancels that.
+
+    To be called, and cancelled, in that run. It starts no task.
+    """
+    if isinstance(run, asyncio.AbstractEventLoop):
+        return run.call_later(delay, callback).cancel
+    cancel: Callable[[], object] = _on_trio().call_later(run, delay, callback)
+    return cancel
 
 
 def _is_unix(sock: socket.socket) -> bool:

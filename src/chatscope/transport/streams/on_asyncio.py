@@ -187,10 +187,11 @@ class AsyncioStream(asyncio.Protocol):
             pass
         return False
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:
         self._on_lost = on_lost
         if on_lost is not None and self._lost:
             on_lost()
+        return True
 
     def abort(self) -> None:
         if self._timer is not None:

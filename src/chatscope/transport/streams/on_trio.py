@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from chatscope.transport.base import READ_SIZE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["connect", "stream_of"]
+__all__ = ["call_later", "connect", "stream_of"]
 
 # What trio raises where a socket is closed under a task that waits on it, or is waited on already.
 _REFUSALS = (trio.ClosedResourceError, trio.BusyResourceError)
@@ -114,8 +115,8 @@ class TrioStream:
     def is_quiet(self) -> bool:
         return not self._readable()
 
-    def watch(self, on_lost: Callable[[], object] | None) -> None:
-        pass
+    def watch(self, on_lost: Callable[[], object] | None) -> bool:  # noqa: ARG002 - see SocketStream
+        return False
 
     def abort(self) -> None:
         if not self._closed:
@@ -194,3 +195,24 @@ async def connect(sock: socket.socket, address: Any) -> None:
     await trio.lowlevel.wait_writable(sock)
     if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(error, os.strerror(error))
+
+
+def call_later(token: trio.lowlevel.TrioToken, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
+    """Call `callback` in a run of trio after so many seconds, unless it has ended; return what cancels that.
+
+    trio waits only in tasks, and every task has to end with a nursery that somebody holds open. So a thread waits here,
+    one of those that trio keeps for `to_thread`; they are daemons, and none keeps the program from ending.
+    """
+    cancelled = threading.Event()
+
+    def wait() -> None:
+        if not cancelled.wait(delay):
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(call)
+
+    def call() -> None:
+        if not cancelled.is_set():
+            callback()
+
+    trio.lowlevel.start_thread_soon(wait, lambda _: None, "chatscope idle connections")
+    return cancelled.set
