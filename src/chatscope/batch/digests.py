@@ -6,9 +6,9 @@ A key is a hash of what would be sent, so that a row that moves keeps its key an
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -74,13 +74,16 @@ class DigestTable:
     def duplicates(self) -> Iterator[bytes]:
         """Iterate over the digests that were added more than once. To be called before the first look-up."""
         for part in self._parts:
-            entries = sorted(part[at : at + SIZE] for at in range(0, len(part), SIZE))
-            yield from {bytes(one) for one, next_one in pairwise(entries) if one == next_one}
+            whole = bytes(part)
+            entries = [whole[at : at + SIZE] for at in range(0, len(whole), SIZE)]
+            if len(set(entries)) < len(entries):
+                yield from (entry for entry, times in Counter(entries).items() if times > 1)
 
     def _sort(self) -> None:
         self._offsets = []
         for first, part in enumerate(self._parts):
-            entries = sorted({bytes(part[at : at + SIZE]) for at in range(0, len(part), SIZE)})
+            whole = bytes(part)
+            entries = sorted({whole[at : at + SIZE] for at in range(0, len(whole), SIZE)})
             self._parts[first] = b"".join(entries)
             offsets = array("Q", bytes(8 * 257))
             for entry in entries:

@@ -28,6 +28,7 @@ INVALID: Final = 2
 _NAMED: Final = b"n"
 _UNNAMED: Final = b"u"
 _BAD: Final = b"b"
+_KNOWN: Final = b"k"
 
 
 class Judge:
@@ -38,12 +39,13 @@ class Judge:
         options: how the batch is run.
 
     Attributes:
+        recorded: the argument.
         settled: how many rows are recorded.
         changed: how many ids are recorded for another request.
     """
 
     def __init__(self, recorded: Recorded, options: BatchOptions) -> None:
-        self._recorded = recorded
+        self.recorded = recorded
         self._changed_rule = options.changed
         self.settled = 0
         self.changed = 0
@@ -54,10 +56,10 @@ class Judge:
         Raises:
             JournalError: its id is recorded for another request, and `changed` says to refuse that.
         """
-        if pair in self._recorded.settled or id_digest in self._recorded.keyless:
+        if pair in self.recorded.settled or id_digest in self.recorded.keyless:
             self.settled += 1
             return True
-        if id_digest not in self._recorded.ids:
+        if id_digest not in self.recorded.ids:
             return False
         self.changed += 1
         if self._changed_rule == "refuse":
@@ -99,11 +101,15 @@ class FilePlan:
             JournalError: as `Judge.is_settled`.
         """
         rows, kinds, unnamed = bytearray(), bytearray(), DigestTable()
-        ids = DigestTable()
+        ids, known = DigestTable(), self.judge.recorded.sources
         for row in RowIterator(reader, self._options.limit):
             self.total += 1
             if not self.total % CHECKED:
                 check()
+            if isinstance(row.data, bytes) and (digest := self._parser.source_digest(row.data)) in known:
+                kinds += _KNOWN
+                ids.add(digest)  # in the place of its id, which it shares with no other line that is recorded
+                continue
             try:
                 parsed = self._parser.parse(row)
             except LineError as error:
@@ -149,7 +155,8 @@ class FilePlan:
                 custom_id = unnamed_id(key, self._occurrence(key))
                 settled = self.judge.is_settled(pair_digest(custom_id, key), text_digest(custom_id), custom_id)
             else:
-                settled = False
+                settled = kind == _KNOWN[0]
+                self.judge.settled += settled
             self._states.append(SETTLED if settled else INVALID if kind == _BAD[0] else TODO)
         self._seen.clear()
 
@@ -174,10 +181,11 @@ class FilePlan:
         with Reader(reader.path, reader.format) as again:
             for row in RowIterator(again, self._options.limit):
                 try:
-                    found = self._parser.parse(row).custom_id
+                    parsed = self._parser.parse(row)
+                    found, source = parsed.custom_id, parsed.source
                 except LineError as error:
-                    found = error.custom_id
-                if found is not None and text_digest(found) == digest:
+                    found, source = error.custom_id, b""
+                if found is not None and digest in {text_digest(found), source}:
                     custom_id = found
                     numbers.append(row.number)
         return f"{reader.path}: lines {' and '.join(map(str, numbers[:2]))} have the same custom_id {custom_id!r}"

@@ -47,27 +47,28 @@ _PASSING: Final = frozenset({401, 402, 403, 408, 409, 425, 429})
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class RecordedError(msgspec.Struct, kw_only=True):
+class RecordedError(msgspec.Struct, kw_only=True, gc=False):
     """The `error` of a line."""
 
     code: str | None = None
     message: str | None = None
 
 
-class RecordedResponse(msgspec.Struct, kw_only=True):
+class RecordedResponse(msgspec.Struct, kw_only=True, gc=False):
     """The `response` of a line, without its body."""
 
     status_code: int | None = None
 
 
-class RecordedFacts(msgspec.Struct, kw_only=True):
+class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
     """What chatscope adds to a line, as far as a resumed run needs it."""
 
     key: str = ""
+    source: str = ""
     cost_usd: float | None = None
 
 
-class RecordedLine(msgspec.Struct, kw_only=True):
+class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
     """What a recorded line says, without the bodies: enough to resume, to count, and to tell failures apart.
 
     vLLM's lines fit as well: there, `error` may be a text, and `response.body` null.
@@ -132,6 +133,7 @@ def outcome_of(request: BatchRequest, result: Result, run_id: str, *, as_record:
     """
     facts = {
         "key": request.key.hex(),
+        "source": request.source.hex(),
         "line": request.number,
         "attempts": result.attempts,
         "duration_seconds": round(result.duration_seconds, 6),
@@ -166,7 +168,12 @@ def invalid_line(custom_id: str, key: bytes, number: int, message: str, run_id: 
 def copied_line(line: bytes, request: BatchRequest) -> bytes:
     """Return the recorded line of an equal request under another id; it cost nothing more."""
     copied = msgspec.json.decode(line)
-    facts = copied["chatscope"] | {"line": request.number, "cost_usd": 0.0, "copied_from": copied["custom_id"]}
+    facts = copied["chatscope"] | {
+        "line": request.number,
+        "source": request.source.hex(),
+        "cost_usd": 0.0,
+        "copied_from": copied["custom_id"],
+    }
     return _encode(copied | (request.record or {}) | {"custom_id": request.custom_id, "chatscope": facts}) + b"\n"
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
 from chatscope import Task, TaskParameters
-from chatscope.batch.digests import pair_digest, request_key
+from chatscope.batch.digests import SIZE, pair_digest, request_key
 from chatscope.batch.errors import LineError
 from chatscope.batch.options import BatchOptions, template_fields
 from chatscope.batch.readers import InputRow
@@ -35,6 +36,7 @@ class BatchRequest:
         body: what is sent.
         record: the input record, where the row is one.
         source_task: the task, where the row is one; `body` then says what it asks.
+        source: the digest of the line as it stands in the input, where it has an id of its own.
     """
 
     custom_id: str
@@ -43,6 +45,7 @@ class BatchRequest:
     body: Mapping[str, Any]
     record: Mapping[str, Any] | None = None
     source_task: Task | None = None
+    source: bytes = b""
 
     @property
     def pair(self) -> bytes:
@@ -73,11 +76,12 @@ class ParsedRow:
     body: dict[str, Any]
     record: dict[str, Any] | None = None
     source_task: Task | None = None
+    source: bytes = b""
 
     def request(self, occurrence: int = 0) -> BatchRequest:
         """Return the request. `occurrence` counts the earlier rows with the same key and no id."""
         custom_id = self.custom_id or unnamed_id(self.key, occurrence)
-        return BatchRequest(custom_id, self.key, self.number, self.body, self.record, self.source_task)
+        return BatchRequest(custom_id, self.key, self.number, self.body, self.record, self.source_task, self.source)
 
 
 def unnamed_id(key: bytes, occurrence: int) -> str:
@@ -99,7 +103,15 @@ class RowParser:
         if options.schema is not None:
             json_schema = {"name": "output", "schema": dict(options.schema), "strict": True}
             self._defaults["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        self._salt = request_key("settings", {"defaults": self._defaults, **options.settings()})
         self._fields = template_fields(options.prompt) if options.prompt is not None else []
+
+    def source_digest(self, line: bytes) -> bytes:
+        """Return the digest of a line together with the settings: the same line under other settings has another one.
+
+        It lets a resumed run pass over recorded lines without decoding them.
+        """
+        return blake2b(line, digest_size=SIZE, salt=self._salt).digest()
 
     def parse(self, row: InputRow) -> ParsedRow:
         """Return what a row asks for.
@@ -120,7 +132,10 @@ class RowParser:
         elif "" in record:
             raise LineError(record[""])
         if self._options.prompt is None and isinstance(record.get("body"), dict):
-            return self._batch_line(row.number, record)
+            parsed = self._batch_line(row.number, record)
+            if parsed.custom_id is not None and isinstance(row.data, bytes):
+                parsed = replace(parsed, source=self.source_digest(row.data))
+            return parsed
         if self._options.prompt is None and "messages" in record:
             body = dict(record)
             custom_id = _custom_id(body.pop("custom_id", None))

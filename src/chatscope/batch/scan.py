@@ -29,6 +29,7 @@ class Recorded:
     Attributes:
         settled: the pairs of id and key that need not be asked again.
         ids: the ids that have a success or a permanent failure.
+        sources: the digests of settled lines as they stand in the input.
         keyless: the ids of lines without a key, which other tools wrote: there the id alone tells.
         succeeded: how many lines are successes.
         failures: how many failures stand in the files, by class.
@@ -43,6 +44,7 @@ class Recorded:
         self.settled = DigestTable()
         self.ids = DigestTable()
         self.keyless = DigestTable()
+        self.sources = DigestTable()
         self.succeeded = 0
         self.failures: Counter[str] = Counter()
         self.cost = 0.0
@@ -91,6 +93,8 @@ class Recorded:
             if self.offsets is not None:
                 self.offsets[key] = offset
         self.settled.add(pair)
+        if line.chatscope.source:
+            self.sources.add(_digest(line.chatscope.source))
         (self.ids if key else self.keyless).add(text_digest(line.custom_id))
 
 
@@ -119,11 +123,15 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
 
 def key_of(line: RecordedLine) -> bytes:
     """Return the key of a line, or nothing for a line that another tool wrote."""
+    return _digest(line.chatscope.key)
+
+
+def _digest(text: str) -> bytes:
     try:
-        key = bytes.fromhex(line.chatscope.key)
+        digest = bytes.fromhex(text)
     except ValueError:
-        key = b""
-    return key if len(key) == SIZE else b""
+        digest = b""
+    return digest if len(digest) == SIZE else b""
 
 
 def _set_bad_lines_aside(path: Path, aside: Path) -> None:
