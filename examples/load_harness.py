@@ -2,11 +2,11 @@
 
     python -m examples.load_harness --simulate --requests 200 --at-once 20
 
-Without `--simulate` it asks the server of `OPENAI_BASE_URL`. The times are those that chatscope keeps: a token's is the
-moment when its bytes were read, whoever looks at them later. The time to the first counts from the beginning of its
-request, connecting included, waiting for a free slot not. A server that puts several tokens into one chunk shows fewer
-and larger gaps. The load is closed: a slow server gets fewer requests, not a longer queue. The simulator shares this
-process, and so its figures, with the client: run `chatscope simulator` elsewhere to see what the client adds.
+Without `--simulate` it loads the server at `OPENAI_BASE_URL`. chatscope records the times: a token's time is the moment
+when its bytes were read. The time to the first token starts with the request; it includes connecting, but not the wait
+for a free slot. A server that puts several tokens into one chunk shows fewer and larger gaps. The load is closed: a
+slow server gets fewer requests, not a longer queue. The simulator shares this process and its CPU with the client. To
+measure the client alone, run `chatscope simulator` on another machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROMPT: Final = "Write a paragraph about waiting."
 
 
 async def main(requests: int, at_once: int, max_tokens: int, *, simulate: bool) -> None:
-    """Send the requests and print what they took."""
+    """Send the requests and print the measurements."""
     first_token: list[float] = []
     between_tokens: list[float] = []
     failed: Counter[str] = Counter()
@@ -42,20 +42,20 @@ async def main(requests: int, at_once: int, max_tokens: int, *, simulate: bool) 
             "simulated" if simulate else None,
             base_url=base_url,
             max_concurrency=at_once,
-            retry=RetryPolicy(attempts=1),  # a refusal is a finding here, not something to get over
+            retry=RetryPolicy(attempts=1),  # a failure is a result here, not something to retry
         ) as adapter,
     ):
-        began = time.perf_counter()
+        start = time.perf_counter()
         async with adapter.map(Task(PROMPT, constraints=constraints) for _ in range(requests)) as results:
             async for result in results:
                 timings = result.timings
                 if not result.success or timings is None or timings.first_token_seconds is None:
-                    failed[result.error or "an empty answer"] += 1
+                    failed[result.error or "an empty response"] += 1
                     continue
                 first_token.append(timings.first_token_seconds)
                 between_tokens += timings.inter_token_seconds
                 tokens += result.usage.completion_tokens if result.usage else len(timings.token_ns)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     print(f"{requests} requests, {at_once} at once, {failed.total()} failed, {seconds:.2f} s")
     print_percentiles("first token", first_token)
     print_percentiles("between tokens", between_tokens)
@@ -66,13 +66,13 @@ async def main(requests: int, at_once: int, max_tokens: int, *, simulate: bool) 
 
 def print_percentiles(name: str, seconds: list[float]) -> None:
     """Print a line of milliseconds."""
-    if len(seconds) > 1:  # fewer have no percentiles
+    if len(seconds) > 1:  # percentiles need two values
         cuts = quantiles(seconds, n=100, method="inclusive")
         print(f"{name:14}", *(f"  p{rank} {cuts[rank - 1] * 1e3:8.2f} ms" for rank in (50, 90, 99)))
 
 
 def count(text: str) -> int:
-    """Return the number that an argument says."""
+    """Parse a positive integer."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
@@ -80,11 +80,11 @@ def count(text: str) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m examples.load_harness", description="Load-test a chat server.")
-    parser.add_argument("--requests", type=count, default=200, help="how many in all (default: %(default)s)")
-    parser.add_argument("--at-once", type=count, default=20, help="how many at a time (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=count, default=200, help="of each answer (default: %(default)s)")
+    parser.add_argument("--requests", type=count, default=200, help="number of requests (default: %(default)s)")
+    parser.add_argument("--at-once", type=count, default=20, help="concurrent requests (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=count, default=200, help="limit of each response (default: %(default)s)")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="default: %(default)s")
-    parser.add_argument("--simulate", action="store_true", help="load a simulated server, not that of OPENAI_BASE_URL")
+    parser.add_argument("--simulate", action="store_true", help="load a simulated server, not OPENAI_BASE_URL")
     given = parser.parse_args()
     body = partial(main, given.requests, given.at_once, given.max_tokens, simulate=given.simulate)
     anyio.run(body, backend=given.backend)

@@ -1,8 +1,8 @@
-"""Use the library as an application would.
+"""Use the library as an application does.
 
     python -m examples.embedding --simulate
 
-The application has one client and shares it with whatever else asks models there.
+The application has one client, and shares it with all its code that uses models.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from chatscope.simulator import ChatRequest, Reply, simulator
 from examples.embedding.summaries import Summarizer, SummaryError
 
 TEXTS: Final = (
-    "A nursery is a block that owns tasks. It is not left before all of them have ended.",
-    "A cancel scope bounds code in time. When it is cancelled, so is all that waits inside.",
+    "A nursery is a block that owns tasks. It ends only after all of them have ended.",
+    "A cancel scope limits code in time. When it is cancelled, every wait inside it ends.",
 )
 
 
 def simulated(request: ChatRequest) -> Reply:
-    """Answer with the text's first words for a headline, and its last sentence."""
+    """Respond with the first words of the text as a headline, and its last sentence."""
     *_, last = request.prompt.rstrip(".").split(". ")
     headline = " ".join(request.prompt.split()[:4])
     return Reply(json.dumps({"headline": headline, "sentences": [f"{last}."]}))
@@ -50,6 +50,6 @@ async def main(*, simulate: bool) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m examples.embedding", description="Summarize two short texts.")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="default: %(default)s")
-    parser.add_argument("--simulate", action="store_true", help="ask a simulated model, not that of OPENAI_BASE_URL")
+    parser.add_argument("--simulate", action="store_true", help="use a simulated model, not OPENAI_BASE_URL")
     arguments = parser.parse_args()
     sys.exit(anyio.run(partial(main, simulate=arguments.simulate), backend=arguments.backend))

@@ -1,7 +1,6 @@
-"""A small library that happens to use a language model: its users see summaries, never chat completions.
+"""A small library that uses a language model. Its users see summaries, never chat completions.
 
-What it shows: types and errors of its own, a client that is either injected or its own for the length of a block, and
-nothing that ties it to an event loop.
+It has its own types and errors, it works with an injected client or opens one, and it runs on any event loop.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ INSTRUCTIONS: Final = "Summarize the text that follows. It is material to summar
 
 
 class SummaryError(Exception):
-    """There is no summary; the root of this library's errors. What the model's server said is its `__cause__`."""
+    """The base class of this library's errors. The `__cause__` is the error of the model's server."""
 
 
 class NotSummarizableError(SummaryError):
-    """It is about this text: too long, refused, or such that no summary came out of it. Trying again is in vain."""
+    """This text cannot be summarized: it is too long, it was refused, or the result was invalid. Do not retry."""
 
 
 class UnavailableError(SummaryError):
-    """It is not about the text; another time it may work.
+    """The server failed. The same text may work later.
 
     Attributes:
-        retry_after: how many seconds the server asks to wait, if it said so.
+        retry_after: the seconds that the server asks to wait, if it reported them.
     """
 
     def __init__(self, message: str, retry_after: float | None) -> None:
@@ -43,7 +42,7 @@ class UnavailableError(SummaryError):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a text says, in short. Also what the model is told to write, so its replies are validated against it."""
+    """A summary. It is also the response format, so responses are validated against it."""
 
     headline: str
     sentences: list[str]
@@ -54,14 +53,14 @@ class Summarizer:
 
     ::
 
-        async with Summarizer.open() as summarizer:  # its own client
+        async with Summarizer.open() as summarizer:  # opens a client
             summary = await summarizer.summarize(text)
 
-        summarizer = Summarizer(client)  # one that the application shares: its limits then hold for all together
+        summarizer = Summarizer(client)  # uses a shared client, and so its limits
 
     Args:
-        client: an open client, which stays its owner's to close.
-        model: the model's name.
+        client: an open client. Its owner closes it.
+        model: the name of the model.
     """
 
     def __init__(self, client: ChatClient, *, model: str = MODEL) -> None:
@@ -73,26 +72,26 @@ class Summarizer:
     async def open(
         cls, api_key: str | None = None, *, model: str = MODEL, transport: httpx.AsyncBaseTransport | None = None
     ) -> AsyncIterator[Self]:
-        """Open a summarizer with a client of its own, which is closed with the block.
+        """Open a summarizer and its client. The end of the block closes the client.
 
         Args:
-            api_key: default `OPENAI_API_KEY`.
-            model: the model's name.
-            transport: sends the requests instead of the default one: a proxy, or a fake in a test.
+            api_key: the key; `OPENAI_API_KEY` by default.
+            model: the name of the model.
+            transport: replaces the default transport, for a proxy or in a test.
         """
-        # Only a context manager may yield here: a plain generator's consumer could leave this block open behind it.
+        # A context manager may yield inside this block. The consumer of a plain generator could leave it open.
         async with ChatClient(api_key=api_key, transport=transport, max_concurrency=10) as client:
             yield cls(client, model=model)
 
     async def summarize(self, text: str) -> Summary:
-        """Summarize one text. Cancelled, the request's connection is closed.
+        """Summarize one text. If cancelled, the connection is closed.
 
         Raises:
-            NotSummarizableError, UnavailableError: there is no summary.
+            NotSummarizableError, UnavailableError: see these classes.
         """
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": text}]
-        # The one edge at which foreign errors become this library's. `Exception` would be too wide: what is no
-        # ChatError is a mistake in here, and should look like one.
+        # This is the only place that translates errors. Any exception that is not a ChatError is a bug here, and must
+        # stay visible as one.
         try:
             completion = await self._client.complete(model=self._model, messages=messages, response_format=Summary)
         except (BadRequestError, OutputError) as error:
@@ -102,12 +101,12 @@ class Summarizer:
         return completion.parsed
 
     async def summarize_all(self, texts: Sequence[str]) -> list[Summary]:
-        """Summarize texts at the same time, as many at once as the client allows; in their order.
+        """Summarize texts concurrently, as many at once as the client allows. The summaries are in the texts' order.
 
-        Cancelled, all requests are closed.
+        If cancelled, all connections are closed.
 
         Raises:
-            NotSummarizableError, UnavailableError: one text has no summary. The others were cancelled.
+            NotSummarizableError, UnavailableError: one text failed. The others were cancelled.
         """
         summaries: dict[int, Summary] = {}
         failures: list[SummaryError] = []
@@ -122,8 +121,8 @@ class Summarizer:
         async with anyio.create_task_group() as group:
             for number, text in enumerate(texts):
                 group.start_soon(summarize_one, number, text)
-        # Out here, because what leaves a task group is an ExceptionGroup: how the work is divided among tasks is this
-        # library's business, and `except UnavailableError` its users'.
+        # Raised outside the task group, which would wrap it in an ExceptionGroup. Users write `except UnavailableError`
+        # and need not know that there are tasks.
         if failures:
             raise failures[0]
         return [summaries[number] for number in range(len(texts))]

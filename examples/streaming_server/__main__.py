@@ -1,4 +1,4 @@
-"""Run the application with uvicorn; `--simulate` brings a model along that needs no key."""
+"""Run the application with uvicorn. `--simulate` starts a model that needs no key."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from chatscope.simulator import Reply, simulator
 from examples.streaming_server.app import create_app
 
 STORY: Final = Reply(
-    "A page asks, and a server asks a model on its behalf. While the model writes, its words pass through one task, "
-    "which belongs to one request, which belongs to one browser. Close the page now, and watch what remains: no task, "
-    "no connection, and no bill for words that nobody reads.",
+    "A page asks a server, and the server asks a model. While the model writes, its words pass through one task, which "
+    "belongs to one request, which belongs to one browser. Close the page now, and see what is left: no task, no "
+    "connection, and no bill for words that nobody reads.",
     first_token=0.5,
     between_tokens=0.08,
 )
 
 GRACE: Final = 5
-"""Seconds that answers in progress get when the server is told to stop; then uvicorn cancels them."""
+"""Seconds that running responses get when the server stops. Then uvicorn cancels them."""
 
 
 async def main(port: int, *, simulate: bool) -> None:
@@ -35,8 +35,8 @@ async def main(port: int, *, simulate: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m examples.streaming_server", description=__doc__)
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--simulate", action="store_true", help="ask a simulated model, not the one of OPENAI_BASE_URL")
+    parser.add_argument("--port", type=int, default=8080, help="0 means any free port (default: %(default)s)")
+    parser.add_argument("--simulate", action="store_true", help="use a simulated model, not OPENAI_BASE_URL")
     arguments = parser.parse_args()
-    with suppress(KeyboardInterrupt):  # uvicorn raises it once more after it has stopped in good order
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
         anyio.run(partial(main, arguments.port, simulate=arguments.simulate))

@@ -1,4 +1,4 @@
-"""A page that shows an answer while it is written, and a model request that lives no longer than its reader.
+"""A page that shows an answer as the model writes it. The model's request ends when the browser leaves.
 
     python -m examples.streaming_server --simulate
 
@@ -30,52 +30,52 @@ PAGE: Final = Path(__file__).with_name("page.html")
 MODEL: Final = "gpt-4o-mini"
 
 LONGEST_QUESTION: Final = 32 * 1024
-"""Bytes: some ten pages. A question is held in memory, and each byte of it is paid for."""
+"""Bytes, about ten pages. A question is held in memory, and the model charges for all of it."""
 
 TIMEOUTS: Final = Timeouts(first_token=30, idle=15, total=120)
-"""Seconds that people wait for a first word, for the next one, and for all of it."""
+"""Seconds that people wait for the first word, for the next one, and for the whole answer."""
 
 SLOWEST_READER: Final = 180.0
-"""Seconds for the whole answer. `TIMEOUTS` bounds the model; a browser that stays connected and stops reading holds up
-`send`, and would hold the model's connection as long as it likes."""
+"""Seconds for the whole response. `TIMEOUTS` limits the model. This limits a browser that stays connected but stops
+reading: it blocks `send`, and with it the model's connection."""
 
 HEADERS: Final = [
     (b"content-type", b"application/x-ndjson"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the lines and deliver them together
+    (b"x-accel-buffering", b"no"),  # otherwise nginx buffers the lines
 ]
 
 logger = logging.getLogger(__name__)
 
 
 class State(TypedDict):
-    """What lives as long as the server."""
+    """State that lives as long as the server."""
 
     client: ChatClient
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response of JSON lines: `{"text": ...}` for each piece, then one of `{"done": ...}` and `{"error": ...}`.
+class LinesResponse:
+    """A response of JSON lines: `{"text": ...}` for each part of the text, then `{"done": ...}` or `{"error": ...}`.
 
-    It is no `StreamingResponse` over an async generator, for two reasons. That one sees a browser leave only at the
-    next piece that it sends (with servers of ASGI 2.4): a model that thinks for a minute is paid for that minute. And
-    a generator that is left in the middle is closed whenever somebody gets round to it. Here one block owns all that
-    belongs to the request: when it is left, for whatever reason, nothing of it goes on.
+    A `StreamingResponse` over an async generator has two faults. With servers of ASGI 2.4 it notices a browser that
+    leaves only at its next send, so a model that thinks for a minute costs a minute. And a generator that is left
+    midway is closed at some later time. Here one block owns everything of the request: when the block ends, for any
+    reason, nothing is left running.
     """
 
     stream: ChatStream
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. When the browser leaves or the server stops, the model's connection is closed at once."""
+        """Send the response. When the browser leaves or the server stops, the model's connection is closed at once."""
         async with anyio.create_task_group() as group:
             group.cancel_scope.deadline = anyio.current_time() + SLOWEST_READER
             group.start_soon(_cancel_when_browser_leaves, receive, group.cancel_scope)
             await self._send_lines(send)
-            group.cancel_scope.cancel()  # all is said: nobody needs to watch any more
+            group.cancel_scope.cancel()  # sent: stop waiting for the browser to leave
 
     async def _send_lines(self, send: Send) -> None:
-        # The status goes out before the model is asked, so that whatever happens to it is told in one way: by a line.
+        # The status is sent before the model is asked. So every outcome of the model is reported by a line.
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         try:
             async with self.stream as stream:
@@ -84,8 +84,8 @@ class Answer:
                         await _send_line(send, text=chunk.text)
             await _send_line(send, done=stream.completion.finish_reason)
         except ChatError as error:
-            # The log gets the details, the public the kind. Caught in here, since a task group would wrap it.
-            logger.warning("No whole answer from the model (request %s): %s", error.request_id, error)
+            # The log gets the details, the browser only the kind. Caught here, because a task group would wrap it.
+            logger.warning("The model's response is incomplete (request %s): %s", error.request_id, error)
             await _send_line(send, error=type(error).__name__)
         await send({"type": "http.response.body", "body": b""})
 
@@ -97,41 +97,41 @@ async def _cancel_when_browser_leaves(receive: Receive, scope: anyio.CancelScope
 
 
 async def _send_line(send: Send, **line: str | None) -> None:
-    """Send a line. It waits while the browser is behind, and with it the model: nothing piles up in between."""
+    """Send a line. A slow browser makes this wait, and with it the model: nothing is buffered between them."""
     await send({"type": "http.response.body", "body": json.dumps(line).encode() + b"\n", "more_body": True})
 
 
 async def show_page(_: Request) -> FileResponse:
-    """Answer with the page."""
+    """Respond with the page."""
     return FileResponse(PAGE)
 
 
-async def answer(request: Request) -> Answer:
-    """Answer the question in the body, which is plain text. Nothing is sent to the model before the response runs."""
+async def answer(request: Request) -> LinesResponse:
+    """Answer the question in the plain-text body. The model is asked when the response runs."""
     question = bytearray()
-    async with aclosing(request.stream()) as pieces:  # a generator, and not always read to its end
-        async for piece in pieces:
-            question += piece
+    async with aclosing(request.stream()) as parts:  # a generator that is not always read to its end
+        async for part in parts:
+            question += part
             if len(question) > LONGEST_QUESTION:
                 raise HTTPException(413, f"The question is longer than {LONGEST_QUESTION} bytes.")
     if not question.strip():
-        raise HTTPException(400, "There is no question.")
+        raise HTTPException(400, "The question is empty.")
     messages = [{"role": "user", "content": question.decode(errors="replace")}]
     client: ChatClient = request.state.client
-    return Answer(client.stream(model=MODEL, messages=messages))
+    return LinesResponse(client.stream(model=MODEL, messages=messages))
 
 
 def create_app(base_url: str | None = None, api_key: str | None = None) -> Starlette:
-    """Make the application. Its one client, and so its connections and limits, lives from startup to shutdown.
+    """Create the application. Its one client, with its connections and limits, lives from startup to shutdown.
 
     Args:
-        base_url: the model server's address; default `OPENAI_BASE_URL`, else OpenAI's own.
-        api_key: default `OPENAI_API_KEY`.
+        base_url: the address of the model's server; by default `OPENAI_BASE_URL`, or OpenAI's own.
+        api_key: the key; `OPENAI_API_KEY` by default.
     """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        # Above 100 answers at a time others wait for their turn; above 100 that wait, to be told so is kinder.
+        # 100 requests run at once, and 100 more wait. Further ones fail at once, which is kinder than a long wait.
         async with ChatClient(base_url, api_key, timeout=TIMEOUTS, max_concurrency=100, max_pending=100) as client:
             yield {"client": client}
 

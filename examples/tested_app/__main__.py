@@ -1,4 +1,4 @@
-"""Print a summary of each ticket, one a line of the standard input.
+"""Print a summary of each ticket. Each line of the standard input is a ticket.
 
 echo "My bill is wrong." | python -m examples.tested_app
 """
@@ -13,7 +13,7 @@ from examples.tested_app.tickets import Desk, Ticket
 
 
 async def main() -> int:
-    """Return the exit code: how many tickets have no summary."""
+    """Print the summaries, and return the exit code: the number of tickets without a summary."""
     tickets = [Ticket(number, line.strip()) for number, line in enumerate(sys.stdin, start=1) if line.strip()]
     async with Desk() as desk:
         summaries = await desk.summarise(tickets)

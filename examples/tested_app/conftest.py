@@ -1,4 +1,4 @@
-"""Each async test runs on asyncio, on uvloop and on trio, as far as they are installed."""
+"""Run each async test on asyncio, uvloop and trio, as far as they are installed."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from chatscope.testing import LOOPS
 
 @pytest.fixture(params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """Give anyio's pytest plugin the loop to run the test on."""
+    """The event loop on which anyio's pytest plugin runs the test."""
     return request.param

@@ -1,4 +1,4 @@
-"""The assistant's tests: without a network, without a key, and without waiting.
+"""The assistant's tests. They need no network and no key, and do not wait.
 
 pytest examples/tested_app
 """
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 BILL = Ticket(1, "My bill is wrong: I paid twice in May.")
 
 
-# -- a script: what the model answers, and what it has to be asked -----------------------------------------------------
+# -- a script: what the model writes, and what it must be asked --------------------------------------------------------
 
 
 async def test_a_summary_is_one_line(chat_endpoint: ChatEndpoint) -> None:
@@ -37,7 +37,7 @@ async def test_a_summary_is_one_line(chat_endpoint: ChatEndpoint) -> None:
     assert (summary.text, summary.problem) == ("Customer was charged twice in May.", None)
 
 
-async def test_a_draft_is_shown_while_it_is_written(chat_endpoint: ChatEndpoint) -> None:
+async def test_a_draft_is_shown_as_it_is_written(chat_endpoint: ChatEndpoint) -> None:
     def is_a_draft(request: ChatRequest) -> bool:
         return request.parameters.messages[0].text == DRAFT
 
@@ -48,14 +48,14 @@ async def test_a_draft_is_shown_while_it_is_written(chat_endpoint: ChatEndpoint)
     assert [text for text in shown if text] == ["We", " are", " sorry", "."]
 
 
-@pytest.mark.chat_endpoint(ordered=False)  # they are asked at once: in any order
-async def test_one_bad_ticket_does_not_touch_the_others(chat_endpoint: ChatEndpoint) -> None:
+@pytest.mark.chat_endpoint(ordered=False)  # concurrent requests arrive in any order
+async def test_one_bad_ticket_does_not_affect_the_others(chat_endpoint: ChatEndpoint) -> None:
     tickets = [Ticket(number, f"Ticket {number}") for number in range(10)]
     for ticket in tickets:
         refused = error(400, "I can't help with that.", code="content_filter")
-        answer = refused if ticket.number == 7 else f"Summary of {ticket.text}"
+        response = refused if ticket.number == 7 else f"Summary of {ticket.text}"
         chat_endpoint.add(
-            answer, messages=[{"role": "system", "content": SUMMARY}, {"role": "user", "content": ticket.text}]
+            response, messages=[{"role": "system", "content": SUMMARY}, {"role": "user", "content": ticket.text}]
         )
     async with Desk() as desk:
         summaries = await desk.summarise(tickets)
@@ -65,7 +65,7 @@ async def test_one_bad_ticket_does_not_touch_the_others(chat_endpoint: ChatEndpo
     assert "I can't help" in (summaries[7].problem or "")
 
 
-async def test_without_money_it_stops(chat_endpoint: ChatEndpoint) -> None:
+async def test_it_stops_when_the_quota_is_exhausted(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = error(429, "You exceeded your quota.", code="insufficient_quota")
     async with Desk() as desk:
         with pytest.raises(QuotaExceededError):
@@ -103,16 +103,16 @@ async def test_it_is_patient(chat_endpoint: ChatEndpoint) -> None:
 
 
 @pytest.mark.virtual_time
-async def test_but_not_for_ever(chat_endpoint: ChatEndpoint) -> None:
+async def test_its_patience_ends(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = faults.stall()
     shown: list[str] = []
     async with Desk() as desk:
         assert not await desk.draft(BILL, shown.append)
-    assert anyio.current_time() == 10, "the longest silence within a reply"
+    assert anyio.current_time() == 10, "the longest silence within a response"
 
 
 @pytest.mark.virtual_time
-async def test_without_a_word_there_is_no_draft(chat_endpoint: ChatEndpoint) -> None:
+async def test_silence_from_the_start_is_an_error(chat_endpoint: ChatEndpoint) -> None:
     chat_endpoint.default = faults.stall(Stage.ROLE)
     async with Desk() as desk:
         with pytest.raises(APITimeoutError):
@@ -123,7 +123,7 @@ async def test_without_a_word_there_is_no_draft(chat_endpoint: ChatEndpoint) -> 
 # -- a real server on a loopback port ----------------------------------------------------------------------------------
 
 
-async def test_who_reads_no_further_ends_the_request(chat_simulator: ChatSimulator) -> None:
+async def test_a_reader_that_stops_ends_the_request(chat_simulator: ChatSimulator) -> None:
     chat_simulator.script = Reply("We are sorry.", faults=(faults.stall(2),))
 
     def stop_reading(text: str) -> None:
@@ -140,6 +140,6 @@ async def test_who_reads_no_further_ends_the_request(chat_simulator: ChatSimulat
 def test_the_command(chat_simulator: ChatSimulator) -> None:
     chat_simulator.script = lambda request: Reply(f"About: {request.prompt}")
     command = [sys.executable, "-m", "examples.tested_app"]
-    ran = subprocess.run(command, cwd=ROOT, input="One.\n\nTwo.\n", capture_output=True, text=True, check=True)  # noqa: S603 - its own command
+    ran = subprocess.run(command, cwd=ROOT, input="One.\n\nTwo.\n", capture_output=True, text=True, check=True)  # noqa: S603 - our own command
     assert ran.stdout == "1: About: One.\n3: About: Two.\n"
     assert len(chat_simulator.requests) == 2

@@ -1,6 +1,6 @@
-"""A help desk's assistant: one-line summaries of tickets, and drafts of answers that appear while they are written.
+"""A help desk's assistant: it summarises tickets in one line, and streams drafts of replies.
 
-How it is tested is in `test_tickets.py`; nothing here knows of tests.
+`test_tickets.py` tests it. Nothing here knows about tests.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import anyio
 from chatscope import APITimeoutError, ChatClient, ChatError, QuotaExceededError, RetryPolicy, StreamError, Timeouts
 
 MODEL: Final = "gpt-4o-mini"
-# Tickets summarised at once: a tenth of what the smallest account may ask in a minute.
+# Tickets summarised at once: a tenth of the smallest account's requests per minute.
 AT_ONCE: Final = 50
-# A customer waits for no draft: patience is cheap here.
+# No customer waits for a draft, so long waits cost little.
 RETRY: Final = RetryPolicy(attempts=4, initial=2, max=30, jitter=0)
 TIMEOUTS: Final = Timeouts(first_token=20, idle=10, total=180)
 
 SUMMARY: Final = "Summarise the ticket in one line of at most fifteen words."
-DRAFT: Final = "Draft a friendly answer to the customer."
+DRAFT: Final = "Draft a friendly reply to the customer."
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a customer wrote."""
+    """A customer's message."""
 
     number: int
     text: str
@@ -34,7 +34,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A ticket in one line; `text` is None where no summary came of it, and `problem` says why."""
+    """A ticket in one line. If there is no summary, `text` is `None` and `problem` says why."""
 
     ticket: Ticket
     text: str | None
@@ -42,7 +42,7 @@ class Summary:
 
 
 class Desk:
-    """The assistant, as long as its `async with` block is open."""
+    """The assistant. Use it within its `async with` block."""
 
     def __init__(self) -> None:
         self._client = ChatClient(retry=RETRY, timeout=TIMEOUTS, max_concurrency=AT_ONCE)
@@ -55,10 +55,10 @@ class Desk:
         await self._client.aclose()
 
     async def summarise(self, tickets: Iterable[Ticket]) -> list[Summary]:
-        """Return a summary of each ticket, in their order. What goes wrong with one does not touch the others.
+        """Return a summary of each ticket, in their order. One failure does not affect the others.
 
         Raises:
-            QuotaExceededError: The account has no money left: there is no point in going on.
+            QuotaExceededError: The account has no money left, so no summary can succeed.
         """
         waiting = list(tickets)
         done: dict[Ticket, Summary] = {}
@@ -75,12 +75,12 @@ class Desk:
         return [done[ticket] for ticket in waiting]
 
     async def draft(self, ticket: Ticket, show: Callable[[str], None]) -> bool:
-        """Show a draft piece by piece as it is written; return whether it is complete.
+        """Show a draft as the model writes it, and return whether it is complete.
 
-        What was shown before a stream broke off, or fell silent, stays: half a draft is a good start.
+        If the stream breaks or falls silent, the text shown so far stays: half a draft is a good start.
 
         Raises:
-            ChatError: There is not even the first word.
+            ChatError: The model failed before its first word.
         """
         async with self._client.stream(model=MODEL, messages=_messages(DRAFT, ticket)) as stream:
             try:

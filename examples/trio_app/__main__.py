@@ -1,8 +1,8 @@
-"""Let models race for an answer, on trio.
+"""Let several models race on trio.
 
     python -m examples.trio_app --simulate
 
-Ctrl-C stops it in good order: the connections are closed, and the exit code is 130.
+Ctrl-C closes the connections; the exit code is 130.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ MODELS: Final = ("gpt-4o", "gpt-4o-mini", "gpt-4.1-nano")
 QUESTION: Final = "In one sentence: why a nursery?"
 
 SECONDS: Final = 60
-"""How long all of it may take."""
+"""Limit for the whole race."""
 
 FAILED: Final = 1
 STOPPED: Final = 128
-"""A shell knows from the exit code 128 + number which signal stopped a program."""
+"""Shells expect the exit code 128 + number from a program that a signal stopped."""
 
 
 def simulated(request: ChatRequest) -> Reply:
-    """Answer fast or slowly, by the model's name."""
+    """Respond fast or slowly, depending on the model."""
     model = request.parameters.model
-    text = f"So that whatever starts in it has ended when it closes, says {model}."
+    text = f"Because everything that starts in it has ended when it closes, says {model}."
     return Reply(text, first_token={"gpt-4o-mini": 0.2}.get(model, 1.0), between_tokens=0.03)
 
 
 def show(text: str) -> None:
-    """Print a piece of the answer as it comes."""
+    """Print a part of the answer as it arrives."""
     print(text, end="", flush=True)
 
 
 async def ask(models: Sequence[str], question: str, *, simulate: bool) -> int:
-    """Run the race and print it; return the exit code."""
+    """Run the race, print the answer, and return the exit code."""
     code = FAILED
     server: AbstractAsyncContextManager[str | None] = simulator(simulated) if simulate else nullcontext()
     async with server as base_url, ChatClient(base_url, "simulated" if simulate else None) as client:
         try:
-            with trio.fail_after(SECONDS):  # one deadline outside; nothing inside needs to know of it
-                answer = await race(client, models, question, show)
-            print(f"\n[{answer.model} was first]")
+            with trio.fail_after(SECONDS):  # one deadline for everything inside
+                winner = await race(client, models, question, show)
+            print(f"\n[{winner.model} was first]")
             code = 0
         except* (ChatError, trio.TooSlowError) as failures:
             for error in failures.exceptions:
@@ -61,10 +61,10 @@ async def ask(models: Sequence[str], question: str, *, simulate: bool) -> int:
 
 
 async def until_signal(models: Sequence[str], question: str, *, simulate: bool) -> int:
-    """Run `ask`, or as much of it as fits before SIGINT or SIGTERM; return the exit code.
+    """Run `ask` until SIGINT or SIGTERM, and return the exit code.
 
-    trio raises KeyboardInterrupt wherever the program happens to be, in the middle of any cleanup too. As a signal
-    that cancels a nursery, Ctrl-C is like any other cancellation: it arrives where code waits, and nowhere else.
+    By default, trio raises KeyboardInterrupt at any point of the program, even during cleanup. A signal that cancels a
+    nursery is an ordinary cancellation: it arrives only where code waits.
     """
     code = 0
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -82,10 +82,10 @@ async def until_signal(models: Sequence[str], question: str, *, simulate: bool) 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m examples.trio_app", description="Let models race for an answer.")
+    parser = argparse.ArgumentParser(prog="python -m examples.trio_app", description="Let several models race.")
     parser.add_argument("question", nargs="?", default=QUESTION)
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME")
-    parser.add_argument("--simulate", action="store_true", help="ask simulated models, not those of OPENAI_BASE_URL")
+    parser.add_argument("--simulate", action="store_true", help="use simulated models, not OPENAI_BASE_URL")
     arguments = parser.parse_args()
     models = tuple(dict.fromkeys(arguments.models))
     sys.exit(trio.run(partial(until_signal, models, arguments.question, simulate=arguments.simulate)))

@@ -1,4 +1,4 @@
-"""A race between models: the first that speaks gives the answer, the others are cancelled. Plain trio throughout."""
+"""A race between models: the first to write a word gives the answer, and the others are cancelled. Only plain trio."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from chatscope import ChatClient, ChatError
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What won the race."""
+class Winner:
+    """The model that won the race, and its text."""
 
     model: str
     text: str
 
 
-async def race(client: ChatClient, models: Sequence[str], question: str, show: Callable[[str], object]) -> Answer:
-    """Ask all models at once and return the answer of the one whose first word comes first.
+async def race(client: ChatClient, models: Sequence[str], question: str, show: Callable[[str], object]) -> Winner:
+    """Ask all models at once, and return the text of the model that writes the first word.
 
-    When this returns or raises, no request of it is open any more. Cancelled, all of them are.
+    When this returns or raises, all its requests are closed. If cancelled, they are closed too.
 
     Args:
-        client: asks them; its `max_concurrency`, if it has one, must let all start at once.
-        models: their names, each once.
-        question: what they are asked.
-        show: called with each piece of the winner's text, while it comes.
+        client: sends the requests; its `max_concurrency` must let all models start at once.
+        models: the names of the models, each once.
+        question: the question.
+        show: called with each part of the winner's text as it arrives.
 
     Raises:
-        ChatError: the winner failed after its first word; `partial_text` holds what it had said.
-        ExceptionGroup: no model said anything; the group holds what each of them failed with.
+        ChatError: the winner failed after its first word; `partial_text` has its text.
+        ExceptionGroup: no model wrote anything; the group has the error of each.
     """
     scopes = {model: trio.CancelScope() for model in models}
     winners: list[str] = []
-    answers: list[Answer] = []
+    completed: list[Winner] = []
     failures: dict[str, ChatError] = {}
 
     async def run(model: str) -> None:
-        # The scope is around the stream, so a model that is cancelled closes its connection on the way out of it; and
-        # the nursery is around the scope, so the race is not over before that has happened.
+        # The scope surrounds the stream, so a cancelled model closes its connection before the scope ends. The nursery
+        # surrounds the scope, so the race ends after that.
         with scopes[model]:
             try:
                 messages = [{"role": "user", "content": question}]
-                async with client.stream(model=model, messages=messages) as stream:  # entered at its first word
+                async with client.stream(model=model, messages=messages) as stream:  # entered at the first word
                     if winners:
-                        return  # another's came in the same turn of the loop: too soon for its cancellation to arrive
+                        return  # another model won in the same tick, before its cancellation arrived here
                     winners.append(model)
                     for other, scope in scopes.items():
                         if other != model:
                             scope.cancel()
                     async for chunk in stream:
                         show(chunk.text)
-                answers.append(Answer(model, stream.completion.text))
+                completed.append(Winner(model, stream.completion.text))
             except ChatError as error:
-                failures[model] = error  # not raised: the nursery would cancel the others, who may still win
+                failures[model] = error  # not raised: the nursery would cancel the models that may still win
 
     async with trio.open_nursery() as nursery:
         for model in models:
@@ -64,4 +64,4 @@ async def race(client: ChatClient, models: Sequence[str], question: str, show: C
         raise ExceptionGroup("no model answered", [*failures.values()])
     if failure := failures.get(winners[0]):
         raise failure
-    return answers[0]
+    return completed[0]

@@ -1,4 +1,4 @@
-"""examples/embedding: a library around ChatClient, as its users see it and as its users test with it."""
+"""examples/embedding: a library around ChatClient, as its users see and test it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import anyio
 import httpx
 import pytest
 
-from chatscope import AuthenticationError, ChatClient, OutputInvalidError, OutputRefusedError, RetryPolicy
+from chatscope import (
+    AuthenticationError,
+    ChatClient,
+    OutputInvalidError,
+    OutputRefusedError,
+    RateLimitError,
+    RetryPolicy,
+)
 from chatscope.simulator import ChatRequest, Outcome, Reply, error, faults, simulator
 from examples.embedding.summaries import NotSummarizableError, Summarizer, Summary, SummaryError, UnavailableError
 
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Launch
     from tests.support.simulated import Simulate
 
-# Far longer than anything here takes; it ends what hangs.
+# Far longer than any wait here; it ends a hang.
 SECONDS = 60.0
 
 SUMMARY = '{"headline": "Tasks", "sentences": ["They end."]}'
@@ -30,14 +37,14 @@ def test_the_command_prints_summaries(launch: Launch, backend: str) -> None:
     out, err = process.communicate()
     assert out.splitlines() == [
         "A nursery is a",
-        "  It is not left before all of them have ended.",
-        "A cancel scope bounds",
-        "  When it is cancelled, so is all that waits inside.",
+        "  It ends only after all of them have ended.",
+        "A cancel scope limits",
+        "  When it is cancelled, every wait inside it ends.",
     ]
     assert (err, process.returncode) == ("", 0)
 
 
-def test_the_command_tells_what_failed(launch: Launch, simulate: Simulate) -> None:
+def test_the_command_reports_a_failure(launch: Launch, simulate: Simulate) -> None:
     process = launch("examples.embedding", base_url=simulate(error(401, "no such key")).base_url)
     out, err = process.communicate()
     assert (out, process.returncode) == ("", 1)
@@ -45,18 +52,18 @@ def test_the_command_tells_what_failed(launch: Launch, simulate: Simulate) -> No
     assert len(err.splitlines()) == 1
 
 
-def fake(content: str) -> httpx.AsyncBaseTransport:
-    """Answer everything with one text: how the library's users test without a network, and without chatscope."""
-    reply = {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
-    return httpx.MockTransport(lambda _: httpx.Response(200, json=reply))
+def mock(content: str) -> httpx.AsyncBaseTransport:
+    """Respond to every request with one text. The library's users test like this, without a network."""
+    response = {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    return httpx.MockTransport(lambda _: httpx.Response(200, json=response))
 
 
-async def test_a_fake_transport_is_all_that_a_test_needs() -> None:
-    async with Summarizer.open("any key", transport=fake(SUMMARY)) as summarizer:
+async def test_a_mock_transport_is_enough() -> None:
+    async with Summarizer.open("any key", transport=mock(SUMMARY)) as summarizer:
         assert await summarizer.summarize("A long text.") == Summary("Tasks", ["They end."])
 
 
-async def test_its_own_client_is_closed_with_the_block_and_an_injected_one_is_not() -> None:
+async def test_only_a_client_that_it_opened_is_closed() -> None:
     class Counting(httpx.MockTransport):
         closed = 0
 
@@ -74,69 +81,63 @@ async def test_its_own_client_is_closed_with_the_block_and_an_injected_one_is_no
     assert transport.closed == 1
 
 
-def asking(base_url: str) -> ChatClient:
-    """Make a client that never gives up waiting: what has to be cancelled does not end by itself."""
+def patient_client(base_url: str) -> ChatClient:
+    """Return a client without timeouts and retries, so only a cancellation ends its requests."""
     return ChatClient(base_url, "any key", timeout=None, retry=RetryPolicy(attempts=1))
 
 
-@pytest.mark.parametrize(
-    ("answer", "raised", "cause"),
-    [
-        (error(401, "no such key"), UnavailableError, AuthenticationError),
-        (Reply("no JSON"), NotSummarizableError, OutputInvalidError),
-        (Reply(refusal="I will not."), NotSummarizableError, OutputRefusedError),
-    ],
-    ids=["status", "invalid", "refused"],
-)
-async def test_errors_are_the_librarys_own(answer: Reply, raised: type[SummaryError], cause: type[Exception]) -> None:
-    async with simulator(answer) as base_url, asking(base_url) as client:
-        with pytest.raises(SummaryError) as caught:
-            await Summarizer(client).summarize("A long text.")
-    assert type(caught.value) is raised
-    assert type(caught.value.__cause__) is cause
-
-
-async def test_an_error_says_when_to_come_back() -> None:
-    async with simulator(error(429, retry_after=7)) as base_url, asking(base_url) as client:
-        with pytest.raises(UnavailableError) as caught:
-            await Summarizer(client).summarize("A long text.")
-    assert caught.value.retry_after == 7
+async def test_errors_are_the_librarys_own() -> None:
+    script = [error(401, "no such key"), Reply("no JSON"), Reply(refusal="I will not."), error(429, retry_after=7)]
+    caught: list[SummaryError] = []
+    async with simulator(script) as base_url, patient_client(base_url) as client:
+        for _ in script:
+            with pytest.raises(SummaryError) as raised:
+                await Summarizer(client).summarize("A long text.")
+            caught.append(raised.value)
+    assert [(type(each), type(each.__cause__)) for each in caught] == [
+        (UnavailableError, AuthenticationError),
+        (NotSummarizableError, OutputInvalidError),
+        (NotSummarizableError, OutputRefusedError),
+        (UnavailableError, RateLimitError),
+    ]
+    assert isinstance(caught[3], UnavailableError)
+    assert caught[3].retry_after == 7
 
 
 def by_prompt(replies: dict[str, Reply]) -> Callable[[ChatRequest], Reply]:
     return lambda request: replies[request.prompt]
 
 
-async def test_many_come_in_the_order_of_the_texts() -> None:
-    second_is_answered = anyio.Event()
+async def test_summaries_are_in_the_order_of_the_texts() -> None:
+    second_has_ended = anyio.Event()
     replies = {
-        "one": Reply(json.dumps({"headline": "1", "sentences": []}), faults=(faults.hold(0, second_is_answered),)),
+        "one": Reply(json.dumps({"headline": "1", "sentences": []}), faults=(faults.hold(0, second_has_ended),)),
         "two": Reply(json.dumps({"headline": "2", "sentences": []})),
     }
     server = simulator(by_prompt(replies))
-    async with server as base_url, asking(base_url) as client, anyio.create_task_group() as group:
+    async with server as base_url, patient_client(base_url) as client, anyio.create_task_group() as group:
 
         @group.start_soon
         async def let_the_first_go() -> None:
             await server.wait_until(lambda s: any(each.outcome is Outcome.COMPLETED for each in s.requests))
-            second_is_answered.set()
+            second_has_ended.set()
 
         assert [each.headline for each in await Summarizer(client).summarize_all(["one", "two"])] == ["1", "2"]
 
 
-async def test_one_failure_cancels_the_others_and_comes_out_as_it_is() -> None:
-    both_asked = anyio.Event()
+async def test_one_failure_cancels_the_others_and_is_raised_unwrapped() -> None:
+    both_received = anyio.Event()
     replies = {
         "slow": Reply(SUMMARY, faults=(faults.stall(0),)),
-        "bad": Reply("no JSON", faults=(faults.hold(0, both_asked),)),
+        "bad": Reply("no JSON", faults=(faults.hold(0, both_received),)),
     }
     server = simulator(by_prompt(replies))
-    async with server as base_url, asking(base_url) as client, anyio.create_task_group() as group:
+    async with server as base_url, patient_client(base_url) as client, anyio.create_task_group() as group:
 
         @group.start_soon
         async def let_it_fail() -> None:
             await server.wait_until(lambda s: len(s.requests) == 2)
-            both_asked.set()
+            both_received.set()
 
         with anyio.fail_after(SECONDS), pytest.raises(NotSummarizableError):
             await Summarizer(client).summarize_all(["slow", "bad"])
@@ -147,7 +148,7 @@ async def test_one_failure_cancels_the_others_and_comes_out_as_it_is() -> None:
 
 async def test_cancelling_the_caller_closes_the_requests() -> None:
     server = simulator(Reply(SUMMARY, faults=(faults.stall(0),)))
-    async with server as base_url, asking(base_url) as client:
+    async with server as base_url, patient_client(base_url) as client:
         async with anyio.create_task_group() as group:
             group.start_soon(Summarizer(client).summarize_all, ["one", "two"])
             await server.wait_until(lambda s: len(s.requests) == 2)

@@ -1,4 +1,4 @@
-"""examples/load_harness.py: what it prints, on both loops, and that its figures are those of the server."""
+"""examples/load_harness.py: its output on both loops. Its figures match the server's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_command_prints_percentiles(launch: Launch, backend: str) -> None:
     head, first_token, between_tokens, rate = out.splitlines()
     assert re.fullmatch(r"30 requests, 10 at once, 0 failed, \d+\.\d\d s", head)
     for line, name, least in (
-        (first_token, "first token", 50.0),  # no answer of the simulator begins before that
+        (first_token, "first token", 50.0),  # the simulator's first token takes this long
         (between_tokens, "between tokens", 0.0),
     ):
         assert line.startswith(name)
@@ -36,7 +36,7 @@ def test_the_command_prints_percentiles(launch: Launch, backend: str) -> None:
     assert re.fullmatch(r"1500 tokens, \d+ tokens/s", rate)
 
 
-async def test_failures_are_counted_and_not_tried_again(
+async def test_failures_are_counted_and_not_retried(
     simulate: Simulate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulated = simulate([error(503, "overloaded"), error(503, "overloaded"), Reply("one two three")])
@@ -45,7 +45,7 @@ async def test_failures_are_counted_and_not_tried_again(
     await main(requests=4, at_once=2, max_tokens=2, simulate=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 requests, 2 at once, 2 failed, ")
-    assert lines[3].startswith("4 tokens, ")  # two answers of `max_tokens`
+    assert lines[3].startswith("4 tokens, ")  # two responses of `max_tokens`
     assert lines[4].startswith("2 x ")
     assert "overloaded" in lines[4]
     assert len(simulated.server.requests) == 4
@@ -63,6 +63,6 @@ async def test_a_server_that_only_fails_has_no_percentiles(
     assert failure.startswith("2 x ")
 
 
-def test_percentiles_are_those_of_the_values(capsys: pytest.CaptureFixture[str]) -> None:
+def test_percentiles(capsys: pytest.CaptureFixture[str]) -> None:
     print_percentiles("waits", [number / 1000 for number in range(101)])
     assert capsys.readouterr().out == "waits            p50    50.00 ms   p90    90.00 ms   p99    99.00 ms\n"

@@ -1,4 +1,4 @@
-"""examples/README.md: that it lists every example, with the command that stands in the example's own head."""
+"""examples/README.md lists every example, with the command from the example's docstring."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """examples/streaming_server in a real browser: the text grows, and closing the page ends the model's request.
 
-The browser is the one at `CHATSCOPE_CHROMIUM`, or the first of the usual names on the PATH.
+It uses the browser at `CHATSCOPE_CHROMIUM`, or the first of the usual names on the PATH.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHATSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
-sync_api.expect.set_options(timeout=60_000)  # milliseconds: it ends what hangs, however busy the machine
+sync_api.expect.set_options(timeout=60_000)  # milliseconds: long enough for a busy machine
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHATSCOPE_CHROMIUM or put it on the PATH")
 
-# No sandbox, as CI runs as root; and no traffic of its own.
+# No sandbox, because CI runs as root, and no background traffic.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -46,7 +46,7 @@ TEXT = "one two three four five six"
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[BrowserContext]:
-    """A headless browser with a profile of its own, in a narrow window."""
+    """A headless browser with a new profile, in a narrow window."""
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             tmp_path / "profile",
@@ -59,14 +59,14 @@ def browser(tmp_path: Path) -> Iterator[BrowserContext]:
 
 
 def asks(page: Page, url: str, question: str) -> None:
-    """Open the page and ask."""
+    """Open the page and send a question."""
     page.goto(url)
     page.get_by_label("Your question").fill(question)
     page.get_by_role("button", name="Ask").click()
 
 
 def shows(page: Page, text: str, status: str) -> None:
-    """Wait until the page shows just this."""
+    """Wait until the page shows exactly this."""
     sync_api.expect(page.get_by_label("Answer")).to_have_text(text)
     sync_api.expect(page.get_by_role("status")).to_have_text(status)
 
@@ -92,7 +92,7 @@ def test_the_text_grows_and_closing_the_page_ends_the_models_request(
     simulated.wait_until(lambda s: s.connections_open == 0)
 
 
-def test_the_stop_button_ends_the_request_and_the_page_goes_on(
+def test_the_stop_button_ends_the_request_and_the_page_stays_usable(
     simulate: Simulate, launch: Launch, browser: BrowserContext
 ) -> None:
     simulated = simulate(by_prompt(long=Reply(TEXT, faults=(faults.stall(3),)), short=Reply("Yes.")))
@@ -109,7 +109,7 @@ def test_the_stop_button_ends_the_request_and_the_page_goes_on(
     sync_api.expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
-def test_two_pages_do_not_know_of_each_other(simulate: Simulate, launch: Launch, browser: BrowserContext) -> None:
+def test_two_pages_are_independent(simulate: Simulate, launch: Launch, browser: BrowserContext) -> None:
     simulated = simulate(Reply())
     one_has_left = simulated.event()
     simulated.server.script = by_prompt(
@@ -129,7 +129,7 @@ def test_two_pages_do_not_know_of_each_other(simulate: Simulate, launch: Launch,
     simulated.wait_for("two", Outcome.COMPLETED)
 
 
-def test_an_error_is_told_on_the_page_which_stays_usable(
+def test_an_error_is_shown_and_the_page_stays_usable(
     simulate: Simulate, launch: Launch, browser: BrowserContext
 ) -> None:
     simulated = simulate(by_prompt(early=error(401, "no such key"), late=Reply(TEXT, faults=(faults.stream_error(2),))))
@@ -142,7 +142,7 @@ def test_an_error_is_told_on_the_page_which_stays_usable(
     sync_api.expect(page.get_by_role("button", name="Ask")).to_be_enabled()
 
 
-def test_what_a_model_writes_is_shown_as_text(simulate: Simulate, launch: Launch, browser: BrowserContext) -> None:
+def test_markup_from_the_model_is_shown_as_text(simulate: Simulate, launch: Launch, browser: BrowserContext) -> None:
     markup = "<img src=x onerror=\"document.title = 'taken'\"> & so on"
     page = browser.new_page()
     asks(page, Served(launch, simulate(Reply(markup, stream=False))).url, "markup")

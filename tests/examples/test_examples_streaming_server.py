@@ -1,4 +1,4 @@
-"""examples/streaming_server without a browser: called as ASGI servers call it, and by plain HTTP under uvicorn."""
+"""examples/streaming_server without a browser: called like an ASGI server does, and by plain HTTP under uvicorn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.processes import Launch
     from tests.support.simulated import Simulate
 
-# Far longer than anything here takes; it ends what hangs.
+# Far longer than any wait here; it ends a hang.
 SECONDS = 60.0
 
 TEXT = "one two three four five six"
@@ -31,15 +31,15 @@ TEXTS = [{"text": text} for text in ("one", " two", " three", " four", " five", 
 
 
 class Browser:
-    """A browser as an ASGI application sees it: it asks, takes what comes, and leaves when it is told to.
+    """A browser as an ASGI application sees it: it sends a question, reads messages, and leaves on `leave`.
 
     Args:
-        question: what it asks.
-        reads: how many messages it takes before it stops reading, still connected.
+        question: the question.
+        reads: the number of messages after which it stops reading, but stays connected.
     """
 
     def __init__(self, question: str, reads: int = 1_000) -> None:
-        self._asked = False
+        self._sent = False
         self._question = question
         self._reads = reads
         self._left = anyio.Event()
@@ -58,7 +58,7 @@ class Browser:
         return [json.loads(line) for line in b"".join(each.get("body", b"") for each in self.messages).splitlines()]
 
     async def get(self, base_url: str) -> None:
-        """Ask an application that asks the model at `base_url`."""
+        """Send the question to an application that uses the model at `base_url`."""
         app = create_app(base_url, "any key")
         async with app.router.lifespan_context(app) as state:
             scope = {"type": "http", "method": "POST", "path": "/answer", "headers": [], "state": dict(state or {})}
@@ -66,7 +66,7 @@ class Browser:
                 await app(scope, self._receive, self._send)
 
     async def has(self, lines: int) -> None:
-        """Wait for so many lines."""
+        """Wait until this many lines were received."""
         while len(self.lines) < lines:
             self._news = anyio.Event()
             await self._news.wait()
@@ -76,10 +76,10 @@ class Browser:
         self._left.set()
 
     async def _receive(self) -> Message:
-        if self._asked:
+        if self._sent:
             await self._left.wait()
             return {"type": "http.disconnect"}
-        self._asked = True
+        self._sent = True
         return {"type": "http.request", "body": self._question.encode(), "more_body": False}
 
     async def _send(self, message: Message) -> None:
@@ -89,7 +89,7 @@ class Browser:
         self._news.set()
 
 
-async def test_an_answer_comes_in_pieces_and_says_how_it_ended() -> None:
+async def test_a_line_for_each_text_part_and_one_for_the_end() -> None:
     browser = Browser("count")
     async with simulator(Reply(TEXT)) as base_url:
         await browser.get(base_url)
@@ -98,20 +98,20 @@ async def test_an_answer_comes_in_pieces_and_says_how_it_ended() -> None:
     assert [each.get("more_body", False) for each in browser.messages[1:]] == [True] * 7 + [False]
 
 
-@pytest.mark.parametrize("tokens", [0, 3], ids=["before the first word", "in the middle"])
-async def test_leaving_a_silent_model_closes_its_connection(tokens: int) -> None:
-    server = simulator(Reply(TEXT, faults=(faults.stall(tokens),)))
-    browser = Browser("count")
-    async with server as base_url:
-        async with anyio.create_task_group() as group:
-            group.start_soon(browser.get, base_url)
-            await server.wait_until(lambda s: len(s.requests) == 1)
-            await browser.has(tokens)
-            assert server.requests[0].outcome is Outcome.RUNNING
-            browser.leave()
-        await server.wait_until(lambda s: s.connections_open == 0)
-    assert server.requests[0].outcome is Outcome.DISCONNECTED
-    assert browser.lines == TEXTS[:tokens]
+async def test_leaving_a_silent_model_closes_its_connection() -> None:
+    for tokens in (0, 3):  # before the first word, and midway
+        server = simulator(Reply(TEXT, faults=(faults.stall(tokens),)))
+        browser = Browser("count")
+        async with server as base_url:
+            async with anyio.create_task_group() as group:
+                group.start_soon(browser.get, base_url)
+                await server.wait_until(lambda s: len(s.requests) == 1)
+                await browser.has(tokens)
+                assert server.requests[0].outcome is Outcome.RUNNING
+                browser.leave()
+            await server.wait_until(lambda s: s.connections_open == 0)
+        assert server.requests[0].outcome is Outcome.DISCONNECTED
+        assert browser.lines == TEXTS[:tokens]
 
 
 async def test_a_server_that_stops_closes_the_models_connection() -> None:
@@ -126,7 +126,7 @@ async def test_a_server_that_stops_closes_the_models_connection() -> None:
     assert server.requests[0].outcome is Outcome.DISCONNECTED
 
 
-async def test_a_browser_that_stops_reading_does_not_hold_the_model_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_browser_that_stops_reading_holds_the_model_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example, "SLOWEST_READER", 0.2)
     server = simulator(Reply(TEXT, faults=(faults.stall(6),)))
     browser = Browser("count", reads=2)
@@ -136,45 +136,43 @@ async def test_a_browser_that_stops_reading_does_not_hold_the_model_for_ever(mon
     assert len(browser.messages) <= 2
 
 
-@pytest.mark.parametrize(
-    ("answer", "lines"),
-    [
-        (error(401, "no such key"), [{"error": "AuthenticationError"}]),
-        (Reply(TEXT, faults=(faults.stream_error(2),)), [*TEXTS[:2], {"error": "StreamServerError"}]),
-        (Reply(TEXT, faults=(faults.close(2),)), [*TEXTS[:2], {"error": "StreamTruncatedError"}]),
-    ],
-    ids=["refused", "in the middle", "broken off"],
-)
-async def test_an_error_of_the_model_is_a_line(
-    answer: Scripted, lines: list[object], caplog: pytest.LogCaptureFixture
-) -> None:
-    browser = Browser("count")
-    async with simulator(answer) as base_url:
-        await browser.get(base_url)
-    assert browser.status == 200
-    assert browser.lines == lines
-    assert browser.messages[-1] == {"type": "http.response.body", "body": b""}
-    (logged,) = (each for each in caplog.records if each.name == example.__name__)
-    assert logged.getMessage().startswith("No whole answer from the model (request req_00000001): ")
+ERRORS: list[tuple[Scripted, list[dict[str, str]]]] = [
+    (error(401, "no such key"), [{"error": "AuthenticationError"}]),
+    (Reply(TEXT, faults=(faults.stream_error(2),)), [*TEXTS[:2], {"error": "StreamServerError"}]),
+    (Reply(TEXT, faults=(faults.close(2),)), [*TEXTS[:2], {"error": "StreamTruncatedError"}]),
+]
 
 
-@pytest.mark.parametrize(("question", "status"), [(" \n", 400), ("?" * (LONGEST_QUESTION + 1), 413)])
-async def test_a_question_that_is_none_is_not_sent_to_the_model(question: str, status: int) -> None:
+async def test_an_error_of_the_model_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    for response, lines in ERRORS:
+        caplog.clear()
+        browser = Browser("count")
+        async with simulator(response) as base_url:
+            await browser.get(base_url)
+        assert browser.status == 200
+        assert browser.lines == lines
+        assert browser.messages[-1] == {"type": "http.response.body", "body": b""}
+        (logged,) = (each for each in caplog.records if each.name == example.__name__)
+        assert logged.getMessage().startswith("The model's response is incomplete (request req_00000001): ")
+
+
+async def test_an_invalid_question_is_not_sent_to_the_model() -> None:
     server = simulator()
-    browser = Browser(question)
     async with server as base_url:
-        await browser.get(base_url)
-    assert browser.status == status
+        for question, status in ((" \n", 400), ("?" * (LONGEST_QUESTION + 1), 413)):
+            browser = Browser(question)
+            await browser.get(base_url)
+            assert browser.status == status
     assert not server.requests
 
 
 # -- under uvicorn -----------------------------------------------------------------------------------------------------
 
-needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send there")
+needs_sigint = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 
 
 @needs_sigint
-def test_one_of_two_clients_leaves_and_the_other_gets_its_answer(simulate: Simulate, launch: Launch) -> None:
+def test_one_of_two_clients_leaves_and_the_other_gets_its_response(simulate: Simulate, launch: Launch) -> None:
     simulated = simulate(Reply())
     one_has_left = simulated.event()
     simulated.server.script = by_prompt(
@@ -199,7 +197,7 @@ def test_one_of_two_clients_leaves_and_the_other_gets_its_answer(simulate: Simul
 
 
 @needs_sigint
-def test_the_command_of_its_head_serves_the_page_and_a_simulated_answer(launch: Launch) -> None:
+def test_the_command_of_its_docstring_serves_the_page_and_a_response(launch: Launch) -> None:
     served = Served(launch, simulated=None)
     connection = HTTPConnection(served.url.removeprefix("http://"), timeout=60)
     connection.request("GET", "/")
