@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
-from tests.support.loops import BACKENDS, loop_name
+from tests.support.loops import BACKENDS, is_its_loop, loop_name
 from tests.support.memory_server import MemoryServer, Serve
 
 from chatscope.simulator import Reply, Script
@@ -18,6 +21,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """Run the test on asyncio, on asyncio with uvloop, on trio, and from Python 3.12 on with eager tasks too."""
     backend: Backend = request.param
     return backend
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    """Make each row of a test marked `one_loop` for one loop only."""
+    made = yield
+    return [item for item in made if is_its_loop(item)] if isinstance(made, list) else made
 
 
 @pytest.fixture

@@ -113,6 +113,7 @@ GIVEN: dict[str, Any] = {"max_completion_tokens": 5, "seed": 7, "store": False, 
 USAGE = {"stream_options": {"include_usage": True}}
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("profile", "sent", "usage"),
     [
@@ -175,6 +176,7 @@ async def test_usage_that_comes_unasked(serve: Serve, place: UsageIn) -> None:
 # -- where it goes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("profile", [None, *PROFILES])
 @pytest.mark.parametrize("base_url", ["https://host.example:8443/v1", "https://host.example:8443"])
 async def test_the_key_goes_to_the_host_of_the_base_url(serve: Serve, base_url: str, profile: str | None) -> None:
@@ -194,6 +196,7 @@ def test_no_profile_moves_the_host(profile: Profile) -> None:
         assert urlsplit(profile.address(base_url)).netloc == urlsplit(base_url).netloc
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("base_url", "sent"),
     [

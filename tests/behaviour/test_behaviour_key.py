@@ -67,6 +67,7 @@ ECHOES: dict[str, Any] = {
 }
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("answer", ECHOES.values(), ids=ECHOES.keys())
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
 async def test_where_the_server_repeats_it(

@@ -177,6 +177,7 @@ async def test_the_connection_breaks(
     assert (result.status, type(result.exception), result.output) == (TaskStatus.FAILED, kind, text)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [

@@ -39,6 +39,7 @@ async def test_constraints(serve: Serve) -> None:
     assert "timeout_seconds" not in body
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("model", "name"),
     [

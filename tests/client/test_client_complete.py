@@ -112,6 +112,7 @@ async def test_a_body_that_cannot_be_decoded_names_its_request(serve: Serve) -> 
     assert (caught.value.request_id, caught.value.status, caught.value.attempts) == ("req_1", 200, 1)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'"text"', b"{}", b'{"choices', b"\xff", b"<html>", b"[" * 100_000]
 )

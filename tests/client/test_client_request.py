@@ -146,6 +146,7 @@ def failing(failure: Exception) -> httpx.MockTransport:
     return httpx.MockTransport(answer)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("failure", "kind", "phase"),
     [

@@ -199,6 +199,7 @@ async def test_an_empty_reply_that_is_complete(serve: Serve) -> None:
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
@@ -226,6 +227,7 @@ async def test_the_chunks_come_before_the_error(serve: Serve, fault: faults.Faul
     assert (len(server.requests), server.open) == (1, 0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

@@ -116,6 +116,7 @@ async def test_asking_again_needs_a_type_and_a_number(serve: Serve) -> None:
     assert server.requests == []
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
     [
@@ -284,6 +285,7 @@ async def test_a_task_asks_again_and_adds_up_its_turns(serve: Serve) -> None:
     assert result.metadata["request_id"] == "req_2"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("task", "says"),
     [

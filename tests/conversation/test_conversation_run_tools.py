@@ -109,6 +109,7 @@ async def test_a_loop_without_an_end_is_an_error_that_keeps_the_conversation(ser
     assert server.bodies[2]["messages"] == list(caught.value.messages[:-1])
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("choice", "again"),
     [
@@ -233,6 +234,7 @@ async def test_cancelling_the_caller_cancels_the_calls(serve: Serve) -> None:
     assert (len(server.requests), server.open) == (1, 0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

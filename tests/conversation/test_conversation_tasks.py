@@ -213,6 +213,7 @@ async def test_hedged_turns_are_told_apart(serve: Serve) -> None:
     assert result.attempts == 2
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("task", "says"),
     [

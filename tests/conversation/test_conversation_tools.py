@@ -193,6 +193,7 @@ class Model(pydantic.BaseModel):
     x: int
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("result", "text"),
     [
@@ -239,6 +240,7 @@ async def test_an_async_function_behind_a_decorator_is_awaited() -> None:
     assert await answer(tool, {"x": 3}) == "got 3"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [

@@ -26,8 +26,7 @@ class Loops(Enum):
     ALL = "all"
     """Where it depends on sockets, clocks or cancellation."""
     ONE = "one"
-    """Where only the words of the response differ, which no loop sees. Which one it is follows from the row's name, so
-    that each loop gets a third of these rows."""
+    """Where only the words of the response differ, which no loop sees."""
 
 
 class Via(Enum):

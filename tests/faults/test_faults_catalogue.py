@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from zlib import crc32
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -14,9 +13,6 @@ from tests.faults.driver import run
 from tests.faults.rows import Loops, Row
 from tests.support.certificates import Certificates
 from tests.support.figures import Figures
-from tests.support.loops import BACKENDS
-
-from chatscope.testing import LOOPS
 
 CATALOGUE = [
     *rows_connecting.ROWS,
@@ -28,14 +24,12 @@ CATALOGUE = [
 
 
 def cases() -> Iterator[ParameterSet]:
-    """Yield each row with each loop that it runs on."""
+    """Yield the rows as cases."""
     for row in CATALOGUE:
-        one = BACKENDS[crc32(row.name.encode()) % len(LOOPS)]
-        for backend in BACKENDS if row.loops is Loops.ALL else [one]:
-            yield pytest.param(row, backend.values[0], id=f"{backend.id}-{row.name[:80]}")
+        yield pytest.param(row, id=row.name, marks=[pytest.mark.one_loop] if row.loops is Loops.ONE else [])
 
 
-@pytest.mark.parametrize(("row", "anyio_backend"), [*cases()], indirect=["anyio_backend"])
+@pytest.mark.parametrize("row", [*cases()])
 async def test_row(row: Row, certificates: Certificates, figures: Figures, loop: str) -> None:
     began = time.perf_counter()
     assert await run(row, certificates) == row.expected

@@ -176,6 +176,7 @@ ECHOES: dict[str, Script] = {
 }
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("name", ECHOES)
 async def test_a_server_that_repeats_it(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

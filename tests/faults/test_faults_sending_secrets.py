@@ -13,6 +13,7 @@ from chatscope import AsyncChatGPTAdapter, ChatClient, ChatError, Task
 from chatscope.simulator import Config, respond, simulator
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("own_client", [False, True], ids=["transport", "http_client"])
 async def test_no_other_host_gets_it(status: int, own_client: bool) -> None:

@@ -105,6 +105,7 @@ async def test_a_compressed_reply() -> None:
         assert (await client.complete(**ASK)).text == "Hello"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("failure", "kind", "phase"),
     [

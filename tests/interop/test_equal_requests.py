@@ -142,6 +142,7 @@ async def _final(events: Any) -> Any:
         return cut.completion
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_equal_requests_and_results(name: str, stream: bool) -> None:
@@ -153,6 +154,7 @@ async def test_equal_requests_and_results(name: str, stream: bool) -> None:
     assert sent(first) == sent(second)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("name", ["plain", "sampling", "n=2", "tools", "tool results", "json_schema", "refusal"])
 async def test_the_same_through_the_litellm_proxy(

@@ -217,6 +217,7 @@ async def test_a_wrong_key() -> None:
     assert caught.value.code == "invalid_api_key"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("status", "error_class"),
     [

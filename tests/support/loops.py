@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from zlib import crc32
 
 import pytest
 
@@ -29,3 +30,17 @@ def loop_name(backend: Backend) -> str:
     if options.get("use_uvloop"):
         return "uvloop"
     return f"{name}-eager" if "loop_factory" in options else name
+
+
+def is_its_loop(item: pytest.Item | pytest.Collector) -> bool:
+    """Tell whether a test runs on its event loop; a row of a test marked `one_loop` does so on one of them.
+
+    Which one follows from the row's id, so that each loop gets a third of the rows, and a row always the same.
+    """
+    if item.get_closest_marker("one_loop") is None:
+        return True
+    assert isinstance(item, pytest.Function)
+    backend: Backend = item.callspec.params["anyio_backend"]  # type: ignore[assignment]  # it is that fixture's
+    loop = loop_name(backend)
+    row = item.callspec.id.removeprefix(f"{loop}-").removesuffix(f"-{loop}")
+    return loop == [each.id for each in LOOPS][crc32(f"{item.originalname} {row}".encode()) % len(LOOPS)]

@@ -90,6 +90,7 @@ async def outcome(client: ChatClient, *, stream: bool) -> tuple[Any, ...]:
     return texts, completion.text, completion.finish_reason, completion.usage, completion.message.tool_calls
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
 async def test_both_have_the_same_effect(stream: bool) -> None:
     once = RetryPolicy(attempts=1)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.support.socket_server import Peer, Serve
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("method", "wire", "status", "body", "kept"),
     [
@@ -79,6 +80,7 @@ async def test_a_body_that_the_end_of_the_connection_ends(serve: Serve, request_
         assert counted(transport) == (0, 0, 1, 0, 0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("wire", "message"),
     [
