@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.support.responses import OK
 
-from chatscope.transport import HTTPTransport
+from chatscope.transport import HTTPTransport, resolver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -141,10 +141,7 @@ async def test_cancelled_before_it_begins(serve: Serve, request_to: Build) -> No
 
 
 async def test_cancelled_while_a_name_is_looked_up(request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(*args: object, **kwargs: object) -> None:
-        await anyio.sleep_forever()
-
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(resolver, "start_thread", lambda *args: None)
     async with HTTPTransport() as transport, anyio.create_task_group() as group:
         group.start_soon(exchange, transport, request_to("http://chat.example/"))
         await anyio.wait_all_tasks_blocked()

@@ -14,23 +14,35 @@ import httpx
 import pytest
 from tests.support.responses import OK, answered
 
-from chatscope.transport import HTTPTransport, connect, streams
+from chatscope.testing import LOOPS
+from chatscope.transport import HTTPTransport, connect, resolver, streams
+from chatscope.transport.resolver import Resolver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.responses import Build
     from tests.support.socket_server import Peer, Serve, Server
 
+    from chatscope.testing.loops import Backend
+
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:
-    async def getaddrinfo(*args: object, **kwargs: object) -> list[tuple[int, int, int, str, Any]]:
-        return [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
+def resolve_by(monkeypatch: pytest.MonkeyPatch, lookup: Callable[[], Any]) -> None:
+    """Have every host name looked up by a function."""
+    getaddrinfo = socket.getaddrinfo
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    def look_up(host: str, port: int, *, flags: int = 0, **kwargs: Any) -> Any:
+        return getaddrinfo(host, port, flags=flags, **kwargs) if flags else lookup()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[int, Any]) -> None:
+    resolve_by(monkeypatch, lambda: [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses])
 
 
 @pytest.fixture
@@ -137,24 +149,73 @@ async def test_nobody_answers(request_to: Build, monkeypatch: pytest.MonkeyPatch
 
 async def test_addresses_alternate_between_families(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, (V6, "a"), (V6, "b"), (V4, "c"), (V4, "d"), (V4, "e"))
-    order = [address for _, address in await connect._resolve("chat.example", 80)]
+    order = [address for _, address in await Resolver().resolve("chat.example", 80)]
     assert order == ["a", "c", "b", "d", "e"]
 
 
 async def test_a_literal_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch)
-    assert await connect._resolve("::1", 80) == [(V6, ("::1", 80, 0, 0))]
-    assert await connect._resolve("127.0.0.1", 80) == [(V4, ("127.0.0.1", 80))]
+    resolve_by(monkeypatch, pytest.fail)
+    assert await Resolver().resolve("::1", 80) == [(V6, ("::1", 80, 0, 0))]
+    assert await Resolver().resolve("127.0.0.1", 80) == [(V4, ("127.0.0.1", 80))]
 
 
-async def test_a_name_that_does_not_resolve(request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def getaddrinfo(*args: object, **kwargs: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, socket.EAI_AGAIN])
+async def test_a_name_that_does_not_resolve_is_looked_up_once_for_all_who_wait(
+    request_to: Build, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail() -> None:
+        lookups.append(code)
+        go.wait()
+        raise socket.gaierror(code, "no address")
 
-    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
-    async with HTTPTransport() as transport:
-        with pytest.raises(httpx.ConnectError, match="Name or service not known"):
-            await answered(transport, request_to("http://chat.example/"))
+    async def call() -> None:
+        with pytest.raises(httpx.ConnectError, match=r"^chat\.example port 80: .*no address") as caught:
+            await transport.handle_async_request(request_to("http://chat.example/"))
+        errors.append(caught.value.__cause__)
+
+    lookups: list[int] = []
+    errors: list[BaseException | None] = []
+    go = threading.Event()
+    resolve_by(monkeypatch, fail)
+    async with HTTPTransport() as transport, anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(call)
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert lookups == [code]
+    assert len(set(map(id, errors))) == 3
+    assert all(isinstance(error, socket.gaierror) and error.errno == code for error in errors)
+
+
+@pytest.mark.parametrize("backend", LOOPS)
+def test_a_name_server_that_hangs_holds_up_nobody(
+    request_to: Build, monkeypatch: pytest.MonkeyPatch, backend: Backend
+) -> None:
+    """Neither a deadline, nor a later lookup of the same name, nor the end of the event loop's run."""
+
+    def hang() -> list[object]:
+        started.append(True)
+        go.wait(10)
+        ended.append(True)
+        return []
+
+    async def main() -> None:
+        request = request_to("http://chat.example/", extensions={"timeout": {"connect": 0.05}})
+        async with HTTPTransport() as transport:
+            for patience, lookups in ((5.0, 1), (5.0, 1), (0.0, 2)):
+                monkeypatch.setattr(resolver, "LOOKUP_PATIENCE", patience)
+                with pytest.raises(httpx.ConnectTimeout):
+                    await transport.handle_async_request(request)
+                assert len(started) == lookups
+
+    started: list[bool] = []
+    ended: list[bool] = []
+    go = threading.Event()
+    resolve_by(monkeypatch, hang)
+    name, options = backend
+    anyio.run(main, backend=name, backend_options=options)
+    assert not ended
+    go.set()
 
 
 async def test_a_name_that_no_resolver_takes(request_to: Build) -> None:

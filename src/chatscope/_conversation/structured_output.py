@@ -102,7 +102,9 @@ class Output(Generic[T]):
                 raise OutputTruncatedError(says, completion=completion) from error
             if completion.finish_reason == "content_filter":
                 raise OutputRefusedError("the server filtered the response", completion=completion) from error
-            raise OutputInvalidError(f"the response is not of type {self.name}: {error}", completion=completion) from error
+            raise OutputInvalidError(
+                f"the response is not of type {self.name}: {error}", completion=completion
+            ) from error
 
 
 @lru_cache(_CACHED)

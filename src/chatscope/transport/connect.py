@@ -7,7 +7,6 @@ others disagree about the details. Not here: the sockets' own waiting (`streams`
 from __future__ import annotations
 
 import socket
-from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,9 +16,9 @@ from chatscope.transport.tls import TLSStream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
 
     from chatscope.transport.base import SocketStream
+    from chatscope.transport.resolver import Resolver
 
 __all__ = ["connect"]
 
@@ -27,13 +26,15 @@ __all__ = ["connect"]
 ATTEMPT_DELAY = 0.25
 
 
-async def connect(host: str, port: int, *, uds: str | None, context: ssl.SSLContext | None) -> SocketStream:
+async def connect(
+    host: str, port: int, *, resolver: Resolver, uds: str | None, context: ssl.SSLContext | None
+) -> SocketStream:
     """Return a stream to `host` and `port`, or to the Unix socket `uds`; through TLS where there is a `context`.
 
     Cancelled at any point, it leaves no socket open. Raises `OSError`; deadlines are the caller's.
     """
     if uds is None:
-        sock = await _connect_tcp(host, port)
+        sock = await _connect_tcp(await resolver.resolve(host, port))
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         await _connect_or_close(sock, uds)
@@ -51,8 +52,7 @@ async def connect(host: str, port: int, *, uds: str | None, context: ssl.SSLCont
     return tls
 
 
-async def _connect_tcp(host: str, port: int) -> socket.socket:
-    addresses = await _resolve(host, port)
+async def _connect_tcp(addresses: list[tuple[int, Any]]) -> socket.socket:
     if len(addresses) == 1:
         return await _attempt(*addresses[0])
     connected: list[socket.socket] = []
@@ -86,19 +86,6 @@ async def _connect_tcp(host: str, port: int) -> socket.socket:
     for sock in connected[1:]:
         sock.close()
     return connected[0]
-
-
-async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:
-    """Return (family, address) pairs in the order in which to try them: RFC 8305, section 4."""
-    found: Sequence[tuple[int, int, int, str, Any]]
-    try:
-        # A literal address needs no resolver, and no thread.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    first = [(family, address) for family, _, _, _, address in found if family == found[0][0]]
-    others = [(family, address) for family, _, _, _, address in found if family != found[0][0]]
-    return [pair for pair in chain.from_iterable(zip_longest(first, others)) if pair is not None]
 
 
 async def _attempt(family: int, address: Any) -> socket.socket:

@@ -22,6 +22,7 @@ from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import HttpxBody, Proxies
 from chatscope.transport.request_head import PostTemplate, RequestHead
+from chatscope.transport.resolver import Resolver
 from chatscope.transport.response_parser import has_body
 from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
@@ -88,6 +89,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         self._counts = Counts()
         self._context: ssl.SSLContext | None = None
         self._pool: Pool | None = None
+        self._resolver = Resolver()
         self._proxies: Proxies | None = None
         self._origins: dict[tuple[str, bytes, int | None], Origin] = {}
 
@@ -223,6 +225,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             self._pool.abandon()
         self._origins.clear()
         self._pool = Pool(current_run(), self._counts, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
+        self._resolver = Resolver()
         self._proxies = Proxies(self._tls_context, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
         return self._pool
 
@@ -256,7 +259,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         try:
             with anyio.move_on_after(timeout):
                 context = self._tls_context() if origin.scheme == "https" else None
-                return await connect(origin.host, origin.port, uds=self._uds, context=context)
+                return await connect(origin.host, origin.port, resolver=self._resolver, uds=self._uds, context=context)
         except (OSError, ValueError) as exc:  # ValueError: a host that no DNS name or certificate can have
             raise translated(exc, Operation.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
         raise httpx.ConnectTimeout(f"no connection to {origin.host} port {origin.port} in {timeout} s", request=request)

@@ -9,8 +9,10 @@ Everything raises `OSError` (`TimeoutError` where a wait took too long); nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from chatscope.transport.base import SocketStream
 
-__all__ = ["attach", "call_later", "connect_socket", "current_run"]
+__all__ = ["attach", "call_later", "connect_socket", "current_run", "start_thread"]
 
 # A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
 UNIX_BACKLOG_WAIT = 0.01
@@ -59,6 +61,23 @@ def call_later(run: Any, delay: float, callback: Callable[[], object]) -> Callab
         return run.call_later(delay, callback).cancel
     cancel: Callable[[], object] = _on_trio().call_later(run, delay, callback)
     return cancel
+
+
+def start_thread(run: Any, work: Callable[[], object], then: Callable[[], object]) -> None:
+    """Run `work`, which must not raise, in a thread; then call `then` in the event loop run `run`, if it still lasts.
+
+    The thread is a daemon, and nobody waits for it: neither the event loop nor the program, when they end.
+    """
+    if not isinstance(run, asyncio.AbstractEventLoop):
+        _on_trio().start_thread(run, work, then)
+        return
+
+    def work_and_report() -> None:
+        work()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            run.call_soon_threadsafe(then)
+
+    threading.Thread(target=work_and_report, name="chatscope", daemon=True).start()
 
 
 def _is_unix(sock: socket.socket) -> bool:

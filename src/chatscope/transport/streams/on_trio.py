@@ -18,7 +18,7 @@ from chatscope.transport.base import READ_SIZE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["call_later", "connect", "stream_of"]
+__all__ = ["call_later", "connect", "start_thread", "stream_of"]
 
 # What trio raises where a socket is closed under a task that waits on it, or is waited on already.
 _REFUSALS = (trio.ClosedResourceError, trio.BusyResourceError)
@@ -197,22 +197,25 @@ async def connect(sock: socket.socket, address: Any) -> None:
         raise OSError(error, os.strerror(error))
 
 
+def start_thread(token: trio.lowlevel.TrioToken, work: Callable[[], object], then: Callable[[], object]) -> None:
+    """Run `work` in a thread, then call `then` in the run of trio that `token` belongs to, unless it has ended.
+
+    It is one of the threads that trio keeps for `to_thread`. They are daemons: none keeps the program from ending.
+    """
+
+    def run() -> None:
+        work()
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(then)
+
+    trio.lowlevel.start_thread_soon(run, lambda _: None, "chatscope")
+
+
 def call_later(token: trio.lowlevel.TrioToken, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
     """Call `callback` in a run of trio after so many seconds, unless it has ended; return what cancels that.
 
-    trio waits only in tasks, and every task has to end with a nursery that somebody holds open. So a thread waits here,
-    one of those that trio keeps for `to_thread`; they are daemons, and none keeps the program from ending.
+    trio waits only in tasks, and every task ends with a nursery that somebody holds open. So a thread waits here.
     """
     cancelled = threading.Event()
-
-    def wait() -> None:
-        if not cancelled.wait(delay):
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(call)
-
-    def call() -> None:
-        if not cancelled.is_set():
-            callback()
-
-    trio.lowlevel.start_thread_soon(wait, lambda _: None, "chatscope idle connections")
+    start_thread(token, lambda: cancelled.wait(delay), lambda: cancelled.is_set() or callback())
     return cancelled.set
