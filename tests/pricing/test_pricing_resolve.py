@@ -84,7 +84,7 @@ def test_an_async_function_is_refused() -> None:
         return None
 
     unfit: Any = pricer
-    with pytest.raises(TypeError, match="prices must answer at once"):
+    with pytest.raises(TypeError, match="prices must be a plain function, not an async one"):
         resolve(unfit)
 
 
@@ -94,7 +94,7 @@ def test_an_async_function_is_refused() -> None:
         (3, TypeError, "prices must be a mapping of model names to prices or a callable, not int"),
         ([("m", 1)], TypeError, "prices must be a mapping .* not list"),
         (Price(input=1, output=1), TypeError, "prices must be a mapping .* not Price"),
-        ({1: {"input": 1, "output": 1}}, TypeError, "prices must be named by model .* not 1"),
+        ({1: {"input": 1, "output": 1}}, TypeError, "the keys of prices must be names of models, not 1"),
         ({"m": 0.5}, TypeError, r"prices\['m'\] must be a Price or a dict of its fields, not float"),
         ({"m": {"input": 1}}, ValueError, r"prices\['m'\] lacks output"),
         ({"m": {}}, ValueError, r"prices\['m'\] lacks input, output"),

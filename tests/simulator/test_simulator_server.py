@@ -164,7 +164,7 @@ async def test_limits(body: Body) -> None:
     async with server as base_url, httpx.AsyncClient(base_url=base_url) as client:
         first = await client.post(PATH, json=body())
         refused = await client.post(PATH, json=body())
-        server._limits = RateLimits(None, None, now=0.0)
+        server._endpoint._limits = RateLimits(None, None, now=0.0)
         second = await client.post(PATH, json=body())
     assert first.headers["x-ratelimit-remaining-requests"] == "0"
     assert first.headers["x-ratelimit-remaining-tokens"] == "91"

@@ -1,7 +1,7 @@
-"""US dollars for a request: a snapshot of published prices, and the prices that users bring.
+"""The price of a request in US dollars, from a snapshot of published prices and the prices that users give.
 
-Nothing here talks to the network: prices are as old as `PriceTable.default().snapshot.date`. An unknown price is
-`None`, never a guess.
+Nothing here uses the network: prices are as old as `PriceTable.default().snapshot.date`. An unknown price is `None`,
+never a guess.
 """
 
 from __future__ import annotations

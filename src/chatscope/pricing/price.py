@@ -1,6 +1,6 @@
-"""What one model costs: a price, and the arithmetic from a usage to US dollars.
+"""The price of one model, and the arithmetic from a usage to US dollars.
 
-Which price a request gets is decided elsewhere (`table.py`, `resolve.py`); nothing here knows a model's name.
+Which price a request gets is decided in `table.py` and `resolve.py`. Nothing here knows a model's name.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _NO_COMPLETION_DETAILS = CompletionTokensDetails()
 
 
 class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """A model's price in USD per million tokens, and USD per request for `per_request`.
+    """A model's price in USD per million tokens, and in USD per request for `per_request`.
 
-    A price that is `None` is no price of its own: those tokens then cost what the others of their direction cost
-    (cached ones `input`, reasoning ones `output`).
+    Where a price is `None`, those tokens cost the same as the others of their direction: cached ones `input`,
+    reasoning ones `output`.
 
     Attributes:
         input: Prompt tokens.
         output: Completion tokens.
         cached_input: Prompt tokens that the server read from its cache.
         cache_write: Prompt tokens that the server wrote to its cache.
-        audio_input: Prompt tokens that stand for sound.
-        audio_output: Completion tokens that stand for sound.
-        reasoning: Completion tokens that were spent on reasoning.
-        per_request: A fee for every request, whatever its tokens.
+        audio_input: Prompt tokens for audio.
+        audio_output: Completion tokens for audio.
+        reasoning: Completion tokens for reasoning.
+        per_request: A fee for each request, whatever its tokens.
 
     Raises:
-        TypeError: a price is no number.
+        TypeError: a price is not a number.
         ValueError: a price is negative, infinite or NaN.
     """
 
@@ -56,16 +56,16 @@ class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
                 raise ValueError(f"price {name!r} must be finite and at least 0 (USD), not {value}")
 
     def cost(self, usage: Usage) -> float | None:
-        """Return the US dollars that this usage costs.
+        """Return the cost of a usage in US dollars.
 
-        `None` where the usage doesn't say it: parts larger than their whole, or prompt audio together with cached
-        tokens, of which each has its price and no server says how many tokens are both.
+        It is `None` where the usage does not determine it: if parts are larger than their whole, or if there is prompt
+        audio together with cached tokens, each with a price of its own, and no server reports how many tokens are both.
         """
         read = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
         written = usage.completion_tokens_details or _NO_COMPLETION_DETAILS
         completion_tokens = usage.completion_tokens
         if usage.total_tokens == usage.prompt_tokens + completion_tokens + written.reasoning_tokens:
-            # xAI counts reasoning beside the completion, OpenAI within it; the total tells which.
+            # xAI counts reasoning beside the completion, OpenAI within it. The total shows which.
             completion_tokens += written.reasoning_tokens
 
         audio_priced_apart = self.audio_input is not None and read.audio_tokens > 0
@@ -75,26 +75,26 @@ class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         ):
             return None
 
-        spent = _split(
+        prompt = _split(
             usage.prompt_tokens,
             self.input,
             (read.cached_tokens, self.cached_input),
             (read.cache_write_tokens, self.cache_write),
             (read.audio_tokens, self.audio_input),
         )
-        answered = _split(
+        completion = _split(
             completion_tokens,
             self.output,
             (written.reasoning_tokens, self.reasoning),
             (written.audio_tokens, self.audio_output),
         )
-        if spent is None or answered is None:
+        if prompt is None or completion is None:
             return None
-        return (spent + answered) / 1_000_000 + self.per_request
+        return (prompt + completion) / 1_000_000 + self.per_request
 
 
 def _split(whole: int, price: float, *parts: tuple[int, float | None]) -> float | None:
-    """Price the parts that have a price of their own at it and the rest at `price`; `None` if they don't add up."""
+    """Return the cost of tokens, of which some parts have a price of their own; `None` if they do not add up."""
     cost = 0.0
     for tokens, own_price in parts:
         if own_price is None:

@@ -1,6 +1,6 @@
-"""What users say about prices -> one function that answers what a request cost.
+"""The `prices` argument, resolved to one function that returns the cost of a request.
 
-The adapter calls `resolve` once, and the function it returns once per finished task.
+The adapter calls `resolve` once, and the returned function once for each response.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class PriceQuery(msgspec.Struct, kw_only=True, frozen=True):
     """A finished request, as a pricer sees it.
 
     Attributes:
-        model: The model's name as the response gives it, or as it was asked for where the response gives none.
-        usage: The tokens, as the server counted them.
-        requested_model: The model's name as it was asked for.
-        base_url: Where the request went.
-        service_tier: The tier that the response names.
-        when: When the request was made; `None` means now.
+        model: The model's name in the response, or in the request if the response has none.
+        usage: The tokens, as counted by the server.
+        requested_model: The model's name in the request.
+        base_url: The base URL of the request.
+        service_tier: The tier in the response.
+        when: The time of the request. `None` means now.
     """
 
     model: str
@@ -45,19 +45,19 @@ _REQUIRED = frozenset({"input", "output"})
 
 
 def resolve(prices: Prices | None = None) -> Pricer:
-    """Turn the `prices` argument into the one function that prices requests.
+    """Return the function that prices requests, made from the `prices` argument.
 
     - `None`: the package's own table, `PriceTable.default()`.
-    - A table, model name -> `Price` or a dict of its fields (USD per million tokens): its entries win, found by the
-      name that was asked for or else by the name in the response, each exactly as written. They are standard prices:
-      a request that ran in another service tier (flex, priority, ...) is not priced by them, its cost is `None`. The
-      package's table answers for every model that is not in it.
-    - A function from `PriceQuery` to US dollars or `None`: its answer is final, so `lambda query: None` switches
+    - A mapping from model names to `Price` or a dict of its fields (USD per million tokens). Its entries take
+      precedence. They are found by the exact name in the request, or else in the response. They are standard prices:
+      the cost of a request that ran in another service tier (flex, priority, ...) is `None`. Models that are not in the
+      mapping are priced by the package's table.
+    - A function from `PriceQuery` to US dollars or `None`. Its result is final, so `lambda query: None` switches
       prices off.
 
     Raises:
-        TypeError: `prices` is none of these, or a price is no number.
-        ValueError: a price is negative or not finite, is missing, or has a name that `Price` doesn't know.
+        TypeError: `prices` is none of these, or a price is not a number.
+        ValueError: a price is negative, not finite, missing, or not a field of `Price`.
     """
     if prices is None:
         return _from_package
@@ -65,7 +65,7 @@ def resolve(prices: Prices | None = None) -> Pricer:
         table = {model: _to_price(model, price) for model, price in prices.items()}
         return lambda query: _from_table(table, query)
     if inspect.iscoroutinefunction(prices):
-        raise TypeError("prices must answer at once: a plain function, not an async one")
+        raise TypeError("prices must be a plain function, not an async one")
     if callable(prices):
         return prices
     raise TypeError(f"prices must be a mapping of model names to prices or a callable, not {type(prices).__name__}")
@@ -87,7 +87,7 @@ def _from_table(table: Mapping[str, Price], query: PriceQuery) -> float | None:
 def _to_price(model: object, price: Any) -> Price:
     where = f"prices[{model!r}]"
     if not isinstance(model, str):
-        raise TypeError(f"prices must be named by model (str), not {model!r}")
+        raise TypeError(f"the keys of prices must be names of models, not {model!r}")
     if isinstance(price, Price):
         return price
     if not isinstance(price, Mapping):

@@ -1,7 +1,7 @@
-"""The shape of `prices.json`: providers, their models, and the periods in which a price holds.
+"""The shape of `prices.json`: providers, their models, and the periods of their prices.
 
-Matching follows genai-prices, whose data it is. Look-ups over several providers and their cache live in `table.py`.
-`.ci/make_prices.py` writes the file: one model per line, a price as the array of `Price`'s fields in their order.
+Matching follows genai-prices, the source of the data. Look-ups over several providers, and their cache, are in
+`table.py`. `.ci/make_prices.py` writes the file: one model per line, a price as an array of `Price`'s fields in order.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import msgspec
 from chatscope.pricing.price import Price
 from chatscope.protocol.usage import Usage
 
-# One name pattern: `name`, `start*`, `*end`, `*part*` or `re:expression`, against the name in lower case.
-# A term is one pattern, or several that must all fit; a model is matched when any of its terms fits.
+# A pattern is `name`, `start*`, `*end`, `*part*` or `re:expression`, matched against the name in lower case.
+# A term is one pattern, or several that must all match. A model matches if any of its terms does.
 Term = str | tuple[str, ...]
 
 
 class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A price and when it holds; without `since` and `daily` it always does.
+    """A price and its validity. Without `since` and `daily` it is always valid.
 
     Attributes:
-        price: The price, or `None` where the source names the model without one that chat usage can be priced by.
-        above: `(prompt tokens, price)`, rising: with more prompt tokens than that, *all* tokens cost this price.
-        since: First day, in UTC.
-        daily: Start and end of the hours of each day, in UTC; they may span midnight. The end is excluded.
+        price: The price, or `None` if the source lists the model without a price that applies to chat usage.
+        above: Pairs `(prompt tokens, price)`, ascending: above that number, *all* tokens cost this price.
+        since: The first day, in UTC.
+        daily: The start and end of the hours of each day, in UTC. They may span midnight. The end is excluded.
     """
 
     price: Price | None = None
@@ -35,8 +35,8 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     since: date | None = None
     daily: tuple[time, time] | None = None
 
-    def holds(self, when: datetime) -> bool:
-        """Say if the price holds at that moment (naive: UTC)."""
+    def is_valid(self, when: datetime) -> bool:
+        """Return whether the price is valid at a time. A naive one is in UTC."""
         if self.since is None and self.daily is None:
             return True
         if when.tzinfo is not None:
@@ -45,7 +45,7 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         return in_force and (self.daily is None or _within(when.time(), *self.daily))
 
     def cost(self, usage: Usage) -> float | None:
-        """Return the US dollars that this usage costs, `None` where they are not known."""
+        """Return the cost of a usage in US dollars, `None` if it is unknown."""
         price = self.price
         for tokens, higher in self.above:
             if usage.prompt_tokens > tokens:
@@ -54,13 +54,13 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A model of a provider. Of its periods, and of a service tier's, the last that holds is the one.
+    """A model of a provider. Of its periods, and of those of a service tier, the last valid one applies.
 
     Attributes:
         id: The source's name for it.
-        match: What it is called by; nothing: its id, in lower case.
-        prices: The standard price. Empty: the source has none, and no other model answers to these names.
-        tiers: The price of other service tiers, by the tier's name in the response.
+        match: The names that match it. If empty, its id in lower case.
+        prices: The standard price. If empty, the source has none, and no other model matches these names.
+        tiers: The prices of other service tiers, by the tier's name in the response.
     """
 
     id: str
@@ -68,20 +68,20 @@ class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     prices: tuple[Period, ...] = ()
     tiers: dict[str, tuple[Period, ...]] = {}
 
-    def answers_to(self, name: str) -> bool:
-        """Say if this model is called by `name` (in lower case)."""
-        return fits_any(self.match, name) if self.match else self.id == name
+    def matches(self, name: str) -> bool:
+        """Return whether a name, in lower case, matches this model."""
+        return matches_any(self.match, name) if self.match else self.id == name
 
 
 class Provider(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Someone who runs models.
+    """A provider of models.
 
     Attributes:
         id: The source's name for it.
-        url: Regular expression for the start of its base URLs.
-        named: The model names that mean this provider where the URL is nobody's.
-        fallback: Ids of providers whose models it resells at their price, where it has no entry of its own.
-        models: Its models; the first that answers to a name is the one.
+        url: A regular expression that matches the start of its base URLs.
+        named: The model names that mean this provider if the URL matches none.
+        fallback: The ids of providers whose models it resells at their price, unless it has an entry of its own.
+        models: Its models. The first that matches a name applies.
     """
 
     id: str
@@ -91,8 +91,8 @@ class Provider(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     models: tuple[Model, ...] = ()
 
     def find(self, name: str) -> Model | None:
-        """Return the model of this provider that is called by `name` (in lower case)."""
-        return next((model for model in self.models if model.answers_to(name)), None)
+        """Return the model of this provider that a name, in lower case, matches."""
+        return next((model for model in self.models if model.matches(name)), None)
 
 
 class Snapshot(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -101,9 +101,9 @@ class Snapshot(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     Attributes:
         source: The package that the prices come from.
         version: Its version.
-        date: The day on which the file was made from it.
+        date: The day on which the file was made.
         notice: Its licence.
-        providers: In the order in which a URL or a model's name is looked for.
+        providers: The providers, in the order in which URLs and names are looked up.
     """
 
     source: str
@@ -113,12 +113,14 @@ class Snapshot(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     providers: tuple[Provider, ...]
 
 
-def fits_any(terms: Sequence[Term], name: str) -> bool:
-    """Say if any of the terms fits the name (in lower case)."""
-    return any(_fits(term, name) if isinstance(term, str) else all(_fits(t, name) for t in term) for term in terms)
+def matches_any(terms: Sequence[Term], name: str) -> bool:
+    """Return whether any of the terms matches a name in lower case."""
+    return any(
+        _matches(term, name) if isinstance(term, str) else all(_matches(t, name) for t in term) for term in terms
+    )
 
 
-def _fits(pattern: str, name: str) -> bool:
+def _matches(pattern: str, name: str) -> bool:
     if pattern.startswith("re:"):
         return re.search(pattern[3:], name) is not None
     if pattern.startswith("*"):

@@ -1,6 +1,6 @@
-"""The price table of the package: model, base URL, service tier and moment -> price -> US dollars.
+"""The price table of the package: from model, base URL, service tier and time to US dollars.
 
-`prices.json` is read at the first look-up, not at import. Prices that users bring are not known here (`resolve.py`).
+`prices.json` is read at the first look-up, not at import. The prices that users give are handled in `resolve.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from importlib.resources import files
 
 import msgspec
 
-from chatscope.pricing.snapshot import Model, Period, Provider, Snapshot, fits_any
+from chatscope.pricing.snapshot import Model, Period, Provider, Snapshot, matches_any
 from chatscope.protocol.usage import Usage
 
-# Tiers that are charged the standard price: none named; OpenAI's `default`, and `auto`, which only a server that
-# reports no tier leaves unresolved; Groq's `on_demand` (console.groq.com/docs/service-tiers); gateways' `standard`.
+# Tiers that cost the standard price: none; OpenAI's `default`, and `auto`, which only servers that report no tier leave
+# unresolved; Groq's `on_demand` (console.groq.com/docs/service-tiers); gateways' `standard`.
 STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard"})
 
-# How many (model, URL, tier) are remembered. A process speaks to few models, but their names come from servers and
-# may be endless; a miss costs a sweep over at most some thousand names, an entry less than 300 bytes.
+# How many look-ups of (model, URL, tier) are cached. A process uses few models, but names come from servers and may be
+# endless. A miss costs a search through at most some thousand names, an entry less than 300 bytes.
 MAX_LOOKUPS = 1024
 
 # `-20251211`, as LiteLLM and OpenRouter write the `-2025-12-11` of a dated model name.
@@ -28,10 +28,10 @@ _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|
 
 
 class PriceTable:
-    """Prices of chat models, by provider. Answers equal those of genai-prices, from whose data they are made.
+    """The prices of chat models, by provider. The results equal those of genai-prices, the source of the data.
 
-    They cover tokens, and a fee per request where there is one. Fees that the usage doesn't show (per web search, per
-    page) are not in it.
+    They cover tokens, and the fee per request if there is one. Fees that the usage does not show (per web search, per
+    page) are not included.
     """
 
     __slots__ = ("_by_id", "_find_periods", "snapshot")
@@ -43,7 +43,7 @@ class PriceTable:
 
     @classmethod
     def default(cls) -> PriceTable:
-        """Return the table that comes with the package; it is read once."""
+        """Return the table of the package. It is read once."""
         return _packaged()
 
     @classmethod
@@ -64,24 +64,24 @@ class PriceTable:
         service_tier: str | None = None,
         when: datetime | None = None,
     ) -> float | None:
-        """Return the US dollars that a request cost, `None` if they are not known: never a guess.
+        """Return the cost of a request in US dollars, or `None` if it is unknown: never a guess.
 
         Args:
-            usage: The tokens, as the server counted them.
-            model: The model's name, best as in the response, which names the exact one.
-            base_url: Where the request went. A URL of a known provider stands for that provider's prices only; any
-                other (a proxy, localhost) and none leave it to the model's name.
-            service_tier: The tier that the response names. A tier without a price in the table has no cost.
-            when: When the request was made (naive: UTC); now, if not given. Some prices change by date or hour.
+            usage: The tokens, as counted by the server.
+            model: The model's name, preferably from the response, which names the exact model.
+            base_url: The base URL of the request. The URL of a known provider selects that provider's prices only.
+                With any other (a proxy, localhost) or none, the model's name decides.
+            service_tier: The tier in the response. The cost in a tier that has no price in the table is unknown.
+            when: The time of the request, default now. A naive time is in UTC. Some prices change by date or hour.
         """
         when = when or datetime.now(UTC)
         for period in self._find_periods(model, base_url, service_tier):
-            if period.holds(when):
+            if period.is_valid(when):
                 return period.cost(usage)
         return None
 
     def _periods(self, model: str, base_url: str | None, service_tier: str | None) -> tuple[Period, ...]:
-        """Find the periods of a model's price, latest first; the first of them that holds is the one."""
+        """Return the periods of a model's price, latest first. The first valid one applies."""
         name = model.lower()
         provider = self._find_provider(name, base_url)
         if provider is None:
@@ -92,7 +92,7 @@ class PriceTable:
         owner, priced = found
         if service_tier in STANDARD_TIERS:
             return priced.prices[::-1]
-        # The source has tiers of a provider's own models only: what a reseller asks for them is not known.
+        # The source lists tiers for a provider's own models only. A reseller's prices for them are unknown.
         return priced.tiers.get(service_tier or "", ())[::-1] if owner is provider else ()
 
     def _find_provider(self, name: str, base_url: str | None) -> Provider | None:
@@ -101,7 +101,7 @@ class PriceTable:
             for provider in providers:
                 if re.match(provider.url, base_url):
                     return provider
-        return next((provider for provider in providers if fits_any(provider.named, name)), None)
+        return next((provider for provider in providers if matches_any(provider.named, name)), None)
 
     def _find_model(self, provider: Provider, name: str) -> tuple[Provider, Model] | None:
         for owner in (provider, *(self._by_id[other] for other in provider.fallback)):
@@ -119,7 +119,7 @@ def _with_dashed_date(name: str) -> str:
     def dashed(match: re.Match[str]) -> str:
         try:
             day = date(*(int(part) for part in match.groups()))
-        except ValueError:  # a 31st of June is no date, so it is a part of the name
+        except ValueError:  # the 31st of June is not a date, so it is a part of the name
             return match[0]
         return f"-{day.isoformat()}"
 

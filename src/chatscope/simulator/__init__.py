@@ -11,9 +11,9 @@
         await server.wait_until(lambda s: s.connections_open == 0)
         print(server.requests[0].json, server.requests[0].outcome)
 
-From below: `plan` (steps and HTTP), `errors` and `faults` (changes to responses), `request`, `schemas` and `tokens`
-(what was asked), `replies` and `rendering` (what is said, and how it is spelled), `limits`, `config` and `directives`
-(the policy), `connection` and `server` (the only ones that wait).
+From the lowest layer up: `plan` (steps and HTTP), `errors` and `faults` (changes to responses), `request`, `schemas`
+and `tokens` (the request), `replies` and `rendering` (the model's reply and its spelling), `limits`, `config` and
+`directives` (the policy), `connection` (HTTP), `endpoint` (what a request gets) and `server`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ except ModuleNotFoundError as missing:
 from chatscope.simulator import faults
 from chatscope.simulator.config import Config, Script
 from chatscope.simulator.connection import Outcome
+from chatscope.simulator.endpoint import Received
 from chatscope.simulator.errors import ErrorShape, error, html, respond
 from chatscope.simulator.faults import Carrier, Fault
 from chatscope.simulator.plan import (
@@ -45,7 +46,7 @@ from chatscope.simulator.plan import (
 from chatscope.simulator.rendering import plan, respond_to
 from chatscope.simulator.replies import Answer, Reply, ToolCall, UsageIn
 from chatscope.simulator.request import ChatRequest
-from chatscope.simulator.server import Received, Simulator, serve, simulator
+from chatscope.simulator.server import Simulator, serve, simulator
 
 __all__ = [
     "Answer",

@@ -1,4 +1,4 @@
-"""What a simulator is told: its policy towards clients, and the script of its answers."""
+"""The settings of a simulator: what clients must have, and the script of its answers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Script: TypeAlias = Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a simulator demands of its clients; the defaults let everyone in.
+    """What the clients of a simulator must have. By default they need nothing.
 
     Raises:
         ValueError: A limit is below 1.
     """
 
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
-    """Keys that are let in, as `Authorization: Bearer` or `api-key`; empty: any or none."""
+    """The accepted keys, as `Authorization: Bearer` or `api-key`. If empty, any key and none."""
     models: tuple[str, ...] = ()
-    """Models there are; empty: any."""
+    """The models that exist. If empty, all do."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     directives: bool = True
     """Whether a request may choose its own faults (see `directives`)."""
     keep_requests: int = 10_000
-    """How many received requests are kept for inspection: a long load test must not grow without end."""
+    """How many received requests are kept for inspection. It bounds the memory of a long load test."""
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute", "keep_requests"):

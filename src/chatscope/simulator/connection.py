@@ -1,6 +1,6 @@
 """One connection: reads requests with h11, runs plans, and notices when the client leaves.
 
-h11 parses and nothing more: it would not send what a broken server sends. Nothing about chat is known here.
+h11 only parses: it would not send what a broken server sends. Nothing here knows about chat.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 READ_SIZE = 64 * 1024
-"""Bytes asked for at once: what one socket read commonly returns at most."""
+"""Bytes requested at once: the most that one socket read commonly returns."""
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of request line and headers: four times what common servers take, and still no way to fill the memory."""
+"""Bytes of request line and headers: four times the limit of common servers, and still harmless to the memory."""
 
 BODY_LIMIT = 64 * 1024 * 1024
-"""Bytes of a request body: the API itself takes images and audio of up to about 50 MB."""
+"""Bytes of a request body: the API itself accepts images and audio of up to about 50 MB."""
 
 PIPELINED_LIMIT = 1024 * 1024
-"""Bytes a client may send ahead while its request is being answered; past them its leaving is not noticed any more."""
+"""Bytes that a client may send ahead during an answer. Beyond them, its disconnection goes unnoticed."""
 
 CLOSE_SECONDS = 0.5
-"""How long closing may take: TLS waits for the other side to agree."""
+"""The longest time that closing may take: TLS waits for the other side."""
 
 
 class Outcome(Enum):
@@ -44,9 +44,9 @@ class Outcome(Enum):
 
     RUNNING = "running"
     COMPLETED = "completed"
-    """All of it was handed to the operating system."""
+    """All of it was passed to the operating system."""
     DISCONNECTED = "client disconnected"
-    """The client left before the end, or said that it will send no more."""
+    """The client disconnected before the end, or closed its sending side."""
     CUT = "cut"
     """The server ended it: the plan closed or reset the connection, or the simulator was closed."""
 
@@ -57,19 +57,19 @@ class BodyTooLargeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request as it came in."""
+    """A request as it arrived."""
 
     method: str
     path: str
     headers: Headers
     content: bytes
     chunked: bool
-    """Whether the client understands chunked replies (HTTP/1.1)."""
+    """Whether the client understands chunked responses (HTTP/1.1)."""
     keep_alive: bool
 
 
 class Connection:
-    """A client's connection; requests are answered one after the other, also when pipelined."""
+    """A client's connection. Requests are answered one after the other, even if pipelined."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.outcome = Outcome.COMPLETED
@@ -79,12 +79,12 @@ class Connection:
         self._reset = False
 
     async def receive(self) -> Incoming | None:
-        """Return the next request, or None when the client has left.
+        """Return the next request, or None if the client has disconnected.
 
-        Cancelled, it loses what it had read: the connection is of no more use.
+        If cancelled, what was read is lost, and the connection is of no more use.
 
         Raises:
-            h11.RemoteProtocolError: What came is not HTTP.
+            h11.RemoteProtocolError: The client sent something other than HTTP.
             BodyTooLargeError: The body is above `BODY_LIMIT`.
         """
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
@@ -113,9 +113,9 @@ class Connection:
                     return None
 
     async def play(self, plan: Plan) -> None:
-        """Run a plan until its end, or until the client leaves; `outcome` tells which.
+        """Run a plan until its end, or until the client disconnects. `outcome` tells which.
 
-        Cancelled, it leaves the plan where it is; the caller closes the connection.
+        If cancelled, the plan stops where it is. The caller closes the connection.
         """
         self.outcome = Outcome.RUNNING
         try:
@@ -123,7 +123,7 @@ class Connection:
                 group.start_soon(self._watch, group.cancel_scope)
                 try:
                     self.outcome = await self._run(plan.steps)
-                except anyio.BrokenResourceError:  # writing may show it before reading does
+                except anyio.BrokenResourceError:  # writing may notice it before reading does
                     self.outcome = Outcome.DISCONNECTED
                 group.cancel_scope.cancel()
         finally:
@@ -133,20 +133,20 @@ class Connection:
     async def close(self) -> None:
         """Close the connection, shielded from cancellation, in at most `CLOSE_SECONDS`."""
         if self._reset:
-            await anyio.aclose_forcefully(self._stream)  # TLS would take its leave first
+            await anyio.aclose_forcefully(self._stream)  # TLS would send a goodbye first
             return
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            # The client may be gone already, and TLS that has seen it go refuses to say goodbye.
+            # The client may have disconnected already. TLS that has seen that refuses to send a goodbye.
             with suppress(anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError):
                 await self._stream.aclose()
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Cancel `scope` when the client leaves; keep what it sends ahead."""
+        """Cancel `scope` when the client disconnects. Keep what it sends ahead."""
         try:
             while len(self._unread) < PIPELINED_LIMIT:
                 self._unread += await self._stream.receive(READ_SIZE)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
-            if self.outcome is Outcome.RUNNING:  # otherwise it left when all was over
+            if self.outcome is Outcome.RUNNING:  # otherwise it disconnected after the end
                 self.outcome = Outcome.DISCONNECTED
             scope.cancel()
 

@@ -1,7 +1,7 @@
-"""Faults chosen by the request itself, for use from a command line or another program.
+"""Faults that the request itself chooses, for use from a command line or another program.
 
-In a header `x-simulator: stall=3, crlf`, or in the prompt as `[simulate: status=503]`: a comma-separated list of names
-from `DIRECTIVES`, each with an argument where it takes one. A point is a number of tokens or the name of a stage.
+They are given in a header, `x-simulator: stall=3, crlf`, or in the prompt, `[simulate: status=503]`: a comma-separated
+list of names from `DIRECTIVES`, some with an argument. A point is a number of tokens or the name of a stage.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ DIRECTIVES: Mapping[str, Directive] = {
 
 
 def directed(request: ChatRequest, reply: Reply) -> Reply | Response:
-    """Return what a request's own directives make of a reply.
+    """Return a reply with the directives of a request applied to it.
 
     Raises:
-        RefusedError: A directive is unknown, or its argument makes no sense.
+        RefusedError: A directive is unknown, or its argument is invalid.
     """
     texts = [request.headers.get(HEADER, ""), *IN_PROMPT.findall(request.prompt)]
     for item in ",".join(texts).split(","):

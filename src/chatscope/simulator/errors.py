@@ -1,7 +1,7 @@
 """Error objects in the shapes that servers use, and the HTTP responses that carry them.
 
-Sources: the OpenAI API's own error body; the others as the servers named beside them send it. What a request is
-refused for is decided in `request`, `limits` and `server`; how errors appear inside a stream, in `faults`.
+Sources: the OpenAI API's own error body, and those of the servers named beside the shapes. Why a request is refused is
+decided in `request`, `limits` and `endpoint`; how errors appear inside a stream, in `faults`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TYPES = {
     422: "invalid_request_error",
     429: "requests",
 }
-"""What the OpenAI API puts into `type` for a status; the rest are server errors."""
+"""The `type` that the OpenAI API uses for a status. All others are server errors."""
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Gateway</title></head><body><h1>Please sign in</h1></body></html>\n"
 
@@ -82,12 +82,12 @@ def error_object(
 def respond(
     status: int, body: bytes = b"", content_type: str = "application/json", headers: tuple[tuple[str, str], ...] = ()
 ) -> Response:
-    """Return any response: a status, a body as it is, its type, more headers."""
+    """Return a response of any status, body and content type, with more headers."""
     return Response(status, (("content-type", content_type), *headers), (Part(body),) if body else ())
 
 
 def html(status: int = 200) -> Response:
-    """Return a page for people, as a captive portal or a gateway sends it."""
+    """Return an HTML page, such as a captive portal or a gateway sends."""
     return respond(status, HTML, "text/html; charset=utf-8")
 
 
@@ -106,11 +106,11 @@ def error(
 
     Args:
         status: The HTTP status.
-        message: The message; None: a sentence that names the status.
-        kind: The error's `type`; None: what OpenAI uses with this status.
+        message: The message. By default, a sentence that names the status.
+        kind: The error's `type`. By default, the one that OpenAI uses with this status.
         code: The error's `code`.
         param: The error's `param`, the name of the offending parameter.
-        shape: How the body spells it.
+        shape: The shape of the body.
         retry_after: Seconds to put into `retry-after` (rounded up) and `retry-after-ms` (rounded up to a millisecond).
         headers: More headers.
     """

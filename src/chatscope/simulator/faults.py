@@ -1,9 +1,9 @@
-"""The faults: named changes to a response that is otherwise right.
+"""The faults: named changes to an otherwise correct response.
 
-Each function returns a `Fault`; faults compose, each applied to what the one before it made. Where a fault strikes is a
-`Point`: before a `Stage`, or after a number of tokens. They know bytes and stages, not what a model says: whatever
-needs the reply itself (usage in odd places, JSON though a stream was asked) is a field of `Reply`. Every shape here
-was seen at a server or a proxy of the field.
+Each function returns a `Fault`. Faults compose: each is applied to the result of the one before. A fault strikes at a
+`Point`: before a `Stage`, or after a number of tokens. Faults know bytes and stages, not what a model says: changes
+that need the reply itself (usage in odd places, JSON instead of a stream) are fields of `Reply`. Every shape here was
+seen at a real server or proxy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MALFORMED = b'data: {"id": "chatcmpl-simulated", "choices": [{"index": 0, "delta
 DONE = b"data: [DONE]\n\n"
 
 FILLER = 16 * 1024
-"""Bytes in each write of an endless header or line: few enough to fit a socket buffer, so that leaving is noticed."""
+"""Bytes in each write of an endless header or line: they fit a socket buffer, so that a disconnection is noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Fault:
         return self.change(response)
 
 
-# -- the connection ends, or falls silent ------------------------------------------------------------------------------
+# -- the connection ends or goes silent --------------------------------------------------------------------------------
 
 
 def _interruption(name: str, at: Point, step: Step) -> Fault:
@@ -53,7 +53,7 @@ def _interruption(name: str, at: Point, step: Step) -> Fault:
 
 
 def close(at: Point = 1) -> Fault:
-    """Close the connection, the body unfinished."""
+    """Close the connection in the middle of the body."""
     return _interruption("close", at, Close())
 
 
@@ -63,22 +63,22 @@ def reset(at: Point = 1) -> Fault:
 
 
 def stall(at: Point = 1) -> Fault:
-    """Fall silent, still connected, until the client leaves."""
+    """Go silent, still connected, until the client disconnects."""
     return _interruption("stall", at, Stall())
 
 
 def pause(at: Point, seconds: float) -> Fault:
-    """Fall silent for `seconds`, then go on."""
+    """Go silent for `seconds`, then go on."""
     return _interruption("pause", at, Wait(seconds))
 
 
 def hold(at: Point, event: anyio.Event) -> Fault:
-    """Fall silent until a test sets `event`, then go on."""
+    """Go silent until a test sets `event`, then go on."""
     return _interruption("hold", at, Until(event))
 
 
 def end(at: Point = 1) -> Fault:
-    """End the body in good order, although the stream is not complete."""
+    """End the body properly, although the stream is not complete."""
     return Fault("end", lambda response: replace(response, body=response.body[: response.index(at)]))
 
 
@@ -116,18 +116,18 @@ def cut_character(at: Point = 1) -> Fault:
 
 
 def insert(data: bytes, at: Point = Stage.ROLE, *, times: int = 1, seconds: float = 0.0) -> Fault:
-    """Put bytes into the body, `times` over, `seconds` before each, then go on: comments, pings, anything."""
+    """Insert bytes into the body, `times` times, after `seconds` each, then go on: comments, pings, anything."""
     items = ((Wait(seconds), Part(data)) if seconds else (Part(data),)) * times
     return Fault("insert", lambda response: response.inserted(at, *items))
 
 
 def endless(data: bytes = KEEP_ALIVE, at: Point = 1, *, seconds: float = 0.0) -> Fault:
-    """Send the same bytes every `seconds` until the client leaves."""
+    """Send the same bytes every `seconds` until the client disconnects."""
     return Fault("endless", lambda response: response.inserted(at, Repeat(response.framing.frame(data), seconds)))
 
 
 def endless_headers() -> Fault:
-    """Never come to the end of the head."""
+    """Never end the headers."""
     return _interruption("endless-headers", Stage.HEADERS, Repeat(b"x-filler: " + b"x" * FILLER + b"\r\n"))
 
 
@@ -141,12 +141,12 @@ def endless_line(at: Point = 1) -> Fault:
 
 
 def malformed(at: Point = 1) -> Fault:
-    """Put in an event that is not JSON, then go on."""
+    """Insert an event that is not JSON, then go on."""
     return Fault("malformed", insert(MALFORMED, at).change)
 
 
 class Carrier(Enum):
-    """Which fields of an event carry an error."""
+    """The fields of an event that carry an error."""
 
     DATA = b"data: %b\n\n"
     FIELD = b"error: %b\n\n"
@@ -226,12 +226,12 @@ def blank_lines(count: int = 5) -> Fault:
 
 
 def header(name: str, value: str) -> Fault:
-    """Set a header: another content-type, a `retry-after`, a content-encoding that is not true."""
+    """Set a header: another content-type, a `retry-after`, a false content-encoding."""
     return Fault("header", lambda response: response.with_headers((name, value)))
 
 
 def rechunk(size: int) -> Fault:
-    """Cut the body every `size` bytes, whatever stands there, each piece a write of its own; waits are left out."""
+    """Cut the body every `size` bytes, at any place, and write each piece on its own. Waits are left out."""
 
     def change(response: Response) -> Response:
         data = response.content
@@ -251,7 +251,7 @@ def drip(seconds: float, size: int = 1) -> Fault:
 
 
 def rewrite(change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Fault:
-    """Change each JSON object of the body, chunk or completion; None leaves it out."""
+    """Change each JSON object of the body, chunk or completion. None leaves it out."""
 
     def change_part(part: Part) -> Part | None:
         prefix = b"data: " if part.data.startswith(b"data: ") else b""

@@ -1,7 +1,7 @@
 """Requests and tokens per minute: token buckets, the headers that report them, the 429 that enforces them.
 
-Time is an argument, in seconds of any clock, so the arithmetic is exact under a virtual one. A refused request takes
-nothing from the buckets.
+Time is an argument, in seconds of any clock, so the arithmetic is exact under a virtual one. A refused request costs
+nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from chatscope.simulator.plan import Response
 
 SLACK = 1e-6
-"""How much of one unit may be missing: a client that waits the exact time must not fail by a float's last digit."""
+"""How much of a unit may be missing: a client that waits the exact time must not fail by the last digit of a float."""
 
 
 class Bucket:
-    """A token bucket that holds one minute's worth and is refilled continuously."""
+    """A token bucket that holds the budget of one minute and is refilled continuously."""
 
     __slots__ = ("_level", "_refilled", "per_minute")
 
@@ -29,24 +29,24 @@ class Bucket:
         self._refilled = now
 
     def level(self, now: float) -> float:
-        """Return how much is there."""
+        """Return how much is available."""
         self._level = min(self.per_minute, self._level + (now - self._refilled) * self.per_minute / 60)
         self._refilled = now
         return self._level
 
     def wait_for(self, amount: int, now: float) -> float:
-        """Return the seconds until `amount` is there: 0 if it is, infinite if the bucket can never hold it."""
+        """Return the seconds until `amount` is available: 0 if it is, infinite if the bucket can never hold it."""
         if amount > self.per_minute:
             return math.inf
         missing = amount - self.level(now)
         return missing * 60 / self.per_minute if missing > SLACK else 0.0
 
     def take(self, amount: int, now: float) -> None:
-        """Take what `wait_for` said is there."""
+        """Take an amount for which `wait_for` returned 0."""
         self._level = max(0.0, self.level(now) - amount)
 
     def headers(self, unit: str, now: float) -> tuple[tuple[str, str], ...]:
-        """Return the `x-ratelimit-*` headers of this bucket; the reset is the time until it is full again."""
+        """Return the `x-ratelimit-*` headers of this bucket. The reset is the time until it is full again."""
         level = self.level(now)
         return (
             (f"x-ratelimit-limit-{unit}", str(self.per_minute)),
@@ -58,7 +58,7 @@ class Bucket:
 class RateLimits:
     """The limits of one endpoint, both optional.
 
-    A request costs one request and its usage's total tokens, which a simulator knows beforehand.
+    A request costs one request and the total tokens of its usage, which a simulator knows beforehand.
     """
 
     __slots__ = ("_buckets",)
@@ -68,7 +68,7 @@ class RateLimits:
         self._buckets = {unit: Bucket(limit, now) for unit, limit in given.items() if limit is not None}
 
     def admit(self, tokens: int, model: str, now: float) -> Response | None:
-        """Take a request's cost from the buckets, or return the 429 that says which of them it does not fit."""
+        """Take the cost of a request from the buckets, or return the 429 that names the bucket that is too low."""
         costs = [(unit, bucket, 1 if unit == "requests" else tokens) for unit, bucket in self._buckets.items()]
         for unit, bucket, cost in costs:
             wait = bucket.wait_for(cost, now)
@@ -79,7 +79,7 @@ class RateLimits:
         return None
 
     def headers(self, now: float) -> tuple[tuple[str, str], ...]:
-        """Return the `x-ratelimit-*` headers, as they stand after the request they are sent with."""
+        """Return the `x-ratelimit-*` headers after the request that they are sent with."""
         return tuple(header for unit, bucket in self._buckets.items() for header in bucket.headers(unit, now))
 
 

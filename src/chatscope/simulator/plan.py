@@ -1,7 +1,7 @@
-"""What goes over the wire, as data: steps, a plan of steps, and the HTTP response that a plan is made from.
+"""What is sent, as data: steps, a plan of steps, and the HTTP response that a plan is made from.
 
-Everything here is a pure value or a pure function; `connection` runs a plan, `replies` and `faults` build one. No
-sockets, no clock, and nothing about chat: this file would serve any HTTP/1.1 response.
+Everything here is a pure value or a pure function: no sockets, no clock, and nothing about chat. `connection` runs a
+plan; `rendering` and `faults` build one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Let this many seconds pass since the previous wait was over, so that a busy machine does not stretch a reply."""
+    """Wait until this many seconds after the previous wait, so that a busy machine does not stretch a reply."""
 
     seconds: float
 
@@ -38,12 +38,12 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Fall silent until the client leaves."""
+    """Go silent until the client disconnects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Write the same bytes every `seconds` until the client leaves."""
+    """Write the same bytes every `seconds` until the client disconnects."""
 
     data: bytes
     seconds: float = 0.0
@@ -51,12 +51,12 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the connection (FIN) and ignore what comes after this step."""
+    """Close the connection (FIN). Later steps are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the connection (RST) and ignore what comes after this step."""
+    """Reset the connection (RST). Later steps are ignored."""
 
 
 Step: TypeAlias = Send | Wait | Until | Stall | Repeat | Close | Reset
@@ -64,13 +64,13 @@ Step: TypeAlias = Send | Wait | Until | Stall | Repeat | Close | Reset
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer to one request, step by step; the connection is kept alive after the last one."""
+    """The answer to one request, step by step. The connection is kept alive after the last one."""
 
     steps: tuple[Step, ...]
 
 
 class Stage(Enum):
-    """What a part of a response is, in the order of sending. A fault strikes *before* the stage it names."""
+    """The parts of a response, in the order of sending. A fault strikes *before* the stage that it names."""
 
     STATUS = auto()
     """The status line: before it, nothing was sent."""
@@ -79,26 +79,26 @@ class Stage(Enum):
     ROLE = auto()
     """The first chunk of a choice: before it, the head was sent and no byte of the body."""
     CONTENT = auto()
-    """The tokens, or the body of a reply that is not streamed."""
+    """The tokens, or the body of a response that is not streamed."""
     FINISH = auto()
     """The chunk with the finish_reason."""
     USAGE = auto()
-    """The chunk with the usage, where one was asked for."""
+    """The chunk with the usage, if it was requested."""
     DONE = auto()
     """`data: [DONE]`."""
     END = auto()
     """The end of the body: before it, everything was sent, and the response is still open."""
     IDLE = auto()
-    """The time after the whole response, when a client thinks the connection reusable."""
+    """The time after the whole response, in which a client considers the connection reusable."""
 
 
 Point: TypeAlias = Stage | int
-"""Where a fault strikes: before a stage, or after that many parts of the CONTENT stage (tokens)."""
+"""The place where a fault strikes: before a stage, or after this many parts of the CONTENT stage (tokens)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the body that is written at once: one event of a stream is one HTTP chunk."""
+    """A part of the body that is written at once: one event of a stream is one HTTP chunk."""
 
     data: bytes
     stage: Stage = Stage.CONTENT
@@ -110,23 +110,23 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Framing(Enum):
-    """How the client learns where the body ends (RFC 9112, section 6)."""
+    """The way in which a client learns where the body ends (RFC 9112, section 6)."""
 
     CHUNKED = auto()
     LENGTH = auto()
     CLOSE = auto()
 
     def frame(self, data: bytes) -> bytes:
-        """Return `data` as it goes over the wire; an empty chunk would end the body, so it becomes nothing."""
+        """Return `data` as it is sent. An empty chunk would end the body, so it becomes nothing."""
         return b"%x\r\n%b\r\n" % (len(data), data) if self is Framing.CHUNKED and data else data
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP response in which any step may stand between any two parts.
+    """An HTTP response with any steps between its parts.
 
-    Steps are inserted and parts are left in place behind them, so `content-length` tells what was promised even where
-    the connection breaks off in the middle.
+    Inserted steps leave the parts behind them in place, so `content-length` stays the promised length even if the
+    connection breaks off in the middle.
     """
 
     status: int = 200
@@ -134,30 +134,30 @@ class Response:
     body: tuple[Part | Step, ...] = ()
     framing: Framing = Framing.LENGTH
     reason: str | None = None
-    """The reason phrase; None: the registered one, if the status has one."""
+    """The reason phrase. By default, the registered one, if there is one."""
     before_status: tuple[Step, ...] = ()
     before_headers: tuple[Step, ...] = ()
     when_idle: tuple[Step, ...] = ()
 
     @property
     def content(self) -> bytes:
-        """The body as one piece, for whoever replays it over a mock transport."""
+        """The whole body, to be replayed over a mock transport."""
         return b"".join(item.data for item in self.body if isinstance(item, Part))
 
     def with_headers(self, *headers: tuple[str, str]) -> Response:
-        """Return the response with these headers in place of any of the same names."""
+        """Return the response with these headers in place of those of the same names."""
         names = {name.lower() for name, _ in headers}
         kept = (header for header in self.headers if header[0].lower() not in names)
         return replace(self, headers=(*kept, *headers))
 
     def with_default_header(self, name: str, value: str) -> Response:
-        """Return the response with this header, unless it has one of the name."""
+        """Return the response with this header, unless it has one of this name."""
         if any(known.lower() == name for known, _ in self.headers):
             return self
         return replace(self, headers=(*self.headers, (name, value)))
 
     def interrupted(self, at: Point, *steps: Step) -> Response:
-        """Return the response with `steps` taken at a point of it."""
+        """Return the response with `steps` inserted at a point."""
         match at:
             case Stage.STATUS:
                 return replace(self, before_status=(*self.before_status, *steps))
@@ -169,12 +169,12 @@ class Response:
                 return self.inserted(at, *steps)
 
     def inserted(self, at: Point, *items: Part | Step) -> Response:
-        """Return the response with `items` put into its body at a point of it."""
+        """Return the response with `items` inserted into its body at a point."""
         index = self.index(at)
         return replace(self, body=(*self.body[:index], *items, *self.body[index:]))
 
     def index(self, at: Point) -> int:
-        """Return where in `body` a point lies; a point past the last token lies before what follows the tokens."""
+        """Return the index of a point in `body`. A point past the last token lies before what follows the tokens."""
         seen = 0
         for index, item in enumerate(self.body):
             if not isinstance(item, Part):
@@ -193,7 +193,7 @@ class Response:
         return len(self.body)
 
     def plan(self) -> Plan:
-        """Put the response into HTTP/1.1 bytes."""
+        """Return the response as HTTP/1.1 bytes, step by step."""
         status_line, header_lines = self._head()
         if self.before_headers:
             steps: list[Step] = [*self.before_status, Send(status_line), *self.before_headers, Send(header_lines)]
@@ -201,7 +201,7 @@ class Response:
             steps = [*self.before_status, Send(status_line + header_lines)]
         steps += (Send(self.framing.frame(item.data)) if isinstance(item, Part) else item for item in self.body)
         if self.framing is Framing.CHUNKED:
-            # One write with the last part: a client that leaves at `[DONE]` has left after a complete response.
+            # One write with the last part: a client that disconnects at `[DONE]` has read a complete response.
             last = steps[-1]
             if isinstance(last, Send):
                 steps[-1] = Send(last.data + LAST_CHUNK)

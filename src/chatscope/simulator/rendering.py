@@ -1,7 +1,7 @@
 """Replies spelled the OpenAI way: as the chunks of a stream, or as one completion.
 
-Both come from the same tokens, so text, usage, limits and log probabilities agree. What is said is decided in
-`replies`, and which bytes are then bent in `faults`.
+Both are made from the same tokens, so text, usage, limits and log probabilities agree. The content of a reply is
+decided in `replies`; faults are in `faults`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def plan(request: ChatRequest, answer: Answer) -> Plan:
 
 
 def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
-    """Return the response that an answer means for a request.
+    """Return the response that an answer gives to a request.
 
     Raises:
-        TypeError: It is no answer: a function of a script has returned something else, or nothing.
+        TypeError: It is not an answer: the function of a script returned something else, or nothing.
     """
     match answer:
         case Reply():
@@ -39,7 +39,7 @@ def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
             return respond_to(request, Reply(faults=(answer,)))
         case Response() | Plan():
             return answer
-    raise TypeError(f"an answer is a Reply, a Fault, a Response or a Plan, not {answer!r}")
+    raise TypeError(f"an answer must be a Reply, a Fault, a Response or a Plan, not {answer!r}")
 
 
 def render(request: ChatRequest, reply: Reply, choices: tuple[Choice, ...]) -> Response:
@@ -72,7 +72,7 @@ class _Writer:
         self._choices = choices
 
     def stream(self) -> Iterator[Part | Step]:
-        """Yield the chunks and waits of a stream; choices take turns, token by token."""
+        """Yield the chunks and waits of a stream. Choices take turns, token by token."""
         options = self._parameters.stream_options
         asked = self._reply.usage_in is UsageIn.ASKED and options is not None and bool(options.include_usage)
         sent = 0
@@ -142,9 +142,9 @@ class _Writer:
 
     def _usage(self, sent: int | None = None) -> dict[str, Any]:
         tokens = [token for choice in self._choices for token in choice.tokens]
-        told = self._reply.usage or {}
-        completion = told.get("completion_tokens", len(tokens) if sent is None else sent)
-        prompt = told.get("prompt_tokens", self._request.prompt_tokens)
+        given = self._reply.usage or {}
+        completion = given.get("completion_tokens", len(tokens) if sent is None else sent)
+        prompt = given.get("prompt_tokens", self._request.prompt_tokens)
         reasoning = sum(token.kind == self._reply.reasoning_field for token in tokens)
         return {
             "prompt_tokens": prompt,
@@ -157,7 +157,7 @@ class _Writer:
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
             },
-            **told,
+            **given,
         }
 
     def _opening(self, choice: Choice, call: ToolCall, index: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the simulated model says: a `Reply`, and the tokens of each choice that it comes to for a request.
+"""What the simulated model says: a `Reply`, and the tokens of each of its choices for a request.
 
-How that is spelled as chunks or as a completion is `rendering`'s; bytes that no right server sends are `faults`'.
+Its spelling as chunks or as a completion is in `rendering`; bytes that no correct server sends are in `faults`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from chatscope.simulator.schemas import minimal
 from chatscope.simulator.tokens import stretch, tokenize
 
 EXCERPT = 60
-"""Characters of the prompt that a made-up reply quotes: enough to recognise it, one line in a terminal."""
+"""Characters of the prompt that a made-up reply quotes: enough to recognise it in one line of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool; `arguments` are sent as they are if they are a string, right or wrong."""
+    """A call of a tool. `arguments` that are a string are sent as they are, valid or not."""
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
@@ -36,12 +36,12 @@ class ToolCall:
 
 
 class UsageIn(Enum):
-    """Where a stream tells its usage."""
+    """The place where a stream reports its usage."""
 
     ASKED = "asked"
-    """In a chunk of its own, if `stream_options.include_usage` asks for it: OpenAI."""
+    """In a chunk of its own, if `stream_options.include_usage` requests it: OpenAI."""
     FINISH = "finish"
-    """On the finish chunk, asked or not: llama.cpp."""
+    """On the finish chunk, requested or not: llama.cpp."""
     EVERY = "every"
     """On every chunk, growing: Gemini-compatible endpoints."""
     X_GROQ = "x_groq"
@@ -51,15 +51,15 @@ class UsageIn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the simulated model answers, how fast, and with what faults.
+    """What the simulated model answers, how fast, and with which faults.
 
-    The text, unless given, quotes the prompt, or is the smallest document that the asked-for JSON schema allows. A
+    The default text quotes the prompt, or is the smallest document that the requested JSON schema allows. A
     `tool_choice` that demands a call gets one, with the smallest arguments that the tool's schema allows, until the
     conversation ends in results of tools.
     """
 
     text: str | tuple[str, ...] | None = None
-    """What is said; a tuple: in these tokens, one chunk each, instead of by the token rule."""
+    """The text. A tuple gives its tokens, one chunk each, instead of the token rule."""
     tokens: int | None = None
     """Repeat or cut the text to this many tokens."""
     reasoning: str = ""
@@ -69,23 +69,23 @@ class Reply:
     use_tools: bool = False
     """Call each offered tool as if `tool_choice` demanded it."""
     finish_reason: str | None = None
-    """None: what fits the reply."""
+    """By default, the one that fits the reply."""
     first_token: float = 0.0
     """Seconds from the request to the first token."""
     between_tokens: float = 0.0
     """Seconds from one token to the next."""
     cached_tokens: int = 0
-    """How many of the prompt tokens the usage calls cached, at most all."""
+    """How many prompt tokens the usage reports as cached, at most all."""
     usage: Mapping[str, Any] | None = None
-    """Fields of the usage that are told instead of what the tokens come to."""
+    """Fields of the usage that are reported instead of the counted ones."""
     usage_in: UsageIn = UsageIn.ASKED
     stream: bool | None = None
-    """Answer with a stream or not, whatever was asked; None: as asked."""
+    """Whether to answer with a stream, whatever was requested. By default, as requested."""
     faults: tuple[Fault, ...] = ()
 
 
 Answer: TypeAlias = Reply | Fault | Response | Plan
-"""What a script may answer: a reply, the default reply with a fault, a finished response, or bare steps."""
+"""An answer of a script: a reply, the default reply with a fault, a finished response, or bare steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one of the `n` choices says."""
+    """One of the `n` choices."""
 
     index: int
     tokens: tuple[Token, ...]
@@ -110,7 +110,7 @@ class Choice:
 
 
 def cost(request: ChatRequest, answer: Answer) -> int:
-    """Return the total tokens that an answer's usage comes to; what is no reply costs its prompt."""
+    """Return the total tokens of an answer's usage. An answer that is not a reply costs its prompt."""
     if isinstance(answer, Fault):
         answer = Reply()
     completion = choices_of(request, answer) if isinstance(answer, Reply) else ()
@@ -118,7 +118,7 @@ def cost(request: ChatRequest, answer: Answer) -> int:
 
 
 def choices_of(request: ChatRequest, reply: Reply) -> tuple[Choice, ...]:
-    """Return what each choice says, within the request's stop sequences and token limit."""
+    """Return the choices, cut at the request's stop sequences and token limit."""
     return tuple(_choice(request, reply, index) for index in range(request.parameters.n or 1))
 
 
@@ -139,7 +139,7 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> Choice:
 
 
 def _pieces(request: ChatRequest, reply: Reply, index: int) -> Iterable[str]:
-    """Return the tokens of the text: those that the reply names, unless its text is stretched or cut."""
+    """Return the tokens of the text: those of the reply, unless its text is stretched or cut."""
     if isinstance(reply.text, tuple) and reply.tokens is None and not request.stop:
         return reply.text
     return tokenize(_text(request, reply, index))
@@ -156,7 +156,7 @@ def _text(request: ChatRequest, reply: Reply, index: int) -> str:
 
 
 def _document(request: ChatRequest) -> str | None:
-    """Return the JSON that the response format asks for."""
+    """Return the JSON that the response format requests."""
     wanted = request.parameters.response_format
     if wanted is None or wanted.type == "text":
         return None

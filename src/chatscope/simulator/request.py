@@ -1,7 +1,7 @@
 """A chat request as the simulator sees it: parsed, validated, and refused the way the OpenAI API refuses.
 
-Only what the endpoint itself would judge is checked; parameters that are not listed pass, since servers have their own.
-A refusal is a `RefusedError`, which carries the finished response.
+Only what the endpoint itself would refuse is checked. Unlisted parameters pass, since servers have their own. A refusal
+is a `RefusedError`, which carries the finished response.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from chatscope.simulator.tokens import tokenize
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
 
 MESSAGE_TOKENS = 3
-"""Prompt tokens that each message costs beyond its text, and the reply once: what OpenAI's own counting recipe adds."""
+"""Prompt tokens that each message and the reply cost beyond their text, as in OpenAI's own counting recipe."""
 
 ATTACHMENT_TOKENS = 85
-"""Prompt tokens of a content part that is no text: what OpenAI charges for an image in low detail."""
+"""Prompt tokens of a content part other than text: OpenAI's charge for an image in low detail."""
 
 REASONING_MODEL = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 """Models that reject `max_tokens`: the o-series, gpt-5 and later."""
 
 
 class RefusedError(Exception):
-    """The request is answered with an error; `response` is that answer."""
+    """The request is answered with an error, `response`."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"refused with status {response.status}")
@@ -40,7 +40,7 @@ class RefusedError(Exception):
 
 
 class Headers(dict[str, str]):
-    """Header fields by lower-case name; what looks like a secret is not in the repr."""
+    """Header fields by lower-case name. Secrets do not show in the repr."""
 
     def __repr__(self) -> str:
         return repr({name: "..." if name in SECRET_HEADERS else value for name, value in self.items()})
@@ -56,14 +56,14 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The text of the message, its other parts left out."""
+        """The text of the message, without its other parts."""
         if isinstance(self.content, list):
             return "".join(str(part.get("text", "")) for part in self.content)
         return self.content or ""
 
     @property
     def attachments(self) -> int:
-        """How many parts are no text."""
+        """The number of parts other than text."""
         return sum("text" not in part for part in self.content) if isinstance(self.content, list) else 0
 
 
@@ -83,7 +83,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     @property
     def definition(self) -> FunctionTool:
-        """What the tool is, whichever kind it is."""
+        """The function or custom tool."""
         found = self.function if self.type == "function" else self.custom
         return found or FunctionTool("")
 
@@ -114,7 +114,7 @@ Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of the endpoint that are checked or acted upon, with the API's own ranges."""
+    """The parameters that are checked or have an effect, with the API's own ranges."""
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -147,16 +147,16 @@ class ChatRequest:
     """The JSON body as it was sent."""
     headers: Headers = field(default_factory=Headers)
     number: int = 1
-    """Its number among the server's requests, 1 for the first; ids in the reply derive from it."""
+    """Its number among the server's requests, from 1. Ids in the reply derive from it."""
     created: int = 0
-    """When it arrived, in Unix seconds, for the reply's `created`."""
+    """The time of its arrival, in Unix seconds: the reply's `created`."""
 
     @classmethod
     def parse(cls, content: bytes, headers: Headers | None = None, *, number: int = 1, created: int = 0) -> ChatRequest:
         """Parse and check a request body.
 
         Raises:
-            RefusedError: It is not a request that the endpoint would take; the 400 is in it.
+            RefusedError: The endpoint would refuse the request. The error holds the 400.
         """
         try:
             body = msgspec.json.decode(content)
@@ -175,7 +175,7 @@ class ChatRequest:
 
     @property
     def prompt_tokens(self) -> int:
-        """What the conversation costs: its text by the token rule, and the fixed costs above."""
+        """The prompt tokens: the text by the token rule, and the fixed costs above."""
         messages = self.parameters.messages
         text = sum(len(tokenize(message.text)) for message in messages)
         attachments = sum(message.attachments for message in messages)
@@ -188,7 +188,7 @@ class ChatRequest:
 
     @property
     def token_limit(self) -> int | None:
-        """How many tokens each choice may have."""
+        """The limit of tokens for each choice."""
         return self.parameters.max_completion_tokens or self.parameters.max_tokens
 
     @property
@@ -212,7 +212,7 @@ def _validation_error(problem: str) -> Response:
 
 
 def _check(given: Parameters) -> None:
-    """Refuse what only the parameters together show to be wrong."""
+    """Refuse parameters that contradict each other."""
     tools = {tool.definition.name for tool in given.tools or ()}
     if given.stream_options is not None and not given.stream:
         _refuse("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is enabled.")
@@ -247,7 +247,7 @@ def named_tools(choice: Mapping[str, Any]) -> set[str]:
 
 
 def _check_tool_messages(messages: list[Message]) -> None:
-    """Hold each tool message against the calls before it: the API refuses a conversation with loose ends."""
+    """Match tool messages with the calls before them: the API refuses calls without results, and the reverse."""
     unanswered: set[str] = set()
     for index, message in enumerate(messages):
         if message.role == "tool":

@@ -1,7 +1,7 @@
-"""The smallest JSON value that a JSON schema accepts, and what strict mode forbids in one.
+"""The smallest JSON value that a JSON schema accepts, and the violations of strict mode in a schema.
 
-For structured output and for tool arguments. It covers what strict structured output allows (types, enum, const,
-anyOf, $ref, bounds); patterns and formats other than the common ones are beyond a simulator.
+For structured output and for tool arguments. It covers what strict mode allows (types, enum, const, anyOf, $ref,
+bounds). Patterns, and formats other than the common ones, are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMATS = {
 
 
 class EndlessSchemaError(ValueError):
-    """The schema has no finite value on this path: a `$ref` leads back to itself."""
+    """The schema has no finite value on this path, because a `$ref` leads back to itself."""
 
 
 def minimal(schema: Mapping[str, Any]) -> Any:
@@ -33,7 +33,7 @@ def minimal(schema: Mapping[str, Any]) -> Any:
 
     Raises:
         EndlessSchemaError: Every value of the schema would be infinite.
-        KeyError: A `$ref` points nowhere.
+        KeyError: The target of a `$ref` is missing.
     """
     return _minimal(schema, schema, frozenset())
 

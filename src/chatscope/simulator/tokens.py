@@ -1,7 +1,8 @@
-"""The simulator's token rule, so that usage adds up and can be worked out by hand.
+"""The simulator's token rule, by which usage can be worked out by hand.
 
-A token is a run of word characters, or one other character, together with the whitespace before it; whitespace at the
-very end is one token. Joining a text's tokens gives the text. A real tokenizer would be a dependency and a download.
+A token is a run of word characters, or one other character, together with the whitespace before it. Whitespace at the
+very end is one token. The tokens of a text, joined, are the text. A real tokenizer would be a dependency and a
+download.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 
 
 def tokenize(text: str) -> list[str]:
-    """Cut a text into its tokens."""
+    """Return the tokens of a text."""
     return TOKEN.findall(text)
 
 
 def stretch(text: str, count: int) -> str:
-    """Repeat or cut a text so that it has exactly `count` tokens."""
+    """Return a text repeated or cut to exactly `count` tokens."""
     tokens = tokenize(" " + (text.strip() or "token"))  # the space keeps a repetition from growing onto the last word
     return "".join(itertools.islice(itertools.cycle(tokens), count)).lstrip()
