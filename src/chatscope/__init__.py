@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._client.timings import Timings as Timings
     from chatscope._conversation.loop import RunResult as RunResult
     from chatscope._conversation.structured_output import ParsedCompletion as ParsedCompletion
+    from chatscope._limits.attempts import Attempt as Attempt
     from chatscope._limits.limiter import Statistics as Statistics
-    from chatscope._limits.retry import Attempt as Attempt
     from chatscope._limits.retry import RetryPolicy as RetryPolicy
-    from chatscope._limits.retry import retry_on_rate_limit as retry_on_rate_limit
-    from chatscope._limits.retry import retry_on_transient as retry_on_transient
+    from chatscope._limits.retry_decorators import retry_on_rate_limit as retry_on_rate_limit
+    from chatscope._limits.retry_decorators import retry_on_transient as retry_on_transient
     from chatscope._limits.timeouts import Timeouts as Timeouts
     from chatscope._tasks.adapter import AsyncChatGPTAdapter as AsyncChatGPTAdapter
     from chatscope._tasks.base import AsyncBasePlatformAdapter as AsyncBasePlatformAdapter
@@ -104,13 +104,10 @@ _HOMES = {
     "_client.timings": ("Timings",),
     "_conversation.loop": ("RunResult",),
     "_conversation.structured_output": ("ParsedCompletion",),
+    "_limits.attempts": ("Attempt",),
     "_limits.limiter": ("Statistics",),
-    "_limits.retry": (
-        "Attempt",
-        "RetryPolicy",
-        "retry_on_rate_limit",
-        "retry_on_transient",
-    ),
+    "_limits.retry": ("RetryPolicy",),
+    "_limits.retry_decorators": ("retry_on_rate_limit", "retry_on_transient"),
     "_limits.timeouts": ("Timeouts",),
     "_tasks.adapter": ("AsyncChatGPTAdapter",),
     "_tasks.base": ("AsyncBasePlatformAdapter",),

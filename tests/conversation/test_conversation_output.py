@@ -317,14 +317,22 @@ def test_a_reply_becomes_a_value(kind: Any, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
     [
-        (Street, '{"name": "Main", "number": 0}', r"the response is not of type Street: Expected `int` >= 1 - at `\$.number`"),
+        (
+            Street,
+            '{"name": "Main", "number": 0}',
+            r"the response is not of type Street: Expected `int` >= 1 - at `\$.number`",
+        ),
         (Street, '{"name": "Main"}', "the response is not of type Street: Object missing required field `number`"),
         (Street, "Here you are:", "the response is not of type Street: JSON is malformed"),
         (Street, "", "the response is not of type Street: Input data was truncated"),
         (Chain, '{"next":' * 100_000, "the response is not of type Chain: maximum recursion"),
         (Cat, '{"kind": "dog"}', "the response is not of type Cat: 1 validation error for Cat"),
         (list[int], "[1]", "the response is not of type list: Expected `object`, got `array`"),
-        (list[int], '{"value": ["x"]}', r"the response is not of type list: Expected `int`, got `str` - at `\$.value\[0\]`"),
+        (
+            list[int],
+            '{"value": ["x"]}',
+            r"the response is not of type list: Expected `int`, got `str` - at `\$.value\[0\]`",
+        ),
     ],
 )
 def test_a_reply_of_another_kind_is_invalid(kind: Any, text: str, says: str) -> None:

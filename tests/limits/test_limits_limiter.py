@@ -1,16 +1,28 @@
-"""One attempt's way through what the calls of a client share."""
+"""One attempt's way through the limits of a client, and how a failing server is spared, in virtual time."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import logging
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 import stamina
 
-from chatscope._limits.limiter import Limiter, Permit, Statistics
+from chatscope._limits.circuit_breaker import DOWN_AFTER, PROBE_FIRST, PROBE_MOST
+from chatscope._limits.limiter import PATIENCE, Limiter, Permit, Statistics
 from chatscope._limits.retry import MAX_RETRY_AFTER
-from chatscope.errors import BadRequestError, ChatError, InternalServerError, QuotaExceededError, RateLimitError
+from chatscope._limits.retry_budget import CAPACITY, RATIO, REFILL_SECONDS, RetryBudget
+from chatscope._limits.transient import is_transient
+from chatscope.errors import (
+    APIConnectionError,
+    BadRequestError,
+    ChatError,
+    InternalServerError,
+    QuotaExceededError,
+    RateLimitError,
+)
 from chatscope.protocol.usage import Usage
 
 
@@ -19,107 +31,115 @@ def anyio_backend(virtual_time: tuple[str, dict[str, Any]]) -> tuple[str, dict[s
     return virtual_time
 
 
-def traffic(
-    max_concurrency: int | Literal["auto"] | None = None,
-    *,
-    requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
-) -> Limiter:
-    return Limiter(
-        "server",
-        max_concurrency=max_concurrency,
-        max_pending=None,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-    )
-
-
-async def acquire(shared: Limiter, body: bytes = b"", max_tokens: int | None = 0, *, retry: bool = False) -> Permit:
-    permit = Permit(shared, "task")
-    await permit.acquire(body, max_tokens, retry=retry, patient=True)
+async def acquire(
+    limiter: Limiter, body: bytes = b"", *, retry: bool = False, patient: bool = True, model: str = "m"
+) -> Permit:
+    permit = Permit(limiter, "task", model=model)
+    await permit.acquire(body, 0, retry=retry, patient=patient)
     return permit
 
 
-async def seconds_until_sent(shared: Limiter, body: bytes = b"") -> float:
+async def seconds_until_sent(limiter: Limiter, body: bytes = b"", **options: Any) -> float:
     began = anyio.current_time()
-    (await acquire(shared, body)).release()
+    permit = await acquire(limiter, body, **options)
+    permit.on_send()
+    permit.release()
     return anyio.current_time() - began
 
 
-async def test_the_counts() -> None:
-    shared = traffic(2)
-    assert shared.statistics() == Statistics(2, 0, 0, 0, 0, 0, 100.0, 0)
-    for _ in range(3):
-        shared.slots.reserve()
-    permit = await acquire(shared, retry=True)
-    permit.on_failure(InternalServerError(status=500))
-    assert shared.statistics() == Statistics(2, 2, 1, 0, 0, 1, 99.0, 1)
-    permit.on_first_output()
-    assert shared.statistics().failures_in_a_row == 0
-    assert traffic(None).statistics().concurrency is None
+async def send_times(limiter: Limiter, count: int, **options: Any) -> list[float]:
+    """Let attempts ask at once; return after how many seconds each could be sent."""
+    times: list[float] = []
 
+    async def attempt() -> None:
+        times.append(await seconds_until_sent(limiter, **options))
 
-async def test_who_waits_for_what_is_counted() -> None:
-    shared = traffic(requests_per_minute=1)
-    await acquire(shared)
     async with anyio.create_task_group() as group:
-        group.start_soon(acquire, shared)
-        await anyio.wait_all_tasks_blocked()
-        assert shared.statistics().paced == 1
-        for _ in range(10):
-            Permit(shared, "task").on_failure(InternalServerError(status=503))
-        group.start_soon(acquire, shared)
-        await anyio.wait_all_tasks_blocked()
-        assert shared.statistics().held_back == 1
-        group.cancel_scope.cancel()
-    assert shared.statistics().paced == shared.statistics().held_back == 0
-    assert shared.requests == 1
+        for _ in range(count):
+            group.start_soon(attempt)
+    return times
 
 
-async def test_a_cancelled_request_was_not_sent() -> None:
-    shared = traffic(requests_per_minute=1)
-    await acquire(shared)
-    permit = Permit(shared, "task")
-    with anyio.move_on_after(1) as scope:
-        await permit.acquire(b"", 0, retry=False, patient=True)
+def fail(limiter: Limiter, count: int = DOWN_AFTER) -> InternalServerError:
+    """Let the server fail so often in a row; return the last failure."""
+    error = InternalServerError("HTTP 500", status=500)
+    for _ in range(count):
+        Permit(limiter, "task").on_failure(error)
+    return error
+
+
+def respond(limiter: Limiter) -> None:
+    Permit(limiter, "task").on_first_output()
+
+
+# -- permits ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_counts() -> None:
+    limiter = Limiter("server", max_concurrency=2, requests_per_minute=2)
+    assert limiter.statistics() == Statistics(2, 0, 0, 0, 0, 0, 100.0, 0, 0)
+    for _ in range(3):
+        limiter.slots.reserve()
+    permit = await acquire(limiter, retry=True)
+    permit.on_send()
+    assert limiter.statistics() == Statistics(2, 2, 1, 0, 0, 1, 99.0, 0, 1)
+    permit.on_failure(InternalServerError(status=500))
     permit.release()
-    assert scope.cancelled_caught
-    assert shared.requests == 1
-    assert await seconds_until_sent(shared) == pytest.approx(59)
+    permit.release()
+    assert limiter.statistics() == Statistics(2, 2, 1, 0, 0, 1, 99.0, 1, 0)
+    await acquire(limiter)
+    async with anyio.create_task_group() as group:
+        group.start_soon(acquire, limiter)
+        await anyio.wait_all_tasks_blocked()
+        assert limiter.statistics().paced == 1
+        fail(limiter)
+        group.start_soon(acquire, limiter)
+        await anyio.wait_all_tasks_blocked()
+        assert limiter.statistics().held_back == 1
+        group.cancel_scope.cancel()
+    assert limiter.statistics().paced == limiter.statistics().held_back == 0
+    assert Limiter("server").statistics().concurrency is None
 
 
-async def test_a_retry_that_was_cancelled_before_it_was_sent_stays_in_store() -> None:
-    shared = traffic(requests_per_minute=1)
-    await acquire(shared)
-    with anyio.move_on_after(1) as scope:
-        await acquire(shared, retry=True)
-    assert scope.cancelled_caught
-    assert shared.requests == 1
-    assert shared.statistics().retry_tokens == 100
+@pytest.mark.parametrize("cancelled", ["while it waits", "before it is sent"])
+async def test_an_attempt_that_was_never_sent_gives_everything_back(cancelled: str) -> None:
+    limiter = Limiter("server", requests_per_minute=1, tokens_per_minute=60)
+    permit = await acquire(limiter, b"x" * 240, retry=True)
+    if cancelled == "while it waits":
+        permit.on_send()
+        with anyio.move_on_after(1) as scope:
+            await acquire(limiter, retry=True)
+        assert scope.cancelled_caught
+    permit.release()
+    sent = cancelled == "while it waits"
+    statistics = limiter.statistics()
+    assert (statistics.requests, statistics.in_flight) == (int(sent), 0)
+    assert statistics.retry_tokens == 100 - sent
+    assert await seconds_until_sent(limiter, b"x" * 240) == pytest.approx(59 if sent else 0)
 
 
 async def test_what_was_used_settles_the_estimate() -> None:
-    shared = traffic(tokens_per_minute=600)
-    permit = await acquire(shared, b"x" * 2400)  # all 600
+    limiter = Limiter("server", tokens_per_minute=600)
+    permit = await acquire(limiter, b"x" * 2400)  # all 600
     permit.on_headers({})
     permit.on_usage(None)
-    assert await seconds_until_sent(shared, b"x" * 4) == pytest.approx(0.1)
+    permit.release()
+    with anyio.move_on_after(10) as scope:
+        await acquire(limiter, b"x" * 4)
+    assert scope.cancelled_caught
     permit.on_usage(Usage(total_tokens=300, completion_tokens=10))
-    assert await seconds_until_sent(shared, b"x" * 1200) == pytest.approx(0, abs=0.01)
+    assert await seconds_until_sent(limiter, b"x" * 1200) == 0
 
 
-async def test_what_headers_say_slows_everybody_down() -> None:
-    shared = traffic()
-    permit = await acquire(shared)
-    headers = {
-        "x-ratelimit-limit-requests": "10",
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "50s",
-    }
-    permit.on_headers(headers)
+async def test_what_headers_say_slows_down_the_requests_for_the_model() -> None:
+    limiter = Limiter("server")
+    permit = await acquire(limiter)
+    names = {"limit": "10", "remaining": "0", "reset": "50s"}
+    permit.on_headers({f"x-ratelimit-{name}-requests": value for name, value in names.items()})
     permit.on_headers({})  # a second time says nothing
     permit.release()
-    assert await seconds_until_sent(shared) == pytest.approx(5)
+    assert await seconds_until_sent(limiter, model="another") == 0
+    assert await seconds_until_sent(limiter) == pytest.approx(5)
 
 
 @pytest.mark.parametrize(
@@ -128,46 +148,172 @@ async def test_what_headers_say_slows_everybody_down() -> None:
         (RateLimitError(status=429, retry_after=7.0), 7.0),
         (RateLimitError(status=429, retry_after=MAX_RETRY_AFTER), MAX_RETRY_AFTER),
         (RateLimitError(status=429, retry_after=MAX_RETRY_AFTER + 1), 0.0),
+        (RateLimitError(status=429, retry_after=7.0, should_retry=False), 0.0),
+        (QuotaExceededError(status=429, retry_after=7.0), 0.0),
         (RateLimitError(status=429), 0.0),
         (InternalServerError(status=503, retry_after=7.0), 0.0),
         (BadRequestError(status=400, retry_after=7.0), 0.0),
     ],
 )
-async def test_a_refusal_that_names_a_time_makes_everybody_wait(error: ChatError, pause: float) -> None:
-    shared = traffic()
-    permit = await acquire(shared)
+async def test_a_refusal_that_names_a_time_is_a_pause_for_the_model(error: ChatError, pause: float) -> None:
+    limiter = Limiter("server")
+    permit = await acquire(limiter)
+    permit.on_send()
     permit.on_failure(error)
     permit.release()
-    assert await seconds_until_sent(shared) == pytest.approx(pause)
+    assert await seconds_until_sent(limiter, model="another") == 0
+    assert await seconds_until_sent(limiter) == pytest.approx(pause)
 
 
-async def test_in_stamina_s_testing_mode_nobody_waits() -> None:
-    shared = traffic()
+async def test_in_stamina_s_testing_mode_there_are_no_pauses() -> None:
+    limiter = Limiter("server")
     with stamina.set_testing(testing=True, attempts=2):
-        (await acquire(shared)).on_failure(RateLimitError(status=429, retry_after=7.0))
-    assert await seconds_until_sent(shared) == 0
+        (await acquire(limiter)).on_failure(RateLimitError(status=429, retry_after=7.0))
+    assert await seconds_until_sent(limiter) == 0
 
 
 @pytest.mark.parametrize(
-    ("error", "total", "failures"),
+    ("error", "concurrency", "failures"),
     [
-        (RateLimitError(status=429), 1, 0),
-        (QuotaExceededError(status=429), 1, 0),
-        (InternalServerError(status=500), 8, 1),
-        (BadRequestError(status=400), 8, 0),
+        (RateLimitError(status=429), 1, 3),
+        (QuotaExceededError(status=429), 8, 3),
+        (InternalServerError(status=500), 8, 4),
+        (APIConnectionError(), 8, 4),
+        (BadRequestError(status=400), 8, 0),  # a server that judges requests works
     ],
 )
-async def test_who_learns_of_a_failure(error: ChatError, total: int, failures: int) -> None:
-    shared = traffic("auto")
-    shared.slots.reserve()
-    permit = await acquire(shared)
+async def test_what_a_failure_says_of_the_server(error: ChatError, concurrency: int, failures: int) -> None:
+    limiter = Limiter("server", max_concurrency="auto")
+    limiter.slots.reserve()
+    permit = await acquire(limiter)
+    permit.on_send()
+    fail(limiter, 3)
     permit.on_failure(error)
-    assert shared.statistics().concurrency == total
-    assert shared.statistics().failures_in_a_row == failures
+    assert limiter.statistics().concurrency == concurrency
+    assert limiter.statistics().failures_in_a_row == failures
 
 
 async def test_a_refused_request_gives_its_tokens_back() -> None:
-    shared = traffic(tokens_per_minute=600)
-    permit = await acquire(shared, b"x" * 2400)
+    limiter = Limiter("server", tokens_per_minute=600)
+    permit = await acquire(limiter, b"x" * 2400)
+    permit.on_send()
     permit.on_failure(RateLimitError(status=429))
-    assert await seconds_until_sent(shared, b"x" * 2400) == 0
+    permit.release()
+    assert await seconds_until_sent(limiter, b"x" * 2400) == 0
+
+
+# -- the retry budget ------------------------------------------------------------------------------------------------
+
+
+def test_a_success_brings_a_part_of_a_retry_back() -> None:
+    budget = RetryBudget(capacity=2)
+    budget.on_success()
+    assert budget.tokens == 2
+    assert [budget.try_take() for _ in range(3)] == [True, True, False]
+    for _ in range(11):
+        budget.on_success()
+    assert budget.tokens == pytest.approx(11 * RATIO)
+    assert budget.try_take()
+    budget.give_back()
+    assert budget.tokens == pytest.approx(1.1)
+
+
+async def test_an_empty_store_lets_one_retry_go_each_second() -> None:
+    limiter = Limiter("server")
+    assert await send_times(limiter, 100, retry=True) == [0.0] * 100
+    assert not limiter.can_hedge
+    times = await send_times(limiter, 3, retry=True)
+    assert times == pytest.approx([REFILL_SECONDS, 2 * REFILL_SECONDS, 3 * REFILL_SECONDS])
+    assert await send_times(limiter, 3) == [0, 0, 0]  # first attempts need none
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(send_times, limiter, 100, retry=True))
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(
+            APIConnectionError, match=r"^not sent: too many of the last requests failed, and the retry b"
+        ):
+            await acquire(limiter, retry=True, patient=False)
+        group.cancel_scope.cancel()
+
+
+async def test_successes_let_a_waiting_retry_go() -> None:
+    limiter = Limiter("server")
+    await send_times(limiter, 100, retry=True)
+    fail(limiter, 1)
+    async with anyio.create_task_group() as group:
+
+        async def wait() -> None:
+            assert await seconds_until_sent(limiter, retry=True) == 0.25
+
+        group.start_soon(wait)
+        await anyio.sleep(0.25)
+        for _ in range(11):
+            respond(limiter)
+
+
+# -- outages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_is_down_gets_one_request_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    limiter = Limiter("api.example")
+    fail(limiter, DOWN_AFTER - 1)
+    assert limiter.outage is None
+    error = fail(limiter, 1)
+    assert limiter.outage is error
+    times = await send_times(limiter, 5)
+    assert times == pytest.approx([PROBE_FIRST, PROBE_FIRST + 1, PROBE_FIRST + 3, PROBE_FIRST + 7, PROBE_FIRST + 11])
+    assert times[-1] - times[-2] == pytest.approx(PROBE_MOST)
+    respond(limiter)
+    fail(limiter)
+    assert await send_times(limiter, 1) == pytest.approx([PROBE_FIRST])  # probing begins anew
+    assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.retry"] == [
+        (logging.WARNING, "api.example failed 10 requests in a row: only probes are sent until it works"),
+        (logging.INFO, "api.example works again after 10 failures in a row"),
+        (logging.WARNING, "api.example failed 10 requests in a row: only probes are sent until it works"),
+    ]
+
+
+@pytest.mark.parametrize("error", [None, BadRequestError(status=400)])
+async def test_any_response_lets_all_that_wait_go(error: ChatError | None) -> None:
+    limiter = Limiter("server")
+    fail(limiter)
+    async with anyio.create_task_group() as group:
+
+        async def wait() -> None:
+            times = await send_times(limiter, int(CAPACITY) + 6, retry=True)
+            assert times == pytest.approx([1] + [1.5] * (int(CAPACITY) + 5))
+
+        group.start_soon(wait)
+        await anyio.sleep(1.5)
+        if error is None:
+            respond(limiter)
+        else:
+            Permit(limiter, "task").on_failure(error)
+
+
+async def test_without_a_deadline_a_call_is_held_back_for_so_long_in_all() -> None:
+    limiter = Limiter("server")
+    last = fail(limiter)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(send_times, limiter, 100))  # ahead of it
+        await anyio.wait_all_tasks_blocked()
+        permit = Permit(limiter, "task")
+        with pytest.raises(
+            APIConnectionError, match=r"^not sent: the server failed the last 10 requests; held"
+        ) as caught:
+            await permit.acquire(b"", 0, retry=False, patient=False)
+        assert anyio.current_time() - began == pytest.approx(PATIENCE)
+        assert caught.value.__cause__ is last
+        assert not is_transient(caught.value)
+        with pytest.raises(APIConnectionError):  # its patience is used up
+            await permit.acquire(b"", 0, retry=True, patient=False)
+        assert anyio.current_time() - began == pytest.approx(PATIENCE)
+        assert limiter.statistics().held_back == 91
+        group.cancel_scope.cancel()
+
+
+async def test_with_a_deadline_a_call_waits_on() -> None:
+    limiter = Limiter("server")
+    fail(limiter)
+    assert (await send_times(limiter, 12))[-1] > PATIENCE

@@ -1,4 +1,4 @@
-"""How fast requests go out: budgets, what headers say, and pauses, in virtual time."""
+"""How fast requests go out: budgets, what headers say of each model, pauses and priorities, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatscope._limits.rate_limit import CHARACTERS_PER_TOKEN, FIRST_GUESS, LONGEST_LEARNED_WAIT, Bucket, Meter, Pacer
+from chatscope._limits.budget_window import BudgetWindow
+from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT
+from chatscope._limits.rate_limit import (
+    CHARACTERS_PER_TOKEN,
+    FIRST_GUESS,
+    MOST_MODELS,
+    RateLimiter,
+    Reservation,
+)
+from chatscope.protocol.usage import Usage
 
 
 @pytest.fixture
@@ -18,19 +27,19 @@ def anyio_backend(virtual_time: tuple[str, dict[str, Any]]) -> tuple[str, dict[s
     return virtual_time
 
 
-async def departures(pacer: Pacer, *amounts: float) -> list[float]:
-    """Let requests for so many tokens each wait at once; return after how many seconds each was admitted."""
-    began, left = anyio.current_time(), [0.0] * len(amounts)
+async def send_times(limiter: RateLimiter, *amounts: float, model: str = "m") -> list[float]:
+    """Let requests for so many tokens each ask at once; return after how many seconds each could be sent."""
+    began, times = anyio.current_time(), [0.0] * len(amounts)
 
     async def request(number: int, tokens: float) -> None:
-        await pacer.acquire(tokens)
-        left[number] = anyio.current_time() - began
+        limiter.on_no_response(await limiter.acquire(model, tokens))
+        times[number] = anyio.current_time() - began
 
     async with anyio.create_task_group() as group:
         for number, tokens in enumerate(amounts):
             group.start_soon(request, number, tokens)
             await anyio.wait_all_tasks_blocked()
-    return left
+    return times
 
 
 def limits(
@@ -40,241 +49,335 @@ def limits(
     return {f"x-ratelimit-{name}-{what}": str(value) for name, value in given.items() if value is not None}
 
 
-def test_a_bucket() -> None:
-    bucket = Bucket(10, 2, now=0)
-    assert bucket.wait_for(10, 0) == 0
-    bucket.take(10)
-    assert bucket.wait_for(3, 0) == pytest.approx(1.5)
-    assert bucket.wait_for(3, 1) == pytest.approx(0.5)
-    assert bucket.wait_for(3, 1.5) == 0
-    bucket.settle(10, 2)
-    assert bucket.level == 10
-    bucket.settle(5, 20)  # more was used than reserved
-    assert bucket.wait_for(1, 1.5) == pytest.approx(3)
+async def respond(limiter: RateLimiter, model: str = "m", **reported: Any) -> Reservation:
+    """Send a request for a model at once and have it answered with headers."""
+    reservation = await limiter.acquire(model, reported.pop("tokens", 1.0))
+    limiter.on_response(reservation, limits(**reported))
+    return reservation
 
 
-def test_more_than_a_bucket_holds_counts_as_all_of_it() -> None:
-    bucket = Bucket(10, 1, now=0)
-    assert bucket.wait_for(1000, 0) == 0
-    bucket.take(1000)
-    assert bucket.level == 0
-    assert bucket.wait_for(1000, 0) == pytest.approx(10)
+# -- budgets ---------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.floats(0.01, 50), min_size=1, max_size=20))
-def test_who_waits_as_told_need_not_wait_again(amounts: list[float]) -> None:
-    bucket, now = Bucket(20, 0.7, now=0), 0.0
-    for amount in amounts:
-        now += bucket.wait_for(amount, now)
-        assert bucket.wait_for(amount, now) == 0
-        bucket.take(amount)
+@given(
+    st.floats(0.05, 50),
+    st.lists(st.tuples(st.floats(0, 30), st.floats(0.01, 60), st.floats(0, 60)), min_size=1, max_size=30),
+)
+def test_no_minute_ever_holds_more_than_the_budget(
+    per_minute: float, requests: list[tuple[float, float, float]]
+) -> None:
+    budget, now, used = BudgetWindow(per_minute), 0.0, []
+    window = max(60.0, 60.0 / per_minute)
+    most = max(per_minute, 1.0)
+    for pause, amount, _ in requests:
+        now += pause
+        wait = budget.wait_for(amount, now)
+        assert wait >= 0
+        now += wait
+        assert budget.wait_for(amount, now) == 0  # who waited as told need not wait again
+        budget.take(amount, now)
+        used.append((now, min(amount, most)))
+    for end, _ in used:
+        assert sum(amount for at, amount in used if end - window + 1e-6 < at <= end) <= most + 1e-3
 
 
-async def test_no_limit_is_no_wait() -> None:
-    pacer = Pacer("server")
-    assert await departures(pacer, *[1e9] * 50) == [0.0] * 50
-    assert pacer.waiting == 0
+@pytest.mark.parametrize(
+    ("per_minute", "times"),
+    [
+        (3, [0, 0, 0, 60, 60, 60]),
+        (1, [0, 60, 120]),
+        (0.5, [0, 120, 240]),
+        (0.1, [0, 600]),
+        (1.5, [0, 60]),
+    ],
+)
+async def test_a_budget_of_requests(per_minute: float, times: list[float]) -> None:
+    limiter = RateLimiter("server", requests_per_minute=per_minute)
+    assert await send_times(limiter, *[1.0] * len(times)) == pytest.approx(times)
 
 
-async def test_a_budget_of_requests() -> None:
-    left = await departures(Pacer("server", requests_per_minute=3), *[1.0] * 6)
-    assert left == pytest.approx([0, 0, 0, 20, 40, 60])
+async def test_a_budget_of_tokens_and_the_scarcer_of_two() -> None:
+    assert await send_times(RateLimiter("server", tokens_per_minute=600), 500, 100, 50, 5) == pytest.approx(
+        [0, 0, 60, 60]
+    )
+    limiter = RateLimiter("server", requests_per_minute=2, tokens_per_minute=600)
+    assert await send_times(limiter, 500, 50, 0) == pytest.approx([0, 0, 60])
+    assert limiter.waiting == 0
 
 
-async def test_a_budget_of_tokens() -> None:
-    left = await departures(Pacer("server", tokens_per_minute=600), 500, 100, 50, 5)
-    assert left == pytest.approx([0, 0, 5, 5.5])
-
-
-async def test_the_scarcer_of_two_budgets_counts() -> None:
-    left = await departures(Pacer("server", requests_per_minute=2, tokens_per_minute=600), 600, 60, 0)
-    assert left == pytest.approx([0, 6, 30])
-
-
-async def test_what_a_request_really_used_settles_its_estimate() -> None:
-    pacer = Pacer("server", tokens_per_minute=600)
-    assert await departures(pacer, 600) == [0]
-    pacer.on_usage(600, total_tokens=100, completion_tokens=50)
-    assert await departures(pacer, 500) == [0]
-    pacer.on_usage(500, total_tokens=560, completion_tokens=50)
-    assert await departures(pacer, 60) == pytest.approx([12])
-
-
-async def test_a_request_beyond_the_budget_leaves_the_debt_that_it_has_made() -> None:
-    pacer = Pacer("server", tokens_per_minute=60)
-    assert await departures(pacer, 300) == [0]
-    pacer.on_usage(300, total_tokens=76, completion_tokens=1)
-    assert await departures(pacer, 1) == pytest.approx([17])
-    pacer.on_usage(1, total_tokens=1, completion_tokens=1)
-    assert await departures(pacer, 300) == pytest.approx([60])
-    pacer.on_usage(300, total_tokens=10, completion_tokens=1)
-    assert await departures(pacer, 50) == [0]
-
-
-async def test_what_comes_back_lets_the_first_go_earlier() -> None:
-    pacer = Pacer("server", tokens_per_minute=60)
-    left: list[float] = []
+async def test_an_estimate_is_settled_by_what_was_used() -> None:
+    limiter = RateLimiter("server", tokens_per_minute=600)
+    reservation = await limiter.acquire("m", 600)
     async with anyio.create_task_group() as group:
 
         async def wait() -> None:
-            left.extend(await departures(pacer, 60, 60))
+            assert await send_times(limiter, 500) == pytest.approx([10])
 
         group.start_soon(wait)
         await anyio.sleep(10)
-        assert pacer.waiting == 1
-        pacer.on_usage(60, total_tokens=10, completion_tokens=5)
-    assert left == pytest.approx([0, 10])
+        assert limiter.waiting == 1
+        limiter.settle(reservation, Usage(prompt_tokens=50, completion_tokens=50, total_tokens=100))
+        limiter.settle(reservation, Usage(total_tokens=600))  # only the first counts
+    later = await limiter.acquire("m", 0)
+    limiter.settle(later, Usage())  # a server that does not count
+    limiter.settle(later, Usage(prompt_tokens=3, completion_tokens=1))  # settled already
+    assert await send_times(limiter, 1) == pytest.approx([50])
 
 
-async def test_a_cancelled_request_takes_nothing() -> None:
-    pacer = Pacer("server", requests_per_minute=1)
-    assert await departures(pacer, 1) == [0]
+@pytest.mark.parametrize(
+    ("estimate", "used", "wait"),
+    [
+        (300, None, 120),  # more than the whole budget holds back for as long as it takes to make up for it ...
+        (300, 76, 76),
+        (1, 90, 90),
+        (1, 2**31, 120),  # ... but no longer than two minutes
+        (60, 30, 0),
+    ],
+)
+async def test_debt_is_bounded(estimate: float, used: int | None, wait: float) -> None:
+    limiter = RateLimiter("server", tokens_per_minute=60)
+    reservation = await limiter.acquire("m", estimate)
+    if used is not None:
+        limiter.settle(reservation, Usage(total_tokens=used))
+    assert await send_times(limiter, 20) == pytest.approx([wait])
+
+
+async def test_requests_close_together_are_settled_one_by_one() -> None:
+    limiter = RateLimiter("server", tokens_per_minute=60)
+    first, second = await limiter.acquire("m", 20), await limiter.acquire("m", 20)
+    limiter.settle(first, Usage(total_tokens=100))
+    limiter.settle(second, Usage(total_tokens=10))
+    assert await send_times(limiter, 50) == pytest.approx([100])
+
+
+async def test_a_request_that_was_never_sent_gives_everything_back() -> None:
+    limiter = RateLimiter("server", requests_per_minute=1, tokens_per_minute=60)
+    limiter.cancel(await limiter.acquire("m", 60))
+    assert limiter.in_flight == 0
+    assert await send_times(limiter, 60) == [0]
     with anyio.move_on_after(30) as scope:
-        await pacer.acquire(1)
+        await limiter.acquire("m", 1)
     assert scope.cancelled_caught
-    assert pacer.waiting == 0
-    assert await departures(pacer, 1) == pytest.approx([30])
+    assert limiter.waiting == 0
+    assert await send_times(limiter, 1) == pytest.approx([30])
 
 
-async def test_the_estimate_learns_from_replies() -> None:
-    pacer = Pacer("server")
+async def test_the_estimate_learns_from_responses() -> None:
+    limiter = RateLimiter("server")
     body = b"x" * 400
-    assert pacer.estimate(body, None) == 400 / CHARACTERS_PER_TOKEN + FIRST_GUESS
-    assert pacer.estimate(body, 10) == 110
-    assert pacer.estimate(body, 100_000) == 100 + FIRST_GUESS
-    pacer.on_usage(1, total_tokens=1, completion_tokens=0)
-    assert pacer.estimate(b"", None) == FIRST_GUESS
+    assert limiter.estimate(body, None) == 400 / CHARACTERS_PER_TOKEN + FIRST_GUESS
+    assert limiter.estimate(body, 10) == 110
+    assert limiter.estimate(body, 100_000) == 100 + FIRST_GUESS
+    reservation = await limiter.acquire("m", 1)
     for _ in range(100):
-        pacer.on_usage(1, total_tokens=1, completion_tokens=8)
-    assert pacer.estimate(b"", None) == pytest.approx(8, rel=0.01)
+        limiter.settle(reservation, Usage(total_tokens=8, completion_tokens=8))
+    assert limiter.estimate(b"", None) == pytest.approx(8, rel=0.01)
 
 
-async def test_plenty_left_is_nothing_learned() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=10, remaining=9, reset="6s"))
-    assert await departures(pacer, *[1.0] * 20) == [0.0] * 20
+# -- priorities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["m", "another model"])
+async def test_priorities_hold_where_the_budget_is_scarce(other: str) -> None:
+    limiter, began, sent = RateLimiter("server", requests_per_minute=1), anyio.current_time(), []
+
+    async def request(name: str, model: str, priority: float) -> None:
+        await limiter.acquire(model, 1, priority)
+        sent.append((name, anyio.current_time() - began))
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(request, f"low {number}", "m", 0.0)
+            await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(1)
+        group.start_soon(request, "high", other, 10.0)
+        group.start_soon(request, "lowest", other, -1.0)
+    assert [name for name, _ in sent] == ["low 0", "high", "low 1", "low 2", "low 3", "lowest"]
+    assert [at for _, at in sent] == pytest.approx([0, 60, 120, 180, 240, 300])
+
+
+async def test_a_model_that_is_blocked_holds_up_no_other() -> None:
+    limiter = RateLimiter("server", requests_per_minute=100)
+    limiter.pause("a", 50, "task")
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire, "a", 1, 10.0)
+        await anyio.wait_all_tasks_blocked()
+        assert await send_times(limiter, 1, 1, model="b") == [0, 0]
+
+
+async def test_a_waiter_that_becomes_blocked_lets_the_others_go() -> None:
+    limiter = RateLimiter("server", requests_per_minute=1)
+    await limiter.acquire("a", 1)
+    times: list[float] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire, "a", 1, 10.0)
+
+        async def other() -> None:
+            times.extend(await send_times(limiter, 1, model="b"))
+
+        group.start_soon(other)
+        await anyio.sleep(30)
+        limiter.pause("a", 100, "task")
+        await anyio.sleep(40)
+    assert times == pytest.approx([60])
+
+
+# -- what headers say ------------------------------------------------------------------------------------------------
+
+
+async def test_no_limit_is_no_wait() -> None:
+    limiter = RateLimiter("server")
+    assert limiter.acquire_nowait("m", 1e9) is not None
+    await respond(limiter, limit=10, remaining=9, reset="6s")  # plenty is left
+    assert await send_times(limiter, *[1e9] * 50) == [0.0] * 50
 
 
 async def test_little_left_slows_down() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=10, remaining=2, reset="16s"))  # 8 come back within 16 s: one every 2 s
-    assert await departures(pacer, *[1.0] * 5) == pytest.approx([0, 0, 2, 4, 6])
+    limiter = RateLimiter("server")
+    await respond(limiter, limit=10, remaining=2, reset="16s")  # 8 come back within 16 s: one every 2 s
+    assert limiter.acquire_nowait("m", 1) is None
+    assert await send_times(limiter, *[1.0] * 5) == pytest.approx([0, 0, 2, 4, 6])
+    limiter = RateLimiter("server")
+    await respond(limiter, tokens=100, limit=1000, remaining=100, reset="90s", what="tokens")
+    assert await send_times(limiter, 100, 50) == pytest.approx([0, 5])
 
 
-async def test_what_is_under_way_is_taken_from_what_is_left() -> None:
-    pacer = Pacer("server")
-    for _ in range(4):
-        await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=10, remaining=4, reset="60s"))
-    # Three more are under way, so one may go at once; six come back within 60 s.
-    assert await departures(pacer, 1, 1, 1) == pytest.approx([0, 10, 20])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_is_in_flight_may_not_be_counted_yet(answered: bool) -> None:
+    limiter = RateLimiter("server")
+    first, *others = [await limiter.acquire("m", 1) for _ in range(4)]
+    for reservation in others if answered else ():
+        limiter.on_no_response(reservation)
+    limiter.on_response(first, limits(limit=10, remaining=4, reset="60s"))
+    # Six come back within 60 s; of the four that are left, three may be used up by what is in flight.
+    assert await send_times(limiter, 1, 1, 1, 1, 1) == pytest.approx(
+        [0, 0, 0, 0, 10] if answered else [0, 10, 20, 30, 40]
+    )
 
 
-async def test_a_request_without_a_reply_is_under_way_no_longer() -> None:
-    pacer = Pacer("server")
-    for _ in range(4):
-        await pacer.acquire(1)
-    for _ in range(3):
-        pacer.on_no_response(1)
-    pacer.on_response(1, limits(limit=10, remaining=4, reset="60s"))
-    assert await departures(pacer, 1, 1, 1, 1, 1) == pytest.approx([0, 0, 0, 0, 10])
-
-
-async def test_limits_of_tokens() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(100)
-    pacer.on_response(100, limits(limit=1000, remaining=100, reset="90s", what="tokens"))
-    assert await departures(pacer, 100, 50) == pytest.approx([0, 5])
-
-
-async def test_a_later_reply_corrects_what_was_learned() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=10, remaining=0, reset="100s"))
-    left: list[float] = []
+async def test_a_later_response_corrects_what_was_learned() -> None:
+    limiter = RateLimiter("server")
+    later = await limiter.acquire("m", 1)
+    await respond(limiter, limit=10, remaining=0, reset="100s")
     async with anyio.create_task_group() as group:
 
         async def wait() -> None:
-            left.extend(await departures(pacer, 1))
+            assert await send_times(limiter, 1) == pytest.approx([3])
 
         group.start_soon(wait)
         await anyio.sleep(3)
-        pacer.on_response(0, limits(limit=10, remaining=5, reset="50s"))
-    assert left == pytest.approx([3])
+        limiter.on_response(later, limits(limit=10, remaining=5, reset="50s"))
 
 
-async def test_a_learned_wait_that_is_too_long_is_not_believed() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT + 1}s"))
-    assert await departures(pacer, 1, 1) == [0, 0]
+async def test_one_model_s_limits_hold_up_that_model_only() -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, "rare", limit=3, remaining=0, reset="300s")
+    limiter.pause("paused", 50, "task")
+    for _ in range(5):
+        assert await send_times(limiter, 1, model="common") == [0]
+        await respond(limiter, "common", limit=10_000, remaining=4999, reset="6ms")
+    assert await send_times(limiter, 1, model="rare") == pytest.approx([100])
+    assert await send_times(limiter, 1, model="paused") == [0]
 
 
-async def test_a_learned_wait_that_is_just_short_enough() -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, limits(limit=1, remaining=0, reset=f"{LONGEST_LEARNED_WAIT}s"))
-    assert await departures(pacer, 1) == pytest.approx([LONGEST_LEARNED_WAIT])
+async def test_models_that_share_a_limit_share_what_is_left_of_it() -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, "a", limit=4, remaining=1, reset="90s")
+    await respond(limiter, "b", limit=4, remaining=0, reset="120s")  # b used the one that a had left
+    assert await send_times(limiter, 1, model="a") == pytest.approx([30])
+
+
+async def test_models_with_equal_limits_of_their_own_do_not_share_them() -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, "a", limit=3, remaining=1, reset="200s")
+    await respond(limiter, "b", limit=3, remaining=1, reset="200s")  # not what a would have left
+    await respond(limiter, "a", limit=3, remaining=0, reset="300s")
+    assert await send_times(limiter, 1, model="b") == [0]
+
+
+async def test_models_that_turn_out_not_to_share_a_limit_part() -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, "a", limit=9, remaining=4, reset="60s")
+    await respond(limiter, "b", limit=9, remaining=3, reset="60s")  # so it may be the same
+    await respond(limiter, "b", limit=9, remaining=0, reset="60s")  # but a has not used those
+    assert await send_times(limiter, 1, 1, model="a") == [0, 0]
+
+
+async def test_what_was_learned_expires() -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, limit=3, remaining=0, reset="90s")
+    assert await send_times(limiter, 1, 1) == pytest.approx([30, 60])
+    await anyio.sleep(30)
+    assert await send_times(limiter, *[1.0] * 9) == [0] * 9
+    await respond(limiter, limit=6, remaining=0)  # without a reset, all comes back within a minute
+    assert await send_times(limiter, 1) == pytest.approx([10])
+
+
+@pytest.mark.parametrize(("seconds", "wait"), [(LONGEST_LEARNED_WAIT, LONGEST_LEARNED_WAIT), (121, 0)])
+async def test_a_learned_wait_that_is_too_long_is_not_believed(seconds: float, wait: float) -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, limit=1, remaining=0, reset=f"{seconds}s")
+    assert await send_times(limiter, 1) == pytest.approx([wait])
 
 
 @pytest.mark.parametrize(
     "headers",
     [
         {},
-        limits(limit=10),
-        limits(remaining=0),
-        limits(limit=-1, remaining=0),
-        limits(limit=0, remaining=0),
-        limits(limit=10, remaining=-1),
-        limits(limit=10, remaining=11, reset="60s"),
+        {"limit": 10},
+        {"remaining": 0},
+        {"limit": -1, "remaining": 0},
+        {"limit": 0, "remaining": 0},
+        {"limit": 10, "remaining": -1},
+        {"limit": 10, "remaining": 11, "reset": "60s"},
     ],
 )
-async def test_headers_that_say_nothing(headers: dict[str, str]) -> None:
-    pacer = Pacer("server")
-    await pacer.acquire(1)
-    pacer.on_response(1, headers)
-    assert await departures(pacer, 1, 1, 1) == [0, 0, 0]
+async def test_headers_that_say_nothing(headers: dict[str, Any]) -> None:
+    limiter = RateLimiter("server")
+    await respond(limiter, **headers)
+    assert await send_times(limiter, 1, 1, 1) == [0, 0, 0]
 
 
-async def test_limits_without_a_reset_come_back_within_a_minute() -> None:
-    meter = Meter(None)
-    meter.learn(limit=6, remaining=0, reset=None, now=0)
-    assert meter.wait_for(1, 0) == pytest.approx(10)
-    meter.learn(limit=6, remaining=6, reset=5, now=0)
-    assert meter.wait_for(1, 0) == 0
+async def test_models_are_not_remembered_without_need() -> None:
+    limiter = RateLimiter("server")
+    for number in range(10 * MOST_MODELS):
+        await respond(limiter, f"model {number}", limit=10, remaining=1, reset="1s")
+        await anyio.sleep(0.1)
+    assert len(limiter._models) <= MOST_MODELS + 1
+    assert len(limiter._shared_requests) <= 1
 
 
-async def test_a_pause_holds_everybody(caplog: pytest.LogCaptureFixture) -> None:
+# -- pauses ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pause_holds_all_requests_for_a_model(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    pacer = Pacer("api.example")
-    pacer.pause(5, "task 1")
-    pacer.pause(3, "task 2")  # it is over before the first one
-    assert await departures(pacer, 1, 1) == pytest.approx([5, 5])
-    assert await departures(pacer, 1) == [0]
-    assert [
-        (record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.pacing"
-    ] == [(logging.INFO, "task 1: api.example asks for a pause; all its requests wait 5 s")]
+    limiter = RateLimiter("api.example")
+    limiter.pause("m", 5, "task 1")
+    limiter.pause("m", 3, "task 2")  # it is over before the first one
+    assert await send_times(limiter, 1, 1) == pytest.approx([5, 5])
+    assert await send_times(limiter, 1) == [0]
+    assert [record.getMessage() for record in caplog.records if record.name == "chatscope.pacing"] == [
+        "task 1: api.example asks for a pause; requests for m wait 5 s"
+    ]
 
 
-async def test_a_pause_can_be_prolonged_while_somebody_waits() -> None:
-    pacer = Pacer("server")
-    pacer.pause(5, "task 1")
-    left: list[float] = []
+@pytest.mark.parametrize("budget", [None, 100])
+async def test_a_pause_can_be_prolonged_while_requests_wait(budget: float | None) -> None:
+    limiter = RateLimiter("server", requests_per_minute=budget)
+    limiter.pause("m", 5, "task 1")
     async with anyio.create_task_group() as group:
 
         async def wait() -> None:
-            left.extend(await departures(pacer, 1))
+            assert await send_times(limiter, 1) == pytest.approx([14])
 
         group.start_soon(wait)
         await anyio.sleep(4)
-        pacer.pause(10, "task 2")
-    assert left == pytest.approx([14])
+        limiter.pause("m", 10, "task 2")
 
 
 async def test_a_pause_and_a_budget() -> None:
-    pacer = Pacer("server", requests_per_minute=1)
-    assert await departures(pacer, 1) == [0]
-    pacer.pause(70, "task")
-    assert await departures(pacer, 1, 1) == pytest.approx([70, 130])
+    limiter = RateLimiter("server", requests_per_minute=1)
+    assert await send_times(limiter, 1) == [0]
+    limiter.pause("m", 70, "task")
+    assert await send_times(limiter, 1, 1) == pytest.approx([70, 130])

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import logging
 import math
+import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -18,17 +23,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatscope import errors
-from chatscope._limits.retry import (
-    MAX_RETRY_AFTER,
-    Retrier,
-    RetryPolicy,
-    is_transient,
-    retry_on_rate_limit,
-    retry_on_transient,
-)
+from chatscope._limits.attempts import AttemptsLog
+from chatscope._limits.retry import MAX_RETRY_AFTER, Retrier, RetryPolicy
+from chatscope._limits.retry_decorators import retry_on_rate_limit, retry_on_transient
 from chatscope._limits.timeouts import Deadline
+from chatscope._limits.transient import is_transient
 from chatscope.errors import (
-    QUOTA_CODES,
     APIConnectionError,
     APITimeoutError,
     BadRequestError,
@@ -57,6 +57,18 @@ class Attempts:
         if len(self.times) <= len(self.failures):
             raise self.failures[len(self.times) - 1]
         return len(self.times)
+
+    def logged(self, log: AttemptsLog) -> Callable[[], Awaitable[int]]:
+        """Return the same, each call with an entry in a log."""
+
+        async def attempt() -> int:
+            record = log.start()
+            try:
+                return await self()
+            finally:
+                record.finish(None)
+
+        return attempt
 
     @property
     def waits(self) -> list[float]:
@@ -108,12 +120,10 @@ def test_which_statuses_pass_by_themselves() -> None:
         kind = status_error_class(status)
         assert is_transient(kind(status=status)) is transient
         assert is_transient(StreamServerError(status=status)) is transient
-        # What the server orders goes before its status, but an empty balance fills by no order.
+        # What the server orders overrides its status, but no order fills an empty balance.
         assert is_transient(kind(status=status, should_retry=True)) is (kind is not QuotaExceededError)
         assert is_transient(kind(status=status, should_retry=False)) is False
-        for code in QUOTA_CODES:
-            assert not is_transient(kind(status=status, code=code, should_retry=True))
-            assert not is_transient(StreamServerError(status=status, code=code))
+    assert not is_transient(QuotaExceededError(status=429, should_retry=True))
 
 
 def test_which_errors_without_a_status_pass_by_themselves() -> None:
@@ -123,19 +133,18 @@ def test_which_errors_without_a_status_pass_by_themselves() -> None:
         APITimeoutError,
         StreamTruncatedError,
     }
+    for error in (ValueError(), OSError(), TimeoutError(), RuntimeError(), ExceptionGroup("", [RateLimitError()])):
+        assert not is_transient(error)
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError(), OSError(), TimeoutError(), RuntimeError(), ExceptionGroup("", [RateLimitError()])]
-)
-def test_errors_that_are_not_ours_are_never_transient(error: Exception) -> None:
-    assert not is_transient(error)
+def test_after_a_refused_connection_the_first_wait_is_half_a_second() -> None:
+    waits = [RetryPolicy().backoff(failed, is_refused=True) for failed in (1, 2, 3)]
+    assert [0.5 <= waits[0] <= 0.625, 1 <= waits[1] <= 1.125, 2 <= waits[2] <= 2.125] == [True] * 3
+    assert RetryPolicy(initial=0.1, jitter=0).backoff(1, is_refused=True) == 0.1
 
 
 async def test_a_first_success_is_the_only_attempt() -> None:
-    attempts, retrier = Attempts(), Retrier(AT_ONCE)
-    assert await retrier.run(attempts) == 1
-    assert [(entry.error, entry.wait_seconds) for entry in retrier.attempts] == [(None, None)]
+    assert await Retrier(AT_ONCE).run(Attempts()) == 1
 
 
 async def test_attempts_until_one_succeeds() -> None:
@@ -175,52 +184,67 @@ async def test_a_policy_of_one_attempt_never_waits() -> None:
 async def test_the_predicate_may_be_another() -> None:
     attempts = Attempts(BadRequestError(), BadRequestError(), RateLimitError())
     with pytest.raises(RateLimitError):
-        await Retrier(AT_ONCE, retries=lambda error: isinstance(error, BadRequestError)).run(attempts)
+        await Retrier(AT_ONCE).run(attempts, should_retry=lambda error: isinstance(error, BadRequestError))
     assert len(attempts.times) == 3
 
 
-async def test_the_record_of_the_attempts() -> None:
-    retrier = Retrier(AT_ONCE)
-    failures: list[ChatError] = [RateLimitError(status=429), APIConnectionError()]
+async def test_the_log_has_an_entry_for_each_request_and_no_other() -> None:
+    retrier, calls = Retrier(AT_ONCE), []
 
     async def attempt() -> str:
-        assert retrier.status is None
-        assert retrier.request_id is None
-        retrier.requests += 2 if not retrier.attempts else 1
-        number = len(retrier.attempts)
-        if number < 2:
-            retrier.status, retrier.request_id = (429, "req_0") if number == 0 else (None, None)
-            raise failures[number]
-        retrier.status, retrier.request_id = 200, "req_2"
+        calls.append(retrier.failed)
+        record = retrier.log.start()
+        if len(calls) == 1:
+            record.on_response(400, "req_0")
+            record.finish(BadRequestError())
+            record.finish(None)  # only the first end counts
+            record = retrier.log.start()  # a second request of the same attempt
+            record.on_response(429, "req_1")
+            record.finish(error := RateLimitError(status=429))
+            raise error
+        record.on_response(200, "req_2")
+        record.finish(None)
         return "done"
 
     assert await retrier.run(attempt) == "done"
-    assert [(entry.status, entry.error, entry.request_id, entry.wait_seconds) for entry in retrier.attempts] == [
-        (429, "RateLimitError", "req_0", 0.0),
-        (None, "APIConnectionError", None, 0.0),
+    assert calls == [0, 1]
+    running = retrier.successor().log.start()
+    attempts = retrier.log.attempts()
+    assert [(entry.status, entry.error, entry.request_id, entry.wait_seconds) for entry in attempts] == [
+        (400, "BadRequestError", "req_0", None),
+        (429, "RateLimitError", "req_1", 0.0),
         (200, None, "req_2", None),
+        (None, None, None, None),
     ]
-    assert [failure.attempts for failure in failures] == [2, 3]
-    starts = [entry.started_seconds for entry in retrier.attempts]
+    assert attempts[3].duration_seconds < retrier.log.attempts()[3].duration_seconds
+    running.finish(None)
+    assert retrier.log.attempts()[3] == retrier.log.attempts()[3]
+    starts = [entry.started_seconds for entry in attempts]
     assert starts == sorted(starts)
-    assert all(entry.duration_seconds >= 0 for entry in retrier.attempts)
 
 
-async def test_a_call_that_follows_another_counts_on() -> None:
-    earlier, later = Retrier(AT_ONCE), Retrier(AT_ONCE)
-    earlier.requests = 3
-    later.follow(earlier)
-    error = BadRequestError(status=400)
-    with pytest.raises(BadRequestError):
-        await later.run(Attempts(error))
-    assert error.attempts == 3
-    assert later.attempts[0].started_seconds >= 0
+async def test_a_call_that_could_not_be_sent_again_ends_with_what_it_failed_with() -> None:
+    retrier, failure, cause = Retrier(AT_ONCE), InternalServerError("HTTP 503", status=503), ValueError()
+    failure.__cause__ = cause
+
+    async def attempt() -> None:
+        if not len(retrier.log):
+            retrier.log.start().finish(failure)
+            raise failure
+        raise APIConnectionError("not sent: the server is down", should_retry=False)
+
+    with pytest.raises(InternalServerError) as caught:
+        await retrier.run(attempt)
+    assert caught.value is failure
+    assert failure.__cause__ is cause
+    assert str(failure) == "HTTP 503 (not retried: the server is down)"
+    assert len(retrier.log) == 1
 
 
 async def test_on_retry_is_called_once_for_each_further_attempt() -> None:
     retrier, called = Retrier(AT_ONCE), []
-    retrier.on_retry = lambda: called.append(len(retrier.attempts))
-    assert await retrier.run(Attempts(APIConnectionError(), APIConnectionError())) == 3
+    attempts = Attempts(APIConnectionError(), APIConnectionError())
+    assert await retrier.run(attempts, on_retry=lambda: called.append(retrier.failed)) == 3
     assert called == [1, 2]
 
 
@@ -242,8 +266,6 @@ async def test_cancellation_during_an_attempt_is_neither_retried_nor_swallowed()
             pytest.fail("cancellation was swallowed")
         assert scope.cancelled_caught
         assert began == failures + 1
-        assert retrier.attempts[-1].error in {"CancelledError", "Cancelled"}
-        assert retrier.attempts[-1].wait_seconds is None
 
 
 async def test_cancellation_during_a_wait_is_neither_retried_nor_swallowed() -> None:
@@ -280,9 +302,9 @@ class TestWaits:
     async def test_the_backoff_is_waited(self) -> None:
         attempts = Attempts(*[APIConnectionError()] * 3)
         retrier = Retrier(RetryPolicy(attempts=4, initial=1.5, max=5, jitter=0))
-        assert await retrier.run(attempts) == 4
+        assert await retrier.run(attempts.logged(retrier.log)) == 4
         assert attempts.waits == pytest.approx([1.5, 3, 5])
-        assert [entry.wait_seconds for entry in retrier.attempts] == [1.5, 3, 5, None]
+        assert [entry.wait_seconds for entry in retrier.log.attempts()] == [1.5, 3, 5, None]
 
     @pytest.mark.parametrize("seconds", [0.001, 7.25, MAX_RETRY_AFTER])
     async def test_what_the_server_asks_for_is_waited_exactly(self, seconds: float) -> None:
@@ -299,9 +321,7 @@ class TestWaits:
         with pytest.raises(RateLimitError) as caught:
             await Retrier(RetryPolicy()).run(attempts)
         assert caught.value is error
-        assert (
-            str(error) == f"HTTP 429 (not retried: the server asks to wait {seconds:g} s, and at most 120 s are waited)"
-        )
+        assert str(error) == f"HTTP 429 (not retried: the server asks to wait {seconds:g} s, which is more than 120 s)"
         assert len(attempts.times) == 1
 
     async def test_a_backoff_may_be_longer_than_that(self) -> None:
@@ -310,9 +330,9 @@ class TestWaits:
         assert attempts.waits == pytest.approx([500])
 
     async def test_a_wait_that_fits_the_deadline_is_waited(self) -> None:
-        limit = Deadline(anyio.current_time() + 5.01, "total", 5.01)
+        deadline = Deadline(anyio.current_time() + 5.01, "total", 5.01)
         attempts = Attempts(RateLimitError(status=429, retry_after=5.0))
-        assert await Retrier(RetryPolicy(), limit=limit).run(attempts) == 2
+        assert await Retrier(RetryPolicy(), deadline=deadline).run(attempts) == 2
 
     @pytest.mark.parametrize("retry_after", [5.0, None])
     async def test_a_wait_that_would_pass_the_deadline_is_not_begun(self, retry_after: float | None) -> None:
@@ -320,17 +340,17 @@ class TestWaits:
         error = RateLimitError("HTTP 429", status=429, retry_after=retry_after)
         attempts = Attempts(error)
         with pytest.raises(RateLimitError) as caught:
-            await Retrier(RetryPolicy(initial=5, jitter=0), limit=Deadline(began + 5.0, "total", 5.0)).run(attempts)
+            await Retrier(RetryPolicy(initial=5, jitter=0), deadline=Deadline(began + 5.0, "total", 5.0)).run(attempts)
         assert caught.value is error
         assert str(error) == "HTTP 429 (not retried: waiting 5 s would pass the deadline of 5 s)"
         assert anyio.current_time() == began
         assert len(attempts.times) == 1
 
     async def test_what_is_left_of_the_deadline_counts(self) -> None:
-        limit = Deadline(anyio.current_time() + 10, "total", 10)
+        deadline = Deadline(anyio.current_time() + 10, "total", 10)
         attempts = Attempts(*[APIConnectionError() for _ in range(9)])
         with pytest.raises(APIConnectionError, match="not retried: waiting 8 s would pass the deadline of 10 s"):
-            await Retrier(RetryPolicy(attempts=9, initial=1, jitter=0), limit=limit).run(attempts)
+            await Retrier(RetryPolicy(attempts=9, initial=1, jitter=0), deadline=deadline).run(attempts)
         assert attempts.waits == pytest.approx([1, 2, 4])
 
     async def test_the_decorators_waits(self) -> None:
@@ -401,42 +421,64 @@ async def test_how_often_the_decorators_try() -> None:
             assert len(attempts.times) == 1
 
 
-async def test_lost_connections_of_others_are_transient_too() -> None:
-    for failure in (
-        ConnectionResetError("reset"),
-        ConnectionRefusedError("refused"),
-        TimeoutError(),
-        httpx.ConnectError("refused"),
-        httpx.ConnectTimeout("slow"),
-        httpx.ReadTimeout("slow"),
-        httpx.RemoteProtocolError("cut"),
-        type("NetworkError", (Exception,), {"__module__": "httpx2"})("refused"),
-    ):
-        attempts = Attempts(failure, failure)
-        assert await retry_on_transient(initial_wait=0)(attempts)() == 3
-        attempts = Attempts(*[failure] * 9)
-        with pytest.raises(type(failure)) as caught:
-            await retry_on_transient(2, 0)(attempts)()
-        assert caught.value is failure
-        assert len(attempts.times) == 2
-        attempts = Attempts(failure)
-        with pytest.raises(type(failure)):
-            await retry_on_rate_limit(initial_wait=0)(attempts)()
-        assert len(attempts.times) == 1
+FAILURES: dict[Exception, bool] = {
+    TimeoutError(): True,
+    ConnectionRefusedError(errno.ECONNREFUSED, "refused"): True,
+    ConnectionResetError(errno.ECONNRESET, "reset"): True,
+    httpx.ConnectTimeout("slow"): True,
+    httpx.ReadTimeout("slow"): True,
+    httpx.ConnectError("refused"): True,
+    httpx.RemoteProtocolError("Server disconnected without sending a response."): True,
+    httpx.RemoteProtocolError("peer closed connection without sending complete message body"): True,
+    type("NetworkError", (Exception,), {"__module__": "httpx2"})("lost"): True,
+    httpx.RemoteProtocolError("illegal status line: bytearray(b'SSH-2.0-OpenSSH_9.6')"): False,
+    httpx.LocalProtocolError("Illegal header value"): False,
+    httpx.UnsupportedProtocol("ftp"): False,
+    httpx.InvalidURL(""): False,
+    OSError(): False,
+    FileNotFoundError(): False,
+}
+"""Errors of others, and whether the decorator for connections retries them."""
+
+CAUSES: dict[BaseException, bool] = {
+    ConnectionRefusedError(errno.ECONNREFUSED, "refused"): True,
+    socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"): True,
+    socket.gaierror(socket.EAI_NONAME, "Name or service not known"): False,
+    ssl.SSLCertVerificationError(1, "certificate verify failed"): False,
+    ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"): False,
+    ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] bad record mac"): True,
+    ssl.SSLEOFError(8, "EOF occurred in violation of protocol"): True,
+}
+"""What a connection failed with, and whether the next one may do better."""
 
 
-async def test_other_errors_of_others_are_not() -> None:
-    for failure in (
-        OSError(),
-        FileNotFoundError(),
-        httpx.UnsupportedProtocol(""),
-        httpx.LocalProtocolError(""),
-        httpx.InvalidURL(""),
-    ):
+async def test_which_errors_of_others_the_decorators_retry() -> None:
+    failures = dict(FAILURES)
+    for cause, retried in CAUSES.items():
+        wrapped = httpx.ConnectError("no")
+        wrapped.__context__ = cause
+        failures[wrapped] = retried
+        grouped = ConnectionError("all addresses failed")
+        grouped.__cause__ = BaseExceptionGroup("", [OSError("other address"), cause])
+        failures[grouped] = retried
+    for failure, retried in failures.items():
         attempts = Attempts(failure)
+        if retried:
+            assert await retry_on_transient(initial_wait=0)(attempts)() == 2
+        else:
+            with pytest.raises(type(failure)) as caught:
+                await retry_on_transient(initial_wait=0)(attempts)()
+            assert caught.value is failure
         with pytest.raises(type(failure)):
-            await retry_on_transient(initial_wait=0)(attempts)()
-        assert len(attempts.times) == 1
+            await retry_on_rate_limit(initial_wait=0)(Attempts(failure))()
+
+
+async def test_an_error_that_counts_more_requests_keeps_its_count() -> None:
+    error = InternalServerError(status=500)
+    error.attempts = 5
+    with pytest.raises(InternalServerError):
+        await retry_on_transient(1)(Attempts(error))()
+    assert error.attempts == 5
 
 
 async def test_a_decorated_function_stays_what_it_is() -> None:
@@ -510,6 +552,38 @@ async def test_stamina_s_settings_are_not_touched() -> None:
     assert settings() == before == (True, False, before[2])
 
 
+QUIET = """
+import anyio, stamina
+from chatscope import RateLimitError, retry_on_rate_limit
+
+calls = []
+
+async def call():
+    calls.append(1)
+    if len(calls) < 3:
+        raise RateLimitError("HTTP 429", status=429)
+
+async def main():
+    await retry_on_rate_limit(initial_wait=0, jitter=0)(call)()
+    calls.clear()
+    await stamina.retry(on=RateLimitError, wait_initial=0, wait_jitter=0)(call)()
+
+anyio.run(main)
+"""
+
+
+def test_without_logging_a_retry_prints_no_line_of_another_library() -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=True)
+    ours, theirs = done.stderr.splitlines()[:2], done.stderr.splitlines()[2:]
+    assert [line.split(":")[1].strip() for line in ours] == ["attempt 1 failed", "attempt 2 failed"]
+    assert theirs == ["stamina.retry_scheduled"] * 2  # what another user of stamina gets, as before
+
+
+async def test_with_logging_stamina_s_hook_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    assert await Retrier(AT_ONCE).run(Attempts(APIConnectionError())) == 2
+    assert "stamina.retry_scheduled" in caplog.messages
+
+
 async def test_stamina_s_hooks_are_told(restored: None) -> None:
     told: list[stamina.instrumentation.RetryDetails] = []
 
@@ -528,12 +602,11 @@ async def test_stamina_s_hooks_are_told(restored: None) -> None:
 async def test_inactive_stamina_means_no_retries(restored: None) -> None:
     stamina.set_active(active=False)
     error = APIConnectionError()
-    attempts, retrier = Attempts(error), Retrier(AT_ONCE)
+    attempts = Attempts(error)
     with pytest.raises(APIConnectionError) as caught:
-        await retrier.run(attempts)
+        await Retrier(AT_ONCE).run(attempts)
     assert caught.value is error
     assert len(attempts.times) == 1
-    assert [entry.wait_seconds for entry in retrier.attempts] == [None]
 
 
 async def test_stamina_s_testing_mode_waits_for_nothing(restored: None) -> None:
@@ -542,15 +615,15 @@ async def test_stamina_s_testing_mode_waits_for_nothing(restored: None) -> None:
     assert await Retrier(NEVER).run(attempts) == 3
 
 
-async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None) -> None:
-    for most in (1, 3):
-        stamina.set_testing(testing=True, attempts=most)
-        attempts, retrier = Attempts(*[APIConnectionError() for _ in range(9)]), Retrier(NEVER)
-        with pytest.raises(APIConnectionError) as caught:
-            await retrier.run(attempts)
-        assert caught.value is attempts.failures[most - 1]
-        assert len(attempts.times) == most
-        assert [entry.wait_seconds for entry in retrier.attempts] == [0.0] * (most - 1) + [None]
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None, most: int) -> None:
+    stamina.set_testing(testing=True, attempts=most)
+    attempts, retrier = Attempts(*[APIConnectionError() for _ in range(9)]), Retrier(NEVER)
+    with pytest.raises(APIConnectionError) as caught:
+        await retrier.run(attempts.logged(retrier.log))
+    assert caught.value is attempts.failures[most - 1]
+    assert len(attempts.times) == most
+    assert [entry.wait_seconds for entry in retrier.log.attempts()] == [0.0] * (most - 1) + [None]
 
 
 async def test_an_attempt_may_be_any_awaitable() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from chatscope._client.timings import Timings
-from chatscope._limits.retry import Attempt
+from chatscope._limits.attempts import Attempt
 from chatscope._tasks.models import Platform, Result, Task, TaskConstraints, TaskStatus, TaskType
 from chatscope.errors import ChatError
 

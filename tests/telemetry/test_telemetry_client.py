@@ -357,7 +357,7 @@ async def test_off_is_off(serve: Serve) -> None:
     server = serve()
     async with ChatClient("http://x/v1", "", transport=server) as client:
         request = client._core.request("m", HI, {}, stream=False)
-        assert request.retrier.observed is None
+        assert request.observed is None
         await client.complete(model="m", messages=HI)
     assert "traceparent" not in server.requests[0].headers
 

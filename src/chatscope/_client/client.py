@@ -129,9 +129,9 @@ class ChatClient:
         output_type = _type_in(parameters)
         if output_type is None and not reask:
             request = self._core.request(model, messages, parameters, stream=False)
-            if request.retrier.observed is None:
+            if request.observed is None:
                 return await _call(request)
-            with observed(request.retrier.observed) as seen:
+            with observed(request.observed) as seen:
                 seen.completion = await _call(request)
                 return seen.completion
         conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
@@ -201,14 +201,18 @@ class ChatClient:
         async def ask() -> Completion:
             nonlocal request
             if conversation.completions:
-                earlier = request.retrier
                 request = core.request(
-                    model, conversation.messages, conversation.parameters, stream=False, deadlines=deadlines
+                    model,
+                    conversation.messages,
+                    conversation.parameters,
+                    stream=False,
+                    deadlines=deadlines,
+                    retrier=request.retrier.successor(),
+                    observed=request.observed,
                 )
-                request.retrier.follow(earlier)
             return await _call(request)
 
-        with observed(request.retrier.observed) as seen:
+        with observed(request.observed) as seen:
             try:
                 await conversation.run(ask, deadlines.total)
             except ChatError as error:

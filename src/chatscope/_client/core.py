@@ -87,6 +87,8 @@ class ClientCore:
         timeouts: Timeouts | None = None,
         retrier: Retrier | None = None,
         deadlines: CallDeadlines | None = None,
+        observed: ObservedCall | None = None,
+        priority: float = 0.0,
     ) -> ClientRequest:
         """Check and encode a request. Nothing is sent.
 
@@ -98,6 +100,8 @@ class ClientCore:
             timeouts: used if the parameters hold no `timeout`; default the client's.
             retrier: runs the attempts; default a new one.
             deadlines: those of the call that this request continues; default new ones.
+            observed: the telemetry of that call; default a new one, if there is an observer.
+            priority: which requests go first where they wait for limits.
 
         Raises:
             ValueError: an argument can never be right; the error names it.
@@ -113,11 +117,11 @@ class ClientCore:
         policy = RetryPolicy.of(own.get("retry"), self.options.retry)
         body = self.options.profile.adapt(body)
         messages = self.options.profile.adapt_messages(messages)
-        retrier = retrier or Retrier(policy, limit=deadlines.total)
+        retrier = retrier or Retrier(policy, deadline=deadlines.total)
         prepared = self._prepare(model, messages, body, own, stream=stream)
-        if self.options.observer is not None and retrier.observed is None:
-            retrier.observed = self._observed_call(model, messages, body, stream=stream)
-        return ClientRequest(server, prepared, retrier, deadlines)
+        if self.options.observer is not None and observed is None:
+            observed = self._observed_call(model, messages, body, stream=stream)
+        return ClientRequest(server, prepared, retrier, deadlines, observed=observed, priority=priority)
 
     def _prepare(
         self, model: str, messages: Sequence[Message], body: Mapping[str, Any], own: Mapping[str, Any], *, stream: bool
@@ -133,6 +137,7 @@ class ClientCore:
             and self.options.profile.asks_for_usage
             and "stream_options" not in body
             and "stream_options" not in (extra_body or ()),
+            model=model,
             max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
             choices=body.get("n") or 1,
         )

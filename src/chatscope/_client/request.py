@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
 from chatscope._http.base import Response, Sender, translated
+from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.concurrency import Slot
 from chatscope._limits.limiter import Limiter, Permit
 from chatscope._limits.retry import Retrier
@@ -28,7 +29,7 @@ from chatscope.errors import (
 from chatscope.protocol.error_body import BODY_LIMIT, redact, status_error
 from chatscope.protocol.headers import request_id
 from chatscope.protocol.usage import Usage
-from chatscope.telemetry.observer import ObservedAttempt
+from chatscope.telemetry.observer import ObservedAttempt, ObservedCall
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
@@ -61,6 +62,7 @@ class PreparedRequest(NamedTuple):
         post: everything but the body.
         body: the JSON body.
         adds_usage: whether `stream_options.include_usage` is added to it, as long as the server accepts it.
+        model: the model's name.
         max_tokens: the limit on the output, for estimates.
         choices: how many choices were asked for.
     """
@@ -68,6 +70,7 @@ class PreparedRequest(NamedTuple):
     post: PostTemplate
     body: bytes
     adds_usage: bool
+    model: str
     max_tokens: int | None
     choices: int
 
@@ -78,8 +81,10 @@ class ClientRequest:
     Args:
         server: where it is sent.
         prepared: what is sent.
-        retrier: runs the attempts and records them.
+        retrier: runs the attempts; requests are recorded in its log.
         deadlines: those of the call.
+        observed: the call's telemetry, if there is any.
+        priority: which requests go first where they wait for limits.
 
     Attributes:
         response: the one that is being read; there is one between `send` and `close`.
@@ -93,11 +98,13 @@ class ClientRequest:
         "_attempt",
         "_is_hedged",
         "_permit",
+        "_record",
         "_server",
         "_slot",
         "deadlines",
         "headers",
         "headers_ns",
+        "observed",
         "prepared",
         "read_ns",
         "request_id",
@@ -107,13 +114,24 @@ class ClientRequest:
         "status",
     )
 
-    def __init__(self, server: Server, prepared: PreparedRequest, retrier: Retrier, deadlines: CallDeadlines) -> None:
+    def __init__(
+        self,
+        server: Server,
+        prepared: PreparedRequest,
+        retrier: Retrier,
+        deadlines: CallDeadlines,
+        *,
+        observed: ObservedCall | None = None,
+        priority: float = 0.0,
+    ) -> None:
         self._server = server
-        self._permit = Permit(server.limiter, retrier.label)
+        self._permit = Permit(server.limiter, retrier.label, model=prepared.model, priority=priority)
+        self._record: AttemptRecord | None = None
         self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
         self._is_hedged = False
         self.prepared = prepared
+        self.observed = observed
         self.retrier = retrier
         self.deadlines = deadlines
         self.response: Response | None = None
@@ -169,16 +187,18 @@ class ClientRequest:
         """
         retrier = self.retrier
         self._is_hedged = hedged
-        if not hedged:
-            retrier.on_permit_wait()
         await self._permit.acquire(
             self.prepared.body,
             self.prepared.max_tokens,
-            retry=hedged or bool(retrier.attempts),
-            patient=retrier.limit is not None,
+            retry=hedged or bool(retrier.failed),
+            patient=retrier.deadline is not None,
         )
-        if retrier.observed is not None:
-            retrier.observed.permit_acquired()
+        if self.observed is not None:
+            self.observed.permit_acquired()
+
+    def release_permit(self) -> None:
+        """Give back the permit, as `close` does too. Releasing it twice does nothing."""
+        self._permit.release()
 
     async def send(self) -> None:
         """Send the request. Afterwards `response` is a success whose body is still to be read.
@@ -188,11 +208,10 @@ class ClientRequest:
         Raises:
             APIStatusError, APIConnectionError, APITimeoutError: no success.
         """
-        retrier = self.retrier
-        if retrier.observed is None:
+        if self.observed is None:
             await self._send(self.prepared.post)
             return
-        attempt = self._attempt = retrier.observed.attempt(len(retrier.attempts))
+        attempt = self._attempt = self.observed.attempt(self.retrier.failed)
         with attempt.current():
             response = await self._send(self.prepared.post.with_headers(attempt.headers))
         attempt.on_response(response.status, self.request_id)
@@ -200,6 +219,7 @@ class ClientRequest:
     async def _send(self, post: PostTemplate) -> Response:
         server, prepared = self._server, self.prepared
         adds_usage = prepared.adds_usage and not server.rejects_include_usage
+        self._permit.on_send()
         while True:
             self._on_send()
             body = prepared.body[:-1] + _INCLUDE_USAGE if adds_usage else prepared.body
@@ -214,20 +234,22 @@ class ClientRequest:
                     server.rejects_include_usage = True
                 return response
             refusal = await self._status_error(response)
+            self._finish_record(refusal)
             if not adds_usage or not _names_include_usage(refusal):
                 raise refusal
-            self.retrier.on_refused(refusal)
             adds_usage = False
 
     def _on_send(self) -> None:
         self.sent_ns = time.perf_counter_ns()
         self.headers_ns = self.status = self.request_id = None
-        self.retrier.on_send(hedged=self._is_hedged)
+        self._record = self.retrier.log.start()
 
     def _on_lost(self, error: Exception) -> bool:
         """Return whether to send the request again on a fresh connection: it is an attempt like any other."""
-        if self._is_hedged or not self.retrier.on_lost(self._translated(error, "headers")):
+        lost = self._translated(error, "headers")
+        if self._is_hedged or not self.retrier.on_lost(lost):
             return False
+        self._finish_record(lost)
         self._on_send()
         return True
 
@@ -235,9 +257,11 @@ class ClientRequest:
         self.headers_ns = time.perf_counter_ns()
         self.response = response
         self.headers = headers = response.headers
-        self.status = self.retrier.status = response.status
+        self.status = response.status
         given = request_id(headers)
-        self.request_id = self.retrier.request_id = redact(given, self._server.secret) if given else None
+        self.request_id = redact(given, self._server.secret) if given else None
+        if self._record is not None:
+            self._record.on_response(self.status, self.request_id)
         self._permit.on_headers(headers)
 
     async def receive(self, phase: Phase = "first_token") -> bytes:
@@ -331,15 +355,20 @@ class ClientRequest:
 
     def annotate(self, error: ChatError) -> None:
         """Add to an error what is known of the request."""
-        error.attempts = self.retrier.requests
+        error.attempts = len(self.retrier.log)
         error.request_id = error.request_id or self.request_id
         if isinstance(error, InvalidResponseError):
             error.status = error.status or self.status
 
     def _end_attempt(self, error: BaseException | None) -> None:
+        self._finish_record(error)
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.end(error)
+
+    def _finish_record(self, error: BaseException | None) -> None:
+        if self._record is not None:
+            self._record.finish(error)
 
     async def _status_error(self, response: Response) -> APIStatusError:
         """Read the body of an error response, as far as it comes, and return the error."""

@@ -52,7 +52,7 @@ class ChatStream:
         if self._is_entered:
             raise RuntimeError("a stream can be entered once; ask the client for another")
         self._is_entered = True
-        if (observed := self._request.retrier.observed) is not None:
+        if (observed := self._request.observed) is not None:
             observed.start()
         try:
             await self._request.run(self._attempt)
@@ -158,7 +158,7 @@ class ChatStream:
 
     def _report(self, error: BaseException | None) -> None:
         """Tell the observer of the call, if there is one, that it is over."""
-        if (observed := self._request.retrier.observed) is not None:
+        if (observed := self._request.observed) is not None:
             observed.end(error, self._reader.completion, sent_ns=self._request.sent_ns, token_ns=self.token_ns)
 
 

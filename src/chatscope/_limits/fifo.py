@@ -1,60 +1,87 @@
-"""A queue whose first waiter asks when it may go on, and asks again whenever something has changed."""
+"""WaiterQueue: one waiter at a time asks whether it may go on, by priority, then first in, first out.
+
+Here: the order of the waiters and when the first one asks again. Not here: what it asks for.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from math import inf
+from typing import NamedTuple
 
 import anyio
 
 
-class WaiterQueue:
-    """Let calls pass one after the other, each as soon as its claim is granted.
+class Order(NamedTuple):
+    """The place of a waiter: a lower one goes first.
 
-    Nobody overtakes: a call that could pass waits behind one that cannot yet. Passing an empty line with a claim that
-    is granted costs no task switch.
+    Attributes:
+        priority: the negated priority, so that higher priorities go first.
+        number: counts up, so that among equals the first in is the first out.
     """
 
-    __slots__ = ("_places",)
+    priority: float
+    number: int
+
+
+class WaiterQueue:
+    """Let waiters go on one after the other, each as soon as it acquires what it needs.
+
+    Nobody overtakes: a waiter that could go on waits behind a first one that cannot. Acquiring from an empty queue what
+    is available costs no task switch.
+    """
+
+    __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self._places: deque[_Place] = deque()
+        self._waiters: list[_Waiter] = []
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waiters)
 
-    async def acquire(self, claim: Callable[[], float]) -> None:
-        """Wait until a claim is granted. Cancelled, nothing is claimed and the next in line goes on.
+    @property
+    def first(self) -> Order | None:
+        """The place of the first waiter."""
+        return self._waiters[0].order if self._waiters else None
+
+    async def acquire(self, try_acquire: Callable[[], float], order: Order) -> None:
+        """Wait until `try_acquire` succeeds. If cancelled, nothing is acquired and the next waiter goes on.
 
         Args:
-            claim: takes what the call needs and returns 0, or takes nothing and returns the seconds after which asking
-                again is worthwhile.
+            try_acquire: takes what is needed and returns 0, or takes nothing and returns the seconds after which it is
+                worth asking again. Only the first waiter is asked.
+            order: the waiter's place.
         """
-        if not self._places and claim() <= 0:
+        if not self._waiters and try_acquire() <= 0:
             return
-        place = _Place()
-        self._places.append(place)
+        waiter = _Waiter(order)
+        insort(self._waiters, waiter, key=_order)
         try:
             while True:
-                wait = claim() if self._places[0] is place else inf
+                wait = try_acquire() if self._waiters[0] is waiter else inf
                 if wait <= 0:
                     return
-                place.event = anyio.Event()
+                waiter.event = anyio.Event()
                 with anyio.move_on_after(None if wait == inf else wait):
-                    await place.event.wait()
+                    await waiter.event.wait()
         finally:
-            self._places.remove(place)
+            self._waiters.remove(waiter)
             self.wake()
 
     def wake(self) -> None:
-        """Let the first in line ask again."""
-        if self._places:
-            self._places[0].event.set()
+        """Let the first waiter ask again."""
+        if self._waiters:
+            self._waiters[0].event.set()
 
 
-class _Place:
-    __slots__ = ("event",)
+class _Waiter:
+    __slots__ = ("event", "order")
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
         self.event = anyio.Event()
+        self.order = order
+
+
+def _order(waiter: _Waiter) -> Order:
+    return waiter.order

@@ -1,18 +1,32 @@
-"""What all calls of one client share: slots, pace and retry budget, and how one request passes through them."""
+"""Limiter: what all calls of one client share: slots, rate limits, retry budget and circuit breaker.
+
+Here: the one way for an attempt to get through them, its `Permit`. Not here: how each of them counts.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import count
+from math import inf
+from typing import Final, Literal
 
+import anyio
+
+from chatscope._limits.circuit_breaker import CircuitBreaker
 from chatscope._limits.concurrency import Slots
-from chatscope._limits.rate_limit import Pacer
-from chatscope._limits.retry import MAX_RETRY_AFTER, is_transient, waits_disabled
+from chatscope._limits.fifo import Order, WaiterQueue
+from chatscope._limits.rate_limit import RateLimiter, Reservation
+from chatscope._limits.retry import MAX_RETRY_AFTER, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
-from chatscope.errors import ChatError, RateLimitError
+from chatscope._limits.transient import is_transient
+from chatscope.errors import APIConnectionError, APIStatusError, ChatError, RateLimitError
 from chatscope.protocol.usage import Usage
+
+PATIENCE: Final = 30.0
+"""How long a call without a deadline is held back because its server fails, before it fails itself: in seconds, for
+all its attempts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +43,45 @@ class Statistics:
     held_back: int
     """Requests that wait because the server fails."""
     requests: int
-    """Attempts that were given leave to send so far."""
+    """Attempts that were allowed so far."""
     retry_tokens: float
     """Retries in store."""
     failures_in_a_row: int
+    in_flight: int
+    """Requests that were sent and whose response has not begun."""
 
 
 class Limiter:
-    """The traffic of one client to one server."""
+    """The limits of one client to one server.
 
-    __slots__ = ("budget", "pacer", "requests", "slots")
+    Args:
+        name: what the log calls the server.
+        max_concurrency: how many calls at a time; `None` is no limit, `"auto"` finds it out.
+        max_pending: how many calls may wait for a slot; `None` is no limit.
+        requests_per_minute, tokens_per_minute: budgets; `None` is no limit.
+
+    Attributes:
+        slots: those of the calls.
+    """
+
+    __slots__ = ("_breaker", "_budget", "_held_back", "_numbers", "_rate", "_requests", "slots")
 
     def __init__(
         self,
         name: str,
         *,
-        max_concurrency: int | Literal["auto"] | None,
-        max_pending: int | None,
-        requests_per_minute: float | None,
-        tokens_per_minute: float | None,
+        max_concurrency: int | Literal["auto"] | None = None,
+        max_pending: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
     ) -> None:
         self.slots = Slots(max_concurrency, max_pending)
-        self.pacer = Pacer(name, requests_per_minute, tokens_per_minute)
-        self.budget = RetryBudget(name)
-        self.requests = 0
+        self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute)
+        self._budget = RetryBudget()
+        self._breaker = CircuitBreaker(name)
+        self._held_back = WaiterQueue()
+        self._numbers = count()
+        self._requests = 0
 
     def statistics(self) -> Statistics:
         """Return the counts as they are now."""
@@ -60,77 +89,209 @@ class Limiter:
             concurrency=self.slots.total,
             running=self.slots.taken,
             queued=self.slots.waiting,
-            paced=self.pacer.waiting,
-            held_back=self.budget.waiting,
-            requests=self.requests,
-            retry_tokens=self.budget.tokens,
-            failures_in_a_row=self.budget.failures,
+            paced=self._rate.waiting,
+            held_back=len(self._held_back),
+            requests=self._requests,
+            retry_tokens=self._budget.tokens,
+            failures_in_a_row=self._breaker.failures,
+            in_flight=self._rate.in_flight,
         )
+
+    @property
+    def can_hedge(self) -> bool:
+        """Whether a second attempt beside a first one may be made: it counts as a retry, and is not waited for."""
+        return self._budget.tokens >= 1 and not self._breaker.is_open
+
+    @property
+    def outage(self) -> ChatError | None:
+        """What the server's last request failed with, while it counts as down."""
+        return self._breaker.last_failure if self._breaker.is_open else None
+
+    async def _hold_back(self, order: Order, *, retry: bool, seconds: float) -> bool:
+        """Wait until the server's failures allow a request. If cancelled, nothing is taken.
+
+        Args:
+            order: the call's place.
+            retry: whether it is a call's second attempt or a later one.
+            seconds: how long to wait at most.
+
+        Returns:
+            Whether a retry was taken from the store.
+
+        Raises:
+            APIConnectionError: that took too long.
+        """
+        if not self._breaker.is_open and (not retry or self._budget.try_take()):
+            return retry
+        took_retry = False
+
+        def try_acquire() -> float:
+            nonlocal took_retry
+            if self._breaker.is_open:
+                return self._breaker.try_probe(anyio.current_time())
+            if not retry or self._budget.try_take():
+                took_retry = retry
+                return 0.0
+            return self._budget.try_wait(anyio.current_time())
+
+        with anyio.move_on_after(seconds):
+            await self._held_back.acquire(try_acquire, order)
+            return took_retry
+        raise self._gave_up()
+
+    def _on_success(self) -> None:
+        """Record that the model works."""
+        self.slots.on_success()
+        if not self._breaker.failures and self._budget.is_full:
+            return  # the usual case
+        self._budget.on_success()
+        self._on_response()
+
+    def _on_response(self) -> None:
+        if self._breaker.on_response():
+            self._budget.refill(len(self._held_back))
+        self._held_back.wake()
+
+    def _gave_up(self) -> APIConnectionError:
+        """Return the error for a request that was held back for too long."""
+        if self._breaker.is_open:
+            why = f"the server failed the last {self._breaker.failures} requests"
+        else:
+            why = "too many of the last requests failed, and the retry budget is used up"
+        error = APIConnectionError(f"not sent: {why}; held back for {PATIENCE:g} s", should_retry=False)
+        error.__cause__ = self._breaker.last_failure
+        return error
 
 
 class Permit:
-    """An attempt's way through the limiter: leave to send, the reply's headers, the outcome, what it used.
+    """An attempt's way through the limits of its client.
 
-    Each step may come once, in this order; `over` settles what did not come, and the next attempt may begin.
+    `acquire` comes first and `release` last, whatever happened between them; then the next attempt may begin. A permit
+    that is released before `on_send` is given back as if it had never been acquired. Only `on_usage` may come later.
+
+    Args:
+        limiter: the limits.
+        label: what the log calls the call.
+        model: the model that is asked: the server's own limits are kept for each model.
+        priority: which requests go first where they wait.
     """
 
-    __slots__ = ("_estimate", "_label", "_limiter", "_sent_ns", "_under_way")
+    __slots__ = (
+        "_is_answered",
+        "_is_held",
+        "_is_sent",
+        "_label",
+        "_limiter",
+        "_model",
+        "_patience",
+        "_priority",
+        "_reservation",
+        "_sent_ns",
+        "_took_retry",
+    )
 
-    def __init__(self, limiter: Limiter, label: str) -> None:
+    def __init__(self, limiter: Limiter, label: str, *, model: str = "", priority: float = 0.0) -> None:
         self._limiter = limiter
         self._label = label
-        self._estimate = 0.0
+        self._model = model
+        self._priority = priority
+        self._patience = PATIENCE
+        self._reservation: Reservation | None = None
+        self._is_held = self._is_sent = self._is_answered = self._took_retry = False
         self._sent_ns = 0
-        self._under_way = False
 
     async def acquire(self, body: bytes, max_tokens: int | None, *, retry: bool, patient: bool) -> None:
-        """Wait for leave to send. Cancelled, nothing is used up.
+        """Acquire a permit for one attempt. If cancelled, no permit is consumed.
+
+        Args:
+            body: the request's body, by which its tokens are estimated.
+            max_tokens: its limit on the output.
+            retry: whether it is the call's second attempt or a later one.
+            patient: whether a deadline bounds the wait; otherwise it fails if the server has held the call back for
+                `PATIENCE` seconds.
 
         Raises:
-            APIConnectionError: the server was down for longer than anybody waits.
+            APIConnectionError: the server failed for too long.
         """
         limiter = self._limiter
-        self._estimate = limiter.pacer.estimate(body, max_tokens)
-        if retry or limiter.budget.is_down or not limiter.pacer.acquire_nowait(self._estimate):
-            took_retry = await limiter.budget.acquire(retry=retry, patient=patient)
+        rate = limiter._rate
+        tokens = rate.estimate(body, max_tokens)
+        reservation = None
+        self._took_retry = False
+        if not retry and not limiter._breaker.is_open:
+            reservation = rate.acquire_nowait(self._model, tokens)
+        if reservation is None:
+            self._took_retry = await self._hold_back(retry=retry, patient=patient)
             try:
-                await limiter.pacer.acquire(self._estimate)
+                reservation = await rate.acquire(self._model, tokens, self._priority)
             except BaseException:
-                if took_retry:
-                    limiter.budget.refund()
+                self._give_back_retry()
                 raise
-        self._under_way = True
+        self._reservation = reservation
+        self._is_held = True
+        self._is_sent = self._is_answered = False
+        limiter._requests += 1
+
+    async def _hold_back(self, *, retry: bool, patient: bool) -> bool:
+        limiter = self._limiter
+        began_at = anyio.current_time()
+        try:
+            return await limiter._hold_back(
+                Order(-self._priority, next(limiter._numbers)), retry=retry, seconds=inf if patient else self._patience
+            )
+        finally:
+            self._patience = max(self._patience - (anyio.current_time() - began_at), 0.0)
+
+    def on_send(self) -> None:
+        """Record that the request is being sent: from now on the server may count it."""
+        self._is_sent = True
         self._sent_ns = time.perf_counter_ns()
-        limiter.requests += 1
 
     def on_headers(self, headers: Mapping[str, str]) -> None:
-        """The reply's headers came."""
-        if self._under_way:
-            self._under_way = False
-            self._limiter.pacer.on_response(self._estimate, headers)
+        """Record that the response's headers arrived, and what they say of limits."""
+        if self._is_held and not self._is_answered and self._reservation is not None:
+            self._is_sent = self._is_answered = True
+            self._limiter._rate.on_response(self._reservation, headers)
 
     def on_first_output(self) -> None:
-        """The model has answered."""
-        self._limiter.budget.on_success()
-        self._limiter.slots.on_success()
+        """Record that the model works."""
+        self._limiter._on_success()
 
     def on_failure(self, error: ChatError) -> None:
-        """The attempt failed."""
+        """Record what the attempt failed with."""
+        limiter = self._limiter
         if isinstance(error, RateLimitError):
-            self._limiter.slots.on_rate_limited(self._sent_ns)
-            self._limiter.pacer.on_usage(self._estimate, 0, 0)
-            if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_disabled():
-                self._limiter.pacer.pause(error.retry_after, self._label)
+            if self._reservation is not None:
+                limiter._rate.on_refusal(self._reservation)
+            if is_transient(error):
+                limiter.slots.on_rate_limited(self._sent_ns)
+                if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_disabled():
+                    limiter._rate.pause(self._model, error.retry_after, self._label)
         elif is_transient(error):
-            self._limiter.budget.on_failure(error)
+            limiter._breaker.on_failure(error)
+        elif isinstance(error, APIStatusError):
+            limiter._on_response()  # it refuses this request, so it works
 
     def on_usage(self, usage: Usage | None) -> None:
-        """The server has told what the request used."""
-        if usage is not None:
-            self._limiter.pacer.on_usage(self._estimate, usage.total_tokens, usage.completion_tokens)
+        """Record what the attempt used; nothing, if the server does not say."""
+        if usage is not None and self._reservation is not None:
+            self._limiter._rate.settle(self._reservation, usage)
 
     def release(self) -> None:
-        """The attempt is over, however it ended."""
-        if self._under_way:
-            self._under_way = False
-            self._limiter.pacer.on_no_response(self._estimate)
+        """Give back the permit. Releasing it twice does nothing."""
+        if not self._is_held or self._reservation is None:
+            return
+        self._is_held = False
+        limiter = self._limiter
+        if not self._is_sent:
+            limiter._rate.cancel(self._reservation)
+            limiter._requests -= 1
+            self._give_back_retry()
+        elif not self._is_answered:
+            limiter._rate.on_no_response(self._reservation)
+
+    def _give_back_retry(self) -> None:
+        if self._took_retry:
+            self._took_retry = False
+            self._limiter._budget.give_back()
+            self._limiter._held_back.wake()

@@ -1,231 +1,244 @@
-"""How fast requests may go out: budgets per minute, what the server's headers say, and pauses that it asks for.
+"""RateLimiter: how fast requests may go out: budgets per minute, what a server's headers say, and its pauses.
 
-Shared by all calls of a client, so that one refusal makes everybody wait instead of each finding out by itself.
+Here: which request goes out when, by priority, and what is given back. Not here: how a budget is counted
+(`budget_window`), and what headers mean for a model (`learned_limits`).
+
+All calls of a client share it, so that one refusal makes the others wait instead of each finding out by itself.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
+from itertools import count
+from math import inf
 from typing import Final
 
 import anyio
 
-from chatscope._limits.fifo import WaiterQueue
+from chatscope._limits.budget_window import BudgetWindow, Use
+from chatscope._limits.fifo import Order
+from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
 from chatscope.protocol.headers import has_plenty, rate_limits
-
-LONGEST_LEARNED_WAIT: Final = 120.0
-"""How long a call waits because of what headers said, in seconds; then it asks the server again. Headers can be wrong
-(Azure sends -1 and 0), and a refusal tells the truth."""
+from chatscope.protocol.usage import Usage
 
 CHARACTERS_PER_TOKEN: Final = 4.0
 """For the estimate of a prompt: OpenAI's own rule of thumb for English text."""
 
 FIRST_GUESS: Final = 256.0
-"""What a reply is taken to need before the first one was seen, in tokens."""
+"""How many tokens an output is expected to have before the first one was seen."""
+
+MOST_MODELS: Final = 64
+"""How many models are remembered; of more, those without requests are forgotten. Gateways may be asked for any number
+of them, and what is forgotten is learned again."""
 
 _log: Final = logging.getLogger("chatscope.pacing")
 
 
-class Bucket:
-    """A token bucket: so much at once, so much per second.
+class Reservation:
+    """What one request took from the limits, until it is settled.
 
-    Args:
-        capacity: how much it holds; it is full at first.
-        per_second: how fast it fills.
+    Attributes:
+        limits: those of its model.
+        tokens: what it was estimated to use.
+        requests_use, tokens_use: what counts for it in the budgets, where there are any.
     """
 
-    __slots__ = ("_at", "capacity", "level", "per_second")
+    __slots__ = ("limits", "requests_use", "tokens", "tokens_use")
 
-    def __init__(self, capacity: float, per_second: float, now: float) -> None:
-        self.capacity = capacity
-        self.per_second = per_second
-        self.level = capacity
-        self._at = now
-
-    def wait_for(self, amount: float, now: float) -> float:
-        """Return the seconds until it holds an amount. More than it can ever hold counts as all of it."""
-        self.level = min(self.capacity, self.level + (now - self._at) * self.per_second)
-        self._at = now
-        missing = min(amount, self.capacity) - self.level
-        # A level that floating point left a hair short counts as reached: a wait of 1e-12 s would not pass.
-        return missing / self.per_second if missing > 1e-6 else 0.0
-
-    def take(self, amount: float) -> None:
-        """Take an amount; what is taken too much is owed."""
-        self.level -= min(amount, self.capacity)
-
-    def settle(self, taken: float, used: float) -> None:
-        """Put back what `take` took of an amount and was not used, or take what was used beyond it."""
-        self.level = min(self.capacity, self.level + min(taken, self.capacity) - used)
+    def __init__(self, limits: ModelLimits, tokens: float) -> None:
+        self.limits = limits
+        self.tokens = tokens
+        self.requests_use: Use | None = None
+        self.tokens_use: Use | None = None
 
 
-class Meter:
-    """What one resource, requests or tokens, allows: a budget, and what the server's headers say of it.
-
-    Args:
-        per_minute: the budget; `None` is no limit.
-    """
-
-    __slots__ = ("_budget", "_learned", "_per_minute", "_unseen")
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._per_minute = per_minute
-        self._budget: Bucket | None = None  # made at the first use, when there is a clock
-        self._learned: Bucket | None = None
-        self._unseen = 0.0  # sent, and not counted yet in any header that was received
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing limits it."""
-        return self._per_minute is None and self._learned is None
-
-    def wait_for(self, amount: float, now: float) -> float:
-        """Return the seconds until an amount may be used."""
-        wait = 0.0
-        if self._per_minute is not None:
-            if self._budget is None:
-                self._budget = Bucket(self._per_minute, self._per_minute / 60, now)
-            wait = self._budget.wait_for(amount, now)
-        if self._learned is not None:
-            learned = self._learned.wait_for(amount, now)
-            if learned > LONGEST_LEARNED_WAIT:
-                self._learned = None
-            else:
-                wait = max(wait, learned)
-        return wait
-
-    def take(self, amount: float) -> None:
-        """Use an amount."""
-        self._unseen += amount
-        if self._budget is not None:
-            self._budget.take(amount)
-        if self._learned is not None:
-            self._learned.take(amount)
-
-    def seen(self, amount: float) -> None:
-        """Take note that the server has counted an amount, or never will."""
-        self._unseen -= amount
-
-    def settle(self, taken: float, used: float) -> None:
-        """Let the budget have lost what was used of an amount that was taken, and no more or less."""
-        if self._budget is not None:
-            self._budget.settle(taken, used)
-
-    def learn(self, limit: int | None, remaining: int | None, reset: float | None, now: float) -> None:
-        """Take in what headers say: so much in all, so much left, all of it back after `reset` seconds.
-
-        What was sent meanwhile may or may not be in `remaining`; the truth lies between the two.
-        """
-        if limit is None or remaining is None or remaining > limit:
-            return
-        per_second = (limit - remaining) / reset if reset and remaining < limit else limit / 60
-        bucket = self._learned
-        if bucket is None:
-            bucket = self._learned = Bucket(limit, per_second, now)
-            bucket.level = remaining - self._unseen
-        else:
-            bucket.wait_for(0.0, now)
-            bucket.capacity, bucket.per_second = limit, per_second
-            bucket.level = min(max(bucket.level, remaining - self._unseen), remaining)
-
-
-class Pacer:
-    """Let requests go out no faster than budgets, the server's headers and its pauses allow.
+class RateLimiter:
+    """Let requests go out no faster than budgets, a server's headers and its pauses allow.
 
     Args:
         name: what the log calls the server.
-        requests_per_minute, tokens_per_minute: budgets; `None` is no limit.
+        requests_per_minute, tokens_per_minute: budgets for all models together; `None` is no limit.
     """
 
-    __slots__ = ("_guess", "_name", "_pause_until", "_requests", "_tokens", "_waiters")
+    __slots__ = (
+        "_guess",
+        "_has_budgets",
+        "_models",
+        "_name",
+        "_numbers",
+        "_requests",
+        "_shared_requests",
+        "_shared_tokens",
+        "_tokens",
+    )
 
     def __init__(
         self, name: str, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ) -> None:
         self._name = name
-        self._requests = Meter(requests_per_minute)
-        self._tokens = Meter(tokens_per_minute)
-        self._waiters = WaiterQueue()
-        self._pause_until: float | None = None
+        self._requests = None if requests_per_minute is None else BudgetWindow(requests_per_minute)
+        self._tokens = None if tokens_per_minute is None else BudgetWindow(tokens_per_minute)
+        self._has_budgets = self._requests is not None or self._tokens is not None
+        self._models: dict[str, ModelLimits] = {}
+        self._shared_requests: dict[int, LearnedLimit] = {}
+        self._shared_tokens: dict[int, LearnedLimit] = {}
+        self._numbers = count()
         self._guess = FIRST_GUESS
 
     @property
     def waiting(self) -> int:
-        """How many requests wait to go out."""
-        return len(self._waiters)
-
-    def estimate(self, body: bytes, max_tokens: int | None) -> float:
-        """Return the tokens that a request will probably use, given its body and its limit on the reply."""
-        reply = self._guess if max_tokens is None else min(self._guess, max_tokens)
-        return len(body) / CHARACTERS_PER_TOKEN + reply
-
-    def acquire_nowait(self, tokens: float) -> bool:
-        """Take what a request needs if nothing limits requests at present, and say whether that was so."""
-        if self._waiters or not self._is_free:
-            return False
-        self._requests.take(1.0)
-        self._tokens.take(tokens)
-        return True
-
-    async def acquire(self, tokens: float) -> None:
-        """Wait until a request may go out, and take what it needs. Cancelled, nothing is taken.
-
-        Whoever was admitted says what became of it: `on_response` or `on_no_response`, then `on_usage`.
-        """
-
-        def claim() -> float:
-            if self._is_free:
-                wait = 0.0
-            else:
-                now = anyio.current_time()
-                wait = max(self._requests.wait_for(1.0, now), self._tokens.wait_for(tokens, now))
-                if self._pause_until is not None:
-                    wait = max(wait, self._pause_until - now)
-            if wait <= 0:
-                self._pause_until = None
-                self._requests.take(1.0)
-                self._tokens.take(tokens)
-            return wait
-
-        await self._waiters.acquire(claim)
+        """How many requests wait."""
+        return sum(len(limits.waiters) for limits in self._models.values())
 
     @property
-    def _is_free(self) -> bool:
-        return self._pause_until is None and self._requests.is_free and self._tokens.is_free
+    def in_flight(self) -> int:
+        """How many requests were let go and are not answered."""
+        return sum(limits.sent for limits in self._models.values())
 
-    def on_response(self, tokens: float, headers: Mapping[str, str]) -> None:
-        """Take note that a reply's headers came, and what they say of the limits.
+    def estimate(self, body: bytes, max_tokens: int | None) -> float:
+        """Return the tokens that a request will probably use, given its body and its limit on the output."""
+        output = self._guess if max_tokens is None else min(self._guess, max_tokens)
+        return len(body) / CHARACTERS_PER_TOKEN + output
+
+    def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
+        """Take what a request needs if nothing limits it at present; otherwise return `None`."""
+        limits = self._limits_of(model)
+        if self._has_budgets or limits.waiters or not limits.is_free:
+            return None
+        limits.take(tokens)
+        return Reservation(limits, tokens)
+
+    async def acquire(self, model: str, tokens: float, priority: float = 0.0) -> Reservation:
+        """Wait until a request may go out, and take what it needs. If cancelled, nothing is taken.
+
+        What is taken must be given back or settled: `cancel` if it was not sent after all, else `on_response` or
+        `on_no_response`, then `settle`.
+
+        Args:
+            model: the model.
+            tokens: what the request will probably use.
+            priority: higher ones go first, whatever they wait for.
+        """
+        limits = self._limits_of(model)
+        order = Order(-priority, next(self._numbers))
+        reservation = Reservation(limits, tokens)
+        try:
+            await limits.waiters.acquire(partial(self._try_acquire, reservation, order), order)
+        finally:
+            if self._has_budgets:
+                self._wake(limits)
+        return reservation
+
+    def _try_acquire(self, reservation: Reservation, order: Order) -> float:
+        """Take what a request needs and return 0, or return the seconds after which it is worth asking again."""
+        limits, tokens, now = reservation.limits, reservation.tokens, anyio.current_time()
+        was_blocked = limits.blocked_until > now
+        wait = limits.wait_for(tokens, now)
+        if not self._has_budgets:
+            if wait <= 0:
+                limits.take(tokens)
+            return wait
+        if wait > 0:
+            if not was_blocked:
+                self._wake(limits)  # others may go first now
+            return wait
+        wait = self._wait_for_budget(tokens, now)
+        if wait <= 0 and self._is_behind(order, limits, now):
+            return inf  # the one before wakes this one
+        if wait <= 0:
+            limits.take(tokens)
+            reservation.requests_use = None if self._requests is None else self._requests.take(1.0, now)
+            reservation.tokens_use = None if self._tokens is None else self._tokens.take(tokens, now)
+        return wait
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give back everything that a request took: it was never sent."""
+        reservation.limits.give_back(reservation.tokens)
+        now = anyio.current_time()
+        if self._requests is not None and reservation.requests_use is not None:
+            self._requests.settle(reservation.requests_use, 1.0, 0.0, now)
+        self._settle_tokens(reservation, 0.0)
+        if self._has_budgets:
+            self._wake()
+        else:
+            reservation.limits.waiters.wake()
+
+    def on_response(self, reservation: Reservation, headers: Mapping[str, str]) -> None:
+        """Record that a response's headers arrived, and what they say of the limits.
 
         As long as plenty is left, nothing is learned: that is the usual case, and costs the least.
         """
-        self._requests.seen(1.0)
-        self._tokens.seen(tokens)
-        if self._is_free and has_plenty(headers):
+        limits = reservation.limits
+        limits.on_response(reservation.tokens)
+        if limits.is_free and has_plenty(headers):
             return
-        limits = rate_limits(headers)
-        if limits is not None:
-            now = anyio.current_time()
-            self._requests.learn(limits.limit_requests, limits.remaining_requests, limits.reset_requests, now)
-            self._tokens.learn(limits.limit_tokens, limits.remaining_tokens, limits.reset_tokens, now)
-            self._waiters.wake()
+        reported = rate_limits(headers)
+        if reported is not None:
+            limits.learn(reservation.tokens, reported, anyio.current_time())
 
-    def on_no_response(self, tokens: float) -> None:
-        """Take note that no reply came: cancelled, or no connection."""
-        self._requests.seen(1.0)
-        self._tokens.seen(tokens)
+    def on_no_response(self, reservation: Reservation) -> None:
+        """Record that no response will come to a request that was sent."""
+        reservation.limits.on_response(reservation.tokens)
 
-    def on_usage(self, estimated: float, total_tokens: int, completion_tokens: int) -> None:
-        """Take note of what a request really used; the rest of the estimate goes back."""
-        self._tokens.settle(estimated, total_tokens)
-        if completion_tokens:
-            self._guess += (completion_tokens - self._guess) / 8  # the smoothing of TCP's round-trip time, RFC 6298
-        self._waiters.wake()
+    def settle(self, reservation: Reservation, usage: Usage) -> None:
+        """Count what a request really used instead of its estimate, if the server counts tokens at all."""
+        total = usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
+        if total:
+            self._settle_tokens(reservation, total)
+        if usage.completion_tokens:
+            # The smoothing of TCP's round-trip time, RFC 6298.
+            self._guess += (usage.completion_tokens - self._guess) / 8
 
-    def pause(self, seconds: float, label: str) -> None:
-        """Let nobody send for so long: the server asked for it, answering the call of that label."""
-        until = anyio.current_time() + seconds
-        if self._pause_until is None or until > self._pause_until:
-            self._pause_until = until
-            _log.info("%s: %s asks for a pause; all its requests wait %.3g s", label, self._name, seconds)
-            self._waiters.wake()
+    def on_refusal(self, reservation: Reservation) -> None:
+        """Record that a request was refused (429) and used no tokens."""
+        self._settle_tokens(reservation, 0.0)
+
+    def pause(self, model: str, seconds: float, label: str) -> None:
+        """Let no request for a model go out for so long: the server asked for it, answering the call of that label."""
+        if self._limits_of(model).pause(seconds, anyio.current_time()):
+            _log.info("%s: %s asks for a pause; requests for %s wait %.3g s", label, self._name, model, seconds)
+            if self._has_budgets:
+                self._wake()
+
+    def _limits_of(self, model: str) -> ModelLimits:
+        limits = self._models.get(model)
+        if limits is None:
+            if len(self._models) > MOST_MODELS:
+                self._forget_models()
+            limits = self._models[model] = ModelLimits(
+                ModelLimit(self._shared_requests), ModelLimit(self._shared_tokens)
+            )
+        return limits
+
+    def _forget_models(self) -> None:
+        now = anyio.current_time()
+        for name, limits in list(self._models.items()):
+            if not limits.is_in_use(now):
+                limits.forget()
+                del self._models[name]
+
+    def _wait_for_budget(self, tokens: float, now: float) -> float:
+        wait = 0.0 if self._requests is None else self._requests.wait_for(1.0, now)
+        return wait if self._tokens is None else max(wait, self._tokens.wait_for(tokens, now))
+
+    def _is_behind(self, order: Order, limits: ModelLimits, now: float) -> bool:
+        """Tell whether a request for another model, which waits for nothing but the budgets, goes first."""
+        return any(
+            first < order and other.blocked_until <= now
+            for other in self._models.values()
+            if other is not limits and (first := other.waiters.first) is not None
+        )
+
+    def _settle_tokens(self, reservation: Reservation, used: float) -> None:
+        use, reservation.tokens_use = reservation.tokens_use, None
+        if self._tokens is not None and use is not None:
+            self._tokens.settle(use, reservation.tokens, used, anyio.current_time())
+            self._wake()
+
+    def _wake(self, besides: ModelLimits | None = None) -> None:
+        """Let the first waiter of each model ask again."""
+        for limits in self._models.values():
+            if limits is not besides:
+                limits.waiters.wake()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import anyio.abc
 
 from chatscope._conversation.loop import Conversation
-from chatscope._limits.retry import Attempt
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.model_call import ModelCall
 from chatscope.protocol.messages import Message
@@ -25,7 +23,7 @@ class TaskCalls:
     """The model calls of a task.
 
     Args:
-        new_call: makes one from messages and parameters.
+        new_call: makes one from messages and parameters, and from the `earlier` one.
         handle: gets their text.
         messages, parameters: what is asked first.
         conversation: what is asked then; `None` if there is but one turn.
@@ -38,7 +36,7 @@ class TaskCalls:
 
     def __init__(
         self,
-        new_call: Callable[[Sequence[Message], Mapping[str, Any]], ModelCall],
+        new_call: Callable[..., ModelCall],
         handle: ChatTask,
         messages: Sequence[Message],
         parameters: Mapping[str, Any],
@@ -66,11 +64,6 @@ class TaskCalls:
         """The last reply as a value of the type that was asked for."""
         return None if self._conversation is None else self._conversation.parsed
 
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The attempts of all calls."""
-        return tuple(chain.from_iterable(call.attempts for call in self._calls))
-
     def replies(self) -> list[tuple[Completion | None, Usage | None]]:
         """Return what came of each call, and what it used; of a later one only if it came to anything."""
         replies = []
@@ -94,16 +87,15 @@ class TaskCalls:
 
     async def _take_turn(self, conversation: Conversation, group: anyio.abc.TaskGroup) -> Completion:
         if conversation.completions:
-            earlier, before = self.latest, self._handle.pieces
+            before = self._handle.pieces
             self._handle.was_read = False  # nobody has read any of what comes now
             self._begin(conversation.messages, conversation.parameters, partial(self._grew_after, before))
-            self.latest.retrier.follow(earlier.retrier)
         return await self.latest.run(group)
 
     def _begin(
         self, messages: Sequence[Message], parameters: Mapping[str, Any], on_text: Callable[[list[str]], None]
     ) -> None:
-        call = self._new_call(messages, parameters)
+        call = self._new_call(messages, parameters, earlier=self._calls[-1] if self._calls else None)
         call.on_start = self._handle.began
         call.on_text = on_text
         call.was_read = partial(getattr, self._handle, "was_read")

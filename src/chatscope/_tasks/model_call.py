@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -19,12 +18,15 @@ from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
 from chatscope._client.request import ClientRequest
 from chatscope._client.stream_reader import AttemptObserver, StreamReader
-from chatscope._limits.retry import Attempt, Retrier, RetryPolicy, is_transient
+from chatscope._limits.attempts import AttemptsLog
+from chatscope._limits.retry import Retrier, RetryPolicy
 from chatscope._limits.timeouts import Deadline, Timeouts
+from chatscope._limits.transient import is_transient
 from chatscope._tasks.hedging import Race
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
+from chatscope.telemetry.observer import ObservedCall
 
 
 class ModelCall:
@@ -35,13 +37,15 @@ class ModelCall:
         model, messages, parameters: what is asked; `stream=False` among the parameters asks for a plain reply.
         label: what the log calls the call.
         limit: the deadline that somebody above has set for it.
+        priority: which requests go first where they wait for limits.
         hedge_after: seconds without output after which a second attempt is made beside the first; `None` for never.
+        earlier: the call before it in the same conversation, whose log and telemetry it continues.
 
     Raises:
         ValueError: an argument can never be right.
 
     Attributes:
-        retrier: keeps account of the attempts.
+        retrier: runs the attempts.
         sent_ns: when the last attempt was begun, the earlier one of a hedged pair.
         on_start: called whenever an attempt has leave to be sent.
         on_text: called with the pieces of text whenever they have changed.
@@ -70,14 +74,17 @@ class ModelCall:
         *,
         label: str,
         limit: Deadline | None = None,
+        priority: float = 0.0,
         hedge_after: float | None = None,
+        earlier: ModelCall | None = None,
     ) -> None:
         parameters = dict(parameters)
         streams = parameters.pop("stream", None) is not False
         policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
         self._core = core
         self._hedge_after = hedge_after
-        self.retrier = Retrier(policy, label=label, limit=limit)
+        log: AttemptsLog | None = None if earlier is None else earlier.retrier.log
+        self.retrier: Retrier = Retrier(policy, label=label, deadline=limit, log=log)
         self.on_start: Callable[[], None] = lambda: None
         self.on_text: Callable[[list[str]], None] = lambda _: None
         self.was_read: Callable[[], bool] = lambda: False
@@ -90,8 +97,9 @@ class ModelCall:
             streams=streams,
             timeouts=replace(core.options.timeouts, total=None),
             retrier=self.retrier,
+            priority=priority,
         )
-        self._lane = self._new_lane()
+        self._lane = self._new_lane(observed=None if earlier is None else earlier.request.observed)
         self._overtaken: list[Lane] = []
         self.sent_ns: int | None = None
 
@@ -111,12 +119,6 @@ class ModelCall:
         return self._lane.stream.token_ns if self._lane.stream is not None else ()
 
     @property
-    def attempts(self) -> list[Attempt]:
-        """Those that ended, by their beginnings; of a hedged pair, the whole race counts for the one that delivered."""
-        beside = [lane.account for lane in self._overtaken if lane.account is not None]
-        return sorted([*self.retrier.attempts, *beside], key=attrgetter("started_seconds"))
-
-    @property
     def overtaken_usage(self) -> list[Usage]:
         """What the attempts used that lost a race, as far as it is known."""
         completions = [lane.completion for lane in self._overtaken]
@@ -130,34 +132,29 @@ class ModelCall:
         Raises:
             Exception: what the last attempt raised.
         """
-        self.retrier.retries, self.retrier.on_retry = self._may_repeat, self._start_over
-        try:
-            return await self.retrier.run(partial(self._attempt, group))
-        finally:
-            # No cycle stays behind for the garbage collector, which would otherwise have to find every finished task.
-            self.retrier.retries, self.retrier.on_retry = is_transient, None
+        return await self.retrier.run(
+            partial(self._attempt, group), should_retry=self._may_repeat, on_retry=self._start_over
+        )
 
     async def _attempt(self, group: anyio.abc.TaskGroup) -> Completion:
         lane = self._lane
         await lane.request.acquire_permit()
-        self.on_start()
-        self.sent_ns = time.perf_counter_ns()
-        if self._hedge_after is None:
-            return await lane.read(_TextObserver(self.on_text))
         try:
+            self.on_start()
+            self.sent_ns = time.perf_counter_ns()
+            if self._hedge_after is None:
+                return await lane.read(_TextObserver(self.on_text))
             return await self._race(group, self._hedge_after)
         finally:
-            delivers = self.request
-            self.retrier.status, self.retrier.request_id = delivers.status, delivers.request_id
+            lane.request.release_permit()  # also where it was cancelled before its first step
 
     async def _race(self, group: anyio.abc.TaskGroup, hedge_after: float) -> Completion:
         race = Race[Completion](group)
         race.enter(partial(self._compete, self._lane))
         with anyio.move_on_after(hedge_after):
             await race.decision()
-        budget = self._core.limiter.budget
-        if race.is_open and budget.tokens >= 1 and not budget.is_down:
-            second = self._new_lane()
+        if race.is_open and self._core.limiter.can_hedge:
+            second = self._new_lane(observed=self.request.observed)
             self._overtaken.append(second)
             race.enter(partial(self._compete, second))
         return await race.result()
@@ -180,18 +177,9 @@ class ModelCall:
             if lane.has_output and delivers():
                 self.on_text(pieces)
 
-        began = time.perf_counter()
-        try:
-            completion = await lane.read(_TextObserver(took))
-            delivers()
-        except BaseException as error:
-            lane.account = self._account(lane, began, error)
-            raise
-        lane.account = self._account(lane, began, None)
+        completion = await lane.read(_TextObserver(took))
+        delivers()
         return completion
-
-    def _account(self, lane: Lane, began: float, error: BaseException | None) -> Attempt:
-        return self.retrier.account(began, error, lane.request.status, lane.request.request_id)
 
     def _start_over(self) -> None:
         """Drop what nobody has seen: who begins to read now, reads the next attempt from its beginning."""
@@ -220,7 +208,7 @@ class _TextObserver:
 class Lane:
     """One request of a call, and what it has brought. Arguments as for `ModelCall`."""
 
-    __slots__ = ("_plain", "account", "request", "stream")
+    __slots__ = ("_plain", "request", "stream")
 
     def __init__(
         self,
@@ -232,12 +220,21 @@ class Lane:
         streams: bool,
         timeouts: Timeouts,
         retrier: Retrier,
+        priority: float,
+        observed: ObservedCall | None,
     ) -> None:
-        self.request = core.request(model, messages, parameters, stream=streams, timeouts=timeouts, retrier=retrier)
+        self.request = core.request(
+            model,
+            messages,
+            parameters,
+            stream=streams,
+            timeouts=timeouts,
+            retrier=retrier,
+            observed=observed,
+            priority=priority,
+        )
         self.stream = StreamReader(self.request) if streams else None
         self._plain: Completion | None = None
-        self.account: Attempt | None = None
-        """How its attempt in a race ended."""
 
     @property
     def completion(self) -> Completion | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
-from chatscope._limits.retry import Attempt
+from chatscope._limits.attempts import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
 from chatscope.protocol.response import Completion, CompletionMessage

@@ -107,11 +107,17 @@ class TaskRun:
         parameters = _constrained(task.constraints, self._model) | parameters
         messages = conversation(task.prompt, task.messages, task.context)
         new_call = partial(
-            ModelCall, core, self._model, label=self.handle.id, limit=self._limit, hedge_after=hedge_after
+            ModelCall,
+            core,
+            self._model,
+            label=self.handle.id,
+            limit=self._limit,
+            priority=task.constraints.priority,
+            hedge_after=hedge_after,
         )
         self._calls = TaskCalls(new_call, self.handle, messages, parameters, _turns(task, messages, parameters))
         self._slot = core.limiter.slots.reserve(task.constraints.priority)
-        self._observed = self._calls.latest.retrier.observed
+        self._observed = self._calls.latest.request.observed
         if self._observed is not None:
             self._observed.start()
 
@@ -188,7 +194,7 @@ class TaskRun:
             error = limit.error()
         else:
             error = TaskCancelledError("the task was cancelled")
-        error.request_id = self._calls.latest.retrier.request_id
+        error.request_id = self._calls.latest.request.request_id
         error.partial_text = self.handle.text
         return error
 
@@ -200,7 +206,6 @@ class TaskRun:
     def _result(self, failure: Exception | None, status: TaskStatus) -> Result:
         """Put together what became of the task. Of one that did not complete, what has arrived is kept."""
         handle, call = self.handle, self._calls.latest
-        retrier = call.retrier
         replies = self._calls.replies()
         completion, _ = replies[-1]
         usage = add_usage(*(usage for _, usage in replies))
@@ -234,8 +239,8 @@ class TaskRun:
                 token_ns=call.token_ns,
                 finished_ns=None if status in {TaskStatus.PENDING, TaskStatus.RUNNING} else now,
             ),
-            attempts=retrier.requests,
-            attempts_log=self._calls.attempts,
+            attempts=len(call.retrier.log),
+            attempts_log=call.retrier.log.attempts(),
             messages=self._calls.messages,
             parsed=self._calls.parsed,
             completion=completion,
@@ -243,7 +248,7 @@ class TaskRun:
                 "model": (completion.model if completion is not None else "") or self._model,
                 "input_tokens": usage.prompt_tokens if usage else None,
                 "output_tokens": usage.completion_tokens if usage else None,
-                "request_id": retrier.request_id,
+                "request_id": call.request.request_id,
                 "finish_reason": finish_reason,
             },
         )

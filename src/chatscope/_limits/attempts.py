@@ -1,0 +1,91 @@
+"""AttemptsLog: one record for each request that was sent for a call, and no other.
+
+Whoever sends a request starts its record and finishes it; whoever decides on a retry records the wait. Nobody else
+writes here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request that was sent for a task."""
+
+    started_seconds: float
+    """When it was sent, in seconds after the task was submitted."""
+    duration_seconds: float
+    """How long it took; of one that is still running, how long it has taken so far."""
+    status: int | None
+    """The HTTP status, if there was a response."""
+    error: str | None
+    """The class of the error it ended with; `None` if it succeeded or is still running."""
+    request_id: str | None
+    wait_seconds: float | None
+    """How long the retry policy waited before the next attempt; `None` if there was none."""
+
+
+class AttemptRecord:
+    """The record of one request, while it is written."""
+
+    __slots__ = ("_error", "_finished", "_request_id", "_started", "_status", "wait_seconds")
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._finished: float | None = None
+        self._status: int | None = None
+        self._request_id: str | None = None
+        self._error: str | None = None
+        self.wait_seconds: float | None = None
+
+    def on_response(self, status: int, request_id: str | None) -> None:
+        """Record that the response's headers arrived."""
+        self._status = status
+        self._request_id = request_id
+
+    def finish(self, error: BaseException | None) -> None:
+        """Record the end of the request. Only the first end counts."""
+        if self._finished is None:
+            self._finished = time.perf_counter()
+            self._error = None if error is None else type(error).__name__
+
+    def attempt(self, zero: float) -> Attempt:
+        """Return what is recorded; times count from `zero`, a time of `time.perf_counter`."""
+        return Attempt(
+            started_seconds=self._started - zero,
+            duration_seconds=(self._finished or time.perf_counter()) - self._started,
+            status=self._status,
+            error=self._error,
+            request_id=self._request_id,
+            wait_seconds=self.wait_seconds,
+        )
+
+
+class AttemptsLog:
+    """The records of all requests of one call or task, in the order in which they were sent."""
+
+    __slots__ = ("_records", "_zero")
+
+    def __init__(self) -> None:
+        self._zero = time.perf_counter()
+        self._records: list[AttemptRecord] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def start(self) -> AttemptRecord:
+        """Begin a record: a request is being sent."""
+        record = AttemptRecord()
+        self._records.append(record)
+        return record
+
+    def set_wait(self, seconds: float | None) -> None:
+        """Record how long is waited after the last request."""
+        if self._records:
+            self._records[-1].wait_seconds = seconds
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Return what is recorded so far."""
+        return tuple(record.attempt(self._zero) for record in self._records)

@@ -1,0 +1,76 @@
+"""CircuitBreaker: the memory for outages. A server that fails one request after the other gets one at a time.
+
+Here: when a server counts as down, and when the next request may try it. Not here: who waits (`limiter`), and how many
+retries there may be while it works (`retry_budget`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import anyio
+
+from chatscope.errors import ChatError
+
+DOWN_AFTER: Final = 10
+"""Failures in a row after which a server counts as down. At a failure rate of one half, that is 1 in 1000."""
+
+PROBE_FIRST: Final = 1.0
+PROBE_MOST: Final = 4.0
+"""Seconds between two probes, the requests that try whether a server is back: doubling from the first to the last. The
+last bounds how late a recovery is noticed."""
+
+_log: Final = logging.getLogger("chatscope.retry")
+
+
+class CircuitBreaker:
+    """Count a server's failures in a row, and space the probes while it is down.
+
+    Args:
+        name: what the log calls the server.
+
+    Attributes:
+        failures: how many requests failed since the last one that did not.
+        last_failure: what the last of them failed with.
+    """
+
+    __slots__ = ("_name", "_probe_at", "_probe_wait", "failures", "last_failure")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._probe_at = 0.0
+        self._probe_wait = PROBE_FIRST
+        self.failures = 0
+        self.last_failure: ChatError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server counts as down."""
+        return self.failures >= DOWN_AFTER
+
+    def try_probe(self, now: float) -> float:
+        """Take the next probe and return 0, or return the seconds until it is due."""
+        wait = self._probe_at - now
+        if wait <= 0:
+            self._probe_at = now + self._probe_wait
+            self._probe_wait = min(2 * self._probe_wait, PROBE_MOST)
+        return max(wait, 0.0)
+
+    def on_failure(self, error: ChatError) -> None:
+        """Record that the server failed a request."""
+        self.failures += 1
+        self.last_failure = error
+        if self.failures == DOWN_AFTER:
+            _log.warning("%s failed %d requests in a row: only probes are sent until it works", self._name, DOWN_AFTER)
+            self._probe_at = anyio.current_time() + self._probe_wait
+
+    def on_response(self) -> bool:
+        """Record that the server works, also if it refused a request; tell whether it was down."""
+        was_open = self.is_open
+        if was_open:
+            _log.info("%s works again after %d failures in a row", self._name, self.failures)
+            self._probe_wait = PROBE_FIRST
+        self.failures = 0
+        self.last_failure = None
+        return was_open

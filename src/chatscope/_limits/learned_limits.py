@@ -1,0 +1,279 @@
+"""ModelLimits: what a server's headers say about one model: how much is left, until when, and pauses that it asks for.
+
+Here: what is known, and for how long. Not here: budgets of the user (`budget_window`), and who waits (`rate_limit`).
+
+A server limits each model on its own, or several models together. So what the headers of one model say holds for that
+model. Models share a limit only as long as the numbers show that they do: the same limit, and what is left of it goes
+down with the requests of either. Everything expires: headers can be wrong, and later responses may have none.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chatscope._limits.fifo import WaiterQueue
+from chatscope.protocol.headers import RateLimitHeaders
+
+LONGEST_LEARNED_WAIT: Final = 120.0
+"""How long a request waits because of what headers said, in seconds; then it asks the server again. Headers can be
+wrong (Azure sends -1 and 0), and a refusal tells the truth."""
+
+DEFAULT_RESET: Final = 60.0
+"""How long a limit takes to be free again where no header tells, in seconds: limits are stated per minute."""
+
+_EPSILON: Final = 1e-6
+"""What floating point leaves over counts as nothing: a wait of 1e-12 s would not end."""
+
+_SLACK: Final = 0.5
+"""How far what is left may be from what is expected for it to be the same limit, as a part of the request."""
+
+
+class LearnedLimit:
+    """One limit of a server, as a bucket that refills; models that share it hold the same object.
+
+    Args:
+        limit: what it holds at most.
+        now: the time.
+
+    Attributes:
+        limit: the same.
+        in_flight: what was sent and is not yet counted in any header that was received.
+        models: how many models share it.
+    """
+
+    __slots__ = ("_expires_at", "_level", "_per_second", "_reported_at", "_updated_at", "in_flight", "limit", "models")
+
+    def __init__(self, limit: int, now: float) -> None:
+        self.limit = limit
+        self.in_flight = 0.0
+        self.models = 0
+        self._level = float(limit)
+        self._per_second = 0.0
+        self._updated_at = self._reported_at = now
+        self._expires_at = now + DEFAULT_RESET
+
+    def has_expired(self, now: float) -> bool:
+        """Tell whether it says nothing any more."""
+        return now >= self._expires_at
+
+    def wait_for(self, amount: float, now: float) -> float:
+        """Return the seconds until an amount is left. More than the limit counts as all of it."""
+        self._refill(now)
+        missing = min(amount, self.limit) - self._level
+        if missing <= _EPSILON:
+            return 0.0
+        wait = missing / self._per_second if self._per_second else LONGEST_LEARNED_WAIT
+        return min(wait, max(self._expires_at - now, 0.0))
+
+    def take(self, amount: float) -> None:
+        """Use an amount."""
+        self.in_flight += amount
+        self._level -= min(amount, self.limit)
+
+    def give_back(self, amount: float) -> None:
+        """Undo `take` for a request that was never sent."""
+        self.in_flight -= amount
+        self._level = min(self.limit, self._level + min(amount, self.limit))
+
+    def report(self, remaining: int, reset: float | None, now: float) -> None:
+        """Record what a response said: so much is left, and all of it is back after `reset` seconds.
+
+        What was sent meanwhile may or may not be in `remaining`: the truth is between the two.
+        """
+        self._refill(now)
+        is_first = self._per_second == 0.0
+        seconds = reset or DEFAULT_RESET
+        self._per_second = (self.limit - remaining or self.limit) / seconds
+        least = remaining - self.in_flight
+        self._level = least if is_first else min(max(self._level, least), remaining)
+        self._reported_at = now
+        self._expires_at = now + seconds
+
+    def agrees(self, remaining: int, amount: float, now: float, *, uncounted: float | None = None) -> bool:
+        """Tell whether a response can be about this limit.
+
+        Args:
+            remaining: what its headers say is left.
+            amount: what its request used.
+            now: the time.
+            uncounted: of a model that does not share this limit yet, what it has in flight; `take` was not called for
+                that, nor for the request.
+        """
+        refilled = self._per_second * (now - self._reported_at)
+        self._refill(now)
+        slack = _SLACK * max(amount, 1.0)
+        most = self._level + self.in_flight - (0.0 if uncounted is None else amount)
+        least = most - self.in_flight - (uncounted or 0.0) - refilled
+        return least - slack <= remaining <= most + slack
+
+    def _refill(self, now: float) -> None:
+        self._level = min(self.limit, self._level + self._per_second * (now - self._updated_at))
+        self._updated_at = now
+
+
+class ModelLimit:
+    """What is known about one resource of one model: requests or tokens.
+
+    Args:
+        shared: the limits of this resource, by their numbers; one for all models of a server.
+    """
+
+    __slots__ = ("_in_flight", "_learned", "_shared")
+
+    def __init__(self, shared: dict[int, LearnedLimit]) -> None:
+        self._shared = shared
+        self._learned: LearnedLimit | None = None
+        self._in_flight = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is known that limits it."""
+        return self._learned is None
+
+    def wait_for(self, amount: float, now: float) -> float:
+        """Return the seconds until an amount may be used."""
+        if self._learned is None:
+            return 0.0
+        wait = 0.0 if self._learned.has_expired(now) else self._learned.wait_for(amount, now)
+        if wait > LONGEST_LEARNED_WAIT or self._learned.has_expired(now):
+            self.forget()
+            return 0.0
+        return wait
+
+    def take(self, amount: float) -> None:
+        """Use an amount."""
+        self._in_flight += amount
+        if self._learned is not None:
+            self._learned.take(amount)
+
+    def give_back(self, amount: float) -> None:
+        """Undo `take` for a request that was never sent."""
+        self._in_flight -= amount
+        if self._learned is not None:
+            self._learned.give_back(amount)
+
+    def on_response(self, amount: float) -> None:
+        """Record that the server has counted an amount, or never will."""
+        self._in_flight -= amount
+        if self._learned is not None:
+            self._learned.in_flight -= amount
+
+    def learn(self, amount: float, limit: int | None, remaining: int | None, reset: float | None, now: float) -> None:
+        """Record what the headers of a response say; `amount` is what its request used, and is not in flight."""
+        if limit is None or remaining is None or remaining > limit:
+            return
+        learned = self._learned
+        if learned is not None and not self._still_holds(learned, limit, remaining, amount, now):
+            self.forget()
+            learned = None
+        if learned is None:
+            learned = self._join(limit, remaining, amount, now)
+        learned.report(remaining, reset, now)
+
+    def _still_holds(self, learned: LearnedLimit, limit: int, remaining: int, amount: float, now: float) -> bool:
+        if learned.limit != limit or learned.has_expired(now):
+            return False
+        return learned.models == 1 or learned.agrees(remaining, amount, now)
+
+    def _join(self, limit: int, remaining: int, amount: float, now: float) -> LearnedLimit:
+        """Share the limit of another model if this is the same; otherwise begin one."""
+        known = self._shared.get(limit)
+        if (
+            known is None
+            or known.has_expired(now)
+            or not known.agrees(remaining, amount, now, uncounted=self._in_flight)
+        ):
+            known = self._shared[limit] = LearnedLimit(limit, now)
+        known.models += 1
+        known.in_flight += self._in_flight
+        self._learned = known
+        return known
+
+    def forget(self) -> None:
+        """Forget what was learned."""
+        learned, self._learned = self._learned, None
+        if learned is not None:
+            learned.models -= 1
+            learned.in_flight -= self._in_flight
+            if learned.models == 0 and self._shared.get(learned.limit) is learned:
+                del self._shared[learned.limit]
+
+
+class ModelLimits:
+    """What is known about one model, and the requests that wait because of it.
+
+    Args:
+        requests, tokens: its limits.
+
+    Attributes:
+        waiters: the requests for this model that wait, for its own limits or for a budget.
+        blocked_until: when the first waiter may go on, as far as this model's own limits are concerned.
+    """
+
+    __slots__ = ("_pause_until", "blocked_until", "requests", "sent", "tokens", "waiters")
+
+    def __init__(self, requests: ModelLimit, tokens: ModelLimit) -> None:
+        self.requests = requests
+        self.tokens = tokens
+        self.waiters = WaiterQueue()
+        self.sent = 0  # and not answered
+        self.blocked_until = 0.0
+        self._pause_until: float | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing limits this model."""
+        return self._pause_until is None and self.requests.is_free and self.tokens.is_free
+
+    def is_in_use(self, now: float) -> bool:
+        """Tell whether a request waits or is in flight, or would have to wait for a pause."""
+        return bool(self.sent or self.waiters or (self._pause_until is not None and self._pause_until > now))
+
+    def forget(self) -> None:
+        """Forget what was learned."""
+        self.requests.forget()
+        self.tokens.forget()
+
+    def wait_for(self, tokens: float, now: float) -> float:
+        """Return the seconds until a request for so many tokens may go out."""
+        wait = max(self.requests.wait_for(1.0, now), self.tokens.wait_for(tokens, now))
+        if self._pause_until is not None:
+            if self._pause_until > now:
+                wait = max(wait, self._pause_until - now)
+            else:
+                self._pause_until = None
+        self.blocked_until = now + wait
+        return wait
+
+    def pause(self, seconds: float, now: float) -> bool:
+        """Let no request go out for so long; tell whether that is longer than before."""
+        until = now + seconds
+        if self._pause_until is not None and until <= self._pause_until:
+            return False
+        self._pause_until = self.blocked_until = until
+        self.waiters.wake()
+        return True
+
+    def take(self, tokens: float) -> None:
+        """Let one request go out."""
+        self.sent += 1
+        self.requests.take(1.0)
+        self.tokens.take(tokens)
+
+    def give_back(self, tokens: float) -> None:
+        """Undo `take` for a request that was never sent."""
+        self.sent -= 1
+        self.requests.give_back(1.0)
+        self.tokens.give_back(tokens)
+
+    def on_response(self, tokens: float) -> None:
+        """Record that a request was answered, or will not be."""
+        self.sent -= 1
+        self.requests.on_response(1.0)
+        self.tokens.on_response(tokens)
+
+    def learn(self, tokens: float, limits: RateLimitHeaders, now: float) -> None:
+        """Record what the headers of a response say; `on_response` was called for its request."""
+        self.requests.learn(1.0, limits.limit_requests, limits.remaining_requests, limits.reset_requests, now)
+        self.tokens.learn(tokens, limits.limit_tokens, limits.remaining_tokens, limits.reset_tokens, now)
+        self.waiters.wake()
