@@ -1,9 +1,9 @@
-"""The documentation site: `sphinx-build -W -n --keep-going docs OUTPUT`, which must end without a warning.
+"""The documentation site: `sphinx-build -W -n --keep-going docs OUTPUT` must end without a warning.
 
-The guides are the Markdown files beside this one; the pages under reference/ say which docstrings stand where.
+The guides are the Markdown files in this folder. The pages in reference/ select the docstrings to show.
 """
 
-# ruff: noqa: INP001  # Sphinx loads this file by its path; it belongs to no package
+# ruff: noqa: INP001  # Sphinx loads this file by its path; it is not in a package
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import builtins
 import re
 from typing import Any, Final
 
-from docutils.nodes import Element, TextElement, document, literal, reference, title  # type: ignore[import-untyped]  # it has no types
-from sphinx.addnodes import pending_xref
+from docutils.nodes import Element, Text, TextElement, document, literal, reference, title  # type: ignore[import-untyped]  # it has no types
+from sphinx.addnodes import desc_addname, index, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.logging import getLogger
 from sphinx.util.typing import ExtensionMetadata, stringify_annotation
 
 import chatscope
 import chatscope.simulator
 import chatscope.telemetry.observer
+
+_log: Final = getLogger(__name__)
 
 project = "chatscope"
 author = "the chatscope contributors"
@@ -27,20 +30,21 @@ release = version = chatscope.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 nitpicky = True
-default_role = "code"  # the docstrings write code in single backquotes, as Markdown does
+default_role = "code"  # docstrings write code in single backquotes, as Markdown does
 
-myst_heading_anchors = 3  # headings that links may name, by GitHub's rules
-autodoc_default_options = {"undoc-members": True}  # fields, whose names and types say it all
+myst_heading_anchors = 3  # links may name headings of these levels, by GitHub's rules
+autodoc_default_options = {"undoc-members": True}  # fields whose names and types are enough
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 toc_object_entries = False
 
 nitpick_ignore_regex = [
-    # Documented elsewhere, and intersphinx would need the network at every build.
+    # Documented elsewhere; intersphinx would need the network in every build.
     (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|opentelemetry\.\w+|os|ssl|types)\.[A-Za-z]\w*"),
     (r"py:class", r"msgspec\.Meta"),
-    (r"py:class", r"chatscope\.output\.T|chatscope\.policy\.retry\._T|_P"),  # type variables
+    (r"py:class", r"(chatscope\.\w+\.\w+\.)?_?[TP]"),  # type variables
+    (r"py:class", r"chatscope\.(protocol\.headers\.ResponseHeaders|telemetry\.observer\.Observer|transport\.base\.TimedStream)"),
 ]
 
 html_theme = "furo"
@@ -54,23 +58,26 @@ html_show_sphinx = False
 _NOT_MADE_BY_USERS: Final = re.compile(
     r"chatscope\.(ChatStream|ChatTask|EventStream|ParsedStream|Result|ResultStream|TextStream)"
     r"|chatscope\.(Chunk|Completion|ParsedCompletion|Usage|protocol\.response\.\w+)"
-    r"|chatscope\.(sending\.Reply|httpx2_client\.HTTPClient|simulator\.(ChatRequest|Received|Simulator|request\.\w+))"
+    r"|chatscope\._\w+\.\w+\.\w+|chatscope\.simulator\.(ChatRequest|Received|Simulator|request\.\w+)"
     r"|chatscope\.testing\.(ChatSimulator|ReceivedRequest|respx\.\w+)"
     r"|chatscope\.(Platform|TaskStatus|TaskType|\w+Error)"
 )
-"""Classes that users get from somewhere: what their constructors take is no concern of theirs."""
+"""Classes that users receive but never construct. Their constructors' arguments are not shown."""
 
 _NAMED: Final = {
     stringify_annotation(kind, "smart"): f"~{name}"
     for name, kind in {
         "chatscope.Message": chatscope.Message,
         "chatscope.StreamEvent": chatscope.StreamEvent,
-        "chatscope.simulator.Script": chatscope.simulator.Script,  # before the next, which is a part of it
+        "chatscope.simulator.Script": chatscope.simulator.Script,  # before `Answer`, which is a part of it
         "chatscope.simulator.Answer": chatscope.simulator.Answer,
         "chatscope.telemetry.Telemetry": chatscope.telemetry.observer.Observer,  # the protocol behind it
     }.items()
 }
-"""Unions that signatures spell out, and what users know them as."""
+"""Unions, with the public names that signatures show instead of them."""
+
+_PRIVATE: Final = re.compile(r"chatscope\._")
+_PRIVATE_PLACE: Final = re.compile(r" in chatscope\._[\w.]+")
 
 _PUBLIC: Final = re.compile(rf"(({'|'.join({*chatscope.__all__} - {'content'})})|chatscope\.[\w.]+\.[A-Z]\w*)(\.\w+)*")
 
@@ -78,12 +85,12 @@ _PUBLIC: Final = re.compile(rf"(({'|'.join({*chatscope.__all__} - {'content'})})
 def _signature(
     _app: Sphinx, what: str, name: str, _object: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None] | None:
-    """Return a signature without what only concerns the package or Sphinx; `None` leaves it as it is."""
+    """Return a signature without internal details; `None` keeps it."""
     if not signature:
         return None
     if what in {"class", "exception"} and _NOT_MADE_BY_USERS.fullmatch(name) and name != "chatscope.ChatError":
         return "", returns
-    signature = signature.replace("<factory>", "...")  # which is no Python, and no such signature could be read
+    signature = signature.replace("<factory>", "...")  # Sphinx cannot parse `<factory>`
     for union, known_as in _NAMED.items():
         signature = signature.replace(union, known_as)
         returns = returns and returns.replace(union, known_as)
@@ -91,16 +98,24 @@ def _signature(
 
 
 def _docstring(_app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """Keep napoleon from taking what stands before a colon in an attribute's docstring for a type."""
+    """Keep napoleon from reading the words before a colon in an attribute's docstring as its type."""
     if what in {"attribute", "data", "property"}:
         lines[:0] = ["..", ""]  # an empty comment
 
 
 def _links(app: Sphinx, doctree: document) -> None:
-    """Link public names that stand in the text as code, so that the build checks them; unlink built-in types.
+    """Link public names that the text writes as code, so the build checks them, and hide private modules.
 
-    Sphinx would link the latter to attributes of the same names, such as `type` and `bytes`.
+    Also unlink built-in types, because Sphinx links them to attributes of the same name, such as `type` and `bytes`.
     """
+    for path in list(doctree.findall(desc_addname)):
+        if _PRIVATE.match(path.astext()):
+            path.parent.remove(path)
+    for node in doctree.findall(index):
+        node["entries"] = [(kind, _PRIVATE_PLACE.sub("", text), *rest) for kind, text, *rest in node["entries"]]
+    for text in doctree.findall(Text):
+        if _PRIVATE.search(text):
+            _log.warning("the page %s shows a private module: %r", app.env.docname, str(text))
     for node in list(doctree.findall(pending_xref)):
         if node.get("refdomain") == "py" and hasattr(builtins, node["reftarget"]):
             node.replace_self(node.children)
@@ -114,7 +129,7 @@ def _links(app: Sphinx, doctree: document) -> None:
 
 
 def _find_public(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: TextElement) -> Element | None:
-    """Resolve a name that a module of its own uses for what is public as `chatscope.<name>`."""
+    """Resolve a name used inside the package to the public `chatscope.<name>`."""
     if node.get("refdomain") != "py" or "." in node["reftarget"]:
         return None
     return env.domains.python_domain.resolve_xref(
@@ -123,7 +138,7 @@ def _find_public(app: Sphinx, env: BuildEnvironment, node: pending_xref, content
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Connect the functions above; called by Sphinx."""
+    """Connect the functions above. Sphinx calls this."""
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon, at 500
     app.connect("doctree-read", _links)

@@ -18,7 +18,7 @@ from chatscope import (
     RateLimitError,
     RetryPolicy,
 )
-from chatscope.simulator import ChatRequest, Outcome, Reply, error, faults, simulator
+from chatscope.simulator import Answer, ChatRequest, Outcome, Reply, error, faults, simulator
 from examples.embedding.summaries import NotSummarizableError, Summarizer, Summary, SummaryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ def patient_client(base_url: str) -> ChatClient:
 
 
 async def test_errors_are_the_librarys_own() -> None:
-    script = [error(401, "no such key"), Reply("no JSON"), Reply(refusal="I will not."), error(429, retry_after=7)]
+    script: list[Answer] = [
+        error(401, "no such key"),
+        Reply("no JSON"),
+        Reply(refusal="I will not."),
+        error(429, retry_after=7),
+    ]
     caught: list[SummaryError] = []
     async with simulator(script) as base_url, patient_client(base_url) as client:
         for _ in script:
