@@ -44,7 +44,9 @@ nitpick_ignore_regex = [
     (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|opentelemetry\.\w+|os|ssl|types)\.[A-Za-z]\w*"),
     (r"py:class", r"msgspec\.Meta"),
     (r"py:class", r"(chatscope\.\w+\.\w+\.)?_?[TP]"),  # type variables
-    (r"py:class", r"chatscope\.(protocol\.headers\.ResponseHeaders|telemetry\.observer\.Observer|transport\.base\.TimedStream)"),
+    # Internal types in public signatures.
+    (r"py:class", r"chatscope\.(protocol\.headers\.ResponseHeaders|transport\.base\.TimedStream)"),
+    (r"py:class", r"chatscope\.telemetry\.observer\.Observer"),
 ]
 
 html_theme = "furo"
