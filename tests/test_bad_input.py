@@ -98,6 +98,9 @@ TASKS: list[tuple[str, Task]] = [
     ("extra_headers", with_parameters(extra_headers={"x-a": "1\r\nx-b: 2"})),
     ("extra_headers", with_parameters(extra_headers={"x a": "1"})),
     ("extra_headers", with_parameters(extra_headers={"x-a": 1})),
+    ("extra_headers", with_parameters(extra_headers={"Content-Length": "5"})),
+    ("extra_headers", with_parameters(extra_headers={"transfer-encoding": "chunked"})),
+    ("extra_headers", with_parameters(extra_headers={"Upgrade": "h2c"})),
     ("extra_body", with_parameters(extra_body=[1])),
 ]
 

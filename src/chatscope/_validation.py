@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
+# These decide where a request ends or what protocol comes next (RFC 9112, section 6; RFC 9110, section 7.8). Others that
+# concern the connection work: "Connection: close", another Host, "Expect: 100-continue".
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "upgrade"})
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -97,6 +100,9 @@ def check_number(value: object, name: str) -> None:
 def check_headers(headers: Mapping[str, str], name: str) -> None:
     """Refuse headers that cannot be sent: a line break in one would begin another (RFC 9110, section 5.5).
 
+    Nor can headers that delimit the request or change the protocol: the transport delimits requests, and servers could
+    not read one that says otherwise.
+
     Raises:
         ValueError: naming the argument and the header, not the value.
     """
@@ -105,6 +111,8 @@ def check_headers(headers: Mapping[str, str], name: str) -> None:
     for header, value in headers.items():
         if not isinstance(header, str) or not _TOKEN.fullmatch(header):
             raise ValueError(f"{name} has a header whose name is not allowed: {header!r}")
+        if header.lower() in _FRAMING:
+            raise ValueError(f"{name} must not contain {header!r}: how a request is sent is the transport's to say")
         check_header_value(value, f"{name}[{header!r}]")
 
 

@@ -60,25 +60,84 @@ async def test_the_global_router_is_mocked() -> None:
     assert (await call()).status_code == 201
 
 
-async def test_an_httpx_client_of_its_own_is_still_mocked() -> None:
-    with respx.mock() as router:
-        router.post(URL).respond(202)
-        async with httpx.AsyncClient() as client:
-            assert (await client.post(URL)).status_code == 202
+@respx.mock(base_url="https://api.example.com")
+async def test_a_decorator_with_a_router_of_its_own_is_mocked(respx_mock: respx.MockRouter) -> None:
+    respx_mock.post("/v1/chat/completions").respond(201)
+    assert (await call()).status_code == 201
 
 
-def test_a_synchronous_httpx_client_is_still_mocked() -> None:
-    with respx.mock() as router:
-        router.post(URL).respond(203)
-        with httpx.Client() as client:
-            assert client.post(URL).status_code == 203
+async def through_httpx() -> int:
+    async with httpx.AsyncClient() as client:
+        return (await client.post(URL)).status_code
 
 
-async def test_a_client_on_our_transport_is_mocked() -> None:
+@pytest.mark.parametrize("first", [None, "httpcore"], ids=["default first", "httpcore first"])
+async def test_routers_for_httpcore_work_beside_it(first: str | None) -> None:
+    """As in respx alone: the router that started first is asked first, and the next one where it has no route."""
+    second = None if first else "httpcore"
+
+    def router(using: str | None) -> respx.MockRouter:
+        if using is None:
+            return respx.mock(assert_all_called=False)
+        return respx.mock(assert_all_called=False, using=using)
+
+    before = HTTPTransport.handle_async_request
+    with router(first) as one, router(second) as two:
+        two.post(URL).respond(202)
+        assert await through_httpx() == 202
+        one.post(URL).respond(201)
+        assert await through_httpx() == 201
+        if first:
+            assert (await call()).status_code == 202
+        else:
+            assert (await call()).status_code == 201
+            one.routes.clear()
+            with pytest.raises(AssertionError, match="not mocked"):
+                await call()
+    assert HTTPTransport.handle_async_request is before
+    with pytest.raises(AssertionError, match="about to be opened"):
+        await through_httpx()
+
+
+async def test_nested_routers_are_asked_in_turn() -> None:
+    with respx.mock(assert_all_called=False) as outer, respx.mock() as inner:
+        inner.post(URL).respond(202)
+        assert (await call()).status_code == 202
+        outer.post(URL).respond(203)
+        assert (await call()).status_code == 203
+        assert (inner.calls.call_count, outer.calls.call_count) == (1, 1)
+
+
+async def test_calls_keep_copies_as_in_respx() -> None:
     with respx.mock() as router:
         router.post(URL).respond(200, text="hi")
         async with httpx.AsyncClient(transport=HTTPTransport()) as client:
-            assert (await client.post(URL)).text == "hi"
+            request = client.build_request("POST", URL, headers={"x-key": "one"})
+            response = await client.send(request)
+            request.headers["x-key"] = "two"
+            response.headers["x-new"] = "one"
+            assert (await client.send(request)).text == "hi"
+        assert [call.request.headers["x-key"] for call in router.calls] == ["one", "two"]
+        assert response.request is request
+        assert "x-new" not in router.calls[0].response.headers
+
+
+async def test_a_request_that_is_passed_through_keeps_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    async def handle(self: HTTPTransport, request: httpx.Request) -> httpx.Response:
+        sent.append(await request.aread())
+        return httpx.Response(200)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    handle.__name__ = "handle_async_request"
+    monkeypatch.setattr(HTTPTransport, "handle_async_request", handle)
+    with respx.mock() as router:
+        router.post(URL).pass_through()
+        await HTTPTransport().handle_async_request(httpx.Request("POST", URL, content=body()))
+    assert sent == [b"once"]
 
 
 async def test_side_effects_raise() -> None:

@@ -1,8 +1,9 @@
-"""respx mocks for chatscope's own transport: importing this module is all there is to it.
+"""respx mocks for chatscope's own transport. Importing this module is all that is needed.
 
-Afterwards plain `respx.mock` covers `chatscope.transport.HTTPTransport` as well as everything it covered before, and so
-does `respx.mock(using="chatscope")`, by name. Requests go to the routes before anything is resolved or connected, and
-streams of mocked responses are read as lazily as real ones. What is not mocked here: timeouts, which belong to sockets.
+Afterwards plain `respx.mock` covers `chatscope.transport.HTTPTransport` as well as everything that it covered before,
+and so does `respx.mock(using="chatscope")`, by name. Requests go to the routes before anything is resolved or
+connected, and streams of mocked responses are read as lazily as real ones. Timeouts are not mocked; they belong to
+sockets.
 """
 
 from __future__ import annotations
@@ -16,34 +17,76 @@ try:
 except ModuleNotFoundError as missing:
     raise ImportError("chatscope.testing.respx needs respx; install it with: pip install respx") from missing
 
-from chatscope.transport import HTTPTransport
-
 __all__ = ["ChatscopeMocker"]
 
 
-class ChatscopeMocker(respx.mocks.HTTPCoreMocker):
-    """respx's default mocker, with one more transport to patch: one that takes httpx's own requests."""
+class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
+    """respx's default mocker and, beside it, the same for one more transport.
+
+    Both know a router, so that it shares httpcore with the routers of `using="httpcore"`, as in respx's own default.
+    """
 
     name = "chatscope"
-    targets = [*respx.mocks.HTTPCoreMocker.targets, "chatscope.transport.HTTPTransport"]  # noqa: RUF012  # as respx declares it
+    targets = ["chatscope.transport.HTTPTransport"]  # noqa: RUF012  # as respx declares it
+    target_methods = ["handle_async_request"]  # noqa: RUF012
+
+    @classmethod
+    def register(cls, router: respx.Router) -> None:
+        """Add a router."""
+        super().register(router)
+        respx.mocks.HTTPCoreMocker.register(router)
+
+    @classmethod
+    def unregister(cls, router: respx.Router) -> bool:
+        """Remove a router and return whether it was there."""
+        respx.mocks.HTTPCoreMocker.unregister(router)
+        return super().unregister(router)
+
+    @classmethod
+    def start(cls) -> None:
+        """Patch all transports, unless they are patched."""
+        respx.mocks.HTTPCoreMocker.start()
+        super().start()
+
+    @classmethod
+    def stop(cls, force: bool = False) -> None:
+        """Take the patches back, as far as no router needs them."""
+        super().stop(force)
+        respx.mocks.HTTPCoreMocker.stop(force)
 
     @classmethod
     def to_httpx_request(cls, **kwargs: Any) -> httpx.Request:
-        """Return the request that the patched method was called with, as httpx's."""
-        request = kwargs["request"]
-        if isinstance(request, httpx.Request):
-            return request
-        return super().to_httpx_request(**kwargs)  # type: ignore[no-any-return, no-untyped-call]  # respx has no types
+        """Return a copy of the request, for the routes and for `calls`: its sender may change the original."""
+        request: httpx.Request = kwargs["request"]
+        return httpx.Request(
+            request.method, request.url, headers=request.headers, stream=request.stream, extensions=request.extensions
+        )
 
     @classmethod
-    async def from_async_httpx_response(cls, httpx_response: httpx.Response, target: object, **kwargs: Any) -> Any:
-        """Return the mocked response as what the patched method of `target` returns."""
-        if isinstance(target, HTTPTransport):
-            return httpx_response
-        return await super().from_async_httpx_response(  # type: ignore[no-untyped-call]  # respx has no types here
-            httpx_response, target, **kwargs
+    async def prepare_async_request(
+        cls, httpx_request: httpx.Request, **kwargs: Any
+    ) -> tuple[httpx.Request, dict[str, Any]]:
+        """Read the body, which the original must not read a second time if the request is passed through."""
+        await httpx_request.aread()
+        kwargs["request"].stream = httpx_request.stream
+        return httpx_request, kwargs
+
+    @classmethod
+    async def from_async_httpx_response(
+        cls,
+        httpx_response: httpx.Response,
+        target: object,  # noqa: ARG003 - respx's signature
+        **kwargs: Any,
+    ) -> httpx.Response:
+        """Return a copy of the mocked response, for the sender of the request."""
+        return httpx.Response(
+            httpx_response.status_code,
+            headers=httpx_response.headers,
+            stream=httpx_response.stream,
+            extensions=httpx_response.extensions,
+            request=kwargs["request"],
         )
 
 
-# Looked up by respx whenever a router starts that names no mocker: the one knob there is for `respx.mock` as it stands.
+# respx looks this up whenever a router starts that names no mocker. It is the only way to cover plain `respx.mock`.
 respx.mocks.DEFAULT_MOCKER = ChatscopeMocker.name
