@@ -15,7 +15,7 @@ import anyio
 from chatscope._client.request import ClientRequest
 from chatscope._client.stream_state import StreamState
 from chatscope._limits.timeouts import fail_at
-from chatscope.errors import APIConnectionError, APITimeoutError, ChatError, Phase
+from chatscope.errors import ChatError, Phase
 from chatscope.protocol.response import Chunk, Completion
 from chatscope.protocol.stream_decoder import StreamDecoder
 
@@ -237,7 +237,6 @@ class StreamReader:
         """Read once, for as long as the state says, and let it take in what the read brought."""
         request, state = self.request, self.state
         data = b""
-        broken: APIConnectionError | None = None
         try:
             if state.is_open:
                 data = await request.receive(phase)
@@ -245,12 +244,10 @@ class StreamReader:
                 now = anyio.current_time()
                 with anyio.CancelScope(deadline=now + (state.patience(now) or 0.0)):
                     data = await request.receive(phase)
-        except APITimeoutError as error:
-            self.chunks += state.on_silence(error, request.read_ns)
-            return
-        except APIConnectionError as error:
-            broken = error
-        self.chunks += state.feed(data, request.read_ns) if data else state.end(request.read_ns, broken)
+        except ChatError as error:
+            self.chunks += state.on_failure(error, request.read_ns)
+        else:
+            self.chunks += state.feed(data, request.read_ns) if data else state.end(request.read_ns)
         if state.is_over:
             request.on_usage(state.decoder.assembler.usage)
 
@@ -269,15 +266,10 @@ class StreamReader:
                 observer.on_text(parts)
             return not state.is_open
 
-        is_ended = True
-        broken: APIConnectionError | None = None
         try:
-            is_ended = not await request.pump(take)
-        except APITimeoutError:
-            raise
-        except APIConnectionError as error:
-            broken = error
-        if is_ended:
-            state.end(request.read_ns, broken)
+            if not await request.pump(take):
+                state.end(request.read_ns)
+        except ChatError as error:
+            state.on_failure(error, request.read_ns)
         if state.is_over:
             request.on_usage(state.decoder.assembler.usage)

@@ -109,30 +109,39 @@ class StreamState:
         return self.decoder.feed_text(data, at_ns)
 
     def end(self, at_ns: int, broken: APIConnectionError | None = None) -> list[Chunk]:
-        """Record the end of the body, or the end of patience, and return the last chunks.
+        """Record the end of the body or of patience, and return the last chunks.
 
         Args:
             at_ns: when it ended.
             broken: how the connection broke off, if it did not end.
         """
         decoder = self.decoder
-        chunks: list[Chunk] = []
-        if decoder.error is None:
-            chunks = decoder.end(at_ns, broken=broken is not None)
-            if broken is not None and decoder.error is not None:
-                decoder.error.__cause__ = broken.__cause__
+        error = decoder.error
+        chunks = [] if decoder.done else decoder.end(at_ns, broken=broken is not None)
+        if error is not None:
+            decoder.error = error  # what came first is the outcome
+        elif broken is not None and decoder.error is not None:
+            decoder.error.__cause__ = broken.__cause__
         self._end()
         return chunks
 
-    def on_silence(self, error: APITimeoutError, at_ns: int) -> list[Chunk]:
-        """Record that the transport's own limit on silence passed, and return the last chunks.
+    def on_failure(self, error: ChatError, at_ns: int) -> list[Chunk]:
+        """Record that reading failed, and return the last chunks.
+
+        After an error that the server sent, that error stays the outcome. Silence is the end of a finished stream.
 
         Raises:
-            APITimeoutError: the one given, if more was expected.
+            ChatError: the one given, unless it only means that the stream ended or broke off.
         """
-        if self.is_open:
-            raise error
-        return self.end(at_ns)
+        if self.decoder.error is not None:
+            return self.end(at_ns)
+        if isinstance(error, APITimeoutError):
+            if self.is_open:
+                raise error
+            return self.end(at_ns)
+        if isinstance(error, APIConnectionError):
+            return self.end(at_ns, error)
+        raise error
 
     def give_up(self) -> None:
         """Record that nothing more is read, for whatever reason."""
