@@ -91,7 +91,7 @@ def test_a_profile_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
         ChatClient(api_key="k", profile="groq")
     assert ChatClient(api_key="k", profile="openai").base_url == "https://api.openai.com/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gpu:8000/v1")
-    assert ChatClient(api_key="k", profile="vllm").profile.name == "vllm"
+    assert ChatClient(api_key="k", profile="vllm")._core.options.profile.name == "vllm"
 
 
 @pytest.mark.parametrize(

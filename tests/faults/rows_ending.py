@@ -141,8 +141,10 @@ PLAIN = [
 KEPT = [
     completes("a kept connection closed meanwhile", [faulty(faults.close(Stage.IDLE)), faulty()], before=1),
     completes("a kept connection reset meanwhile", [faulty(faults.reset(Stage.IDLE)), faulty()], before=1),
-    completes("a kept connection closed at the next request", [faulty(), wire(Close()), faulty()], before=1),
-    completes("a kept connection reset at the next request", [faulty(), wire(Reset()), faulty()], before=1),
+    completes(
+        "a kept connection closed at the next request", [faulty(), wire(Close()), faulty()], attempts=2, before=1
+    ),
+    completes("a kept connection reset at the next request", [faulty(), wire(Reset()), faulty()], attempts=2, before=1),
     completes(
         "a kept connection closed within the next head",
         [faulty(), wire(b"HTTP/1.1 200", Close()), faulty()],

@@ -91,11 +91,13 @@ class StreamState:
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Take in what was read at `at_ns`, and return the chunks that it completes."""
         decoder = self.decoder
-        had_failed = decoder.error is not None
-        if had_failed:
+        error = decoder.error
+        if error is not None:
             self._tail_bytes += len(data)
         chunks = decoder.feed(data, at_ns)
-        if chunks and not had_failed:
+        if error is not None:
+            decoder.error = error  # what came first is the outcome
+        elif chunks:
             self._ends_at = None
         if decoder.done or (decoder.error is not None and not self._reads_tail()):
             self._end()

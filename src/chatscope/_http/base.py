@@ -95,7 +95,13 @@ def response_of(response: httpx.Response, request: httpx.Request) -> Response:
     return Response(response.status_code, headers, body, is_own=False)
 
 
-def decoded(stream: TimedStream, headers: ResponseHeaders, request: httpx.Request | None = None) -> TimedStream:
+def decoded(
+    stream: TimedStream,
+    headers: ResponseHeaders,
+    request: httpx.Request | None = None,
+    *,
+    limit: int = MAX_DECODED_BYTES,
+) -> TimedStream:
     """Return a body without the codings that its `content-encoding` names, as far as they are supported.
 
     It raises nothing: codings that are refused are refused when the body is read, and closing it closes the connection.
@@ -107,7 +113,7 @@ def decoded(stream: TimedStream, headers: ResponseHeaders, request: httpx.Reques
         decoders = decoders_for(codings.encode("latin-1"), request)
     except httpx.DecodingError as error:
         return _RefusedBody(stream, error)
-    return DecodedStream(stream, decoders, limit=MAX_DECODED_BYTES, request=request) if decoders else stream
+    return DecodedStream(stream, decoders, limit=limit, request=request) if decoders else stream
 
 
 class _RefusedBody(TimedStream):
@@ -147,6 +153,7 @@ def translated(
         return transport_timeout(timeouts, "connect" if is_connecting else phase)
     reason = reason_for(error)
     if secret:
+        _redact(error, secret)
         reason = reason.replace(secret, "***")
     if issubclass(nearest, httpx.DecodingError):
         return InvalidResponseError(f"the response cannot be decoded: {reason}")
@@ -160,6 +167,17 @@ def translated(
     if is_permanent(error):
         failure.should_retry = False
     return failure
+
+
+def _redact(error: BaseException, secret: str) -> None:
+    """Take the key out of an error and its causes, which stay in the traceback: a server may have repeated it."""
+    link: BaseException | None = error
+    while link is not None:
+        if secret in str(link):
+            link.args = tuple(arg.replace(secret, "***") if isinstance(arg, str) else repr(arg) for arg in link.args)
+            if secret in str(link):
+                link.args = ("***",)
+        link = link.__cause__ or link.__context__
 
 
 def _nearest(error: Exception) -> type[Exception] | None:

@@ -42,7 +42,8 @@ class BuiltinSender:
         if isinstance(received, httpx.Response):
             return response_of(received, received.request)
         headers = ResponseHeaders(received.parser.headers)
-        return Response(received.parser.status, headers, decoded(received, headers), is_own=True)
+        stream = decoded(received, headers, limit=self.transport.max_decoded_bytes)
+        return Response(received.parser.status, headers, stream, is_own=True)
 
 
 @dataclass(frozen=True, slots=True)

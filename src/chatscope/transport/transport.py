@@ -93,6 +93,11 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         self._proxies: Proxies | None = None
         self._origins: dict[tuple[str, bytes, int | None], Origin] = {}
 
+    @property
+    def max_decoded_bytes(self) -> int:
+        """The most that a body with a Content-Encoding may inflate to."""
+        return self._max_decoded_bytes
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return the response as soon as its head is there.
 
