@@ -18,7 +18,7 @@ import pytest
 
 from chatscope import OutputInvalidError, OutputRefusedError, OutputTruncatedError, ParsedCompletion
 from chatscope._conversation.structured_output import Output
-from chatscope.protocol.response import Choice, Completion, CompletionMessage, ToolCall
+from chatscope.protocol.response import Choice, Completion, CompletionMessage, FunctionCall, ToolCall
 from chatscope.simulator.schemas import minimal, strict_violation
 
 T = TypeVar("T")
@@ -167,9 +167,8 @@ def test_references_nullables_defaults_and_recursion_as_strict_mode_wants_them()
     }
 
 
-@pytest.mark.parametrize(
-    ("kind", "properties"),
-    [
+def test_every_kind_of_class_has_a_schema() -> None:
+    kinds: list[tuple[Any, dict[str, Any]]] = [
         (Point, {"x": {"type": "integer"}, "y": {"type": "integer"}}),
         (Answer, {"yes": {"type": "boolean"}}),
         (Box, {"width": {"type": "number"}, "label": {"type": "string"}}),
@@ -181,15 +180,14 @@ def test_references_nullables_defaults_and_recursion_as_strict_mode_wants_them()
                 "lives": {"type": "integer", "minimum": 1, "description": "how many are left"},
             },
         ),
-    ],
-)
-def test_every_kind_of_class_has_a_schema(kind: Any, properties: dict[str, Any]) -> None:
-    assert schema_of(kind) == {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    ]
+    for kind, properties in kinds:
+        assert schema_of(kind) == {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }, kind
 
 
 def test_only_a_docstring_that_somebody_wrote_is_a_description() -> None:
@@ -210,9 +208,8 @@ def test_a_pydantic_models_union_has_no_discriminator_and_no_one_of() -> None:
     assert sorted(schema["$defs"]) == ["Cat", "Dog", "Owner"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "schema"),
-    [
+def test_what_strict_mode_refuses_is_left_out() -> None:
+    kinds: list[tuple[Any, dict[str, Any]]] = [
         (dt.date, {"type": "string", "format": "date"}),
         (uuid.UUID, {"type": "string", "format": "uuid"}),
         (decimal.Decimal, {"type": "string"}),
@@ -223,20 +220,19 @@ def test_a_pydantic_models_union_has_no_discriminator_and_no_one_of() -> None:
             Annotated[list[int], msgspec.Meta(min_length=1)],
             {"type": "array", "items": {"type": "integer"}, "minItems": 1},
         ),
+        (tuple[int, int], {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
         (Optional[int], {"anyOf": [{"type": "integer"}, {"type": "null"}]}),  # noqa: UP045 - spelled this way by many
-    ],
-)
-def test_what_strict_mode_refuses_is_left_out(kind: Any, schema: dict[str, Any]) -> None:
-    assert schema_of(kind)["properties"]["value"] == schema
+    ]
+    for kind, schema in kinds:
+        assert schema_of(kind)["properties"]["value"] == schema, kind
 
 
-@pytest.mark.parametrize("kind", [Person, Street, Point, Answer, Box, Owner, Numbers, Wrapper[Person], Circle | Square])
-def test_the_smallest_document_of_a_schema_is_strict_and_can_be_decoded(kind: Any) -> None:
-    schema = schema_of(kind)
-    assert strict_violation(schema) is None
-    document = minimal(schema)
-    text = msgspec.json.encode(document).decode().replace('"name":""', '"name":"Abc"')
-    Output.of(kind).decode(text)
+def test_the_smallest_document_of_a_schema_is_strict_and_can_be_decoded() -> None:
+    for kind in (Person, Street, Point, Answer, Box, Owner, Numbers, Wrapper[Person], Circle | Square):
+        schema = schema_of(kind)
+        assert strict_violation(schema) is None, kind
+        text = msgspec.json.encode(minimal(schema)).decode().replace('"name":""', '"name":"Abc"')
+        Output.of(kind).decode(text)
 
 
 def test_a_schema_is_derived_once() -> None:
@@ -270,9 +266,8 @@ class Uncallable(pydantic.BaseModel):
     call: Callable[[], int]
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
+def test_a_type_without_a_strict_schema_is_named() -> None:
+    kinds: list[tuple[Any, str]] = [
         (Opaque, "Opaque: no schema can be derived from .*Opaque"),
         (complex, "complex: no schema can be derived from .*complex"),
         (Unresolved, "Unresolved: no schema .*Missing"),
@@ -286,19 +281,17 @@ class Uncallable(pydantic.BaseModel):
         (tuple[int, str], "tuple: strict mode has no tuples"),
         (Pair, "Pair: strict mode has no tuples"),
         (Wrapper[Loose] | None, "output.inner.tags: strict mode has no mappings"),
-    ],
-)
-def test_a_type_without_a_strict_schema_is_named(kind: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=f"^output_type: {says}"):
-        Output.of(kind, "output_type")
+    ]
+    for kind, says in kinds:
+        with pytest.raises(ValueError, match=f"^output_type: {says}"):
+            Output.of(kind, "output_type")
 
 
 # -- the value ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "value"),
-    [
+def test_a_response_becomes_a_value() -> None:
+    responses: list[tuple[Any, str, Any]] = [
         (Street, '{"name": "Main", "number": 3}', Street("Main", 3)),
         (Point, '{"x": 1, "y": 2}', Point(1, 2)),
         (Answer, '{"yes": true}', {"yes": True}),
@@ -308,15 +301,13 @@ def test_a_type_without_a_strict_schema_is_named(kind: Any, says: str) -> None:
         (list[Point], '{"value": [{"x": 1, "y": 2}]}', [Point(1, 2)]),
         (int | str, '{"value": "x"}', "x"),
         (Numbers, '{"value": [1, 2]}', Numbers([1, 2])),
-    ],
-)
-def test_a_reply_becomes_a_value(kind: Any, text: str, value: Any) -> None:
-    assert Output.of(kind).read(reply(text)) == value
+    ]
+    for kind, text, value in responses:
+        assert Output.of(kind).read(reply(text)) == value, kind
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "says"),
-    [
+def test_a_response_of_another_kind_is_invalid() -> None:
+    responses: list[tuple[Any, str, str]] = [
         (
             Street,
             '{"name": "Main", "number": 0}',
@@ -333,27 +324,22 @@ def test_a_reply_becomes_a_value(kind: Any, text: str, value: Any) -> None:
             '{"value": ["x"]}',
             r"the response is not of type list: Expected `int`, got `str` - at `\$.value\[0\]`",
         ),
-    ],
-)
-def test_a_reply_of_another_kind_is_invalid(kind: Any, text: str, says: str) -> None:
-    with pytest.raises(OutputInvalidError, match=f"^{says}") as caught:
-        Output.of(kind).read(reply(text))
-    assert caught.value.partial_text == text
-    assert caught.value.request_id == "req_7"
-    assert caught.value.completion.text == text
+    ]
+    for kind, text, says in responses:
+        with pytest.raises(OutputInvalidError, match=f"^{says}") as caught:
+            Output.of(kind).read(reply(text))
+        assert caught.value.partial_text == caught.value.completion.text == text
+        assert caught.value.request_id == "req_7"
 
 
-def test_a_reply_cut_by_its_limit_is_truncated() -> None:
+def test_a_response_cut_by_its_limit_is_truncated_unless_it_is_whole() -> None:
     with pytest.raises(OutputTruncatedError, match="cut at the token limit, before the end of its Street") as caught:
         Output.of(Street).read(reply('{"name": "Ma', "length"))
     assert caught.value.partial_text == '{"name": "Ma'
-
-
-def test_a_reply_that_came_whole_within_its_limit_is_taken() -> None:
     assert Output.of(Point).read(reply('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)
 
 
-def test_a_refusal_and_a_filtered_reply_are_refused() -> None:
+def test_a_refusal_and_a_filtered_response_are_refused() -> None:
     with pytest.raises(OutputRefusedError, match=re.escape("the model refused: I can't help with that.")):
         Output.of(Street).read(reply(None, refusal="I can't help with that."))
     with pytest.raises(OutputRefusedError, match="the server filtered the response") as caught:
@@ -361,8 +347,11 @@ def test_a_refusal_and_a_filtered_reply_are_refused() -> None:
     assert caught.value.partial_text == '{"na'
 
 
-def test_a_reply_that_calls_tools_is_no_answer_yet() -> None:
-    assert Output.of(Street).read(reply(None, "tool_calls", tool_calls=[ToolCall(id="a")])) is None
+def test_a_response_that_calls_tools_is_no_answer_yet_whatever_it_says_beside_the_calls() -> None:
+    calls: list[dict[str, Any]] = [{"tool_calls": [ToolCall(id="a")]}, {"function_call": FunctionCall(name="f")}]
+    for call in calls:
+        for text in (None, "\n\n", "Let me look.", '{"x": 1, "y": 2}'):
+            assert Output.of(Point).read(reply(text, "tool_calls", **call)) is None
 
 
 def test_a_parsed_completion_is_a_completion_and_its_json_is_the_servers() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 import pydantic
 import pytest
 
+from chatscope._conversation import tool_runner
 from chatscope._conversation.tools import Tool, Toolbox
 from chatscope.protocol.response import FunctionCall, ToolCall
 
@@ -68,7 +73,7 @@ async def answers(toolbox: Toolbox, *calls: ToolCall) -> list[str]:
 
 
 async def answer(function: Callable[..., Any], arguments: Any = "", **options: Any) -> str:
-    (text,) = await answers(Toolbox([function], **options), call(function.__name__, arguments))
+    (text,) = await answers(Toolbox([function], **options), call(Tool.of(function).name, arguments))
     return text
 
 
@@ -151,9 +156,8 @@ def nested(items: list[dict[str, int]]) -> None: ...
 def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821 - what this is about
 
 
-@pytest.mark.parametrize(
-    ("function", "says"),
-    [
+def test_a_function_that_the_model_cannot_be_told_of_is_named() -> None:
+    functions: list[tuple[Any, str]] = [
         (unannotated, "tool unannotated: parameter b has no type annotation"),
         (variable, r"tool variable: parameter \*args: '?int'? cannot be given by name"),
         (keywords, r"tool keywords: parameter \*\*options: '?int'? cannot be given by name"),
@@ -164,11 +168,10 @@ def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (unresolved, "tool unresolved: its signature cannot be read: .*Missing"),
         (lambda: None, "tools must be functions with a name .*lambda"),
         ({"type": "function"}, "tools must be functions with a name .*'type'"),
-    ],
-)
-def test_a_function_that_the_model_cannot_be_told_of_is_named(function: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=f"^{says}"):
-        Toolbox([function])
+    ]
+    for function, says in functions:
+        with pytest.raises(ValueError, match=f"^{says}"):
+            Toolbox([function])
 
 
 def test_a_toolbox_refuses_what_can_never_be_right() -> None:
@@ -193,22 +196,29 @@ class Model(pydantic.BaseModel):
     x: int
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("result", "text"),
-    [
+class Both(msgspec.Struct):
+    name: str
+    model: Model
+
+
+async def test_a_result_goes_back_as_text_without_halves_of_surrogate_pairs() -> None:
+    results: list[tuple[Any, str]] = [
         ("as it is", "as it is"),
         (None, "null"),
         ([1, {"a": None}], '[1,{"a":null}]'),
         (Place("Bonn"), '{"city":"Bonn","country":"DE"}'),
         ([Model(x=1)], '[{"x":1}]'),
-    ],
-)
-async def test_a_result_goes_back_as_text(result: Any, text: str) -> None:
-    async def tool() -> Any:
-        return result
+        ("caf\udce9.txt", "caf\ufffd.txt"),
+        ("\ud83d\ude00", "\U0001f600"),
+        (["caf\udce9.txt"], '["caf\ufffd.txt"]'),
+        ({"caf\udce9": Both("\udce9", Model(x=1))}, '{"caf\ufffd": {"name": "\ufffd", "model": {"x": 1}}}'),
+    ]
+    for result, text in results:
 
-    assert await answer(tool) == text
+        async def tool(result: Any = result) -> Any:
+            return result
+
+        assert await answer(functools.partial(tool, result=result)) == text
 
 
 async def test_sync_functions_run_in_a_worker_thread_and_async_ones_in_place() -> None:
@@ -224,29 +234,98 @@ async def test_sync_functions_run_in_a_worker_thread_and_async_ones_in_place() -
     assert await answer(in_place) == "true"
 
 
-async def test_an_async_function_behind_a_decorator_is_awaited() -> None:
-    def logged(function: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Awaitable[str]:
-            return function(*args, **kwargs)
+async def echo(x: int = 0) -> str:
+    """Say it again."""
+    await anyio.lowlevel.checkpoint()
+    return f"got {x}"
 
-        return wrapper
 
-    @logged
-    async def tool(x: int) -> str:
-        await anyio.lowlevel.checkpoint()
+def returns_coroutine(x: int = 0) -> Awaitable[str]:
+    return echo(x)
+
+
+@functools.wraps(echo)
+def wrapper(*args: Any, **kwargs: Any) -> Awaitable[str]:
+    return echo(*args, **kwargs)
+
+
+@functools.wraps(echo)
+def sync_wrapper(*args: Any, **kwargs: Any) -> str:
+    return f"got {kwargs['x']}"
+
+
+@functools.lru_cache
+def cached(x: int = 0) -> str:
+    return f"got {x}"
+
+
+class Echo:
+    """Say it again."""
+
+    async def __call__(self, x: int = 0) -> str:
+        return await echo(x)
+
+    async def method(self, x: int = 0) -> str:
+        return await echo(x)
+
+    def sync(self, x: int = 0) -> str:
         return f"got {x}"
 
-    assert await answer(tool, {"x": 3}) == "got 3"
+
+class SyncEcho:
+    def __call__(self, x: int = 0) -> Awaitable[str]:
+        return echo(x)
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("wanted", "says"),
-    [
+def scaled(x: int, by: int, *, plus: int) -> str:
+    return f"got {x * by + plus}"
+
+
+@dataclasses.dataclass
+class Made:
+    x: int = 0
+
+
+async def test_every_kind_of_callable_is_called_and_what_it_returns_is_awaited() -> None:
+    functions: list[tuple[Callable[..., Any], str]] = [
+        *((function, "got 3") for function in (echo, returns_coroutine, wrapper, sync_wrapper, cached)),
+        *((function, "got 3") for function in (Echo(), Echo().method, Echo().sync, SyncEcho())),
+        (functools.partial(scaled, by=2, plus=1), "got 7"),
+        (functools.partial(functools.partial(echo)), "got 3"),
+        (Made, '{"x":3}'),
+    ]
+    for function, text in functions:
+        tool = Tool.of(function)
+        assert list(tool.definition["function"]["parameters"]["properties"]) == ["x"], function
+        assert await answer(function, {"x": 3}) == text, function
+    assert Tool.of(Echo()).definition["function"]["name"] == "Echo"
+    assert Tool.of(Echo()).definition["function"]["description"] == "Say it again."
+
+
+async def test_threads_are_those_of_tools_alone_and_never_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anyio.to_thread.current_default_thread_limiter(), "total_tokens", 0)
+    monkeypatch.setattr(tool_runner, "TOOL_THREADS", 1)
+
+    def leaf(depth: int) -> str:
+        return f"leaf {depth}"
+
+    def nested(depth: int) -> str:
+        if not depth:
+            return anyio.from_thread.run(answer, leaf, {"depth": 0})
+        return anyio.from_thread.run(answer, nested, {"depth": depth - 1})
+
+    with anyio.fail_after(30):
+        calls = [call("nested", {"depth": 3}), call("nested", {"depth": 2})]
+        assert await answers(Toolbox([nested]), *calls) == ["leaf 0", "leaf 0"]
+
+
+async def test_a_call_that_the_model_got_wrong_is_answered_with_what_is_wrong() -> None:
+    wrong = [
         (call("storm"), "there is no tool 'storm'; there are: weather, follow"),
         (call("weather", "{"), "the arguments are not valid: Input data was truncated"),
         (call("weather"), "the arguments are not valid: Object missing required field `place`"),
+        (call("weather", '{"place": {"city": "\\ud800"}}'), "the arguments are not valid: "),
+        (call("weather", '{"place": {"city": 5, "\udce9": 1}}'), "the arguments are not valid: "),
         (call("follow", '{"chain":' + '{"next":' * 100_000), "the arguments are not valid: maximum recursion depth"),
         (
             call("weather", {"place": {"city": "Bonn"}, "days": 0}),
@@ -256,14 +335,77 @@ async def test_an_async_function_behind_a_decorator_is_awaited() -> None:
             call("weather", {"place": {"city": "Bonn"}, "until": 3}),
             "the arguments are not valid: Object contains unknown field `until`",
         ),
-    ],
-)
-@pytest.mark.parametrize("on_error", ["report", "raise"])
-async def test_a_call_that_the_model_got_wrong_is_answered_with_what_is_wrong(
-    wanted: ToolCall, says: str, on_error: Any
-) -> None:
-    (text,) = await answers(Toolbox([weather, follow], on_error=on_error), wanted)
-    assert msgspec.json.decode(text)["error"].startswith(says)
+    ]
+    for on_error in ("report", "raise"):
+        toolbox = Toolbox([weather, follow], on_error=on_error)
+        for one, says in wrong:
+            (text,) = await answers(toolbox, one)
+            assert msgspec.json.decode(text)["error"].startswith(says)
+
+
+class Stop(BaseException):
+    pass
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+FAILURES: list[tuple[BaseException, str]] = [
+    (ValueError("caf\udce9.txt"), "ValueError: caf\ufffd.txt"),
+    (SystemExit(2), "SystemExit: 2"),
+    (Stop("all"), "Stop: all"),
+    (StopIteration(), "RuntimeError: coroutine raised StopIteration"),
+    (MuteError(), "MuteError"),
+    (ExceptionGroup("some", [ValueError("a"), OSError("b")]), "ValueError: a; OSError: b"),
+    (BaseExceptionGroup("some", [Stop("a")]), "Stop: a"),
+]
+
+
+async def test_what_a_tool_raises_reaches_the_model_alone() -> None:
+    for failure, says in FAILURES:
+
+        def sync(failure: BaseException) -> None:
+            raise failure
+
+        async def in_place(failure: BaseException) -> None:
+            raise failure
+
+        for function in (sync, in_place):
+            text = await answer(functools.partial(function, failure=failure))
+            assert msgspec.json.decode(text)["error"] == says
+    with pytest.raises(KeyboardInterrupt):
+        await answer(functools.partial(in_place, failure=KeyboardInterrupt()))
+    with pytest.raises(Stop):
+        await answer(functools.partial(sync, failure=Stop()), on_error="raise")
+
+
+async def test_a_cancellation_passes_a_tool_whose_children_fail() -> None:
+    started = anyio.Event()
+
+    async def tool() -> None:
+        async def fails_late() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise ValueError("late")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails_late)
+            started.set()
+            await anyio.sleep_forever()
+
+    ends: list[str] = []
+    async with anyio.create_task_group() as group:
+
+        async def run() -> None:
+            ends.append(await answer(tool))
+
+        group.start_soon(run)
+        await started.wait()
+        group.cancel_scope.cancel()
+    assert ends == []
 
 
 async def test_an_error_is_told_to_the_model_and_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -125,6 +125,8 @@ def part_of(kind: Any) -> Part:
         return Items(container, args[0], plain)
     elif (fields := fields_of(bare)) is not None:
         part = Record(origin or bare, tuple(fields))
+    elif isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):
+        raise TypeError("strict mode has no mappings with unknown keys; use a class with named fields")
     else:
         raise TypeError("it holds classes of pydantic and of msgspec or attrs in a type that neither library reads")
     description = next((text for item in metadata if (text := getattr(item, "description", None))), None)
