@@ -101,7 +101,7 @@ class RowParser:
         self._options = options
         self._defaults: dict[str, Any] = {"model": options.model or model, **options.parameters}
         if options.schema is not None:
-            json_schema = {"name": "output", "schema": dict(options.schema), "strict": True}
+            json_schema = {"name": "output", "schema": dict(options.schema)}  # not `strict`, which few schemas fit
             self._defaults["response_format"] = {"type": "json_schema", "json_schema": json_schema}
         self._salt = request_key("settings", {"defaults": self._defaults, **options.settings()})
         self._fields = template_fields(options.prompt) if options.prompt is not None else []

@@ -35,9 +35,6 @@ from chatscope.batch.result import BatchResult
 from chatscope.batch.source import InvalidRow, Source
 from chatscope.batch.stopping import StopRules
 
-AHEAD: Final = 64
-"""Requests that wait for a slot beside those that run, so that a slot is never empty while the next row is parsed."""
-
 UNDELIVERED: Final = 1000
 """Outcomes that wait to be iterated over, at most; then no further request is sent. Some 10 MiB."""
 
@@ -225,8 +222,7 @@ class BatchRun:
         """Send the requests and record their outcomes, until the source has ended and nothing runs."""
         try:
             with self._sending:
-                slots = self._adapter.statistics().concurrency or AHEAD
-                async with self._adapter.map(self._tasks(), look_ahead=slots + AHEAD) as results:
+                async with self._adapter.map(self._tasks()) as results:
                     async for result in results:
                         self._take(result)
         except DiskError as error:
@@ -241,7 +237,7 @@ class BatchRun:
         requests = self._prepared.requests
         while self._phase == "running" and (found := await requests.read()) is not None:
             for item in found:
-                while self._delivered is not None and len(self._delivered) >= UNDELIVERED:
+                while self._has_enough():
                     await self._changed.wait()
                 if self._phase != "running":
                     return
@@ -251,6 +247,17 @@ class BatchRun:
                 elif self._recorder.begin(item):
                     task = self._running[item.pair] = item.task()
                     yield task
+
+    def _has_enough(self) -> bool:
+        """Tell whether to wait before the next request: one waits for a slot already, or outcomes are not fetched.
+
+        With one waiting, no slot is ever empty; with more, a run that is stopped would have more to take back.
+        """
+        if self._phase != "running":
+            return False
+        if self._delivered is not None and len(self._delivered) >= UNDELIVERED:
+            return True
+        return bool(self._running) and self._adapter.statistics().queued > 0
 
     def _take(self, result: Result) -> None:
         """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it."""

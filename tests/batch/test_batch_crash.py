@@ -1,0 +1,66 @@
+"""Runs that are killed: nothing that was recorded is lost or asked again, and a resume is never refused."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.support.batches import ids
+from tests.support.crashing import CONCURRENCY, REQUESTS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it forks, and kills by signals")
+
+
+@pytest.mark.parametrize("mode", ["before", "within", "after"])
+def test_a_run_that_is_killed_at_each_write_ends_whole(tmp_path: Path, mode: str) -> None:
+    command = [sys.executable, "-m", "tests.support.crashing", str(tmp_path), mode]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    report = json.loads(found.stdout)
+    recorded = ids(tmp_path / "out.jsonl") + ids(tmp_path / "out.errors.jsonl")
+    assert sorted(recorded) == sorted(f"request-{number}" for number in range(REQUESTS))
+    assert ids(tmp_path / "out.errors.jsonl") == ["request-5"]
+    assert (report["settled"], report["standing"]) == (REQUESTS, 1)
+    seen = Counter((tmp_path / "seen.log").read_text().splitlines())
+    assert report["kills"] >= 7
+    assert sum(seen.values()) - REQUESTS <= report["kills"] * (CONCURRENCY + 1)
+
+
+def test_a_limit_on_the_size_of_files_stops_the_run_with_the_reason(tmp_path: Path) -> None:
+    script = """
+import anyio, json, sys
+from tests.support.batches import line, write_lines
+from tests.support.memory_server import MemoryServer
+from chatscope import AsyncChatGPTAdapter
+from chatscope.batch import run_batch
+from chatscope.simulator import Reply
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+source = write_lines(folder / "in.jsonl", [line(number) for number in range(20)])
+
+async def main():
+    async with AsyncChatGPTAdapter("sk-1", transport=MemoryServer(Reply("Hello."))) as adapter:
+        async with run_batch(source, folder / "out.jsonl", adapter=adapter) as run:
+            summary = await run.finish()
+    print(json.dumps([summary.stop_reason, summary.stop_message, summary.succeeded, summary.exit_code]))
+
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+anyio.run(main)
+"""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, preexec_fn=limit)
+    reason, message, succeeded, exit_code = json.loads(found.stdout)
+    assert (reason, exit_code) == ("disk", 3)
+    assert "File too large" in message
+    recorded = ids(tmp_path / "out.jsonl")
+    assert 0 < len(recorded) == len(set(recorded)) == succeeded

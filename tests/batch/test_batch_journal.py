@@ -1,0 +1,140 @@
+"""The journal after a crash, a full disk, and beside a second run: no recorded line is lost, no half line stays."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.batches import read_lines
+
+from chatscope.batch.errors import JournalError, LockedError
+from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.scan import Recorded
+
+KEYS = [bytes([number]) * 16 for number in range(5)]
+
+
+def record(number: int) -> bytes:
+    body = {"choices": [{"message": {"content": f"é {number}"}}]}
+    response = {"status_code": 200, "request_id": "r", "body": body}
+    facts = {"key": KEYS[number].hex(), "cost_usd": 0.5}
+    recorded = {"id": "x", "custom_id": f"c{number}", "response": response, "error": None, "chatscope": facts}
+    return json.dumps(recorded).encode() + b"\n"
+
+
+def recorded(paths: Paths, *, repair: bool = False) -> Recorded:
+    found = Recorded()
+    found.read(paths, check=lambda: None, repair=repair)
+    return found
+
+
+def test_a_file_cut_at_any_byte_of_its_last_lines_is_mended(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    lines = [record(number) for number in range(5)]
+    whole = b"".join(lines)
+    for cut in range(len(lines[0] + lines[1]), len(whole) + 1):
+        paths.output.write_bytes(whole[:cut])
+        journal = Journal(paths)
+        journal.append(record(4), success=True)
+        journal.close()
+        kept = whole[:cut].count(b"\n")
+        is_whole = cut < len(whole) and whole[cut : cut + 1] == b"\n"  # it lacks only its line feed
+        expected = lines[: kept + is_whole]
+        assert paths.output.read_bytes() == b"".join([*expected, record(4)]), cut
+        assert bool(journal.notices) is not whole[:cut].endswith(b"\n")
+        assert recorded(paths).succeeded == len(expected) + 1
+
+
+def test_a_torn_line_is_kept_aside_and_reported(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    paths.output.write_bytes(record(0) + record(1)[:20])
+    journal = Journal(paths)
+    journal.close()
+    assert paths.torn.read_bytes() == record(1)[:20] + b"\n"
+    assert journal.notices == [f"out.jsonl: the last line was cut (20 bytes); it is kept in {paths.torn}"]
+
+
+def test_a_bad_line_in_the_middle_is_refused_until_it_is_repaired(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    Journal(paths).close()
+    paths.output.write_bytes(record(0) + b"{bad\n" + record(1))
+    with pytest.raises(JournalError, match=r"out\.jsonl: line 2 is not a record.*--repair"):
+        recorded(paths)
+    assert recorded(paths, repair=True).succeeded == 2
+    assert (paths.output.read_bytes(), paths.torn.read_bytes()) == (record(0) + record(1), b"{bad\n")
+
+
+def test_a_second_run_on_the_same_output_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    first = Journal(paths)
+    with pytest.raises(LockedError, match=f"another run is writing this output: process {os.getpid()} on"):
+        Journal(paths)
+    first.close()
+    Journal(paths).close()
+
+
+def test_a_write_that_the_disk_takes_in_parts_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(Paths(tmp_path / "out.jsonl"))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:7]))
+    journal.append(record(0), success=True)
+    monkeypatch.undo()
+    journal.close()
+    assert journal.paths.output.read_bytes() == record(0)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(Paths(tmp_path / "out.jsonl"))
+    journal.append(record(0), success=True)
+    write, calls = os.write, iter(range(2))
+
+    def fills_up(fd: int, data: bytes) -> int:
+        if next(calls):
+            raise OSError(28, "No space left on device")
+        return write(fd, bytes(data)[:7])
+
+    monkeypatch.setattr(os, "write", fills_up)
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(record(1), success=True)
+    monkeypatch.undo()
+    journal.append(record(2), success=True)
+    journal.close()
+    assert journal.paths.output.read_bytes() == record(0) + record(2)
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(JournalError, match=r"folder\.jsonl: Is a directory"):
+        Journal(Paths(tmp_path / "folder.jsonl"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="file"):
+        Journal(Paths(tmp_path / "file" / "out.jsonl"))
+
+
+def test_a_failed_replacement_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "manifest.json"
+    write_durably(path, b"one")
+    monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_durably(path, b"two")
+    assert path.read_bytes() == b"one"
+
+
+def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:
+    vllm = [
+        {"id": "1", "custom_id": "a", "response": {"status_code": 200, "request_id": "r", "body": {}}, "error": None},
+        {
+            "id": "2",
+            "custom_id": "b",
+            "response": {"status_code": 400, "request_id": "r", "body": None},
+            "error": "bad",
+        },
+        {"id": "3", "custom_id": "c", "response": None, "error": {"code": "x", "message": "y"}},
+    ]
+    paths = Paths(tmp_path / "out.jsonl")
+    paths.output.write_text("".join(json.dumps(one) + "\n" for one in vllm))
+    found = recorded(paths)
+    assert (found.succeeded, dict(found.failures)) == (1, {"error": 1, "x": 1})
+    assert len(read_lines(paths.output)) == 3

@@ -1,0 +1,391 @@
+"""Runs: outcomes recorded once, resumed, stopped, refused; on every event loop."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from tests.support.batches import MODEL, ids, line, questions, read_lines, write_lines
+from tests.support.memory_server import MemoryServer, Serve
+
+from chatscope import AsyncChatGPTAdapter, RetryPolicy, Task
+from chatscope.batch import BatchSummary, InputError, JournalError, LockedError, run_batch
+from chatscope.batch.stopping import REFUSALS
+from chatscope.simulator import Reply, error
+
+HELLO = Reply("Hello.")
+
+
+def adapter_of(server: MemoryServer, **given: Any) -> AsyncChatGPTAdapter:
+    options: dict[str, Any] = {"max_concurrency": 4, "retry": RetryPolicy(attempts=1), **given}
+    return AsyncChatGPTAdapter("sk-1", transport=server, **options)
+
+
+async def finish(server: MemoryServer, source: Any, output: Path, **options: Any) -> BatchSummary:
+    server.closed = False
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, **options) as run:
+        return await run.finish()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that only can be looked at."""
+    with anyio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - files and lists have no event
+            await anyio.sleep(0.01)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An input of eight requests, the output, and its errors."""
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(8)])
+    return source, tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl"
+
+
+def fails_for(*numbers: int, status: int = 400) -> Any:
+    """A script: these questions are refused."""
+    bad = {f"Question {number}" for number in numbers}
+
+    def script(request: Any) -> Any:
+        return error(status) if questions([request.body])[0] in bad else HELLO
+
+    return script
+
+
+async def test_each_outcome_is_recorded_once_and_handed_out(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, errors = paths
+    server = serve(fails_for(3))
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter) as run:
+        results = [result async for result in run]
+    assert sorted(result.custom_id for result in results) == [f"request-{number}" for number in range(8)]
+    assert sorted(ids(output)) == sorted(result.custom_id for result in results if result.success)
+    assert ids(errors) == ["request-3"]
+    recorded = read_lines(output)[0]
+    assert recorded["response"]["status_code"] == 200
+    assert recorded["response"]["body"]["choices"][0]["message"] == {"role": "assistant", "content": "Hello."}
+    assert recorded["error"] is None
+    refused = read_lines(errors)[0]
+    assert refused["error"] is None
+    assert refused["response"]["status_code"] == 400
+    assert refused["response"]["body"]["error"]["type"] == "invalid_request_error"
+    assert (run.summary.succeeded, run.summary.failed, run.summary.exit_code) == (7, 1, 1)
+    assert json.loads(output.with_name("out.summary.json").read_text())["failures"] == {"400": 1}
+
+
+async def test_what_is_recorded_is_not_sent_again(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, errors = paths
+    await finish(serve(fails_for(3)), source, output)
+    server = serve(HELLO)
+    summary = await finish(server, source, output)
+    assert server.requests == []
+    assert (summary.settled, summary.succeeded, summary.standing_failures, summary.exit_code) == (8, 0, 1, 1)
+    summary = await finish(server, source, output, retry_errors="400")
+    assert questions(server.bodies) == ["Question 3"]
+    assert (summary.exit_code, ids(errors), sorted(ids(output))) == (0, [], [f"request-{n}" for n in range(8)])
+
+
+@pytest.mark.parametrize("status", [401, 408, 429, 503])
+async def test_failures_that_may_pass_run_again(serve: Serve, paths: tuple[Path, Path, Path], status: int) -> None:
+    source, output, errors = paths
+    await finish(serve(fails_for(1, 2, status=status)), source, output)
+    assert sorted(ids(errors)) == ["request-1", "request-2"]
+    summary = await finish(serve(fails_for(2, status=status)), source, output)
+    assert (summary.settled, summary.succeeded, ids(errors)) == (6, 1, ["request-2"])
+
+
+async def test_rows_may_move_come_and_go(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    await finish(serve(HELLO), source, output)
+    write_lines(source, [line(20), *[line(number) for number in reversed(range(6))]])
+    server = serve(HELLO)
+    summary = await finish(server, source, output)
+    assert questions(server.bodies) == ["Question 20"]
+    assert (summary.settled, summary.vanished, len(ids(output))) == (6, 2, 9)
+
+
+async def test_rows_without_an_id_are_known_by_what_they_ask(serve: Serve, tmp_path: Path) -> None:
+    bodies = [line(number)["body"] for number in (0, 1, 1, 1)]
+    source = write_lines(tmp_path / "in.jsonl", bodies[:3])
+    await finish(serve(HELLO), source, tmp_path / "out.jsonl")
+    write_lines(source, [line(9)["body"], *bodies])
+    server = serve(HELLO)
+    summary = await finish(server, source, tmp_path / "out.jsonl")
+    assert sorted(questions(server.bodies)) == ["Question 1", "Question 9"]
+    assert (summary.settled, len(set(ids(tmp_path / "out.jsonl")))) == (3, 5)
+
+
+@pytest.mark.parametrize(("changed", "asked"), [("rerun", ["Edited"]), ("keep", [])])
+async def test_an_edited_row(serve: Serve, paths: tuple[Path, Path, Path], changed: str, asked: list[str]) -> None:
+    source, output, _ = paths
+    await finish(serve(HELLO), source, output)
+    write_lines(source, [line(0, messages=[{"role": "user", "content": "Edited"}]), line(1)])
+    server = serve(HELLO)
+    with pytest.raises(JournalError, match="is recorded for another request"):
+        await finish(server, source, output)
+    assert server.requests == []
+    await finish(server, source, output, changed=changed)
+    assert questions(server.bodies) == asked
+
+
+async def test_settings_that_change_answers_are_not_changed_by_accident(
+    serve: Serve, paths: tuple[Path, Path, Path]
+) -> None:
+    source, output, _ = paths
+    await finish(serve(HELLO), source, output, parameters={"temperature": 0})
+    server = serve(HELLO)
+    with pytest.raises(JournalError, match=r"parameters was {'temperature': 0} when this output was begun"):
+        await finish(server, source, output, parameters={"temperature": 1})
+    assert server.requests == []
+    await finish(server, source, output, parameters={"temperature": 1}, new_settings=True, changed="rerun")
+    assert len(server.requests) == 8
+
+
+async def test_two_rows_with_one_id_are_refused_before_anything_is_sent(
+    serve: Serve, paths: tuple[Path, Path, Path]
+) -> None:
+    source, output, _ = paths
+    server = serve(HELLO)
+    await finish(server, source, output)
+    write_lines(source, [line(0), line(7), "", line(0)])
+    with pytest.raises(InputError, match=r"in\.jsonl: lines 1 and 4 have the same custom_id 'request-0'"):
+        await finish(server, source, output)
+    assert len(server.requests) == 8
+
+
+async def test_a_bad_row_is_an_error_row_and_the_rest_goes_on(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(0), "{bad", line(1, stream=True), line(2)])
+    output, errors = tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl"
+    for _ in range(2):
+        summary = await finish(serve(HELLO), source, output)
+        assert (sorted(ids(output)), summary.exit_code) == (["request-0", "request-2"], 1)
+        assert [(one["error"]["code"], one["chatscope"]["line"]) for one in read_lines(errors)] == [
+            ("invalid_line", 2),
+            ("invalid_line", 3),
+        ]
+    with pytest.raises(InputError, match="line 2: not JSON"):
+        await finish(serve(HELLO), source, tmp_path / "other.jsonl", strict=True)
+
+
+async def test_equal_requests_are_sent_once(serve: Serve, tmp_path: Path) -> None:
+    equal = [line(0) | {"custom_id": f"equal-{number}"} for number in range(6)]
+    source = write_lines(tmp_path / "in.jsonl", equal[:4])
+    server = serve(HELLO)
+    summary = await finish(server, source, tmp_path / "out.jsonl", dedup=True)
+    assert (len(server.requests), summary.succeeded, summary.copied) == (1, 4, 3)
+    write_lines(source, equal)
+    summary = await finish(server, source, tmp_path / "out.jsonl", dedup=True)
+    assert (len(server.requests), summary.succeeded, sorted(ids(tmp_path / "out.jsonl"))) == (
+        1,
+        2,
+        [f"equal-{number}" for number in range(6)],
+    )
+    costs = [one["chatscope"]["cost_usd"] for one in read_lines(tmp_path / "out.jsonl")]
+    assert sum(cost > 0 for cost in costs) == 1, "paid for once"
+
+
+async def test_an_ordered_output_has_the_order_of_the_input(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    write_lines(source, [line(number) for number in (5, 2, 7, 0)])
+    delays = {"Question 5": 0.05, "Question 2": 0.0, "Question 7": 0.02, "Question 0": 0.0}
+    server = serve(lambda request: Reply("Hi.", first_token=delays[questions([request.body])[0]]))
+    await finish(server, source, output, ordered=True)
+    assert ids(output) == ["request-5", "request-2", "request-7", "request-0"]
+
+
+async def test_records_keep_their_columns(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,q\n1,one\n2,two\n")
+    options = {"prompt": "Say {q}", "id_column": "id", "output_format": "record", "model": MODEL}
+    await finish(serve(HELLO), tmp_path / "in.csv", tmp_path / "out.jsonl", **options)
+    recorded = sorted(read_lines(tmp_path / "out.jsonl"), key=lambda one: str(one["id"]))
+    assert [(one["q"], one["output"], one["error"]) for one in recorded] == [
+        ("one", "Hello.", None),
+        ("two", "Hello.", None),
+    ]
+    server = serve(HELLO)
+    await finish(server, tmp_path / "in.csv", tmp_path / "out.jsonl", **options)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("kind", ["list", "async", "tasks"])
+async def test_iterables_are_sources(serve: Serve, tmp_path: Path, kind: str) -> None:
+    records = [line(number) for number in range(5)]
+
+    async def generated() -> AsyncIterator[dict[str, Any]]:
+        for record in records:
+            await anyio.lowlevel.checkpoint()
+            yield record
+
+    tasks = [Task(f"Question {number}") for number in range(5)]
+    for expected in (5, 0):
+        server = serve(HELLO)
+        source = {"list": records, "async": generated(), "tasks": tasks}[kind]
+        summary = await finish(server, source, tmp_path / "out.jsonl")
+        assert (len(server.requests), summary.settled, summary.exit_code) == (expected, 5 - expected, 0)
+
+
+async def test_what_an_iterable_raises_reaches_the_caller_and_what_is_recorded_stays(
+    serve: Serve, tmp_path: Path
+) -> None:
+    def source() -> Iterator[dict[str, Any]]:
+        yield line(0)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await finish(serve(HELLO), source(), tmp_path / "out.jsonl")
+    assert ids(tmp_path / "out.jsonl") in ([], ["request-0"])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_errors": 2}, "max_errors"),
+        ({"max_cost": 1e-9}, "budget"),
+        ({"max_tokens_total": 5}, "tokens"),
+    ],
+)
+async def test_a_run_stops_at_its_limits(serve: Serve, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(100)])
+    server = serve(fails_for(*range(100)) if reason == "max_errors" else HELLO)
+    summary = await finish(server, source, tmp_path / "out.jsonl", **options)
+    assert (summary.stop_reason, summary.exit_code) == (reason, 3)
+    assert len(server.requests) < 20
+    assert summary.not_sent == 100 - len(server.requests)
+    earlier = len(server.requests)
+    if reason == "budget":
+        await finish(server, source, tmp_path / "out.jsonl", **options)
+        assert len(server.requests) <= earlier + 5, "the earlier run's cost counts"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_refusals_of_the_key_or_the_account_stop_the_run(serve: Serve, tmp_path: Path, status: int) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(50)])
+    server = serve(error(status))
+    summary = await finish(server, source, tmp_path / "out.jsonl")
+    assert (summary.stop_reason, summary.exit_code) == ("refused", 3)
+    assert REFUSALS <= len(server.requests) <= REFUSALS + 4 + 1
+    server = serve(HELLO)
+    summary = await finish(server, source, tmp_path / "out.jsonl")
+    assert (summary.succeeded, summary.exit_code) == (50, 0), "they say nothing against the requests"
+
+
+async def test_stopping_sends_nothing_new_and_records_what_runs(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(200)])
+    server = serve(Reply("Hello.", first_token=0.05))
+    async with adapter_of(server) as adapter, run_batch(source, tmp_path / "out.jsonl", adapter=adapter) as run:
+        await anext(run)
+        sent = len(server.requests)
+        run.stop()
+        rest = [result async for result in run]
+    assert len(server.requests) <= sent + 1, "one waited for its slot"
+    sent = len(server.requests)
+    assert 1 + len(rest) == sent == len(ids(tmp_path / "out.jsonl"))
+    assert (run.summary.exit_code, run.summary.not_sent) == (130, 200 - sent)
+
+
+async def test_what_does_not_end_within_the_grace_is_sent_by_the_next_run(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(4)])
+    server = serve(Reply("Late.", first_token=60))
+    output = tmp_path / "out.jsonl"
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, grace=0.05) as run:
+        await until(lambda: len(server.requests) == 4)
+        run.stop()
+        summary = await run.finish()
+    assert (ids(tmp_path / "out.jsonl"), summary.not_sent, summary.exit_code) == ([], 4, 130)
+    summary = await finish(serve(HELLO), source, tmp_path / "out.jsonl")
+    assert (summary.in_flight_at_kill, summary.succeeded) == (4, 4)
+
+
+async def test_a_cancelled_run_leaves_the_output_unlocked_and_nothing_running(
+    serve: Serve, paths: tuple[Path, Path, Path]
+) -> None:
+    source, output, _ = paths
+    server = serve(Reply("Hello.", first_token=60))
+    async with adapter_of(server) as adapter:
+        with anyio.move_on_after(0.3) as scope:
+            async with run_batch(source, output, adapter=adapter) as run:
+                await run.finish()
+        assert scope.cancelled_caught
+        assert adapter.get_adapter_status()["running"] == 0
+    assert run.summary.not_sent == 8
+    assert (await finish(serve(HELLO), source, output)).succeeded == 8
+    gc.collect()
+
+
+async def test_leaving_the_block_early_cancels_what_runs(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    server = serve(lambda request: HELLO if request.number == 1 else Reply("Late.", first_token=60))
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter) as run:
+        async for result in run:
+            assert result.success
+            break
+    assert (len(ids(output)), run.summary.stop_reason) == (1, "interrupted")
+
+
+async def test_a_slow_reader_holds_back_the_requests_but_not_the_records(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(40)])
+    async with adapter_of(serve(HELLO)) as adapter, run_batch(source, tmp_path / "out.jsonl", adapter=adapter) as run:
+        await anext(run)
+        await until(lambda: len(ids(tmp_path / "out.jsonl")) == 40)
+        assert len([result async for result in run]) == 39
+
+
+async def test_a_disk_that_fills_up_stops_the_run(
+    serve: Serve, paths: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output, _ = paths
+    write, written = os.write, [0]
+
+    def fills_up(fd: int, data: bytes) -> int:
+        if bytes(data).startswith(b'{"id":"batch_req'):
+            written[0] += 1
+            if written[0] > 3:
+                raise OSError(28, "No space left on device")
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", fills_up)
+    summary = await finish(serve(HELLO), source, output)
+    monkeypatch.undo()
+    assert (summary.stop_reason, summary.exit_code, len(ids(output))) == ("disk", 3, 3)
+    assert summary.stop_message is not None
+    assert "No space left" in summary.stop_message
+    summary = await finish(serve(HELLO), source, output)
+    assert sorted(ids(output)) == [f"request-{number}" for number in range(8)]
+
+
+async def test_a_second_run_is_refused_while_the_first_runs(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    server = serve(Reply("Hello.", first_token=0.2))
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter) as run:
+        with pytest.raises(LockedError, match="another run is writing"):
+            async with run_batch(source, output, adapter=adapter):
+                pass
+        assert (await run.finish()).succeeded == 8
+
+
+async def test_responses_that_do_not_fit_the_schema_are_failures(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, errors = paths
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    server = serve(lambda request: Reply('{"n": 1}' if request.number % 2 else '{"n": "one"}'))
+    summary = await finish(server, source, output, schema=schema)
+    assert (summary.succeeded, summary.failures) == (4, {"output_invalid": 4})
+    assert "$.n: 'one' is not of type 'integer'" in read_lines(errors)[0]["error"]["message"]
+    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == schema
+
+
+async def test_progress_says_how_far_a_run_is(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    async with adapter_of(serve(HELLO)) as adapter:
+        run = run_batch(source, output, adapter=adapter)
+        assert run.progress().phase == "reading the output"
+        async with run:
+            assert (run.progress().phase, run.progress().total, run.progress().left) == ("running", 8, 8)
+            await run.finish()
+        progress = run.progress()
+    assert (progress.phase, progress.left, progress.succeeded, progress.running) == ("ended", 0, 8, 0)
+    assert progress.projected_cost == pytest.approx(run.summary.total_cost)
