@@ -27,7 +27,7 @@ GUIDES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 TESTS = re.compile(r"^(async )?def test_", re.MULTILINE)
-WITHOUT_CODE = {"changelog"}
+WITHOUT_CODE = {"architecture", "changelog"}
 MAX_LINES = 170
 """Readers finish a guide of this length."""
 
@@ -116,3 +116,15 @@ def test_the_two_commands_of_the_readme_are_one_line_each() -> None:
     assert [block.count("\n") for block in consoles] == [1, 1]
     assert "chatscope demo" in consoles[0]
     assert "pytest" in consoles[1]
+
+
+def test_code_and_tests_cite_only_pages_that_exist() -> None:
+    cited = {
+        page: path.name
+        for folder in ("src", "tests", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        for page in re.findall(r"[\w./-]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert cited
+    missing = {page for page in cited if not (ROOT / page).exists() and not (ROOT / "docs" / page).exists()}
+    assert {page: cited[page] for page in missing} == {}

@@ -1,4 +1,4 @@
-"""Rows: how a reply may end. SPEC 7's table, and each way of breaking off at each stage of a reply."""
+"""Rows: the ends of a response. The table in docs/servers.md, and each way of breaking off at each stage."""
 
 from __future__ import annotations
 

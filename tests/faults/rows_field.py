@@ -1,4 +1,4 @@
-"""Rows: what servers of the field really send on a stream, as FACTS.md collects it. Most of it must just work."""
+"""Rows: what real servers send on a stream (docs/servers.md). Most of it must just work."""
 
 from __future__ import annotations
 

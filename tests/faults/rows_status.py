@@ -1,4 +1,4 @@
-"""Rows: replies that say no. Every status that FACTS.md or HTTP names, every shape of an error's body, headers."""
+"""Rows: error responses. Every status that HTTP or a server uses, every shape of an error body, and headers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """ChatClient and AsyncChatGPTAdapter against a server that is not ours: the LiteLLM proxy.
 
-Its replies differ from the endpoint's where FACTS name it: no finish_reason for a second choice, the usage beside an
+Its responses differ from the endpoint's: no finish_reason for a second choice, the usage beside an
 empty choice, error codes as strings of the status, 400 for a wrong key.
 """
 

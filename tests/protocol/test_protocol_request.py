@@ -23,7 +23,7 @@ from chatscope.protocol.request import conversation, encode_body, max_tokens_nam
 HI = [{"role": "user", "content": "hi"}]
 KEY = "sk-very-secret"
 
-# FACTS: all parameters of the endpoint besides model, messages and stream.
+# All parameters of the endpoint besides model, messages and stream.
 PARAMETERS = [
     "audio",
     "frequency_penalty",

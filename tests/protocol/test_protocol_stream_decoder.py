@@ -1,4 +1,4 @@
-"""One reply's bytes to its chunks and its outcome: SPEC's table of ends, and what real servers send."""
+"""One response's bytes to its chunks and its outcome: the table of ends in docs/servers.md, and real servers."""
 
 from __future__ import annotations
 
