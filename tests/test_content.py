@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from tests.support.tables import row
 
 from chatscope import ChatClient, content
 
@@ -28,26 +29,27 @@ def test_text() -> None:
     assert content.text("hi") == {"type": "text", "text": "hi"}
 
 
-@pytest.mark.parametrize("url", ["https://example.com/a.png", "http://example.com/a", "data:image/png;base64,AAAA"])
-def test_an_address_of_an_image_is_sent_as_it_is(url: str) -> None:
-    assert content.image(url) == {"type": "image_url", "image_url": {"url": url}}
-    assert content.image(url, detail="low") == {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+def test_an_address_of_an_image_is_sent_as_it_is() -> None:
+    rows: list[str] = ["https://example.com/a.png", "http://example.com/a", "data:image/png;base64,AAAA"]
+    for url in rows:
+        with row(url):
+            assert content.image(url) == {"type": "image_url", "image_url": {"url": url}}
+            assert content.image(url, detail="low") == {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
-@pytest.mark.parametrize(
-    ("data", "media_type"),
-    [
+def test_an_image_is_known_by_its_bytes(tmp_path: Path) -> None:
+    rows: list[tuple[bytes, str]] = [
         (PNG, "image/png"),
         (JPEG, "image/jpeg"),
         (b"GIF89a", "image/gif"),
         (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "image/webp"),
-    ],
-)
-def test_an_image_is_known_by_its_bytes(tmp_path: Path, data: bytes, media_type: str) -> None:
-    expected = {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{encoded(data)}"}}
-    path = tmp_path / "picture.wrong"
-    path.write_bytes(data)
-    assert content.image(data) == content.image(path) == content.image(str(path)) == expected
+    ]
+    for data, media_type in rows:
+        with row(data, media_type):
+            expected = {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{encoded(data)}"}}
+            path = tmp_path / "picture.wrong"
+            path.write_bytes(data)
+            assert content.image(data) == content.image(path) == content.image(str(path)) == expected
 
 
 def test_an_image_is_known_by_its_name_or_by_what_it_is_said_to_be(tmp_path: Path) -> None:
@@ -57,9 +59,8 @@ def test_an_image_is_known_by_its_name_or_by_what_it_is_said_to_be(tmp_path: Pat
     assert content.image(b"BM", media_type="image/x")["image_url"]["url"] == f"data:image/x;base64,{encoded(b'BM')}"
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "format_"),
-    [
+def test_sound(tmp_path: Path) -> None:
+    rows: list[tuple[str, bytes, str]] = [
         ("a.wav", WAV, "wav"),
         ("a.bin", WAV, "wav"),
         ("a.bin", b"ID3\x04", "mp3"),
@@ -67,14 +68,14 @@ def test_an_image_is_known_by_its_name_or_by_what_it_is_said_to_be(tmp_path: Pat
         ("a.bin", b"fLaC", "flac"),
         ("a.MP3", b"\x00", "mp3"),
         ("a.wav", b"\x00", "wav"),
-    ],
-)
-def test_sound(tmp_path: Path, name: str, data: bytes, format_: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(data)
-    part = content.audio(path)
-    assert part == {"type": "input_audio", "input_audio": {"data": encoded(data), "format": format_}}
-    assert b64decode(part["input_audio"]["data"]) == data
+    ]
+    for name, data, format_ in rows:
+        with row(name, data, format_):
+            path = tmp_path / name
+            path.write_bytes(data)
+            part = content.audio(path)
+            assert part == {"type": "input_audio", "input_audio": {"data": encoded(data), "format": format_}}
+            assert b64decode(part["input_audio"]["data"]) == data
 
 
 def test_sound_from_bytes() -> None:
@@ -100,9 +101,8 @@ def test_an_uploaded_document() -> None:
     assert named == {"type": "file", "file": {"file_id": "file-1", "filename": "a.pdf"}}
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
+def test_what_cannot_be_sent(tmp_path: Path) -> None:
+    rows: list[tuple[Callable[[Any], object], str]] = [
         (lambda _: content.image("missing.png"), "image: 'missing.png' cannot be read: No such file"),
         (lambda _: content.audio(Path("missing.wav")), "audio: 'missing.wav' cannot be read: No such file"),
         (lambda _: content.file("missing.pdf"), "file: 'missing.pdf' cannot be read: No such file"),
@@ -119,11 +119,10 @@ def test_an_uploaded_document() -> None:
         (lambda _: content.file(PDF, file_id="f"), "file: give either source or file_id"),
         (lambda _: content.file(PDF), "file: bytes need a filename"),
         (lambda _: content.file(b"x", filename="note"), "file: the type of 'note' is unknown; give media_type"),
-    ],
-)
-def test_what_cannot_be_sent(tmp_path: Path, make: Callable[[Any], object], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        make(tmp_path)
+    ]
+    for make, says in rows:
+        with row(make, says), pytest.raises(ValueError, match=says):
+            make(tmp_path)
 
 
 async def test_parts_on_the_wire(serve: Serve) -> None:

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tests.support.tables import row
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, RetryPolicy, Task, TaskConstraints
-from chatscope.profiles import AZURE_API_VERSION, NO_PROFILE, PROFILES, Profile, find_profile
+from chatscope.profiles import AZURE_API_VERSION, NO_PROFILE, PROFILES, find_profile
 from chatscope.simulator import Reply, UsageIn, error
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def client_of(server: MemoryServer, base_url: str | None = None, profile: str | 
 # -- which ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("base_url", "name"),
-    [
+def test_a_base_url_tells_the_profile() -> None:
+    rows: list[tuple[str, str]] = [
         ("https://api.openai.com/v1", "openai"),
         ("https://API.OpenAI.com:443/v1", "openai"),
         ("https://eu.api.openai.com/v1", "openai"),
@@ -51,10 +51,10 @@ def client_of(server: MemoryServer, base_url: str | None = None, profile: str | 
         ("https://api.mistral.ai@evil.example/v1", ""),
         ("http://host:port/v1", ""),
         ("http://[", ""),
-    ],
-)
-def test_a_base_url_tells_the_profile(base_url: str, name: str) -> None:
-    assert find_profile(None, base_url).name == name
+    ]
+    for base_url, name in rows:
+        with row(base_url, name):
+            assert find_profile(None, base_url).name == name
 
 
 def test_a_name_goes_before_the_base_url() -> None:
@@ -77,13 +77,15 @@ def test_every_profile_of_the_contract_is_there() -> None:
     assert all(profile.name == name for name, profile in PROFILES.items())
 
 
-@pytest.mark.parametrize("profile", ["mystral", "", "OpenAI", 5, ["vllm"]])
-def test_a_profile_that_does_not_exist(profile: Any) -> None:
-    says = r"profile must be one of openai, azure, .*, deepseek, not "
-    with pytest.raises(ValueError, match=says):
-        ChatClient("http://gpu:8000/v1", "k", profile=profile)
-    with pytest.raises(ValueError, match=says):
-        AsyncChatGPTAdapter("k", base_url="http://gpu:8000/v1", profile=profile)
+def test_a_profile_that_does_not_exist() -> None:
+    rows: list[Any] = ["mystral", "", "OpenAI", 5, ["vllm"]]
+    for profile in rows:
+        with row(profile):
+            says = r"profile must be one of openai, azure, .*, deepseek, not "
+            with pytest.raises(ValueError, match=says):
+                ChatClient("http://gpu:8000/v1", "k", profile=profile)
+            with pytest.raises(ValueError, match=says):
+                AsyncChatGPTAdapter("k", base_url="http://gpu:8000/v1", profile=profile)
 
 
 def test_a_profile_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,17 +96,16 @@ def test_a_profile_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ChatClient(api_key="k", profile="vllm")._core.options.profile.name == "vllm"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "profile"),
-    [
+def test_the_adapter_names_it() -> None:
+    rows: list[tuple[dict[str, str], str | None]] = [
         ({}, "openai"),
         ({"base_url": "https://api.groq.com/openai/v1"}, "groq"),
         ({"base_url": "http://gpu:8000/v1", "profile": "vllm"}, "vllm"),
         ({"base_url": "http://gpu:8000/v1"}, None),
-    ],
-)
-def test_the_adapter_names_it(arguments: dict[str, str], profile: str | None) -> None:
-    assert AsyncChatGPTAdapter("k", **arguments).get_adapter_status()["profile"] == profile  # type: ignore[arg-type]  # texts
+    ]
+    for arguments, profile in rows:
+        with row(arguments, profile):
+            assert AsyncChatGPTAdapter("k", **arguments).get_adapter_status()["profile"] == profile  # type: ignore[arg-type]  # texts
 
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
@@ -113,10 +114,8 @@ GIVEN: dict[str, Any] = {"max_completion_tokens": 5, "seed": 7, "store": False, 
 USAGE = {"stream_options": {"include_usage": True}}
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("profile", "sent", "usage"),
-    [
+async def test_what_each_is_sent(serve: Serve) -> None:
+    rows: list[tuple[str | None, dict[str, Any], dict[str, Any]]] = [
         (None, GIVEN, USAGE),
         ("openai", GIVEN, USAGE),
         ("azure", GIVEN, USAGE),
@@ -127,17 +126,15 @@ USAGE = {"stream_options": {"include_usage": True}}
         ("openrouter", GIVEN, {}),
         ("mistral", {"max_tokens": 5, "random_seed": 7, "temperature": 0}, {}),
         ("groq", {"max_completion_tokens": 5, "seed": 7, "user": "u", "temperature": 0}, USAGE),
-    ],
-)
-async def test_what_each_is_sent(
-    serve: Serve, profile: str | None, sent: dict[str, Any], usage: dict[str, Any]
-) -> None:
-    server = serve()
-    async with client_of(server, "http://host.example/v1", profile) as client:
-        await client.complete(**ASK, **GIVEN)
-        async with client.stream(**ASK, **GIVEN) as stream:
-            [chunk async for chunk in stream]
-    assert server.bodies == [ASK | sent, ASK | sent | usage | {"stream": True}]
+    ]
+    for profile, sent, usage in rows:
+        with row(profile, sent, usage):
+            server = serve()
+            async with client_of(server, "http://host.example/v1", profile) as client:
+                await client.complete(**ASK, **GIVEN)
+                async with client.stream(**ASK, **GIVEN) as stream:
+                    [chunk async for chunk in stream]
+            assert server.bodies == [ASK | sent, ASK | sent | usage | {"stream": True}]
 
 
 def test_a_name_of_the_servers_own_goes_before_the_endpoints() -> None:
@@ -163,43 +160,51 @@ async def test_the_limit_of_a_task_has_the_servers_name(serve: Serve) -> None:
     assert server.bodies[0]["max_tokens"] == 5
 
 
-@pytest.mark.parametrize("place", [UsageIn.FINISH, UsageIn.X_GROQ], ids=lambda place: place.name)
-async def test_usage_that_comes_unasked(serve: Serve, place: UsageIn) -> None:
-    server = serve(Reply("Hello, world.", usage_in=place))
-    async with client_of(server, "https://openrouter.ai/api/v1") as client, client.stream(**ASK) as stream:
-        [chunk async for chunk in stream]
-    assert "stream_options" not in server.bodies[0]
-    assert stream.completion.usage is not None
-    assert stream.completion.usage.completion_tokens == 4
+async def test_usage_that_comes_unasked(serve: Serve) -> None:
+    rows: list[UsageIn] = [UsageIn.FINISH, UsageIn.X_GROQ]
+    for place in rows:
+        with row(place):
+            server = serve(Reply("Hello, world.", usage_in=place))
+            async with client_of(server, "https://openrouter.ai/api/v1") as client, client.stream(**ASK) as stream:
+                [chunk async for chunk in stream]
+            assert "stream_options" not in server.bodies[0]
+            assert stream.completion.usage is not None
+            assert stream.completion.usage.completion_tokens == 4
 
 
 # -- where it goes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize("profile", [None, *PROFILES])
-@pytest.mark.parametrize("base_url", ["https://host.example:8443/v1", "https://host.example:8443"])
-async def test_the_key_goes_to_the_host_of_the_base_url(serve: Serve, base_url: str, profile: str | None) -> None:
-    server = serve()
-    async with client_of(server, base_url, profile) as client:
-        await client.complete(**ASK)
-    (request,) = server.requests
-    assert (request.url.scheme, request.url.host, request.url.port) == ("https", "host.example", 8443)
-    assert b"sk-1" not in request.url.raw_path
-    carriers = {name: value for name, value in request.headers.items() if "sk-1" in value}
-    assert carriers == ({"api-key": "sk-1"} if profile == "azure" else {"authorization": "Bearer sk-1"})
+async def test_the_key_goes_to_the_host_of_the_base_url(serve: Serve) -> None:
+    rows: list[str | None] = [None, *PROFILES]
+    base_urls: list[str] = ["https://host.example:8443/v1", "https://host.example:8443"]
+    for profile in rows:
+        for base_url in base_urls:
+            with row(profile, base_url):
+                server = serve()
+                async with client_of(server, base_url, profile) as client:
+                    await client.complete(**ASK)
+                (request,) = server.requests
+                assert (request.url.scheme, request.url.host, request.url.port) == ("https", "host.example", 8443)
+                assert b"sk-1" not in request.url.raw_path
+                carriers = {name: value for name, value in request.headers.items() if "sk-1" in value}
+                assert carriers == ({"api-key": "sk-1"} if profile == "azure" else {"authorization": "Bearer sk-1"})
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_no_profile_moves_the_host(profile: Profile) -> None:
-    for base_url in ("https://host.example/v1", "https://user@host.example:1", "https://host.example/openai?a=b"):
-        assert urlsplit(profile.address(base_url)).netloc == urlsplit(base_url).netloc
+def test_no_profile_moves_the_host() -> None:
+    rows = PROFILES.values()
+    for profile in rows:
+        with row(profile):
+            for base_url in (
+                "https://host.example/v1",
+                "https://user@host.example:1",
+                "https://host.example/openai?a=b",
+            ):
+                assert urlsplit(profile.address(base_url)).netloc == urlsplit(base_url).netloc
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("base_url", "sent"),
-    [
+async def test_azure(serve: Serve) -> None:
+    rows: list[tuple[str, str]] = [
         ("https://r.openai.azure.com", f"/openai/deployments/my%2Fmodel/chat/completions?{VERSION}"),
         ("https://r.openai.azure.com/", f"/openai/deployments/my%2Fmodel/chat/completions?{VERSION}"),
         ("https://r.openai.azure.com/openai", f"/openai/deployments/my%2Fmodel/chat/completions?{VERSION}"),
@@ -215,20 +220,20 @@ def test_no_profile_moves_the_host(profile: Profile) -> None:
         ("https://r.openai.azure.com/openai/v1", "/openai/v1/chat/completions"),
         ("https://r.services.ai.azure.com/openai/v1/", "/openai/v1/chat/completions"),
         ("https://r.openai.azure.com/openai/v1?api-version=preview", "/openai/v1/chat/completions?api-version=preview"),
-    ],
-)
-async def test_azure(serve: Serve, base_url: str, sent: str) -> None:
-    server = serve()
-    ask: dict[str, Any] = {**ASK, "model": "my/model"}
-    async with client_of(server, base_url) as client:
-        await client.complete(**ask)
-        async with client.stream(**ask, extra_query={"x": 1}) as stream:
-            [chunk async for chunk in stream]
-    plain, streamed = server.requests
-    assert plain.url.raw_path.decode() == sent
-    assert streamed.url.raw_path.decode() == f"{sent}{'&' if '?' in sent else '?'}x=1"
-    assert (plain.headers["api-key"], "authorization" in plain.headers) == ("sk-1", False)
-    assert server.bodies[0]["model"] == "my/model"
+    ]
+    for base_url, sent in rows:
+        with row(base_url, sent):
+            server = serve()
+            ask: dict[str, Any] = {**ASK, "model": "my/model"}
+            async with client_of(server, base_url) as client:
+                await client.complete(**ask)
+                async with client.stream(**ask, extra_query={"x": 1}) as stream:
+                    [chunk async for chunk in stream]
+            plain, streamed = server.requests
+            assert plain.url.raw_path.decode() == sent
+            assert streamed.url.raw_path.decode() == f"{sent}{'&' if '?' in sent else '?'}x=1"
+            assert (plain.headers["api-key"], "authorization" in plain.headers) == ("sk-1", False)
+            assert server.bodies[0]["model"] == "my/model"
 
 
 async def test_azures_version_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pydantic
 import pytest
+from tests.support.tables import row
 
 from chatscope import (
     AsyncChatGPTAdapter,
@@ -116,31 +117,28 @@ async def test_asking_again_needs_a_type_and_a_number(serve: Serve) -> None:
     assert server.requests == []
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("answer", "kind", "text"),
-    [
+async def test_another_reply_is_a_typed_error_that_keeps_the_text(serve: Serve) -> None:
+    rows: list[tuple[Reply, type[OutputError], str]] = [
         (Reply(WRONG), OutputInvalidError, WRONG),
         (Reply(ANN[:9], finish_reason="length"), OutputTruncatedError, ANN[:9]),
         (Reply(ANN[:9], finish_reason="content_filter"), OutputRefusedError, ANN[:9]),
         (Reply(refusal="I won't."), OutputRefusedError, ""),
-    ],
-)
-@pytest.mark.parametrize("reask", [0, 1])
-async def test_another_reply_is_a_typed_error_that_keeps_the_text(
-    serve: Serve, answer: Reply, kind: type[OutputError], text: str, reask: int
-) -> None:
-    server = serve(answer)
-    async with client(server) as chat:
-        with pytest.raises(kind) as caught:
-            await chat.complete(**ASK, response_format=Person, reask=reask)
-    # Nothing is retried; and asking again helps against what is invalid alone.
-    requests = 2 if reask and kind is OutputInvalidError else 1
-    assert len(server.requests) == requests
-    failure = caught.value
-    assert (type(failure), failure.partial_text, failure.attempts) == (kind, text, requests)
-    assert failure.request_id == f"req_{requests}"
-    assert failure.completion.text == text
+    ]
+    asks: list[int] = [0, 1]
+    for answer, kind, text in rows:
+        for reask in asks:
+            with row(answer, kind, text, reask):
+                server = serve(answer)
+                async with client(server) as chat:
+                    with pytest.raises(kind) as caught:
+                        await chat.complete(**ASK, response_format=Person, reask=reask)
+                # Nothing is retried; and asking again helps against what is invalid alone.
+                requests = 2 if reask and kind is OutputInvalidError else 1
+                assert len(server.requests) == requests
+                failure = caught.value
+                assert (type(failure), failure.partial_text, failure.attempts) == (kind, text, requests)
+                assert failure.request_id == f"req_{requests}"
+                assert failure.completion.text == text
 
 
 async def test_asking_again_says_what_was_wrong_and_counts_all_tokens(serve: Serve) -> None:
@@ -233,14 +231,16 @@ async def test_a_stream_that_breaks_or_is_left_has_no_value(serve: Serve) -> Non
 # -- tasks -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parameters", [{}, {"stream": False}])
-async def test_a_tasks_result_carries_the_value(serve: Serve, parameters: dict[str, Any]) -> None:
-    server = serve(Reply(ANN))
-    async with adapter(server) as chat:
-        result = await chat.execute(Task("Who?", output_type=Person, parameters=parameters))
-    assert (result.status, result.parsed, result.output) == (TaskStatus.COMPLETED, Person("Ann", 7), ANN)
-    assert result.messages == ASK["messages"]
-    assert server.bodies[0]["response_format"] == Output.of(Person).response_format
+async def test_a_tasks_result_carries_the_value(serve: Serve) -> None:
+    rows: list[dict[str, Any]] = [{}, {"stream": False}]
+    for parameters in rows:
+        with row(parameters):
+            server = serve(Reply(ANN))
+            async with adapter(server) as chat:
+                result = await chat.execute(Task("Who?", output_type=Person, parameters=parameters))
+            assert (result.status, result.parsed, result.output) == (TaskStatus.COMPLETED, Person("Ann", 7), ANN)
+            assert result.messages == ASK["messages"]
+            assert server.bodies[0]["response_format"] == Output.of(Person).response_format
 
 
 async def test_a_task_whose_answer_is_something_else_fails_and_keeps_what_there_is(serve: Serve) -> None:
@@ -285,20 +285,18 @@ async def test_a_task_asks_again_and_adds_up_its_turns(serve: Serve) -> None:
     assert result.metadata["request_id"] == "req_2"
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("task", "says"),
-    [
+async def test_a_task_that_can_never_be_right_is_refused(serve: Serve) -> None:
+    rows: list[tuple[Task, str]] = [
         (Task("hi", output_type=complex), "output_type: complex: no schema can be derived from"),
         (Task("hi", reask=1), "reask needs a type as output_type"),
         (Task("hi", output_type=Person, reask=True), "reask must be a whole number"),
         (Task("hi", output_type=Person, parameters={"response_format": {}}), "parameters has response_format already"),
         (Task("hi", output_type=Person, constraints=TaskConstraints(max_turns=0)), "max_turns must be a whole number"),
-    ],
-)
-async def test_a_task_that_can_never_be_right_is_refused(serve: Serve, task: Task, says: str) -> None:
-    server = serve()
-    async with adapter(server) as chat:
-        with pytest.raises(ValueError, match=f"^{says}"):
-            await chat.submit_task(task)
-    assert server.requests == []
+    ]
+    for task, says in rows:
+        with row(task, says):
+            server = serve()
+            async with adapter(server) as chat:
+                with pytest.raises(ValueError, match=f"^{says}"):
+                    await chat.submit_task(task)
+            assert server.requests == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope import (
     ChatClient,
@@ -109,23 +110,21 @@ async def test_a_loop_without_an_end_is_an_error_that_keeps_the_conversation(ser
     assert server.bodies[2]["messages"] == list(caught.value.messages[:-1])
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("choice", "again"),
-    [
+async def test_a_choice_that_demands_a_call_is_not_sent_again(serve: Serve) -> None:
+    rows: list[tuple[Any, bool]] = [
         ("auto", True),
         ("required", False),
         ({"type": "function", "function": {"name": "add"}}, False),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}, True),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}, False),
-    ],
-)
-async def test_a_choice_that_demands_a_call_is_not_sent_again(serve: Serve, choice: Any, again: bool) -> None:
-    server = serve([calls(), Reply("3")])
-    async with client(server) as chat:
-        await chat.run_tools(**ASK, tools=[add], tool_choice=choice)
-    assert server.bodies[0]["tool_choice"] == choice
-    assert ("tool_choice" in server.bodies[1]) is again
+    ]
+    for choice, again in rows:
+        with row(choice, again):
+            server = serve([calls(), Reply("3")])
+            async with client(server) as chat:
+                await chat.run_tools(**ASK, tools=[add], tool_choice=choice)
+            assert server.bodies[0]["tool_choice"] == choice
+            assert ("tool_choice" in server.bodies[1]) is again
 
 
 async def test_calls_without_an_id_get_one(serve: Serve) -> None:
@@ -234,10 +233,8 @@ async def test_cancelling_the_caller_cancels_the_calls(serve: Serve) -> None:
     assert (len(server.requests), server.open) == (1, 0)
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
+async def test_what_can_never_be_right_is_refused_before_anything_is_sent(serve: Serve) -> None:
+    rows: list[tuple[dict[str, Any], str]] = [
         ({"tools": [lambda: None]}, "tools must be functions"),
         ({"tools": add}, "tools must be a list of functions, not"),
         ({"tools": None}, "tools must be a list of functions, not"),
@@ -250,15 +247,13 @@ async def test_cancelling_the_caller_cancels_the_calls(serve: Serve) -> None:
         ({"tools": [add], "reask": 1}, "reask needs a type"),
         ({"tools": [add], "messages": "hi"}, "messages must be"),
         ({"tools": [add], "temperature": "hot"}, "temperature must be a number"),
-    ],
-)
-async def test_what_can_never_be_right_is_refused_before_anything_is_sent(
-    serve: Serve, arguments: dict[str, Any], says: str
-) -> None:
-    server = serve()
-    async with client(server) as chat:
-        with pytest.raises(ValueError, match=f"^{says}"):
-            await chat.run_tools(**ASK | arguments)
-        with pytest.raises(TypeError, match="unknown parameter 'temprature'"):
-            await chat.run_tools(**ASK, tools=[add], temprature=0)  # type: ignore[call-arg]  # what this is about
-    assert server.requests == []
+    ]
+    for arguments, says in rows:
+        with row(arguments, says):
+            server = serve()
+            async with client(server) as chat:
+                with pytest.raises(ValueError, match=f"^{says}"):
+                    await chat.run_tools(**ASK | arguments)
+                with pytest.raises(TypeError, match="unknown parameter 'temprature'"):
+                    await chat.run_tools(**ASK, tools=[add], temprature=0)  # type: ignore[call-arg]  # what this is about
+            assert server.requests == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope import (
     AsyncChatGPTAdapter,
@@ -49,30 +50,32 @@ def adapter(server: MemoryServer, **options: Any) -> AsyncChatGPTAdapter:
     )
 
 
-@pytest.mark.parametrize("parameters", [{}, {"stream": False}])
-async def test_a_task_takes_its_turns_and_adds_them_up(serve: Serve, parameters: dict[str, Any]) -> None:
-    server = serve([calls("Let me see. "), calls(), Reply("It is 3.")])
-    async with adapter(server) as chat:
-        task = chat.start_task(Task("How much?", tools=[add], parameters=parameters))
-        pieces = [piece async for piece in task.stream()]
-        result = await task.wait()
-        late = [piece async for piece in chat.stream_result(task.id)]
-        status = chat.get_adapter_status()
-    assert result.status is TaskStatus.COMPLETED
-    assert "".join(pieces) == "".join(late) == result.output == task.text == "Let me see. It is 3."
-    assert result.message is not None
-    assert result.message.content == "It is 3."
-    assert result.finish_reason == result.metadata["finish_reason"] == "stop"
-    roles = [message["role"] for message in result.messages]
-    assert roles == ["user", "assistant", "tool", "assistant", "tool"]
-    assert [message["content"] for message in result.messages if message["role"] == "tool"] == ["3", "3"]
-    assert server.bodies[2]["messages"] == list(result.messages)
-    assert result.usage is not None
-    assert result.tokens_used == result.usage.total_tokens == status["tokens"]
-    assert result.metadata["input_tokens"] == result.usage.prompt_tokens
-    assert result.cost == pytest.approx(result.usage.total_tokens / 10)
-    assert result.attempts == len(result.attempts_log) == 3
-    assert [attempt.status for attempt in result.attempts_log] == [200, 200, 200]
+async def test_a_task_takes_its_turns_and_adds_them_up(serve: Serve) -> None:
+    rows: list[dict[str, Any]] = [{}, {"stream": False}]
+    for parameters in rows:
+        with row(parameters):
+            server = serve([calls("Let me see. "), calls(), Reply("It is 3.")])
+            async with adapter(server) as chat:
+                task = chat.start_task(Task("How much?", tools=[add], parameters=parameters))
+                pieces = [piece async for piece in task.stream()]
+                result = await task.wait()
+                late = [piece async for piece in chat.stream_result(task.id)]
+                status = chat.get_adapter_status()
+            assert result.status is TaskStatus.COMPLETED
+            assert "".join(pieces) == "".join(late) == result.output == task.text == "Let me see. It is 3."
+            assert result.message is not None
+            assert result.message.content == "It is 3."
+            assert result.finish_reason == result.metadata["finish_reason"] == "stop"
+            roles = [message["role"] for message in result.messages]
+            assert roles == ["user", "assistant", "tool", "assistant", "tool"]
+            assert [message["content"] for message in result.messages if message["role"] == "tool"] == ["3", "3"]
+            assert server.bodies[2]["messages"] == list(result.messages)
+            assert result.usage is not None
+            assert result.tokens_used == result.usage.total_tokens == status["tokens"]
+            assert result.metadata["input_tokens"] == result.usage.prompt_tokens
+            assert result.cost == pytest.approx(result.usage.total_tokens / 10)
+            assert result.attempts == len(result.attempts_log) == 3
+            assert [attempt.status for attempt in result.attempts_log] == [200, 200, 200]
 
 
 async def test_a_choice_that_demands_a_call_goes_through_the_parameters(serve: Serve) -> None:
@@ -213,10 +216,8 @@ async def test_hedged_turns_are_told_apart(serve: Serve) -> None:
     assert result.attempts == 2
 
 
-@pytest.mark.one_loop
-@pytest.mark.parametrize(
-    ("task", "says"),
-    [
+async def test_a_task_that_can_never_be_right_is_refused(serve: Serve) -> None:
+    rows: list[tuple[Task, str]] = [
         (Task("hi", tools=add), "tools must be a list of functions"),  # type: ignore[arg-type]  # what this is about
         (Task("hi", tools=[lambda: None]), "tools must be functions"),
         (Task("hi", tools=[add], on_tool_error="hide"), "on_tool_error must be"),  # type: ignore[arg-type]  # what this is about
@@ -225,11 +226,11 @@ async def test_hedged_turns_are_told_apart(serve: Serve) -> None:
             Task("hi", tools=[add], constraints=TaskConstraints(tool_timeout_seconds=0)),
             "tool_timeout_seconds must be a positive",
         ),
-    ],
-)
-async def test_a_task_that_can_never_be_right_is_refused(serve: Serve, task: Task, says: str) -> None:
-    server = serve()
-    async with adapter(server) as chat:
-        with pytest.raises(ValueError, match=f"^{says}"):
-            await chat.submit_task(task)
-    assert server.requests == []
+    ]
+    for task, says in rows:
+        with row(task, says):
+            server = serve()
+            async with adapter(server) as chat:
+                with pytest.raises(ValueError, match=f"^{says}"):
+                    await chat.submit_task(task)
+            assert server.requests == []

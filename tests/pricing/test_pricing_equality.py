@@ -17,6 +17,7 @@ import genai_prices
 import pytest
 from genai_prices import data_snapshot
 from genai_prices import types as source
+from tests.support.tables import row
 
 from chatscope.pricing import PriceTable
 from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage
@@ -255,30 +256,37 @@ def test_every_name_where_the_url_is_nobodys(table: PriceTable) -> None:
     assert priced > 1000
 
 
-@pytest.mark.parametrize("url", [URLS["openai"], URLS["azure"], *ELSEWHERE])
-def test_openai_models_in_every_usage(table: PriceTable, url: str | None) -> None:
-    called = [model.id for model in PROVIDERS["openai"].models]
-    priced, differences = compare(table, ((name, kind, url, None, NOW) for name, kind in product(called, USAGES)))
-    assert differences == []
-    assert priced > 800
+def test_openai_models_in_every_usage(table: PriceTable) -> None:
+    rows: list[str | None] = [URLS["openai"], URLS["azure"], *ELSEWHERE]
+    for url in rows:
+        with row(url):
+            called = [model.id for model in PROVIDERS["openai"].models]
+            priced, differences = compare(
+                table, ((name, kind, url, None, NOW) for name, kind in product(called, USAGES))
+            )
+            assert differences == []
+            assert priced > 800
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("provider", "sold"),
-    [("openai", {"flex", "priority", "fast"}), ("google", {"flex", "priority"}), ("azure", set[str]())],
-)
-def test_service_tiers(table: PriceTable, provider: str, sold: set[str]) -> None:
-    models = [*PROVIDERS["openai"].models, *PROVIDERS["google"].models]
-    for tier in ("flex", "priority", "fast", "batch", "scale", "performance", "", "Flex"):
-        cases = (
-            (model.id, kind, URLS[provider], tier, when)
-            for model in models
-            for kind, when in product(A_FEW, [NOW, *moments(model)])
-        )
-        priced, differences = compare(table, cases)
-        assert differences == [], tier
-        assert bool(priced) is (tier in sold), tier
+def test_service_tiers(table: PriceTable) -> None:
+    rows: list[tuple[str, set[str]]] = [
+        ("openai", {"flex", "priority", "fast"}),
+        ("google", {"flex", "priority"}),
+        ("azure", set[str]()),
+    ]
+    for provider, sold in rows:
+        with row(provider, sold):
+            models = [*PROVIDERS["openai"].models, *PROVIDERS["google"].models]
+            for tier in ("flex", "priority", "fast", "batch", "scale", "performance", "", "Flex"):
+                cases = (
+                    (model.id, kind, URLS[provider], tier, when)
+                    for model in models
+                    for kind, when in product(A_FEW, [NOW, *moments(model)])
+                )
+                priced, differences = compare(table, cases)
+                assert differences == [], tier
+                assert bool(priced) is (tier in sold), tier
 
 
 @pytest.mark.slow
@@ -294,36 +302,35 @@ def test_prices_that_change_by_date_and_hour(table: PriceTable) -> None:
     assert priced > 2000
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "flavor"),
-    [
+def test_the_usage_is_read_as_genai_prices_reads_it(table: PriceTable) -> None:
+    rows: list[tuple[str, str, str]] = [
         ("openai", "gpt-5.4", "chat"),
         ("openrouter", "openai/gpt-5.6-luna", "chat"),
         ("deepseek", "deepseek-reasoner", "chat"),
         ("google", "gemini-2.5-pro", "chat"),
         ("groq", "openai/gpt-oss-120b", "default"),
         ("x-ai", "grok-4.3", "chat"),
-    ],
-)
-def test_the_usage_is_read_as_genai_prices_reads_it(table: PriceTable, provider: str, model: str, flavor: str) -> None:
-    total = 2500 if provider == "x-ai" else 2300  # xAI counts the reasoning beside the completion
-    body = {
-        "prompt_tokens": 2000,
-        "completion_tokens": 300,
-        "total_tokens": total,
-        "prompt_tokens_details": {"cached_tokens": 700},
-        "completion_tokens_details": {"reasoning_tokens": 200},
-    }
-    read = genai_prices.extract_usage(
-        {"model": model, "usage": body}, provider_api_url=URLS[provider], api_flavor=flavor
-    )
-    theirs = read.calc_price(genai_request_timestamp=NOW)
-    assert theirs.total_price > 0
-    tokens = Usage(
-        prompt_tokens=2000,
-        completion_tokens=300,
-        total_tokens=total,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=700),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=200),
-    )
-    assert same(table.cost(tokens, model, base_url=URLS[provider], when=NOW), float(theirs.total_price))
+    ]
+    for provider, model, flavor in rows:
+        with row(provider, model, flavor):
+            total = 2500 if provider == "x-ai" else 2300  # xAI counts the reasoning beside the completion
+            body = {
+                "prompt_tokens": 2000,
+                "completion_tokens": 300,
+                "total_tokens": total,
+                "prompt_tokens_details": {"cached_tokens": 700},
+                "completion_tokens_details": {"reasoning_tokens": 200},
+            }
+            read = genai_prices.extract_usage(
+                {"model": model, "usage": body}, provider_api_url=URLS[provider], api_flavor=flavor
+            )
+            theirs = read.calc_price(genai_request_timestamp=NOW)
+            assert theirs.total_price > 0
+            tokens = Usage(
+                prompt_tokens=2000,
+                completion_tokens=300,
+                total_tokens=total,
+                prompt_tokens_details=PromptTokensDetails(cached_tokens=700),
+                completion_tokens_details=CompletionTokensDetails(reasoning_tokens=200),
+            )
+            assert same(table.cost(tokens, model, base_url=URLS[provider], when=NOW), float(theirs.total_price))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.tables import row
 
 from chatscope.pricing import Price
 from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage
@@ -26,9 +27,8 @@ def usage(prompt: int, completion: int, total: int | None = None, **details: int
     )
 
 
-@pytest.mark.parametrize(
-    ("tokens", "dollars"),
-    [
+def test_each_part_at_its_own_price() -> None:
+    rows: list[tuple[Usage, float]] = [
         (usage(1_000_000, 0), 1.5),
         (usage(0, 1_000_000), 10.5),
         (usage(0, 0), 0.5),
@@ -39,10 +39,10 @@ def usage(prompt: int, completion: int, total: int | None = None, **details: int
         (usage(0, 1_000_000, written_audio_tokens=600_000), 4 + 48 + 0.5),
         (usage(0, 1_000_000, written_audio_tokens=600_000, written_reasoning_tokens=400_000), 48 + 2 + 0.5),
         (usage(1_000_000, 0, read_image_tokens=400_000, read_text_tokens=600_000), 1.5),
-    ],
-)
-def test_each_part_at_its_own_price(tokens: Usage, dollars: float) -> None:
-    assert FULL.cost(tokens) == pytest.approx(dollars, rel=1e-12)
+    ]
+    for tokens, dollars in rows:
+        with row(tokens, dollars):
+            assert FULL.cost(tokens) == pytest.approx(dollars, rel=1e-12)
 
 
 def test_a_part_without_a_price_of_its_own_costs_what_the_rest_costs() -> None:
@@ -67,9 +67,8 @@ def test_reasoning_beside_the_completion_is_charged_as_output() -> None:
     assert [price.cost(each) for each in (within, beside, untold)] == [11, 16, 11]
 
 
-@pytest.mark.parametrize(
-    "tokens",
-    [
+def test_a_usage_that_does_not_say_it_has_no_cost() -> None:
+    rows: list[Usage] = [
         usage(100, 0, read_cached_tokens=101),
         usage(100, 0, read_cached_tokens=60, read_cache_write_tokens=60),
         usage(100, 0, read_cached_tokens=-1),
@@ -78,10 +77,10 @@ def test_reasoning_beside_the_completion_is_charged_as_output() -> None:
         usage(0, -1),
         usage(100, 0, read_audio_tokens=50, read_cached_tokens=10),
         usage(100, 0, read_audio_tokens=50, read_cache_write_tokens=10),
-    ],
-)
-def test_a_usage_that_does_not_say_it_has_no_cost(tokens: Usage) -> None:
-    assert FULL.cost(tokens) is None
+    ]
+    for tokens in rows:
+        with row(tokens):
+            assert FULL.cost(tokens) is None
 
 
 def test_audio_and_cached_tokens_are_fine_where_only_one_is_priced_apart() -> None:
@@ -90,23 +89,29 @@ def test_audio_and_cached_tokens_are_fine_where_only_one_is_priced_apart() -> No
     assert Price(input=1, output=1, audio_input=3).cost(both) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("field", ["input", "output", "cached_input", "per_request"])
-def test_no_price_is_negative_or_endless(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"price '{field}' must be finite and at least 0"):
-        Price(**{"input": 1, "output": 1, field: value})
+def test_no_price_is_negative_or_endless() -> None:
+    rows: list[float] = [-0.1, float("nan"), float("inf")]
+    fields: list[str] = ["input", "output", "cached_input", "per_request"]
+    for value in rows:
+        for field in fields:
+            with row(value, field), pytest.raises(ValueError, match=f"price '{field}' must be finite and at least 0"):
+                Price(**{"input": 1, "output": 1, field: value})
 
 
-@pytest.mark.parametrize("value", ["1", True, [1], object()])
-@pytest.mark.parametrize("field", ["input", "audio_output"])
-def test_a_price_is_a_number(field: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"price '{field}' must be a number"):
-        Price(**{"input": 1, "output": 1, field: value})
+def test_a_price_is_a_number() -> None:
+    rows: list[Any] = ["1", True, [1], object()]
+    fields: list[str] = ["input", "audio_output"]
+    for value in rows:
+        for field in fields:
+            with row(value, field), pytest.raises(TypeError, match=f"price '{field}' must be a number"):
+                Price(**{"input": 1, "output": 1, field: value})
 
 
-@pytest.mark.parametrize("field", ["input", "output", "per_request"])
-def test_none_is_for_prices_that_have_another_to_fall_back_on(field: str) -> None:
-    nothing: Any = {field: None}
-    with pytest.raises(TypeError, match=f"price '{field}' must be a number"):
-        Price(**{"input": 1, "output": 1, **nothing})
-    assert Price(input=1, output=1, cached_input=None).cached_input is None
+def test_none_is_for_prices_that_have_another_to_fall_back_on() -> None:
+    rows: list[str] = ["input", "output", "per_request"]
+    for field in rows:
+        with row(field):
+            nothing: Any = {field: None}
+            with pytest.raises(TypeError, match=f"price '{field}' must be a number"):
+                Price(**{"input": 1, "output": 1, **nothing})
+            assert Price(input=1, output=1, cached_input=None).cached_input is None

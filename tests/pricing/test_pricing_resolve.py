@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from tests.support.tables import row
 
 from chatscope.pricing import Price, PriceQuery, PriceTable, resolve
 from chatscope.protocol.usage import PromptTokensDetails, Usage
@@ -30,14 +31,15 @@ def test_nothing_given_is_the_package_s_table() -> None:
     assert resolve()(asked) == resolve(None)(asked) == theirs
 
 
-@pytest.mark.parametrize(
-    "entry", [Price(input=1, output=10, cached_input=0.5), {"input": 1, "output": 10, "cached_input": 0.5}]
-)
-@pytest.mark.parametrize("kind", [dict, MappingProxyType])
-def test_an_entry_of_the_table_wins(entry: Any, kind: Any) -> None:
-    pricer = resolve(kind({"gpt-4o-mini": entry, "my-model": entry}))
-    assert pricer(query()) == pytest.approx(0.8 + 0.1 + 1.0)
-    assert pricer(query("gpt-4o-mini")) == pytest.approx(1.9)
+def test_an_entry_of_the_table_wins() -> None:
+    rows: list[Any] = [Price(input=1, output=10, cached_input=0.5), {"input": 1, "output": 10, "cached_input": 0.5}]
+    kinds: list[Any] = [dict, MappingProxyType]
+    for entry in rows:
+        for kind in kinds:
+            with row(entry, kind):
+                pricer = resolve(kind({"gpt-4o-mini": entry, "my-model": entry}))
+                assert pricer(query()) == pytest.approx(0.8 + 0.1 + 1.0)
+                assert pricer(query("gpt-4o-mini")) == pytest.approx(1.9)
 
 
 def test_the_table_is_read_once() -> None:
@@ -62,9 +64,17 @@ def test_the_package_s_table_answers_for_models_that_are_not_in_it() -> None:
     assert pricer(query("nobody-s-model")) is None
 
 
-@pytest.mark.parametrize(("tier", "dollars"), [(None, 1), ("auto", 1), ("default", 1), ("flex", None), ("scale", None)])
-def test_a_user_s_price_is_a_standard_price(tier: str | None, dollars: float | None) -> None:
-    assert resolve({"my-model": Price(input=1, output=0)})(query(service_tier=tier)) == dollars
+def test_a_user_s_price_is_a_standard_price() -> None:
+    rows: list[tuple[str | None, float | None]] = [
+        (None, 1),
+        ("auto", 1),
+        ("default", 1),
+        ("flex", None),
+        ("scale", None),
+    ]
+    for tier, dollars in rows:
+        with row(tier, dollars):
+            assert resolve({"my-model": Price(input=1, output=0)})(query(service_tier=tier)) == dollars
 
 
 def test_a_function_has_the_last_word() -> None:
@@ -88,9 +98,8 @@ def test_an_async_function_is_refused() -> None:
         resolve(unfit)
 
 
-@pytest.mark.parametrize(
-    ("prices", "error", "message"),
-    [
+def test_bad_prices_name_the_argument() -> None:
+    rows: list[tuple[Any, type[Exception], str]] = [
         (3, TypeError, "prices must be a mapping of model names to prices or a callable, not int"),
         ([("m", 1)], TypeError, "prices must be a mapping .* not list"),
         (Price(input=1, output=1), TypeError, "prices must be a mapping .* not Price"),
@@ -108,11 +117,10 @@ def test_an_async_function_is_refused() -> None:
         ({"m": {"input": 1, "output": float("nan")}}, ValueError, r"prices\['m'\]: price 'output' must be finite"),
         ({"m": {"input": "1", "output": 1}}, TypeError, r"prices\['m'\]: price 'input' must be a number"),
         ({"m": {"input": None, "output": 1}}, TypeError, r"prices\['m'\]: price 'input' must be a number"),
-    ],
-)
-def test_bad_prices_name_the_argument(prices: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        resolve(prices)
+    ]
+    for prices, error, message in rows:
+        with row(prices, error, message), pytest.raises(error, match=message):
+            resolve(prices)
 
 
 def test_a_mapping_that_can_be_called_is_a_table() -> None:

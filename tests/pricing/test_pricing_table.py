@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope.pricing import PriceTable
 from chatscope.pricing.table import MAX_LOOKUPS
@@ -33,18 +34,20 @@ def test_the_file_is_what_the_script_makes(make_prices: ModuleType) -> None:
     assert text == make_prices.render(date.fromisoformat(json.loads(text)["date"]))
 
 
-@pytest.mark.parametrize("arguments", [[], ["--check"]])
 def test_the_script_leaves_an_up_to_date_file_alone(
-    make_prices: ModuleType, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    make_prices: ModuleType, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "prices.json"
-    file.write_text(make_prices.render(date(2020, 2, 2)), encoding="utf-8")
-    file.chmod(0o400)
-    monkeypatch.setattr(make_prices, "PRICES", file)
-    monkeypatch.setattr(sys, "argv", ["make_prices.py", *arguments])
-    before = file.read_text(encoding="utf-8")
-    assert make_prices.main() == 0
-    assert file.read_text(encoding="utf-8") == before
+    rows: list[list[str]] = [[], ["--check"]]
+    for arguments in rows:
+        with row(arguments):
+            file = tmp_path / "prices.json"
+            file.write_text(make_prices.render(date(2020, 2, 2)), encoding="utf-8")
+            file.chmod(0o400)
+            monkeypatch.setattr(make_prices, "PRICES", file)
+            monkeypatch.setattr(sys, "argv", ["make_prices.py", *arguments])
+            before = file.read_text(encoding="utf-8")
+            assert make_prices.main() == 0
+            assert file.read_text(encoding="utf-8") == before
 
 
 def test_the_script_checks_and_writes(
@@ -93,9 +96,8 @@ print(sorted({"genai_prices", "pydantic"} & sys.modules.keys()))
     assert ran.stdout.splitlines() == ["0", "0.00015 1", "0.00015 1", "[]"]
 
 
-@pytest.mark.parametrize(
-    ("model", "dollars"),
-    [
+def test_openai_models_by_name() -> None:
+    rows: list[tuple[str, float | None]] = [
         ("gpt-4o", 12.5),
         ("gpt-4o-2024-08-06", 12.5),
         ("gpt-4o-2024-05-13", 20),
@@ -110,11 +112,11 @@ print(sorted({"genai_prices", "pydantic"} & sys.modules.keys()))
         ("moderation", None),  # in the source, without a price
         ("text-embedding-3-small", None),  # no price for what it writes: not a chat model
         ("", None),
-    ],
-)
-def test_openai_models_by_name(model: str, dollars: float | None) -> None:
-    found = PriceTable.default().cost(MILLIONS, model, base_url=OPENAI)
-    assert found == (None if dollars is None else pytest.approx(dollars, rel=1e-12))
+    ]
+    for model, dollars in rows:
+        with row(model, dollars):
+            found = PriceTable.default().cost(MILLIONS, model, base_url=OPENAI)
+            assert found == (None if dollars is None else pytest.approx(dollars, rel=1e-12))
 
 
 def test_a_long_prompt_raises_the_price_of_all_its_tokens() -> None:
@@ -125,9 +127,8 @@ def test_a_long_prompt_raises_the_price_of_all_its_tokens() -> None:
     assert table.cost(beyond, "gpt-5.4", base_url=OPENAI) == pytest.approx(272_001 * 5e-6 + 0.0225)
 
 
-@pytest.mark.parametrize(
-    ("tier", "dollars"),
-    [
+def test_service_tiers_are_priced_as_far_as_they_are_known() -> None:
+    rows: list[tuple[str | None, float | None]] = [
         (None, 11.25),
         ("auto", 11.25),
         ("default", 11.25),
@@ -140,12 +141,12 @@ def test_a_long_prompt_raises_the_price_of_all_its_tokens() -> None:
         ("batch", None),
         ("Priority", None),
         ("", None),
-    ],
-)
-def test_service_tiers_are_priced_as_far_as_they_are_known(tier: str | None, dollars: float | None) -> None:
-    when = datetime(2026, 11, 1, tzinfo=UTC)
-    found = PriceTable.default().cost(MILLIONS, "gpt-5", base_url=OPENAI, service_tier=tier, when=when)
-    assert found == (None if dollars is None else pytest.approx(dollars, rel=1e-12))
+    ]
+    for tier, dollars in rows:
+        with row(tier, dollars):
+            when = datetime(2026, 11, 1, tzinfo=UTC)
+            found = PriceTable.default().cost(MILLIONS, "gpt-5", base_url=OPENAI, service_tier=tier, when=when)
+            assert found == (None if dollars is None else pytest.approx(dollars, rel=1e-12))
 
 
 def test_the_price_follows_the_clock() -> None:
@@ -220,18 +221,16 @@ def test_the_memory_of_look_ups_is_bounded() -> None:
     assert table._find_periods.cache_info().hits == hits + 1
 
 
-@pytest.mark.parametrize(
-    "models",
-    [
+def test_another_file_is_refused() -> None:
+    rows: list[list[Any]] = [
         [{"id": "m", "prices": [{"price": [1]}]}],
         [{"id": "m", "prices": [{"price": [-1, 1]}]}],
         [{"id": "m", "prices": [{"cost": [1, 1]}]}],
         [{"match": ["m"]}],
-    ],
-)
-def test_another_file_is_refused(models: list[Any]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        tiny_table(models=models)
+    ]
+    for models in rows:
+        with row(models), pytest.raises(msgspec.ValidationError):
+            tiny_table(models=models)
 
 
 def tiny_table(models: list[Any]) -> PriceTable:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope.simulator import ChatRequest, Close, Plan, Reply, Response, Stall, UsageIn, Wait, error, respond_to
 from chatscope.simulator.config import Config, answer_at
@@ -37,16 +38,18 @@ def ask(body: Body) -> Callable[..., ChatRequest]:
     return make
 
 
-@pytest.mark.parametrize("name", DIRECTIVES)
-def test_every_directive_changes_the_response(ask: Callable[..., ChatRequest], name: str) -> None:
-    request = ask(f"{name}={ARGUMENTS[name]}" if name in ARGUMENTS else name)
-    answer = directed(request, Reply("wide wörld"))
-    changed = respond_to(request, answer)
-    assert isinstance(changed, Response)
-    if name == "tools":
-        assert answer == Reply("wide wörld", use_tools=True)
-    else:
-        assert changed != respond_to(request, Reply("wide wörld"))
+def test_every_directive_changes_the_response(ask: Callable[..., ChatRequest]) -> None:
+    rows = DIRECTIVES
+    for name in rows:
+        with row(name):
+            request = ask(f"{name}={ARGUMENTS[name]}" if name in ARGUMENTS else name)
+            answer = directed(request, Reply("wide wörld"))
+            changed = respond_to(request, answer)
+            assert isinstance(changed, Response)
+            if name == "tools":
+                assert answer == Reply("wide wörld", use_tools=True)
+            else:
+                assert changed != respond_to(request, Reply("wide wörld"))
 
 
 def test_header_and_prompt_add_up(ask: Callable[..., ChatRequest]) -> None:
@@ -75,12 +78,14 @@ def test_no_directives(ask: Callable[..., ChatRequest]) -> None:
     assert directed(ask(), reply) is reply
 
 
-@pytest.mark.parametrize("header", ["explode", "stall=never", "status=many", "usage=sideways", "tokens"])
-def test_nonsense_is_refused_with_the_list(ask: Callable[..., ChatRequest], header: str) -> None:
-    with pytest.raises(RefusedError) as caught:
-        directed(ask(header), Reply())
-    message = msgspec.json.decode(caught.value.response.content)["error"]["message"]
-    assert message.startswith(f"Cannot simulate '{header}'; there are: close, reset, stall,")
+def test_nonsense_is_refused_with_the_list(ask: Callable[..., ChatRequest]) -> None:
+    rows: list[str] = ["explode", "stall=never", "status=many", "usage=sideways", "tokens"]
+    for header in rows:
+        with row(header):
+            with pytest.raises(RefusedError) as caught:
+                directed(ask(header), Reply())
+            message = msgspec.json.decode(caught.value.response.content)["error"]["message"]
+            assert message.startswith(f"Cannot simulate '{header}'; there are: close, reset, stall,")
 
 
 def test_scripts(ask: Callable[..., ChatRequest]) -> None:
@@ -93,7 +98,8 @@ def test_scripts(ask: Callable[..., ChatRequest]) -> None:
     assert answer_at(lambda asked: Reply(asked.prompt), 0, request) == Reply("hi")
 
 
-@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "keep_requests"])
-def test_limits_below_one(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
-        Config(**{name: 0})  # type: ignore[arg-type]  # the names are checked at run time
+def test_limits_below_one() -> None:
+    rows: list[str] = ["requests_per_minute", "tokens_per_minute", "keep_requests"]
+    for name in rows:
+        with row(name), pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+            Config(**{name: 0})  # type: ignore[arg-type]  # the names are checked at run time

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope.simulator import (
     Carrier,
@@ -68,27 +69,27 @@ def following(response: Response, step: Step) -> bytes | None:
     return next((item.data for item in response.body[index:] if isinstance(item, Part)), None)
 
 
-@pytest.mark.parametrize(
-    ("make", "step"), [(faults.close, Close()), (faults.reset, Reset()), (faults.stall, Stall())], ids=str
-)
-@pytest.mark.parametrize(
-    ("at", "before"),
-    [
+def test_endings_at_each_stage(stream: Make) -> None:
+    rows: list[tuple[Callable[[Point], Fault], Step]] = [
+        (faults.close, Close()),
+        (faults.reset, Reset()),
+        (faults.stall, Stall()),
+    ]
+    points: list[tuple[Point, bytes | None]] = [
         (Stage.ROLE, b'"role"'),
         (0, b'"one"'),
         (1, b'" two"'),
         (Stage.FINISH, b'"stop"'),
         (Stage.DONE, b"[DONE]"),
         (Stage.END, None),
-    ],
-)
-def test_endings_at_each_stage(
-    stream: Make, make: Callable[[Point], Fault], step: Step, at: Point, before: bytes | None
-) -> None:
-    response = stream(make(at))
-    after = following(response, step)
-    assert after is None if before is None else after is not None and before in after
-    assert response.content == stream().content  # in front of what it would have sent
+    ]
+    for make, step in rows:
+        for at, before in points:
+            with row(make, step, at, before):
+                response = stream(make(at))
+                after = following(response, step)
+                assert after is None if before is None else after is not None and before in after
+                assert response.content == stream().content  # in front of what it would have sent
 
 
 def test_endings_around_the_body(stream: Make) -> None:
@@ -162,36 +163,34 @@ def test_endless_things(stream: Make) -> None:
     assert headers.data.endswith(b"x\r\n")
 
 
-@pytest.mark.parametrize(
-    ("shape", "value"),
-    [
+def test_error_objects_in_a_stream(stream: Make) -> None:
+    rows: list[tuple[ErrorShape, dict[str, Any]]] = [
         (ErrorShape.NESTED, {"error": {"message": "m", "type": "t", "param": None, "code": "c"}}),
         (ErrorShape.INT_CODE, {"error": {"message": "m", "type": "t", "param": None, "code": 502}}),
         (ErrorShape.FLAT, {"object": "error", "message": "m", "type": "t", "param": None, "code": 502}),
         (ErrorShape.STRING, {"error": "m"}),
         (ErrorShape.DETAIL, {"detail": "m"}),
-    ],
-)
-def test_error_objects_in_a_stream(stream: Make, shape: ErrorShape, value: dict[str, Any]) -> None:
-    fault = faults.stream_error(1, shape, status=502, message="m", kind="t", code="c")
-    *before, last = [item.data for item in stream(fault).body if isinstance(item, Part)]
-    assert before == [item.data for item in stream(faults.end(1)).body if isinstance(item, Part)]
-    assert msgspec.json.decode(last.removeprefix(b"data: ")) == value
-    assert msgspec.json.decode(error(502, "m", kind="t", code="c", shape=shape).content) == value
+    ]
+    for shape, value in rows:
+        with row(shape, value):
+            fault = faults.stream_error(1, shape, status=502, message="m", kind="t", code="c")
+            *before, last = [item.data for item in stream(fault).body if isinstance(item, Part)]
+            assert before == [item.data for item in stream(faults.end(1)).body if isinstance(item, Part)]
+            assert msgspec.json.decode(last.removeprefix(b"data: ")) == value
+            assert msgspec.json.decode(error(502, "m", kind="t", code="c", shape=shape).content) == value
 
 
-@pytest.mark.parametrize(
-    ("shape", "choices"),
-    [
+def test_errors_in_chunks(stream: Make, chunks: Chunks) -> None:
+    rows: list[tuple[ErrorShape, Any]] = [
         (ErrorShape.NULL_CHOICES, None),
         (ErrorShape.IN_CHUNK, [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]),
-    ],
-)
-def test_errors_in_chunks(stream: Make, chunks: Chunks, shape: ErrorShape, choices: Any) -> None:
-    *_, chunk = chunks(stream(faults.stream_error(Stage.USAGE, shape, status=502, message="m", done=True)))
-    assert chunk["object"] == "chat.completion.chunk"
-    assert chunk["error"] == {"message": "m", "code": 502}
-    assert chunk["choices"] == choices
+    ]
+    for shape, choices in rows:
+        with row(shape, choices):
+            *_, chunk = chunks(stream(faults.stream_error(Stage.USAGE, shape, status=502, message="m", done=True)))
+            assert chunk["object"] == "chat.completion.chunk"
+            assert chunk["error"] == {"message": "m", "code": 502}
+            assert chunk["choices"] == choices
 
 
 def test_carriers_of_errors(stream: Make) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import msgspec
-import pytest
+from tests.support.tables import row
 
 from chatscope.simulator.limits import Bucket, RateLimits, format_duration
 
@@ -80,9 +80,8 @@ def test_a_request_that_can_never_fit() -> None:
     assert problem["message"] == "Request too large for m on tokens per min: Limit 10, Requested 11."
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
+def test_durations() -> None:
+    rows: list[tuple[float, str]] = [
         (0, "0ms"),
         (0.0121, "13ms"),
         (0.012, "12ms"),
@@ -93,7 +92,7 @@ def test_a_request_that_can_never_fit() -> None:
         (360, "6m0s"),
         (3600, "1h0m0s"),
         (3723.25, "1h2m3.25s"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
+    ]
+    for seconds, text in rows:
+        with row(seconds, text):
+            assert format_duration(seconds) == text

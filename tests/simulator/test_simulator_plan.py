@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from tests.support.tables import row
 
 from chatscope.simulator import Close, Framing, Part, Plan, Repeat, Response, Send, Stage, Stall, Wait
 from chatscope.simulator.plan import Point
@@ -55,19 +55,21 @@ def test_empty_bodies() -> None:
     assert Framing.CHUNKED.frame(b"") == b""
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "line"),
-    [(599, None, b"HTTP/1.1 599 "), (200, "", b"HTTP/1.1 200 "), (200, "Fine", b"HTTP/1.1 200 Fine")],
-)
-def test_reason_phrase(status: int, reason: str | None, line: bytes) -> None:
-    (head,) = Response(status, reason=reason).plan().steps
-    assert isinstance(head, Send)
-    assert head.data.startswith(line + b"\r\n")
+def test_reason_phrase() -> None:
+    rows: list[tuple[int, str | None, bytes]] = [
+        (599, None, b"HTTP/1.1 599 "),
+        (200, "", b"HTTP/1.1 200 "),
+        (200, "Fine", b"HTTP/1.1 200 Fine"),
+    ]
+    for status, reason, line in rows:
+        with row(status, reason, line):
+            (head,) = Response(status, reason=reason).plan().steps
+            assert isinstance(head, Send)
+            assert head.data.startswith(line + b"\r\n")
 
 
-@pytest.mark.parametrize(
-    ("at", "following"),
-    [
+def test_a_point_lies_before_what_it_names() -> None:
+    rows: list[tuple[Point, bytes | None]] = [
         (Stage.ROLE, b"role"),
         (Stage.CONTENT, b"one"),
         (0, b"one"),
@@ -77,11 +79,11 @@ def test_reason_phrase(status: int, reason: str | None, line: bytes) -> None:
         (Stage.FINISH, b"finish"),
         (Stage.USAGE, b"done"),  # there is no usage chunk: before what follows it
         (Stage.DONE, b"done"),
-    ],
-)
-def test_a_point_lies_before_what_it_names(at: Point, following: bytes | None) -> None:
-    item = STREAM.body[STREAM.index(at)]
-    assert item == Wait(0.1) if following is None else isinstance(item, Part) and item.data == following
+    ]
+    for at, following in rows:
+        with row(at, following):
+            item = STREAM.body[STREAM.index(at)]
+            assert item == Wait(0.1) if following is None else isinstance(item, Part) and item.data == following
 
 
 def test_points_at_the_end() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import pytest
+from tests.support.tables import row
 
 from chatscope.simulator import (
     ChatRequest,
@@ -121,20 +121,19 @@ def test_usage_is_sent_only_when_asked(chat: Chat, chunks: Chunks) -> None:
     assert all(chunk["choices"] for chunk in read)
 
 
-@pytest.mark.parametrize(
-    ("usage_in", "seen"),
-    [
+def test_usage_in_odd_places(chat: Chat, chunks: Chunks) -> None:
+    rows: list[tuple[UsageIn, list[int | None]]] = [
         (UsageIn.FINISH, [None, None, None, 2]),
         (UsageIn.EVERY, [0, 1, 2, 2]),
         (UsageIn.X_GROQ, [None, None, None, 2]),
         (UsageIn.NOWHERE, [None, None, None, None]),
-    ],
-)
-def test_usage_in_odd_places(chat: Chat, chunks: Chunks, usage_in: UsageIn, seen: list[int | None]) -> None:
-    read = chunks(responded(chat(**ASKED), Reply("Hi there", usage_in=usage_in)))
-    holders = [chunk.get("x_groq", chunk) for chunk in read]
-    assert [(holder.get("usage") or {}).get("completion_tokens") for holder in holders] == seen
-    assert all(("x_groq" in chunk) == (usage_in is UsageIn.X_GROQ and chunk is read[-1]) for chunk in read)
+    ]
+    for usage_in, seen in rows:
+        with row(usage_in, seen):
+            read = chunks(responded(chat(**ASKED), Reply("Hi there", usage_in=usage_in)))
+            holders = [chunk.get("x_groq", chunk) for chunk in read]
+            assert [(holder.get("usage") or {}).get("completion_tokens") for holder in holders] == seen
+            assert all(("x_groq" in chunk) == (usage_in is UsageIn.X_GROQ and chunk is read[-1]) for chunk in read)
 
 
 def test_the_default_reply_quotes_the_prompt(chat: Chat) -> None:
@@ -160,19 +159,18 @@ def test_choices_take_turns(chat: Chat, chunks: Chunks) -> None:
     assert completion(request, Reply("Hi"))["usage"]["completion_tokens"] == 2
 
 
-@pytest.mark.parametrize(
-    ("parameters", "text", "finish_reason"),
-    [
+def test_limits_and_stops(chat: Chat) -> None:
+    rows: list[tuple[dict[str, Any], str, str]] = [
         ({"max_tokens": 2}, "one two", "length"),
         ({"max_completion_tokens": 4}, "one two three four", "stop"),
         ({"stop": "three"}, "one two ", "stop"),
         ({"stop": ["four", " two"]}, "one", "stop"),
         ({"stop": "five"}, "one two three four", "stop"),
-    ],
-)
-def test_limits_and_stops(chat: Chat, parameters: dict[str, Any], text: str, finish_reason: str) -> None:
-    (choice,) = completion(chat(**parameters), Reply("one two three four"))["choices"]
-    assert (choice["message"]["content"], choice["finish_reason"]) == (text, finish_reason)
+    ]
+    for parameters, text, finish_reason in rows:
+        with row(parameters, text, finish_reason):
+            (choice,) = completion(chat(**parameters), Reply("one two three four"))["choices"]
+            assert (choice["message"]["content"], choice["finish_reason"]) == (text, finish_reason)
 
 
 def test_tokens_finish_reason_and_cached_tokens(chat: Chat) -> None:
@@ -188,16 +186,18 @@ def test_an_empty_reply(chat: Chat, chunks: Chunks) -> None:
     assert deltas == [{"role": "assistant", "content": "", "refusal": None}, {}]
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_reasoning(chat: Chat, chunks: Chunks, field: str) -> None:
-    reply = Reply("Four.", reasoning="Two and two", reasoning_field=field)
-    whole = completion(chat(), reply)
-    assert whole["choices"][0]["message"][field] == "Two and two"
-    assert whole["usage"]["completion_tokens"] == 5
-    assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks(responded(chat(stream=True), reply))]
-    assert deltas[1:4] == [{field: "Two"}, {field: " and"}, {field: " two"}]
-    assert deltas[4] == {"content": "Four"}
+def test_reasoning(chat: Chat, chunks: Chunks) -> None:
+    rows: list[str] = ["reasoning_content", "reasoning"]
+    for field in rows:
+        with row(field):
+            reply = Reply("Four.", reasoning="Two and two", reasoning_field=field)
+            whole = completion(chat(), reply)
+            assert whole["choices"][0]["message"][field] == "Two and two"
+            assert whole["usage"]["completion_tokens"] == 5
+            assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
+            deltas = [chunk["choices"][0]["delta"] for chunk in chunks(responded(chat(stream=True), reply))]
+            assert deltas[1:4] == [{field: "Two"}, {field: " and"}, {field: " two"}]
+            assert deltas[4] == {"content": "Four"}
 
 
 def test_a_refusal(chat: Chat, chunks: Chunks) -> None:
@@ -239,9 +239,8 @@ def test_text_before_tool_calls_and_a_cut_call(chat: Chat) -> None:
     assert choice["finish_reason"] == "length"
 
 
-@pytest.mark.parametrize(
-    ("choice", "use_tools", "names"),
-    [
+def test_tools_are_called_when_demanded(chat: Chat) -> None:
+    rows: list[tuple[Any, bool, list[str]]] = [
         ("auto", False, []),
         (None, False, []),
         ("required", False, ["weather"]),
@@ -252,17 +251,17 @@ def test_text_before_tool_calls_and_a_cut_call(chat: Chat) -> None:
         ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": TOOLS[1:]}}, False, ["now"]),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": TOOLS[1:]}}, False, []),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": TOOLS[1:]}}, True, ["now", "shell"]),
-    ],
-)
-def test_tools_are_called_when_demanded(chat: Chat, choice: Any, use_tools: bool, names: list[str]) -> None:
-    request = chat(tools=TOOLS, tool_choice=choice)
-    message = completion(request, Reply(use_tools=use_tools))["choices"][0]["message"]
-    calls = message.get("tool_calls", [])
-    assert [call[call["type"]]["name"] for call in calls] == names
-    arguments = {"weather": '{"city": "", "days": 1}', "now": "{}", "shell": "simulated input"}
-    for call in calls:
-        inner = call[call["type"]]
-        assert inner.get("arguments", inner.get("input")) == arguments[inner["name"]]
+    ]
+    for choice, use_tools, names in rows:
+        with row(choice, use_tools, names):
+            request = chat(tools=TOOLS, tool_choice=choice)
+            message = completion(request, Reply(use_tools=use_tools))["choices"][0]["message"]
+            calls = message.get("tool_calls", [])
+            assert [call[call["type"]]["name"] for call in calls] == names
+            arguments = {"weather": '{"city": "", "days": 1}', "now": "{}", "shell": "simulated input"}
+            for call in calls:
+                inner = call[call["type"]]
+                assert inner.get("arguments", inner.get("input")) == arguments[inner["name"]]
 
 
 def test_results_of_tools_are_answered_in_text(chat: Chat) -> None:
@@ -277,21 +276,20 @@ def test_results_of_tools_are_answered_in_text(chat: Chat) -> None:
     assert choice["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize(
-    ("response_format", "content"),
-    [
+def test_structured_output(chat: Chat) -> None:
+    rows: list[tuple[dict[str, Any], str]] = [
         (
             {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}},
             '{"city": "", "days": 1}',
         ),
         ({"type": "json_schema", "json_schema": {"name": "x"}}, "{}"),
         ({"type": "json_object"}, "{}"),
-    ],
-)
-def test_structured_output(chat: Chat, response_format: dict[str, Any], content: str) -> None:
-    request = chat(response_format=response_format)
-    assert completion(request, Reply())["choices"][0]["message"]["content"] == content
-    assert completion(request, Reply("free text"))["choices"][0]["message"]["content"] == "free text"
+    ]
+    for response_format, content in rows:
+        with row(response_format, content):
+            request = chat(response_format=response_format)
+            assert completion(request, Reply())["choices"][0]["message"]["content"] == content
+            assert completion(request, Reply("free text"))["choices"][0]["message"]["content"] == "free text"
 
 
 def test_text_is_the_response_format_of_prose(chat: Chat) -> None:

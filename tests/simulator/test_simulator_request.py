@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.tables import row
 
 from chatscope.simulator import ChatRequest
 from chatscope.simulator.request import Headers, RefusedError
@@ -33,16 +34,17 @@ def refusal(content: bytes) -> dict[str, Any]:
     return problem
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"model": "\xff"}', b"not json"])
-def test_malformed_json(content: bytes) -> None:
-    problem = refusal(content)
-    assert (problem["param"], problem["code"]) == (None, None)
-    assert problem["message"] == "We could not parse the JSON body of your request."
+def test_malformed_json() -> None:
+    rows: list[bytes] = [b"", b"{", b'{"model": "\xff"}', b"not json"]
+    for content in rows:
+        with row(content):
+            problem = refusal(content)
+            assert (problem["param"], problem["code"]) == (None, None)
+            assert problem["message"] == "We could not parse the JSON body of your request."
 
 
-@pytest.mark.parametrize(
-    ("parameters", "param", "code"),
-    [
+def test_refusals(body: Body) -> None:
+    rows: list[tuple[dict[str, Any], str, str | None]] = [
         ({"messages": "hi"}, "messages", "invalid_type"),
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role", "missing_required_parameter"),
@@ -77,20 +79,22 @@ def test_malformed_json(content: bytes) -> None:
         ({"messages": [answered("c1")]}, "messages.[0].role", None),
         ({"messages": [CALLING, answered("c1")]}, "messages", None),
         ({"messages": [CALLING, answered("c1"), {"role": "user", "content": "and?"}]}, "messages", None),
-    ],
-)
-def test_refusals(body: Body, parameters: dict[str, Any], param: str, code: str | None) -> None:
-    problem = refusal(msgspec.json.encode(body(**parameters)))
-    assert (problem["param"], problem["code"]) == (param, code)
+    ]
+    for parameters, param, code in rows:
+        with row(parameters, param, code):
+            problem = refusal(msgspec.json.encode(body(**parameters)))
+            assert (problem["param"], problem["code"]) == (param, code)
 
 
-@pytest.mark.parametrize("name", ["model", "messages"])
-def test_missing_parameters(body: Body, name: str) -> None:
-    parameters = body()
-    del parameters[name]
-    problem = refusal(msgspec.json.encode(parameters))
-    assert problem["message"] == f"Missing required parameter: '{name}'."
-    assert (problem["param"], problem["code"]) == (name, "missing_required_parameter")
+def test_missing_parameters(body: Body) -> None:
+    rows: list[str] = ["model", "messages"]
+    for name in rows:
+        with row(name):
+            parameters = body()
+            del parameters[name]
+            problem = refusal(msgspec.json.encode(parameters))
+            assert problem["message"] == f"Missing required parameter: '{name}'."
+            assert (problem["param"], problem["code"]) == (name, "missing_required_parameter")
 
 
 def test_a_body_that_is_no_object() -> None:
@@ -102,9 +106,8 @@ def test_a_body_that_is_no_object() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
+def test_valid_requests(body: Body) -> None:
+    rows: list[dict[str, Any]] = [
         {"model": "gpt-4o", "max_tokens": 5},
         {"model": "o3", "max_completion_tokens": 5},
         {"messages": [CALLING, answered("c2"), answered("c1")]},
@@ -112,11 +115,11 @@ def test_a_body_that_is_no_object() -> None:
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": OPEN_SCHEMA}}},
         {"stream": True, "stream_options": None, "temperature": None, "vendor_parameter": {"any": "thing"}},
-    ],
-)
-def test_valid_requests(body: Body, parameters: dict[str, Any]) -> None:
-    request = ChatRequest.parse(msgspec.json.encode(body(**parameters)))
-    assert request.body == body(**parameters)
+    ]
+    for parameters in rows:
+        with row(parameters):
+            request = ChatRequest.parse(msgspec.json.encode(body(**parameters)))
+            assert request.body == body(**parameters)
 
 
 def test_tokens_join_to_the_text() -> None:
@@ -125,10 +128,13 @@ def test_tokens_join_to_the_text() -> None:
     assert tokenize("") == []
 
 
-@pytest.mark.parametrize("text", ["Hello, world.", "word", "", "  (so) it goes "])
-@pytest.mark.parametrize("count", [1, 7, 50])
-def test_a_stretched_text_has_exactly_the_tokens(text: str, count: int) -> None:
-    assert len(tokenize(stretch(text, count))) == count
+def test_a_stretched_text_has_exactly_the_tokens() -> None:
+    rows: list[str] = ["Hello, world.", "word", "", "  (so) it goes "]
+    counts: list[int] = [1, 7, 50]
+    for text in rows:
+        for count in counts:
+            with row(text, count):
+                assert len(tokenize(stretch(text, count))) == count
 
 
 def test_prompt_tokens(chat: Chat) -> None:
@@ -143,17 +149,16 @@ def test_prompt_tokens(chat: Chat) -> None:
     assert chat(messages=[{"role": "system", "content": "x"}]).prompt == ""
 
 
-@pytest.mark.parametrize(
-    ("parameters", "limit", "stop"),
-    [
+def test_limits_of_the_reply(chat: Chat) -> None:
+    rows: list[tuple[dict[str, Any], int | None, list[str]]] = [
         ({}, None, []),
         ({"max_tokens": 3, "stop": "x"}, 3, ["x"]),
         ({"max_completion_tokens": 4, "stop": ["x", "", "y"]}, 4, ["x", "y"]),
-    ],
-)
-def test_limits_of_the_reply(chat: Chat, parameters: dict[str, Any], limit: int | None, stop: list[str]) -> None:
-    request = chat(**parameters)
-    assert (request.token_limit, request.stop) == (limit, stop)
+    ]
+    for parameters, limit, stop in rows:
+        with row(parameters, limit, stop):
+            request = chat(**parameters)
+            assert (request.token_limit, request.stop) == (limit, stop)
 
 
 def test_keys_are_not_in_a_repr() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.tables import row
 
 from chatscope.simulator.schemas import EndlessSchemaError, minimal, strict_violation
 
@@ -16,9 +17,8 @@ NODE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
+def test_the_smallest_value() -> None:
+    rows: list[tuple[dict[str, Any], Any]] = [
         ({}, None),
         ({"type": "null"}, None),
         ({"type": "boolean"}, False),
@@ -48,12 +48,12 @@ NODE = {
         ({"allOf": [{"type": "integer"}, {"minimum": 2}]}, 2),
         ({"$ref": "#/$defs/Node", "$defs": {"Node": NODE}}, {"next": None, "name": ""}),
         ({"$ref": "#/definitions/A", "definitions": {"A": {"type": "boolean"}}}, False),
-    ],
-)
-def test_the_smallest_value(schema: dict[str, Any], value: Any) -> None:
-    found = minimal(schema)
-    assert found == value
-    assert type(found) is type(value)
+    ]
+    for schema, value in rows:
+        with row(schema, value):
+            found = minimal(schema)
+            assert found == value
+            assert type(found) is type(value)
 
 
 def test_a_schema_without_finite_values() -> None:
@@ -72,9 +72,8 @@ def test_a_reference_to_nowhere() -> None:
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
 
-@pytest.mark.parametrize(
-    ("schema", "violation"),
-    [
+def test_strict_mode() -> None:
+    rows: list[tuple[dict[str, Any], str | None]] = [
         (CLOSED, None),
         ({"type": "array", "items": CLOSED}, None),
         ({**CLOSED, "properties": {"a": NODE}, "$defs": {"Node": NODE}}, None),
@@ -84,7 +83,7 @@ CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
             {"type": "array", "items": {"anyOf": [CLOSED, {"type": "object"}]}},
             "at $.items.anyOf[1]: 'additionalProperties' is required to be supplied and to be false",
         ),
-    ],
-)
-def test_strict_mode(schema: dict[str, Any], violation: str | None) -> None:
-    assert strict_violation(schema) == violation
+    ]
+    for schema, violation in rows:
+        with row(schema, violation):
+            assert strict_violation(schema) == violation

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import trustme
 from anyio.abc import ByteReceiveStream, ByteStream, TaskStatus
+from tests.support.tables import row
 
 from chatscope.simulator import (
     ChatRequest,
@@ -142,21 +143,23 @@ async def test_models_and_wrong_urls(body: Body) -> None:
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_supported")
 
 
-@pytest.mark.parametrize(
-    ("headers", "status", "code"),
-    [
+async def test_keys(body: Body) -> None:
+    rows: list[tuple[dict[str, str], int, str | None]] = [
         ({}, 401, None),
         ({"authorization": "Bearer sk-wrong"}, 401, "invalid_api_key"),
         ({"authorization": "Bearer sk-right"}, 200, None),
         ({"api-key": "sk-right"}, 200, None),
-    ],
-)
-async def test_keys(body: Body, headers: dict[str, str], status: int, code: str | None) -> None:
-    config = Config(api_keys=frozenset({"sk-right"}))
-    async with simulator(config=config) as base_url, httpx.AsyncClient(base_url=base_url, headers=headers) as client:
-        answer = await client.post(PATH, json=body())
-    assert answer.status_code == status
-    assert answer.json().get("error", {}).get("code") == code
+    ]
+    for headers, status, code in rows:
+        with row(headers, status, code):
+            config = Config(api_keys=frozenset({"sk-right"}))
+            async with (
+                simulator(config=config) as base_url,
+                httpx.AsyncClient(base_url=base_url, headers=headers) as client,
+            ):
+                answer = await client.post(PATH, json=body())
+            assert answer.status_code == status
+            assert answer.json().get("error", {}).get("code") == code
 
 
 async def test_limits(body: Body) -> None:
@@ -266,21 +269,20 @@ async def test_http_1_0_gets_no_chunks(body: Body, chunks: Chunks) -> None:
     assert chunks(content)
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
+async def test_what_is_not_acceptable_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[bytes, bytes]] = [
         (b"hello?\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nhost: here\r\nx: " + b"y" * 70_000, b"431"),
         (b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 11\r\n\r\nhello world", b"413"),
-    ],
-)
-async def test_what_is_not_acceptable_http(monkeypatch: pytest.MonkeyPatch, sent: bytes, status: bytes) -> None:
-    monkeypatch.setattr(connection_module, "BODY_LIMIT", 10)
-    server = simulator()
-    async with server as base_url:
-        assert (await exchanged(base_url, sent)).startswith(b"HTTP/1.1 " + status)
-        await all_closed(server)
-    assert not server.requests
+    ]
+    for sent, status in rows:
+        with row(sent, status):
+            monkeypatch.setattr(connection_module, "BODY_LIMIT", 10)
+            server = simulator()
+            async with server as base_url:
+                assert (await exchanged(base_url, sent)).startswith(b"HTTP/1.1 " + status)
+                await all_closed(server)
+            assert not server.requests
 
 
 async def test_a_client_that_leaves_in_its_request(body: Body) -> None:
@@ -296,9 +298,8 @@ async def test_a_client_that_leaves_in_its_request(body: Body) -> None:
 # -- endings -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("at", "marker"),
-    [
+async def test_a_client_that_leaves_a_stalled_reply_is_noticed(body: Body) -> None:
+    rows: list[tuple[Point, bytes | None]] = [
         (Stage.STATUS, None),
         (Stage.HEADERS, b"200 OK\r\n"),
         (Stage.ROLE, b"\r\n\r\n"),
@@ -306,62 +307,65 @@ async def test_a_client_that_leaves_in_its_request(body: Body) -> None:
         (1, b'"one"'),
         (Stage.DONE, b'"stop"'),
         (Stage.END, b"[DONE]"),
-    ],
-)
-async def test_a_client_that_leaves_a_stalled_reply_is_noticed(body: Body, at: Point, marker: bytes | None) -> None:
-    server = simulator(Reply("one two", faults=(faults.stall(at),)))
-    async with server as base_url:
-        async with await connected(base_url) as stream:
-            await stream.send(raw_request(body(stream=True)))
-            received = b""
-            while marker is not None and marker not in received:
-                received += await stream.receive()
-            await server.wait_until(lambda s: len(s.requests) == 1)
-            assert only(server).outcome is Outcome.RUNNING
-        await server.wait_until(lambda s: s.requests[0].outcome is Outcome.DISCONNECTED)
-        await all_closed(server)
+    ]
+    for at, marker in rows:
+        with row(at, marker):
+            server = simulator(Reply("one two", faults=(faults.stall(at),)))
+            async with server as base_url:
+                async with await connected(base_url) as stream:
+                    await stream.send(raw_request(body(stream=True)))
+                    received = b""
+                    while marker is not None and marker not in received:
+                        received += await stream.receive()
+                    await server.wait_until(lambda s: len(s.requests) == 1)
+                    assert only(server).outcome is Outcome.RUNNING
+                await server.wait_until(lambda s: s.requests[0].outcome is Outcome.DISCONNECTED)
+                await all_closed(server)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
+async def test_a_client_that_leaves_a_busy_server_is_noticed(body: Body) -> None:
+    rows: list[Reply] = [
         Reply(first_token=3600.0),
         Reply(faults=(faults.endless(),)),
         Reply(faults=(faults.endless(seconds=0.01),)),
         Reply(faults=(faults.endless_headers(),)),
         Reply(faults=(faults.endless_line(),)),
-    ],
-)
-async def test_a_client_that_leaves_a_busy_server_is_noticed(body: Body, reply: Reply) -> None:
-    server = simulator(reply)
-    async with server as base_url:
-        async with await connected(base_url) as stream:
-            await stream.send(raw_request(body(stream=True)))
-            await stream.receive()
-        await server.wait_until(lambda s: s.requests[0].outcome is Outcome.DISCONNECTED)
-        await all_closed(server)
+    ]
+    for reply in rows:
+        with row(reply):
+            server = simulator(reply)
+            async with server as base_url:
+                async with await connected(base_url) as stream:
+                    await stream.send(raw_request(body(stream=True)))
+                    await stream.receive()
+                await server.wait_until(lambda s: s.requests[0].outcome is Outcome.DISCONNECTED)
+                await all_closed(server)
 
 
-@pytest.mark.parametrize("at", [Stage.STATUS, Stage.ROLE, 1, Stage.END, Stage.IDLE])
-async def test_closed_connections(body: Body, at: Point) -> None:
-    server = simulator(Reply("one two", faults=(faults.close(at),)))
-    async with server as base_url:
-        received = await exchanged(base_url, raw_request(body(stream=True)))
-    assert received.endswith(b"0\r\n\r\n") == (at is Stage.IDLE)
-    assert (received == b"") == (at is Stage.STATUS)
-    assert only(server).outcome is Outcome.CUT
+async def test_closed_connections(body: Body) -> None:
+    rows: list[Point] = [Stage.STATUS, Stage.ROLE, 1, Stage.END, Stage.IDLE]
+    for at in rows:
+        with row(at):
+            server = simulator(Reply("one two", faults=(faults.close(at),)))
+            async with server as base_url:
+                received = await exchanged(base_url, raw_request(body(stream=True)))
+            assert received.endswith(b"0\r\n\r\n") == (at is Stage.IDLE)
+            assert (received == b"") == (at is Stage.STATUS)
+            assert only(server).outcome is Outcome.CUT
 
 
-@pytest.mark.parametrize("at", [Stage.STATUS, 1])
-async def test_reset_connections(body: Body, at: Point) -> None:
-    server = simulator(Reply("one two", faults=(faults.reset(at),)))
-    async with server as base_url, await connected(base_url) as stream:
-        await stream.send(raw_request(body(stream=True)))
-        with pytest.raises(anyio.BrokenResourceError) as caught:
-            await read_to_end(stream)
-        await all_closed(server)
-    assert isinstance(caught.value.__cause__, ConnectionResetError)
-    assert only(server).outcome is Outcome.CUT
+async def test_reset_connections(body: Body) -> None:
+    rows: list[Point] = [Stage.STATUS, 1]
+    for at in rows:
+        with row(at):
+            server = simulator(Reply("one two", faults=(faults.reset(at),)))
+            async with server as base_url, await connected(base_url) as stream:
+                await stream.send(raw_request(body(stream=True)))
+                with pytest.raises(anyio.BrokenResourceError) as caught:
+                    await read_to_end(stream)
+                await all_closed(server)
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+            assert only(server).outcome is Outcome.CUT
 
 
 async def test_a_held_reply_goes_on_when_told(body: Body) -> None:
