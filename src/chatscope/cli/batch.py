@@ -213,7 +213,7 @@ async def _run(order: _Order, started: list[BatchRun]) -> int:
     else:
         for line in summary_lines(summary):
             stderr.print(Text(without_controls(line)), soft_wrap=True)
-    if summary.exit_code and summary.not_sent != 0:
+    if summary.stop_reason is not None:
         stderr.print(Text(f"To go on: {shlex.join(['chatscope', *sys.argv[1:]])}"), soft_wrap=True)
     return summary.exit_code
 
