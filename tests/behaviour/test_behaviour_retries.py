@@ -32,7 +32,7 @@ from chatscope import (
     UnprocessableEntityError,
 )
 from chatscope.errors import QUOTA_CODES, APIStatusError
-from chatscope.simulator import ErrorShape, Reply, Response, error, faults
+from chatscope.simulator import ErrorShape, Reply, Response, Stage, error, faults
 
 if TYPE_CHECKING:
     from tests.support.memory_server import MemoryServer, Serve
@@ -255,7 +255,7 @@ async def test_more_than_two_minutes_are_not_waited(serve: Serve) -> None:
     assert isinstance(result.exception, RateLimitError)
     assert (result.attempts, result.exception.retry_after) == (1, 121)
     assert result.error == str(result.exception)
-    assert "the server asks to wait 121 s, and which is more than 120 s" in str(result.error)
+    assert "the server asks to wait 121 s, which is more than 120 s" in str(result.error)
 
 
 async def test_a_wait_that_does_not_fit_the_deadline_is_not_begun(serve: Serve) -> None:
@@ -317,3 +317,54 @@ async def test_the_error_of_the_last_attempt_is_the_result(serve: Serve) -> None
     assert type(result.exception) is APIConnectionError
     assert result.exception.attempts == 5
     assert isinstance(result.exception.__cause__, httpx.ConnectError)
+
+
+# -- a server that is down ---------------------------------------------------------------------------------------------
+
+
+async def test_no_task_is_held_longer_than_its_own_attempts_and_waits_and_half_a_minute(serve: Serve) -> None:
+    server = serve(error(503))
+    ends: list[float] = []
+    async with adapter_for(server) as adapter:
+        began = anyio.current_time()
+
+        async def run() -> None:
+            result = await adapter.execute(Task("hi"))
+            ends.append(anyio.current_time() - began)
+            assert isinstance(result.exception, InternalServerError)
+            assert result.attempts == len(result.attempts_log) >= 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(run)
+        assert max(ends) <= 1 + 2 + 4 + 8 + 30
+        for result in await adapter.gather([Task("hi")] * 100):
+            assert result.attempts == len(result.attempts_log)
+            if result.attempts == 0:
+                assert isinstance(result.exception, APIConnectionError)
+                assert isinstance(result.exception.__cause__, InternalServerError)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("hedge_after", [None, 100.0])
+async def test_a_deadline_that_ends_a_task_names_the_server_s_last_failure(
+    serve: Serve, streams: bool, hedge_after: float | None
+) -> None:
+    server = serve([error(503, message="overloaded"), faults.stall(Stage.HEADERS)])
+    adapter = AsyncChatGPTAdapter("sk-1", transport=server, retry=EXACT, hedge_after=hedge_after)
+    async with adapter:
+        task = Task("hi", constraints=TaskConstraints(timeout_seconds=20), parameters={"stream": streams})
+        result = await adapter.execute(task)
+    assert result.error == "not finished within 20 s (total); last failure: HTTP 503: overloaded"
+    assert result.exception is not None
+    assert isinstance(result.exception.__cause__, InternalServerError)
+    assert [(attempt.status, attempt.wait_seconds) for attempt in result.attempts_log] == [(503, 1.0), (None, None)]
+
+
+async def test_a_deadline_behind_a_server_that_is_down_names_why(serve: Serve) -> None:
+    async with adapter_for(serve(error(503))) as adapter:
+        await adapter.gather([Task("hi")] * 20)
+        result = await adapter.execute(Task("hi", constraints=TaskConstraints(timeout_seconds=1)))
+        assert result.attempts == 0
+        assert str(result.error).startswith("not started within 1 s (queue); last failure: HTTP 503")
+        assert isinstance(result.exception.__cause__, InternalServerError) if result.exception else False

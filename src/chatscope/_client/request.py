@@ -163,13 +163,17 @@ class ClientRequest:
         deadlines = self.deadlines
         try:
             if not slot.is_granted:
-                with fail_at(deadlines.queue):
+                with fail_at(deadlines.queue, self.last_failure):
                     await slot.wait()
-            with fail_at(deadlines.total):
+            with fail_at(deadlines.total, self.last_failure):
                 return await self.retrier.run(attempt)
         except ChatError as error:
             self.annotate(error)  # the deadline's own error knows no request
             raise
+
+    def last_failure(self) -> Exception | None:
+        """Return what the last attempt failed with or, if there was none, why the server counts as down."""
+        return self.retrier.last_failure or self._server.limiter.outage
 
     def release_slot(self) -> None:
         """Release the slot that `run` took. Releasing it twice does nothing."""

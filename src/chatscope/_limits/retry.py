@@ -126,7 +126,7 @@ class Retrier:
 
     Attributes:
         failed: how many attempts have failed so far.
-        last_failure: what the last of them failed with.
+        last_failure: what the last of them failed with, until the call is over; a deadline that passes names it.
     """
 
     __slots__ = ("_gave_up", "_level", "deadline", "failed", "label", "last_failure", "log", "policy")
@@ -182,6 +182,20 @@ class Retrier:
         Raises:
             Exception: what the last attempt raised, as it is.
         """
+        try:
+            result = await self._run(attempt, should_retry, on_retry)
+        except Exception:
+            self.last_failure = None  # the error's traceback leads back here: leave no cycle to the garbage collector
+            raise
+        self.last_failure = None
+        return result
+
+    async def _run(
+        self,
+        attempt: Callable[[], Awaitable[_T]],
+        should_retry: Callable[[Exception], bool],
+        on_retry: Callable[[], None] | None,
+    ) -> _T:
         try:
             return await attempt()
         except Exception as error:

@@ -1,11 +1,13 @@
-"""How long things may take. Cancel scopes own every deadline; what passes it becomes an `APITimeoutError` here.
+"""Timeouts and deadlines: how long each phase of a call may take, and the `APITimeoutError` when one passes.
 
-Nothing in here reads a connection: the caller says what it waits for.
+Here: every deadline of a call, as a cancel scope. Not here: the silence of a connection, which the transport times, and
+anything that is read or sent.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -26,17 +28,17 @@ transport that needs longer has lost its peer."""
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each phase of a request may take, in seconds; `None` or infinity is no limit.
+    """How long each phase of a request may take, in seconds. `None` and infinity are no limit.
 
     Args:
-        connect: to open a connection, TLS included; `None` takes `read`.
-        first_token: from the beginning of an attempt until the model's first output.
-        idle: between two parsed chunks; keep-alive comments don't count.
-        total: everything: queueing, attempts, waits.
-        read: silence, no byte for that long. This is what `timeout=60.0` sets.
+        connect: to open a connection, TLS included; `None` means the same as `read`.
+        first_token: from sending the request to the model's first output.
+        idle: between two parsed chunks; keep-alive comments do not count.
+        total: everything: queueing, attempts and waits.
+        read: without receiving a single byte. `timeout=60.0` sets this one.
 
     Raises:
-        ValueError: a value is not a positive number; it names the field.
+        ValueError: a value is not a positive number; the error names the field.
     """
 
     connect: float | None = None
@@ -51,10 +53,10 @@ class Timeouts:
 
     @classmethod
     def of(cls, timeout: float | Timeouts | None) -> Timeouts:
-        """Return the timeouts that an argument `timeout=` means.
+        """Return the timeouts for an argument `timeout=`.
 
         Raises:
-            ValueError: it is not a positive number.
+            ValueError: it is not a positive number of seconds.
         """
         if isinstance(timeout, Timeouts):
             return timeout
@@ -62,7 +64,7 @@ class Timeouts:
         return cls(read=timeout)
 
     def for_transport(self) -> dict[str, float | None]:
-        """Return what an httpx transport is told in `request.extensions["timeout"]`."""
+        """Return the value of `request.extensions["timeout"]` for an httpx transport."""
         read = _finite(self.read)
         return {
             "connect": read if self.connect is None else _finite(self.connect),
@@ -77,37 +79,55 @@ def _finite(seconds: float | None) -> float | None:
 
 
 class Deadline(NamedTuple):
-    """A moment on the event loop's clock, the phase it ends, and the seconds it was set to."""
+    """A moment by which something must be done.
+
+    Attributes:
+        at: when, on the event loop's clock.
+        phase: what must be over by then.
+        seconds: how long that was allowed to take.
+    """
 
     at: float
     phase: Phase
     seconds: float
 
-    def error(self) -> APITimeoutError:
-        """Return the error for this limit having passed."""
-        return APITimeoutError(_SAYS[self.phase].format(f"{self.seconds:g}"), phase=self.phase)
+    def error(self, last_failure: BaseException | None = None) -> APITimeoutError:
+        """Return the error for a deadline that has passed.
+
+        Args:
+            last_failure: what the server failed with before; the error names it, and is caused by it.
+        """
+        message = _MESSAGES[self.phase].format(f"{self.seconds:g}")
+        if last_failure is not None:
+            message += f"; last failure: {str(last_failure) or type(last_failure).__name__}"
+        error = APITimeoutError(message, phase=self.phase)
+        error.__cause__ = last_failure
+        return error
 
 
-_SAYS: Final[dict[Phase, str]] = {
-    "queue": "the task waited for its turn until its deadline of {} s passed (queue)",
+_MESSAGES: Final[dict[Phase, str]] = {
+    "queue": "not started within {} s (queue)",
     "connect": "no connection within {} s (connect)",
-    "headers": "no reply to the request within {} s (headers)",
+    "headers": "no response within {} s (headers)",
     "first_token": "no token within {} s (first_token)",
-    "idle": "the stream fell silent for {} s (idle)",
+    "idle": "nothing received for {} s (idle)",
     "total": "not finished within {} s (total)",
 }
 
 
 def transport_timeout(timeouts: Timeouts, phase: Phase) -> APITimeoutError:
-    """Return the error for a transport that reported a timeout of its own in that phase."""
+    """Return the error for a timeout that the transport reported in that phase."""
     seconds = timeouts.connect if phase == "connect" and timeouts.connect is not None else timeouts.read
     return Deadline(0.0, phase, seconds or 0.0).error()
 
 
 class CallDeadlines:
-    """The limits of one call: which of them is next, given how far the call has come.
+    """The deadlines of one call.
 
-    `on_attempt` and `on_chunk` tell it; both read the loop's clock only if a limit depends on it.
+    `on_attempt` and `on_chunk` report its progress. They read the loop's clock only if a deadline depends on it.
+
+    Args:
+        timeouts: those of the call, which begins now.
     """
 
     __slots__ = ("_attempt_at", "_began_at", "_chunk_at", "timeouts")
@@ -119,36 +139,36 @@ class CallDeadlines:
         self._chunk_at = 0.0
 
     def on_attempt(self) -> None:
-        """A request is about to be sent."""
+        """Record that a request is about to be sent."""
         if self.timeouts.first_token:
             self._attempt_at = anyio.current_time()
 
     def on_chunk(self) -> None:
-        """A chunk was parsed."""
+        """Record that a chunk was parsed."""
         if self.timeouts.idle:
             self._chunk_at = anyio.current_time()
 
     @property
     def total(self) -> Deadline | None:
-        """The limit of the whole call."""
+        """The deadline of the whole call."""
         seconds = self.timeouts.total
         return Deadline(self._began_at + seconds, "total", seconds) if seconds else None
 
     @property
     def queue(self) -> Deadline | None:
-        """The same, while the call waits for its slot."""
+        """The same, while the call waits for a slot."""
         return self.total._replace(phase="queue") if self.total else None
 
     def first_token(self) -> Deadline | None:
-        """Return an attempt's own limit, until the model's first output."""
+        """Return the deadline for the model's first output in this attempt."""
         seconds = self.timeouts.first_token
         return Deadline(self._attempt_at + seconds, "first_token", seconds) if seconds else None
 
     def next_chunk(self) -> Deadline | None:
-        """Return the limit for the next chunk, the whole call's included."""
+        """Return the deadline for the next chunk: its own, or the whole call's if that is sooner."""
         seconds = self.timeouts.idle
         if seconds is None and self.timeouts.total is None:
-            return None  # said first, as it is asked for every chunk and seldom otherwise
+            return None  # first, because this is asked for every chunk and mostly the answer
         return _sooner(Deadline(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 
 
@@ -157,38 +177,45 @@ def _sooner(one: Deadline | None, other: Deadline | None) -> Deadline | None:
 
 
 class fail_at:  # noqa: N801 - reads as the statement that it is used in
-    """A block that must end by a limit: `with fail_at(limit): ...`. No limit costs no scope.
+    """A block that must end by a deadline: `with fail_at(deadline): ...`. Without a deadline, there is no scope.
 
-    A cancellation from outside passes through untouched; only the limit's own becomes an error.
+    Cancellation from outside passes through. Only the deadline's own becomes an error.
+
+    Args:
+        deadline: by when it must end.
+        last_failure: returns what the server failed with before, for the error.
 
     Raises:
-        APITimeoutError: the limit passed.
+        APITimeoutError: the deadline passed.
     """
 
-    __slots__ = ("_limit", "_scope")
+    __slots__ = ("_deadline", "_last_failure", "_scope")
 
-    def __init__(self, limit: Deadline | None) -> None:
-        self._limit = limit
+    def __init__(
+        self, deadline: Deadline | None, last_failure: Callable[[], BaseException | None] | None = None
+    ) -> None:
+        self._deadline = deadline
+        self._last_failure = last_failure
         self._scope: anyio.CancelScope | None = None
 
     def __enter__(self) -> Self:
-        if self._limit is not None:
-            self._scope = anyio.CancelScope(deadline=self._limit.at)
+        if self._deadline is not None:
+            self._scope = anyio.CancelScope(deadline=self._deadline.at)
             self._scope.__enter__()
         return self
 
-    def move(self, limit: Deadline | None) -> None:
-        """Go on under another limit; the block must have been entered with one."""
-        if self._scope is not None and limit is not None:
-            self._limit = limit
-            self._scope.deadline = limit.at
+    def move(self, deadline: Deadline | None) -> None:
+        """Replace the deadline; the block must have been entered with one."""
+        if self._scope is not None and deadline is not None:
+            self._deadline = deadline
+            self._scope.deadline = deadline.at
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        if self._scope is None or self._limit is None:
+        if self._scope is None or self._deadline is None:
             return None
         swallowed = self._scope.__exit__(kind, error, trace)
         if self._scope.cancelled_caught:
-            raise self._limit.error()
+            raise self._deadline.error(None if self._last_failure is None else self._last_failure())
         return swallowed

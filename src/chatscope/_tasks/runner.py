@@ -191,7 +191,7 @@ class TaskRun:
             error = self._stopped_by
         elif timed_out and self._limit is not None and not self.handle.cancel_requested:
             limit = self._limit if self.handle.started_ns is not None else self._limit._replace(phase="queue")
-            error = limit.error()
+            error = limit.error(self._calls.latest.request.last_failure())
         else:
             error = TaskCancelledError("the task was cancelled")
         error.request_id = self._calls.latest.request.request_id
