@@ -41,10 +41,9 @@ LONG_FUNCTIONS = {
     "_tasks/adapter.py:__init__",
     "_tasks/runner.py:__init__",
     "_tasks/runner.py:_result",
-    "transport/request_head.py:__init__",
 }
 WIDE_CONSTRUCTORS = {"BaseClient", "Conversation", "Exchange"}
-SHARED_NAMES = {"Bucket", "Connection", "Reply", "Tool"}
+SHARED_NAMES = {"Bucket", "Reply", "Tool"}
 
 PUBLIC = {
     name

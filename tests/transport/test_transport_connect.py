@@ -138,7 +138,9 @@ async def test_nobody_answers(request_to: Build, monkeypatch: pytest.MonkeyPatch
     resolve_to(monkeypatch, (V4, refusing), (V4, refusing))
     request = request_to("http://chat.example/")
     async with HTTPTransport() as transport:
-        with pytest.raises(httpx.ConnectError, match=r"^chat\.example port 80: no address answers: ") as caught:
+        with pytest.raises(
+            httpx.ConnectError, match=r"^chat\.example port 80: no address accepts a connection: "
+        ) as caught:
             await answered(transport, request)
         assert caught.value.request is request
         resolve_to(monkeypatch, (V4, refusing))

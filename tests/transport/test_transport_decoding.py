@@ -89,7 +89,7 @@ async def test_every_encoding_in_pieces(coding: str, size: int) -> None:
     text = TEXT if size > 7 else TEXT[-2000:]
     parts = await decoded(coding, ENCODERS[coding](text), size=size)
     assert b"".join(parts) == text
-    assert max(len(part) for part in parts) <= 2 * decoding.PIECE
+    assert max(len(part) for part in parts) <= 2 * decoding.PART_SIZE
     assert all(parts)
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.responses import OK, answered, counted
 
 from chatscope.transport import RESEND_EXTENSION, HTTPTransport, TransportStatistics
-from chatscope.transport.pool import Connection
+from chatscope.transport.pool import PooledConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -213,7 +213,7 @@ async def test_a_request_that_no_server_can_have_read_needs_no_leave_to_be_sent_
 
     server = serve(script)
     async with HTTPTransport() as transport:
-        monkeypatch.setattr(Connection, "close", lambda self: None)
+        monkeypatch.setattr(PooledConnection, "close", lambda self: None)
         await answered(transport, request_to(server))
         await anyio.to_thread.run_sync(server.wait_closed)
         await anyio.sleep(0.01)

@@ -17,7 +17,7 @@ import uvloop
 from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport, pool, transport
-from chatscope.transport.pool import Connection, Counts, Origin, Pool
+from chatscope.transport.pool import Counts, Origin, Pool, PooledConnection
 from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def origin() -> Origin:
     return Origin(httpx.URL("http://chat.example/"))
 
 
-def filled(origin: Origin, count: int, **limits: float) -> tuple[Pool, list[Connection], list[Idle]]:
+def filled(origin: Origin, count: int, **limits: float) -> tuple[Pool, list[PooledConnection], list[Idle]]:
     """A pool to which that many connections were given back, in this order."""
     kept = Pool(None, Counts(), **{"max_idle": 10, "idle_expiry": 30.0, **limits})  # type: ignore[arg-type]  # an int among floats
     streams = [Idle() for _ in range(count)]

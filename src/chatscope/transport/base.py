@@ -1,6 +1,6 @@
-"""What the layers of this room hand to each other: a stream of a socket's bytes, and one of a response's.
+"""What the layers of this room hand to each other: a socket's stream of bytes, and the body of a response.
 
-Here: the two interfaces, and the size of a read. Not here: anything that does something.
+Here: the interfaces, the resend hook and the size of a read. Not here: anything that does something.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ READ_SIZE = 64 * 1024
 ResendHook = Callable[[httpx.TransportError], bool]
 """Called with the error of a lost connection before its request is sent again on a fresh one.
 
-Returning `False` forbids that, and the error is raised. It is not called where the lost connection had refused the
+Returning `False` forbids that, and the error is raised. The hook is not called if the lost connection refused the
 request before taking a byte of it: no server can have read anything then, so nothing is sent twice.
 """
 
@@ -29,9 +29,9 @@ RESEND_EXTENSION = "chatscope.on_resend"
 
 
 class SocketStream(Protocol):
-    """One connected socket, used by one task at a time. Whatever goes wrong with it is an `OSError`.
+    """One connected socket, used by one task at a time. Every failure is an `OSError`.
 
-    `receive` and `flush` may be cancelled without losing bytes. `abort` and `abandon` never wait.
+    `receive` and `flush` lose no bytes if cancelled. `abort` and `abandon` never wait.
     """
 
     @property
@@ -40,17 +40,17 @@ class SocketStream(Protocol):
         ...
 
     async def receive(self, within: float | None) -> bytes:
-        """Return what one read of the socket brought, `b""` at its end.
+        """Return what one read of the socket brings, `b""` at its end.
 
-        Raises `TimeoutError` if nothing comes `within` so many seconds.
+        Raises `TimeoutError` if nothing arrives `within` that many seconds.
         """
         ...
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
-        """Hand over each read as it comes, until `take` says that it is enough or the peer has ended.
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
+        """Pass each read to `on_bytes` until that returns `True`, or the peer has ended.
 
-        Returns whether it was the former. `take` may be called by the event loop itself, outside of any task, which
-        saves waking one for every read. What it raises comes out here. Raises `TimeoutError` as `receive` does.
+        Returns whether it returned `True`. The event loop may call `on_bytes` itself, outside of any task, which saves
+        waking one for every read. An exception of `on_bytes` is raised here. Raises `TimeoutError` as `receive` does.
         """
         ...
 
@@ -64,22 +64,22 @@ class SocketStream(Protocol):
         ...
 
     async def flush(self, within: float | None) -> bool:
-        """Wait until the rest is sent, or until something can be received; return whether it was the former.
+        """Wait until the rest is sent, or until something can be received; return whether the rest was sent.
 
-        Raises `TimeoutError` if there is no progress `within` so many seconds.
+        Raises `TimeoutError` if there is no progress `within` that many seconds.
         """
         ...
 
     def unsent(self) -> bool:
-        """Say whether something written is still to be sent."""
+        """Return whether something that was written is still to be sent."""
         ...
 
     def poll(self) -> bytes | None:
-        """Return what `receive` would return at once, `None` if it would wait, `b""` also where it would fail."""
+        """Return what `receive` would return at once, `None` if it would wait, and `b""` also if it would fail."""
         ...
 
     def is_quiet(self) -> bool:
-        """Say whether nothing has come, nor the end: asked of an idle connection, to which nothing is owed."""
+        """Return whether neither bytes nor the end have arrived. For idle connections, on which nothing is expected."""
         ...
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:
@@ -90,7 +90,7 @@ class SocketStream(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close the socket at once, unsent bytes and all. Calling it again does nothing."""
+        """Close the socket at once, and drop unsent bytes. Calling it again does nothing."""
         ...
 
     def abandon(self) -> None:
@@ -99,9 +99,10 @@ class SocketStream(Protocol):
 
 
 class TimedStream(httpx.AsyncByteStream):
-    """The body of a response, to be iterated over once, that says when its newest bytes arrived.
+    """The body of a response, to be iterated over once, with the time at which its newest bytes arrived.
 
-    A plain iterator, no generator: there is nothing to finalize, and no scope is open while the reader holds a chunk.
+    It is a plain iterator and not a generator: there is nothing to finalize, and no scope is open while the reader
+    holds a chunk.
     """
 
     read_ns: int
@@ -109,7 +110,7 @@ class TimedStream(httpx.AsyncByteStream):
 
     @property
     def is_over(self) -> bool:
-        """Whether all of the body has been handed out, as far as that is known without reading on."""
+        """Whether the whole body was returned, as far as that is known without reading on."""
         return False
 
     def __aiter__(self) -> Self:
@@ -121,19 +122,18 @@ class TimedStream(httpx.AsyncByteStream):
         """Return the next bytes."""
 
     async def aclose(self, *, complete: bool = False) -> None:
-        """Give up what is left of the body.
+        """Give up the rest of the body.
 
         Args:
-            complete: nothing of use is left, only the end: the connection may be kept, for when that has come.
+            complete: Only the end of the body is still expected, and the connection may be kept for when it arrives.
         """
 
-    async def pump(self, take: Callable[[bytes], bool]) -> bool:
-        """Hand over what is left of the body as it is read, until its end or until `take` says that it is enough.
+    async def pump(self, on_bytes: Callable[[bytes], bool]) -> bool:
+        """Pass the rest of the body to `on_bytes` as it is read, up to its end or until that returns `True`.
 
-        Returns whether it was the latter. `take` may be called by the event loop itself, outside of any task: it must
-        not need one.
+        Returns whether it returned `True`. The event loop may call `on_bytes` itself, outside of any task.
         """
         async for data in self:
-            if take(data):
+            if on_bytes(data):
                 return True
         return False

@@ -1,7 +1,7 @@
 """From an origin to a connected `SocketStream`: addresses, happy eyeballs, Unix sockets, TLS.
 
 Here: one implementation for every event loop, on anyio's task groups, because uvloop has no happy eyeballs and the
-others disagree about the details. Not here: the sockets' own waiting (`streams`), reuse (`pool`).
+others disagree about the details. Not here: names (`resolver`), the sockets' own waiting (`streams`), reuse (`pool`).
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["connect"]
 
-# How long one address is tried before the next one is tried beside it: the recommended value of RFC 8305, section 5.
+# Seconds after which the next address is tried beside a silent one. RFC 8305, section 5, recommends this.
 ATTEMPT_DELAY = 0.25
 
 
 async def connect(
     host: str, port: int, *, resolver: Resolver, uds: str | None, context: ssl.SSLContext | None
 ) -> SocketStream:
-    """Return a stream to `host` and `port`, or to the Unix socket `uds`; through TLS where there is a `context`.
+    """Return a stream to `host` and `port`, or to the Unix socket `uds`, through TLS if there is a `context`.
 
-    Cancelled at any point, it leaves no socket open. Raises `OSError`; deadlines are the caller's.
+    If cancelled at any point, no socket stays open. Deadlines are the caller's. Raises `OSError`, and `ValueError` for
+    a host that no DNS name or certificate can have.
     """
     if uds is None:
         sock = await _connect_tcp(await resolver.resolve(host, port))
@@ -45,7 +46,7 @@ async def connect(
         tls = TLSStream(stream, context, host)
         await tls.handshake()
         if tls.selected_alpn_protocol() not in {None, "http/1.1"}:
-            raise OSError(f"the server chose {tls.selected_alpn_protocol()!r}, this transport speaks HTTP/1.1 only")
+            raise OSError(f"the server chose {tls.selected_alpn_protocol()!r}, but this transport speaks only HTTP/1.1")
     except BaseException:
         stream.abort()
         raise
@@ -77,12 +78,12 @@ async def _connect_tcp(addresses: list[tuple[int, Any]]) -> socket.socket:
                     await failed.wait()
         if not connected:
             reasons = "; ".join(dict.fromkeys(str(failure) for failure in failures))
-            raise OSError(f"no address answers: {reasons}") from failures[0]
+            raise OSError(f"no address accepts a connection: {reasons}") from failures[0]
     except BaseException:
         for sock in connected:
             sock.close()
         raise
-    # Two attempts may succeed in the same turn of the loop.
+    # Two attempts may succeed in the same tick of the loop.
     for sock in connected[1:]:
         sock.close()
     return connected[0]

@@ -1,8 +1,8 @@
 """Content-encodings of responses: gzip, deflate, br and zstd, with a bound on what they may inflate to.
 
-Here: decoders that hand out a limited piece at a time, so that a bomb costs no more memory than that. br and zstd
-need their packages (`brotli` 1.2 or `brotlicffi`; `zstandard` or Python 3.14): what cannot be decoded within a bound is
-not decoded at all, and its header is left for httpx to act on. Not here: transfer codings (`parser`).
+Here: decoders that return a limited part at a time, so that a bomb costs no more memory than that. br and zstd need
+their packages (`brotli` 1.2 or `brotlicffi`; `zstandard` or Python 3.14). A body that cannot be decoded within a bound
+is not decoded at all, and its header is left for httpx. Not here: transfer codings (`response_parser`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPT_ENCODING", "DecodedStream", "decoders_for"]
 
 # The most that one step inflates to: large enough not to matter for speed, small beside the body it belongs to.
-PIECE = 1024 * 1024
-# `zstandard` cannot stop in the middle of its input, and 4 bytes may inflate to a block of 128 KiB (RFC 8878, 3.1.1.2):
-# with slices this small a step stays at about two pieces.
+PART_SIZE = 1024 * 1024
+# `zstandard` cannot stop in the middle of its input, and 4 bytes may inflate to a block of 128 KiB (RFC 8878, 3.1.1.2).
+# With slices this small, a step stays at about two parts.
 ZSTD_SLICE = 64
-# What tells zlib's format from bare deflate: RFC 1950, section 2.2.
+# Two bytes tell zlib's format from bare deflate: RFC 1950, section 2.2.
 ZLIB_HEADER = b"\x78\x9c"
-# curl allows five codings in one header since CVE-2022-32206; more are an attack.
+# curl has allowed five codings in one header since CVE-2022-32206. More are an attack.
 MAX_CODINGS = 5
 
 
@@ -39,16 +39,16 @@ class Decoder(Protocol):
         ...
 
     def read(self) -> bytes:
-        """Return about `PIECE` decoded bytes at most, `b""` when there is nothing without more input."""
+        """Return at most about `PART_SIZE` decoded bytes, or `b""` if there are none without more input."""
         ...
 
     def finished(self) -> bool:
-        """Say whether the encoded bytes may end here."""
+        """Return whether the encoded bytes may end here."""
         ...
 
 
 class ZlibDecoder:
-    """gzip, with any number of members, and both things that are called deflate: zlib's format and the bare one."""
+    """gzip, with any number of members, and both formats that are called deflate: zlib's and the bare one."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -66,10 +66,10 @@ class ZlibDecoder:
                 if len(self._input) < len(ZLIB_HEADER):
                     return b""
                 self._member = zlib.decompressobj(self._format())
-            data = self._member.decompress(self._input, PIECE)
+            data = self._member.decompress(self._input, PART_SIZE)
             self._input = self._member.unconsumed_tail
             if self._member.eof:
-                # Zeros may pad a gzip file (RFC 1952 does not say so, gzip does it); deflate ends with its only member.
+                # Zeros may pad a gzip file (gzip does that, though RFC 1952 does not say so). Deflate has one member.
                 self._input = self._member.unused_data.lstrip(b"\0") if self._gzip else b""
                 self._member = None
             if data or not self._input:
@@ -102,8 +102,8 @@ class BrotliDecoder:
         """See `Decoder`."""
         if self.finished() or not (self._input or self._more):
             return b""
-        # As long as something comes out there may be more, although can_accept_more_data() may say otherwise.
-        data = bytes(self._stream.process(self._input, output_buffer_limit=PIECE))
+        # As long as it returns something there may be more, even if can_accept_more_data() says otherwise.
+        data = bytes(self._stream.process(self._input, output_buffer_limit=PART_SIZE))
         self._input = b""
         self._more = bool(data)
         return data
@@ -159,7 +159,7 @@ class StandardZstdDecoder:
         while self._input or not (self._frame is None or self._frame.needs_input):
             if self._frame is None:
                 self._frame = COMPRESSION_ZSTD.ZstdDecompressor()
-            data, self._input = self._frame.decompress(self._input, max_length=PIECE), b""
+            data, self._input = self._frame.decompress(self._input, max_length=PART_SIZE), b""
             if self._frame.eof:
                 self._input = self._frame.unused_data
                 self._frame = None
@@ -187,7 +187,7 @@ def _supported() -> dict[bytes, Callable[[], Decoder]]:
         b"gzip": lambda: ZlibDecoder(gzip=True),
         b"deflate": lambda: ZlibDecoder(gzip=False),
     }
-    # Before 1.2, which brought this method too, brotli inflates everything it is given at once.
+    # Before 1.2, which added this method, brotli inflates everything it is given at once.
     if hasattr(getattr(BROTLI, "Decompressor", None), "can_accept_more_data"):
         found[b"br"] = BrotliDecoder
     if COMPRESSION_ZSTD is not None:
@@ -202,7 +202,7 @@ COMPRESSION_ZSTD = _optional("compression.zstd")
 ZSTANDARD = _optional("zstandard")
 SUPPORTED = _supported()
 ACCEPT_ENCODING = b", ".join(SUPPORTED).decode("ascii")
-"""The value of an Accept-Encoding header that asks for no more than can be decoded here."""
+"""The value of an Accept-Encoding header that names the codings that can be decoded here."""
 
 FAULTS: tuple[type[Exception], ...] = (
     zlib.error,
@@ -212,9 +212,9 @@ FAULTS: tuple[type[Exception], ...] = (
 
 
 def decoders_for(content_encoding: bytes, request: httpx.Request | None) -> list[Decoder] | None:
-    """Return the decoders for a Content-Encoding in the order of their use, `None` if one of them is not supported.
+    """Return the decoders for a Content-Encoding in the order of their use; `None` if one is not supported.
 
-    Raises `httpx.DecodingError` where there are too many.
+    Raises `httpx.DecodingError` if there are too many codings.
     """
     codings = [coding.strip().lower().removeprefix(b"x-") for coding in content_encoding.split(b",")]
     codings = [coding for coding in codings if coding not in {b"", b"identity"}]
@@ -226,7 +226,7 @@ def decoders_for(content_encoding: bytes, request: httpx.Request | None) -> list
 
 
 class DecodedStream(TimedStream):
-    """The body of a response, decoded on demand; cancellation and closing are those of the stream inside."""
+    """The body of a response, decoded on demand. Cancelling and closing do what they do to the stream inside."""
 
     def __init__(
         self, inner: TimedStream, decoders: list[Decoder], *, limit: int, request: httpx.Request | None
@@ -240,7 +240,7 @@ class DecodedStream(TimedStream):
         self._fed = False
 
     async def __anext__(self) -> bytes:
-        """Return the next decoded bytes; raises `httpx.DecodingError` where they are broken, cut off or too many."""
+        """Return the next decoded bytes. Raises `httpx.DecodingError` if they are broken, cut off or too many."""
         try:
             while not (data := self._read(len(self._decoders) - 1)):
                 try:
@@ -264,7 +264,7 @@ class DecodedStream(TimedStream):
         await self._inner.aclose(complete=complete)
 
     def _read(self, stage: int) -> bytes:
-        """Return what the decoder `stage` makes of what those before it make of the input."""
+        """Return what the decoder `stage` makes of the output of those before it."""
         decoder = self._decoders[stage]
         while not (data := decoder.read()):
             if stage == 0 or not (encoded := self._read(stage - 1)):

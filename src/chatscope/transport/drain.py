@@ -1,7 +1,7 @@
-"""The end of a response that was given up before it: read by whoever takes the connection next.
+"""The end of a response that was given up before it, read by the request that takes the connection next.
 
-Here: how long it is waited for, and what it says of the connection. Not here: who gives up a response, and when
-(`http1`), and what is done with a connection that is no good (`transport`).
+Here: how long to wait for that end, and what it means for the connection. Not here: who gives up a response, and when
+(`http1`), and what happens to a connection that cannot be reused (`transport`).
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 import httpx
 
 if TYPE_CHECKING:
-    from chatscope.transport.pool import Connection
+    from chatscope.transport.pool import PooledConnection
     from chatscope.transport.response_parser import ResponseParser
 
-__all__ = ["ends"]
+__all__ = ["END_GRACE", "drain"]
 
-# Seconds. The end of a body comes with the last of its content or in the next packet; to open a new connection costs
-# more than this where it is encrypted.
+# Seconds. The end of a body arrives with the last of its content or in the next packet, and a new connection costs more
+# than this if it is encrypted.
 END_GRACE = 0.05
-# ... and it comes in one read or two. A server that goes on sending does not keep the event loop here.
+# The end arrives in one read or two. A server that goes on sending does not keep the event loop here.
 MOST_READS_AT_ONCE = 16
 
 
-async def ends(connection: Connection, parser: ResponseParser) -> bool:
-    """Read the end of a response that was given up before it; return whether the connection is good for another.
+async def drain(connection: PooledConnection, parser: ResponseParser) -> bool:
+    """Read the end of a response that was given up; return whether the connection can serve another request.
 
-    It is waited for until `END_GRACE` seconds after it was given up, as long as the last one from there came in time.
-    Cancelled, the connection is closed.
+    Waits until `END_GRACE` seconds after the response was given up, and only if the last such response of this origin
+    ended in time. If cancelled, the connection is closed.
     """
     stream, origin = connection.stream, connection.origin
     try:

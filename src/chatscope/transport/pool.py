@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chatscope.transport.base import SocketStream
     from chatscope.transport.response_parser import ResponseParser
 
-__all__ = ["Connection", "Counts", "Origin", "Pool", "TransportStatistics"]
+__all__ = ["Counts", "Origin", "Pool", "PooledConnection", "TransportStatistics"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Seconds. A look at a socket costs about a microsecond, so that a thousand idle ones cost a thousandth of a core.
@@ -80,13 +80,13 @@ class Origin:
         self.host = url.raw_host.decode("ascii")
         self.port = url.port or DEFAULT_PORTS[url.scheme]
         self.host_header = b"Host: " + url.netloc
-        self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.idle: OrderedDict[PooledConnection, None] = OrderedDict()
         self.proxy: httpx.AsyncHTTPTransport | None = None
         self.drains_in_time = True
         """Whether the last response that was given up early ended soon enough for its connection to be reused."""
 
 
-class Connection:
+class PooledConnection:
     """A socket that serves one request at a time, and the pool that it returns to."""
 
     __slots__ = ("_pool", "closed", "idle_since", "origin", "stream", "undrained")
@@ -132,8 +132,8 @@ class Pool:
         self._shut = False
         self._max_idle = max_idle
         self._idle_expiry = idle_expiry
-        self._open: set[Connection] = set()
-        self._oldest_first: OrderedDict[Connection, None] = OrderedDict()
+        self._open: set[PooledConnection] = set()
+        self._oldest_first: OrderedDict[PooledConnection, None] = OrderedDict()
         self._reports_closing = True
         self._cancel_timer: Callable[[], object] | None = None
 
@@ -142,9 +142,9 @@ class Pool:
         """How many connections wait to be reused."""
         return len(self._oldest_first)
 
-    def add(self, origin: Origin, stream: SocketStream) -> Connection:
+    def add(self, origin: Origin, stream: SocketStream) -> PooledConnection:
         """Take in a fresh stream as an active connection."""
-        connection = Connection(self, origin, stream)
+        connection = PooledConnection(self, origin, stream)
         self._counts.connects += 1
         self._open.add(connection)
         if self._shut:
@@ -152,10 +152,10 @@ class Pool:
             raise RuntimeError("the transport was closed, or used in another event loop, while it connected")
         return connection
 
-    def take(self, origin: Origin) -> Connection | None:
+    def take(self, origin: Origin) -> PooledConnection | None:
         """Return the live idle connection to `origin` that was used last, if there is one.
 
-        The end of its last response may still have to be read: see `Connection.undrained`.
+        The end of its last response may still have to be read: see `PooledConnection.undrained`.
         """
         self._expire()
         while origin.idle:
@@ -167,7 +167,7 @@ class Pool:
             connection.close()
         return None
 
-    def put(self, connection: Connection) -> None:
+    def put(self, connection: PooledConnection) -> None:
         """Keep a connection for its origin, or close it if there are enough."""
         idle = connection.origin.idle
         if self._shut or len(idle) >= self._max_idle:
@@ -180,7 +180,7 @@ class Pool:
         if self._cancel_timer is None and self._oldest_first:
             self._start_timer()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: PooledConnection) -> None:
         """Remove a connection whose socket is about to be closed."""
         connection.closed = True
         connection.stream.watch(None)

@@ -1,7 +1,8 @@
-"""Proxies of the environment: which origin goes through which, and httpx's own transport for those that do.
+"""Proxies of the environment: which origin goes through which, and the httpx transport for it.
 
-Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as the standard library reads them. Not here: any tunnelling; for
-that there is httpx. A proxy's URL often holds credentials, so nothing here logs or raises with more than its host.
+Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as the standard library reads them. Not here: tunnelling, which
+httpx does. A proxy's URL often holds credentials, so nothing here logs or raises more of it than its host. httpx closes
+idle connections to a proxy at its next request and not before.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ logger = logging.getLogger("chatscope.transport")
 
 
 class Proxies:
-    """The environment's proxies, read once, and one httpx transport for each that is used."""
+    """The environment's proxies, read once, and an httpx transport for each that is used."""
 
     def __init__(self, context: Callable[[], ssl.SSLContext], *, max_idle: int, idle_expiry: float) -> None:
         self._environment = urllib.request.getproxies()
-        # No limit on connections: httpx would queue for them, and loses slots when what queues is cancelled.
+        # No limit on connections: httpx would queue for them, and it loses slots when a queued request is cancelled.
         self._limits = httpx.Limits(max_keepalive_connections=max_idle, keepalive_expiry=idle_expiry)
         self._context = context
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
 
     def transport_for(self, origin: Origin) -> httpx.AsyncHTTPTransport | None:
-        """Return the transport through the proxy for `origin`, `None` if it is to be reached directly."""
+        """Return the transport through the proxy for `origin`; `None` if it is reached directly."""
         if not self._environment:
             return None
         proxy = self._environment.get(origin.scheme) or self._environment.get("all")
@@ -68,14 +69,14 @@ class Proxies:
         except ImportError as exc:
             raise UnusableProxyError(f"the environment's proxy at {_host(proxy)} cannot be used: {exc}") from exc
         except (ValueError, httpx.InvalidURL):
-            # Not chained: what httpx says quotes the URL.
+            # Not chained, because httpx's message quotes the URL.
             raise UnusableProxyError(
                 f"the environment's proxy at {_host(proxy)} cannot be used: not a proxy's URL"
             ) from None
 
 
 class HttpxBody(TimedStream):
-    """The body of a response of httpx's own transport, with the time at which each piece arrived."""
+    """The body of a response of httpx's own transport, with the time at which each part arrived."""
 
     def __init__(self, response: httpx.Response, request: httpx.Request) -> None:
         self.read_ns = perf_counter_ns()
@@ -84,7 +85,7 @@ class HttpxBody(TimedStream):
         self._parts = aiter(self._stream)
 
     async def __anext__(self) -> bytes:
-        """Return the next bytes; what cancellation leaves behind is httpx's affair."""
+        """Return the next bytes. If cancelled, httpx closes the connection."""
         try:
             data = await anext(self._parts)
         except httpx.RequestError as exc:
@@ -94,7 +95,7 @@ class HttpxBody(TimedStream):
         return data
 
     async def aclose(self, *, complete: bool = False) -> None:
-        """Close the stream; with `complete`, read its end first if it comes soon: httpx keeps no connection without."""
+        """Close the stream. With `complete`, read its end first if it arrives soon: httpx keeps no connection else."""
         if complete:
             with suppress(httpx.RequestError, StopAsyncIteration), anyio.move_on_after(END_GRACE):
                 while True:
@@ -105,5 +106,5 @@ class HttpxBody(TimedStream):
 
 
 def _host(proxy: str) -> str:
-    """Return what of a proxy's URL may be shown."""
+    """Return the part of a proxy's URL that may be shown."""
     return proxy.rpartition("@")[2].rpartition("//")[2].partition("/")[0]

@@ -1,8 +1,8 @@
 """TLS over any `SocketStream`: the standard `ssl` module on memory buffers.
 
-Here: the default context, the handshake, records to plain bytes and back. One implementation for every event loop: the
-loops' own ones differ in how long a close waits for the peer, what a cancelled handshake leaves open, and speed. Not
-here: sockets (`streams`), addresses and deadlines of the handshake (`connect`).
+Here: the default context, the handshake, records to plain bytes and back. There is one implementation for every event
+loop, because the loops' own ones differ in how long a close waits for the peer, in what a cancelled handshake leaves
+open, and in speed. Not here: sockets (`streams`), addresses and the handshake's deadline (`connect`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TLSStream", "default_context"]
 
-# The largest plaintext of one TLS record, RFC 8446 section 5.1: SSLObject.read never returns more.
+# The largest plaintext of one TLS record (RFC 8446, section 5.1). SSLObject.read never returns more.
 RECORD_SIZE = 16 * 1024
 
 
 def default_context(*, verify: bool) -> ssl.SSLContext:
-    """Return a client context on the system's trust store (`SSL_CERT_FILE` and `SSL_CERT_DIR` honoured by OpenSSL).
+    """Return a client context on the system's trust store. OpenSSL honours `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 
-    With `verify=False` any certificate of any name is believed.
+    With `verify=False` it accepts any certificate for any name.
     """
     context = ssl.create_default_context()
     if not verify:
@@ -39,8 +39,8 @@ def default_context(*, verify: bool) -> ssl.SSLContext:
 class TLSStream:
     """A `SocketStream` that encrypts what goes through another one.
 
-    Closing never sends or awaits close_notify: the answer was complete or is not wanted any more (RFC 9112, 9.8 asks
-    only servers to wait). The peer's close_notify is insisted on where only the end of the stream ends the body.
+    Closing neither sends nor awaits close_notify, because the response was complete or is not wanted (RFC 9112, section
+    9.8, asks only servers to wait). The peer's close_notify is required where the end of the stream ends the body.
     """
 
     __slots__ = ("_ended", "_incoming", "_outgoing", "_plain", "_raw", "_tls")
@@ -64,16 +64,15 @@ class TLSStream:
         return self._raw.write_refused
 
     async def handshake(self) -> None:
-        """Shake hands; raises `ssl.SSLError`, or `OSError` where the peer breaks off. The caller closes on failure."""
+        """Shake hands. The caller closes on failure. Raises `ssl.SSLError`, or `OSError` if the peer breaks off."""
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._send()
-                self._take(await self._raw.receive(None))
+                self._take_in(await self._raw.receive(None))
             except ssl.SSLError:
-                # The alert that says why; whether it arrives is the peer's concern. The caller closes, and with that
-                # ends what would go out in the loop's next turn.
+                # The alert that says why. asyncio sends it in the loop's next tick, so the caller must not close now.
                 self._raw.write(self._outgoing.read())
                 await cancel_shielded_checkpoint()
                 raise
@@ -82,7 +81,7 @@ class TLSStream:
                 return
 
     def selected_alpn_protocol(self) -> str | None:
-        """Return the protocol that both sides agreed on, if they did."""
+        """Return the protocol that both sides agreed on, if any."""
         return self._tls.selected_alpn_protocol()
 
     async def receive(self, within: float | None) -> bytes:
@@ -92,34 +91,34 @@ class TLSStream:
         plain, self._plain = self._plain, b""
         return plain
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         """See `SocketStream`."""
         is_enough = False
 
-        def decrypt_and_take(data: bytes) -> bool:
+        def on_read(data: bytes) -> bool:
             nonlocal is_enough
             self._decrypt(data)
             plain, self._plain = self._plain, b""
-            is_enough = bool(plain) and take(plain)
+            is_enough = bool(plain) and on_bytes(plain)
             return is_enough or self._ended
 
         if self._plain:
             plain, self._plain = self._plain, b""
-            if take(plain):
+            if on_bytes(plain):
                 return True
-        if not (self._ended or await self._raw.pump(decrypt_and_take, within)):
-            decrypt_and_take(b"")
+        if not (self._ended or await self._raw.pump(on_read, within)):
+            on_read(b"")
         return is_enough
 
     def write(self, data: bytes) -> None:
         """See `SocketStream`."""
         rest = memoryview(data)
         while rest:
-            rest = rest[self._tls.write(rest) :]  # one record at a time: Python turns OpenSSL's partial writes on
+            rest = rest[self._tls.write(rest) :]  # one record at a time: Python enables OpenSSL's partial writes
         self._raw.write(self._outgoing.read())
 
     async def flush(self, within: float | None) -> bool:
-        """See `SocketStream`; session tickets and key updates are taken in without counting as something to receive."""
+        """See `SocketStream`. Session tickets and key updates are processed and do not count as something received."""
         while not await self._raw.flush(within):
             while (data := self._raw.poll()) is not None:
                 self._decrypt(data)
@@ -132,7 +131,7 @@ class TLSStream:
         return self._raw.unsent()
 
     def poll(self) -> bytes | None:
-        """See `SocketStream`; a session ticket that came while the connection was idle is no reason to give it up."""
+        """See `SocketStream`. A session ticket that arrived while the connection was idle does not spoil it."""
         while not (self._plain or self._ended):
             data = self._raw.poll()
             if data is None:
@@ -145,7 +144,7 @@ class TLSStream:
         return plain
 
     def is_quiet(self) -> bool:
-        """See `SocketStream`; what the event loop has not read yet may be a ticket as well, and counts as nothing."""
+        """See `SocketStream`. What the event loop has not read yet may be a ticket, too, and does not count."""
         return self.poll() is None
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:
@@ -166,18 +165,18 @@ class TLSStream:
         if self._raw.unsent():
             await self._raw.flush(None)
 
-    def _take(self, data: bytes) -> None:
+    def _take_in(self, data: bytes) -> None:
         if data:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
 
     def _decrypt(self, data: bytes) -> None:
-        """Add the plaintext of `data` to `_plain`; at a close_notify set `_ended`, without one raise at the end."""
-        self._take(data)
+        """Add the plaintext of `data` to `_plain`, and set `_ended` at a close_notify. An end without one raises."""
+        self._take_in(data)
         parts = [self._plain] if self._plain else []
         try:
-            # Once everything is used up there is nothing to ask for: an SSLWantReadError a read costs more than asking.
+            # Checked first: an SSLWantReadError for every read costs more than asking whether anything is left.
             while not data or self._incoming.pending or self._tls.pending():
                 part = self._tls.read(RECORD_SIZE)
                 if not part:
@@ -189,4 +188,4 @@ class TLSStream:
         finally:
             self._plain = b"".join(parts) if len(parts) != 1 else parts[0]
         if self._outgoing.pending and not self._ended:
-            self._raw.write(self._outgoing.read())  # the reply to a key update
+            self._raw.write(self._outgoing.read())  # the response to a key update

@@ -1,7 +1,7 @@
 """The transport itself: which connection a request goes out on, and whether it goes out again.
 
-Here: `HTTPTransport`, the only way in. It owns the pool of the event loop run it is used in, the TLS context and the
-proxies. Not here: the exchange (`http1`), connecting (`connect`), what is kept (`pool`).
+Here: `HTTPTransport`, the only way in. It owns the pool of the event loop run that it is used in, the TLS context and
+the proxies. Not here: one request on its connection (`http1`), connecting (`connect`), what is kept (`pool`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from chatscope.transport.base import RESEND_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.drain import ends
+from chatscope.transport.drain import drain
 from chatscope.transport.errors import Operation, translated
 from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPTransport"]
 
-# A thousand calls at once, the most this package is measured with, find their connections again afterwards.
+# A thousand concurrent calls, the most that this package is measured with, find their connections again afterwards.
 MAX_IDLE = 1024
 # Seconds. Half of the 60 after which common balancers (nginx, AWS) drop a silent connection without a word.
 IDLE_EXPIRY = 30.0
-# llama.cpp, nginx and hyper send some 1 KiB; this is what browsers and Go's client put up with, give or take a factor.
+# llama.cpp, nginx and hyper send about 1 KiB. Browsers and Go's client accept about this much.
 MAX_HEADER_BYTES = 256 * 1024
-# The largest reply known is an image in base64, some 10 MiB.
+# The largest known response is an image in base64, about 10 MiB.
 MAX_DECODED_BYTES = 128 * 1024 * 1024
-# Origins remembered: a client talks to a handful.
+# A client talks to a handful of origins.
 MAX_ORIGINS = 256
-# Seconds that closing a proxy's connections may take: TLS ends them politely, which nobody waits for here.
+# Seconds that closing a proxy's connections may take. TLS closes them politely, for which nobody waits here.
 PROXY_CLOSE_TIMEOUT = 1.0
-# What a body no longer is once it is decoded.
+# Headers that are no longer true of a decoded body.
 ENCODED_ONLY = frozenset({b"content-encoding", b"content-length"})
 
 
 class HTTPTransport(httpx.AsyncBaseTransport):
     """An HTTP/1.1 transport for asyncio, uvloop and trio, for any `httpx.AsyncClient` or called directly.
 
-    It keeps connections, but never makes a request wait for one; limit concurrency above it. It follows no redirects.
-    One transport serves one event loop at a time; used in a second run, it drops the connections of the first.
+    It keeps connections, but a request never waits for one: limit concurrency above it. It follows no redirects. One
+    transport serves one event loop at a time. If used in a second run, it drops the connections of the first.
 
     Args:
-        verify: The TLS context, used as it is; `True` for the system's trust store, `False` to believe any certificate.
+        verify: The TLS context, used as it is; `True` for the system's trust store, `False` to accept any certificate.
         uds: The path of a Unix socket to connect to, whatever host a request names.
         max_idle: How many idle connections to keep for each origin.
-        idle_expiry: Seconds after which an idle connection is not used again.
-        max_header_bytes: The most that a response's status line, headers and trailers may take.
-        max_decoded_bytes: The most that a body with a Content-Encoding may inflate to.
-        trust_env: Whether to go through the proxies that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`
-            ...), using httpx's own transport for those origins.
+        idle_expiry: Seconds after which an idle connection is closed.
+        max_header_bytes: The size that a response's status line, headers and trailers may have.
+        max_decoded_bytes: The size that a body with a Content-Encoding may have when decoded.
+        trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, ...),
+            through httpx's own transport.
     """
 
     def __init__(
@@ -101,17 +101,17 @@ class HTTPTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return the response as soon as its head is there.
 
-        The body is read on demand from `response.stream`, whose `read_ns` says when its newest bytes arrived. It comes
-        decoded, and the headers that said otherwise are gone. A request that a pooled connection loses before a byte of
-        the response came is sent once more on a fresh one, unless its body can be read only once, or the hook in
-        `extensions["chatscope.on_resend"]` (a `ResendHook`) returns `False`.
+        The body is read on demand from `response.stream`, whose `read_ns` says when its newest bytes arrived. It is
+        decoded, and the headers that described its encoding are removed. A request whose pooled connection is lost
+        before the response begins is sent once more on a fresh one, unless its body can be read only once, or the hook
+        in `extensions["chatscope.on_resend"]` (a `ResendHook`) returns `False`.
 
-        Cancelled, it leaves no connection behind. The timeouts are the request's (`extensions["timeout"]`, in seconds:
-        `connect` for everything up to the end of the TLS handshake, `read` and `write` for one wait each; `pool` means
-        nothing here).
+        If cancelled, no connection is left behind. The timeouts are the request's (`extensions["timeout"]`, in seconds:
+        `connect` covers everything up to the end of the TLS handshake, `read` and `write` one wait each; `pool` is
+        ignored).
 
         Raises:
-            httpx.TransportError: Whatever went wrong with the network, the protocol or the encoding of the body.
+            httpx.TransportError: The network, the protocol or the encoding of the body failed.
             RuntimeError: The transport is closed.
         """
         pool = self._open_pool()
@@ -125,39 +125,39 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         except httpx.RequestError as exc:
             exc.request = request
             raise
-        exchange = await self._exchange(
+        response = await self._send(
             pool,
             origin,
             request.extensions.get("timeout") or {},
             request,
-            lambda exchange: exchange.run(head, body),
+            lambda response: response.run(head, body),
             request.extensions.get(RESEND_EXTENSION),
         )
-        return self._respond(exchange, request)
+        return self._to_httpx(response, request)
 
     def post(
         self,
-        prepared: PostTemplate,
+        template: PostTemplate,
         body: bytes,
         timeouts: Mapping[str, float | None],
         on_resend: ResendHook | None = None,
     ) -> Coroutine[Any, Any, ResponseStream | httpx.Response]:
-        """Send a prepared request: `handle_async_request` without httpx's objects around it, for those who send many.
+        """Send a prepared request, like `handle_async_request` but without httpx's objects, for clients that send many.
 
-        Awaited, it returns the exchange, its head there and its body still to be read and to be decoded; or a response,
-        where the environment names a proxy for this address. Failing and cancelled, it does as `handle_async_request`.
+        Awaited, it returns the response with its head, and its body still to be read and decoded; or httpx's response,
+        if the environment names a proxy for this address. Fails and is cancelled as `handle_async_request` is.
         """
         pool = self._open_pool()
-        origin = self._origin(prepared.key, prepared.url)
+        origin = self._origin(template.key, template.url)
         if origin.proxy is not None:
-            request = httpx.Request("POST", prepared.url, headers=prepared.headers, content=body)
+            request = httpx.Request("POST", template.url, headers=template.headers, content=body)
             request.extensions["timeout"] = timeouts
             return self._handle_by_proxy(origin.proxy, request)
-        return self._exchange(
-            pool, origin, timeouts, None, lambda exchange: exchange.run_prepared(prepared, body), on_resend
+        return self._send(
+            pool, origin, timeouts, None, lambda response: response.run_prepared(template, body), on_resend
         )
 
-    async def _exchange(
+    async def _send(
         self,
         pool: Pool,
         origin: Origin,
@@ -166,36 +166,36 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         run: Callable[[ResponseStream], Awaitable[None]],
         on_resend: ResendHook | None,
     ) -> ResponseStream:
-        """Run an exchange on a connection that is idle, or on a new one; a second time if an idle one was dead."""
+        """Run a request on an idle connection or on a new one; a second time if the idle one turns out to be dead."""
         connection = pool.take(origin)
         while connection is not None and connection.undrained is not None:
             undrained, connection.undrained = connection.undrained, None
-            if not await ends(connection, undrained):
+            if not await drain(connection, undrained):
                 connection.close()
                 connection = pool.take(origin)
         if connection is not None:
             self._counts.reuses += 1
-            exchange = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+            response = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
             try:
-                await run(exchange)
-                return exchange
+                await run(response)
+                return response
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
                 is_replayable = request is None or isinstance(request.stream, httpx.ByteStream)
-                if not is_replayable or exchange.started or self._closed:
+                if not is_replayable or response.started or self._closed:
                     raise
                 if not connection.stream.write_refused:  # a server may have read it
                     if on_resend is not None and not on_resend(error):
                         raise
                     self._counts.resent += 1
         connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
-        exchange = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
-        await run(exchange)
-        return exchange
+        response = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+        await run(response)
+        return response
 
     async def aclose(self) -> None:
-        """Close every connection, the ones in use too; requests are refused from then on.
+        """Close every connection, also those in use. Requests are refused from then on.
 
-        Waits for nothing but the loop's next turn, in which it lets go of the sockets; cancellation is not noticed.
+        Waits only for the loop's next tick, in which the loop lets go of the sockets, and ignores cancellation in it.
         """
         self._closed = True
         if self._pool is not None:
@@ -209,7 +209,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         await cancel_shielded_checkpoint()
 
     def statistics(self) -> TransportStatistics:
-        """Return counts of what the transport holds and has done."""
+        """Return counts of what the transport holds and has done so far."""
         counts = self._counts
         idle = self._pool.idle if self._pool is not None else 0
         open_ = counts.connects - counts.closed
@@ -225,7 +225,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         )
 
     def _enter_run(self) -> Pool:
-        """Begin anew in this run of an event loop: what an earlier one left cannot be used, nor closed in order."""
+        """Start afresh in this run of an event loop: connections of an earlier one are of no use here."""
         if self._pool is not None:
             self._pool.abandon()
         self._origins.clear()
@@ -250,12 +250,12 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         if self._trust_env and self._proxies is not None:
             origin.proxy = self._proxies.transport_for(origin)
         if len(self._origins) >= MAX_ORIGINS:
-            self._origins.clear()  # their idle connections expire
+            self._origins.clear()  # their idle connections still expire
         self._origins[key] = origin
         return origin
 
     def _tls_context(self) -> ssl.SSLContext:
-        # Made at the first use: reading the system's certificates takes some 20 ms, which plain HTTP need not pay.
+        # Made at the first use, because reading the system's certificates takes about 20 ms. Plain HTTP needs none.
         if self._context is None:
             self._context = default_context(verify=self._verify) if isinstance(self._verify, bool) else self._verify
         return self._context
@@ -278,21 +278,21 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             raise
         stream = HttpxBody(response, request)
         try:
-            return self._answer(response.status_code, response.headers.raw, stream, response.extensions, request)
+            return self._build(response.status_code, response.headers.raw, stream, response.extensions, request)
         except BaseException:
             await stream.aclose()
             raise
 
-    def _respond(self, exchange: ResponseStream, request: httpx.Request) -> httpx.Response:
-        parser = exchange.parser
+    def _to_httpx(self, response: ResponseStream, request: httpx.Request) -> httpx.Response:
+        parser = response.parser
         extensions = {"http_version": parser.http_version, "reason_phrase": parser.reason}
         try:
-            return self._answer(parser.status, parser.headers, exchange, extensions, request)
+            return self._build(parser.status, parser.headers, response, extensions, request)
         except BaseException:
-            exchange.abort()
+            response.abort()
             raise
 
-    def _answer(
+    def _build(
         self,
         status: int,
         headers: list[tuple[bytes, bytes]],
@@ -300,7 +300,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         extensions: dict[str, Any],
         request: httpx.Request,
     ) -> httpx.Response:
-        """Return the response, its body decoded if it has an encoding, as the headers then no longer say."""
+        """Return httpx's response, with its body decoded and the headers of its encoding removed."""
         codings = b",".join([value for name, value in headers if name.lower() == b"content-encoding"])
         if codings and has_body(status, head_request=request.method == "HEAD"):
             decoders = decoders_for(codings, request)

@@ -1,9 +1,9 @@
 """Sockets as streams of bytes: a native protocol on asyncio and uvloop, the plain socket on trio.
 
-The only place of the package that may import asyncio or trio. Here: which loop runs, connecting, and the choice of the
-stream. Not here: addresses and TLS (`connect`, `tls`), HTTP (`http1`).
+The only place in the package that may import asyncio or trio. Here: which loop runs, connecting, the choice of the
+stream, timers and threads. Not here: addresses and TLS (`resolver`, `connect`, `tls`), HTTP (`http1`).
 
-Everything raises `OSError` (`TimeoutError` where a wait took too long); nothing here knows httpx.
+Every failure is an `OSError` (`TimeoutError` if a wait took too long). Nothing here knows httpx.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "call_later", "connect_socket", "current_run", "start_thread"]
 
-# A Unix socket whose server has a full backlog refuses at once and tells nobody when there is room again.
+# Seconds. A Unix socket whose server has a full backlog refuses at once, and nothing reports when there is room again.
 UNIX_BACKLOG_WAIT = 0.01
 
 
 def _trio() -> Any:
     """Return trio if the running task is one of its own, else `None`.
 
-    It is asked first: in its guest mode the host's asyncio loop counts as running too.
+    trio is asked before asyncio: in its guest mode the host's asyncio loop counts as running, too.
     """
     trio = sys.modules.get("trio")
-    lowlevel = getattr(trio, "lowlevel", None)  # not there yet while another thread imports trio for the first time
+    lowlevel = getattr(trio, "lowlevel", None)  # missing while another thread imports trio for the first time
     return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
 
 def _on_trio() -> Any:
-    # Whoever uses no trio has none installed.
+    # Imported late, because trio need not be installed.
     return import_module("chatscope.transport.streams.on_trio")
 
 
 def current_run() -> object:
-    """Return what identifies the running event loop run: sockets of one run are of no use to another."""
+    """Return an object that identifies the current run of an event loop. Sockets of one run are useless in another."""
     trio = _trio()
     return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
 
@@ -87,7 +87,7 @@ def _is_unix(sock: socket.socket) -> bool:
 async def attach(sock: socket.socket) -> SocketStream:
     """Return the stream of a connected non-blocking socket, which it owns from here on.
 
-    Cancelled or failed, it has closed the socket.
+    If cancelled or failed, the socket is closed.
     """
     if _trio() is not None:
         stream_on_trio: SocketStream = _on_trio().stream_of(sock)
@@ -102,7 +102,7 @@ async def attach(sock: socket.socket) -> SocketStream:
 
 
 async def connect_socket(sock: socket.socket, address: Any) -> None:
-    """Connect a non-blocking socket; `address` is of the form its family wants. The caller closes it on any failure."""
+    """Connect a non-blocking socket to an `address` of its family. The caller closes it on any failure."""
     if _is_unix(sock):
         while True:
             try:

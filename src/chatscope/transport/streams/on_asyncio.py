@@ -1,6 +1,7 @@
-"""Sockets on asyncio and uvloop: a native protocol. anyio's streams pause and resume reading around every receive.
+"""Sockets on asyncio and uvloop: a native protocol, because anyio's streams pause and resume reading around each read.
 
-Here: waiting, deadlines of a single wait, backpressure, closing. Not here: which loop runs, connecting (beside this).
+Here: waiting, the deadline of a single wait, backpressure, closing. Not here: which loop runs, connecting (beside
+this).
 """
 
 from __future__ import annotations
@@ -22,22 +23,38 @@ if TYPE_CHECKING:
 
 __all__ = ["stream_of"]
 
-# A reader that lags stops its socket once this many bytes wait for it. uvloop reads at most 256 KiB at a time, so a
-# stream holds less than twice that; a token's chunk is some 200 bytes, so a live chat never comes near it.
+# A slow reader's socket is paused once this many bytes wait. uvloop reads at most 256 KiB at a time, so a stream holds
+# less than twice that. A token's chunk is about 200 bytes, so a live chat never comes near it.
 HIGH_WATER = 256 * 1024
-# ... and starts it again here, so that the loop's selector is not touched for every chunk of a backlog.
+# It is resumed here, so that the loop's selector is not touched for every chunk of a backlog.
 LOW_WATER = 64 * 1024
-# asyncio takes this much without asking the writer to pause, so that nobody need wait for it to be sent.
+# asyncio takes this much without asking the writer to pause, so that nobody has to wait until it is sent.
 WRITE_LATER = 64 * 1024
 
 
 class AsyncioStream(asyncio.Protocol):
-    """A native protocol: `data_received` stamps, keeps and wakes at most one waiting task through one future."""
+    """A native protocol. `data_received` stamps and keeps the bytes, and wakes the waiting task, if there is one."""
 
     __slots__ = (
-        "_buffered", "_chunks", "_deadline", "_error", "_loop", "_lost", "_on_lost", "_paused", "_pump_error",
-        "_pump_within", "_sock", "_take_read", "_timer", "_timer_due", "_transport", "_waiter", "_write_paused",
-        "read_ns", "write_refused",
+        "_buffered",
+        "_chunks",
+        "_deadline",
+        "_error",
+        "_loop",
+        "_lost",
+        "_on_bytes",
+        "_on_lost",
+        "_paused",
+        "_pump_error",
+        "_pump_within",
+        "_sock",
+        "_timer",
+        "_timer_due",
+        "_transport",
+        "_waiter",
+        "_write_paused",
+        "read_ns",
+        "write_refused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -58,20 +75,20 @@ class AsyncioStream(asyncio.Protocol):
         self._deadline = inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
-        self._take_read: Callable[[bytes], bool] | None = None
+        self._on_bytes: Callable[[bytes], bool] | None = None
         self._pump_error: BaseException | None = None
         self._pump_within: float | None = None
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # the loop's own words: a Transport for sockets
+        self._transport = transport  # type: ignore[assignment]  # sockets get a Transport, as asyncio documents
 
     def data_received(self, data: bytes) -> None:
-        if (take := self._take_read) is not None:
+        if (on_bytes := self._on_bytes) is not None:
             self.read_ns = perf_counter_ns()
             try:
-                if take(data):
+                if on_bytes(data):
                     self._end_pump(None)
             except BaseException as exc:  # noqa: BLE001 - raised again in the task that pumps
                 self._end_pump(exc)
@@ -86,7 +103,7 @@ class AsyncioStream(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> None:
-        # Returning None lets the transport close: a server that has ended its side answers nothing more.
+        # Returning None lets the transport close: a server that has ended its side sends no more responses.
         self._lost = True
         self._wake()
 
@@ -114,36 +131,36 @@ class AsyncioStream(asyncio.Protocol):
                 return b""
             if not await self._wait(within) and not self._chunks:
                 raise TimeoutError(f"nothing received for {within} s")
-        return self._take()
+        return self._pop()
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         while self._chunks:
-            if take(self._take()):
+            if on_bytes(self._pop()):
                 return True
         self._pump_within = within
-        self._take_read = take
+        self._on_bytes = on_bytes
         try:
             while not self._lost:
-                came = await self._wait(within)
-                if self._take_read is not take:
+                in_time = await self._wait(within)
+                if self._on_bytes is not on_bytes:
                     error, self._pump_error = self._pump_error, None
                     if error is not None:
                         raise error
                     return True
-                if not came:
+                if not in_time:
                     raise TimeoutError(f"nothing received for {within} s")
         finally:
-            if self._take_read is take:
-                self._take_read = None
+            if self._on_bytes is on_bytes:
+                self._on_bytes = None
         if self._error is not None:
             raise ConnectionResetError(*self._error.args) from self._error
         return False
 
     def _end_pump(self, error: BaseException | None) -> None:
-        # With its last read the connection may have gone back to the pool, and to its next user before the task that
-        # pumped has woken: nothing of this pump may stay behind.
-        self._take_read = None
-        self._pump_error = error  # kept here: the waiter may have been woken in this turn already, by its timer say
+        # With its last read the connection may have returned to the pool, and gone to its next request, before the task
+        # that pumped wakes. Nothing of this pump may stay behind.
+        self._on_bytes = None
+        self._pump_error = error  # not in the waiter, which its timer may have woken in this tick already
         self._wake()
 
     def write(self, data: bytes) -> None:
@@ -173,14 +190,14 @@ class AsyncioStream(asyncio.Protocol):
 
     def poll(self) -> bytes | None:
         if self._chunks:
-            return self._take()
+            return self._pop()
         return b"" if self._lost or self._transport.is_closing() else None
 
     def is_quiet(self) -> bool:
         if self.poll() is not None:
             return False
         try:
-            self._sock.recv(1, socket.MSG_PEEK)  # for what the loop has not read yet
+            self._sock.recv(1, socket.MSG_PEEK)  # the loop may not have read it yet
         except BlockingIOError:
             return True
         except OSError:
@@ -206,7 +223,7 @@ class AsyncioStream(asyncio.Protocol):
         else:
             self._loop.call_soon_threadsafe(self._transport.abort)
 
-    def _take(self) -> bytes:
+    def _pop(self) -> bytes:
         self.read_ns, data = self._chunks.popleft()
         self._buffered -= len(data)
         if self._paused and self._buffered <= LOW_WATER and not self._lost:
@@ -222,7 +239,7 @@ class AsyncioStream(asyncio.Protocol):
             waiter.set_result(True)
 
     def _wait(self, within: float | None) -> asyncio.Future[bool]:
-        """Return what to await for the next event; `False` if none comes `within` so many seconds."""
+        """Return a future for the next event. Its result is `False` if there is none `within` that many seconds."""
         if self._waiter is not None and not self._waiter.done():
             raise anyio.BusyResourceError("reading from")
         self._waiter = waiter = self._loop.create_future()
@@ -240,13 +257,13 @@ class AsyncioStream(asyncio.Protocol):
         self._timer = self._loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
-        # Setting and cancelling a timer for every read costs more than the read; instead one timer outlives many waits,
-        # and when it fires it looks how long the present wait, if any, still has.
+        # Setting and cancelling a timer for every read costs more than the read. One timer outlives many waits instead,
+        # and when it fires it checks how much time the current wait, if any, still has.
         self._timer = None
         if self._waiter is None or self._waiter.done() or self._deadline == inf:
             return
-        if self._take_read is not None and self._pump_within is not None:
-            # The reads of a pump wake nobody; what it has come to is asked now.
+        if self._on_bytes is not None and self._pump_within is not None:
+            # The reads of a pump wake nobody, so they count only now.
             since_read = (perf_counter_ns() - self.read_ns) / 1e9
             self._deadline = max(self._deadline, monotonic() + self._pump_within - since_read)
         remaining = self._deadline - monotonic()
@@ -259,11 +276,11 @@ class AsyncioStream(asyncio.Protocol):
 class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
     """The same on asyncio's own selector loop, made to read and write as uvloop does.
 
-    All sockets of a loop are read into one buffer: that loop asks for it, reads and hands it back without a pause,
-    where others (proactor) read while they wait. And what tasks write in one turn of the loop goes out together at the
-    beginning of the next, before anything is read: a server on the same machine then wakes once for all of it, not for
-    every request (measured by `python -m benchmarks --scenario plain-64`: 86 us of client CPU a request without this,
-    65 with it).
+    All sockets of a loop are read into one buffer. This loop asks for it, reads and returns it without a pause; others
+    (proactor) read while they wait. And what tasks write in one tick of the loop goes out together at the beginning of
+    the next one, before anything is read. A server on the same machine then wakes once for all of it, not for every
+    request (measured by `python -m benchmarks --scenario plain-64`: 86 us of client CPU a request without this, 65 with
+    it).
     """
 
     __slots__ = ("_buffer", "_later")
@@ -278,7 +295,7 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
         self._buffer = buffer
         self._later = b""
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - a hint, which this loop never gives
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - this loop gives no hint
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -309,5 +326,5 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
 
 
 def stream_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> AsyncioStream:
-    """Return the stream that suits a loop best; it is not attached to the loop yet."""
+    """Return the stream that suits a loop best. It is not attached to the loop yet."""
     return (SelectorStream if isinstance(loop, asyncio.SelectorEventLoop) else AsyncioStream)(loop, sock)

@@ -1,4 +1,8 @@
-"""Sockets on trio: the plain socket, waited for. Imported only while trio runs."""
+"""Sockets on trio: the plain socket, waited for. Imported only while trio runs.
+
+Here: waiting, the deadline of a single wait, closing, and threads in the place of timers. Not here: which loop runs
+(beside this).
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["call_later", "connect", "start_thread", "stream_of"]
 
-# What trio raises where a socket is closed under a task that waits on it, or is waited on already.
+# trio raises these if a socket is closed under a task that waits on it, or another task waits on it already.
 _REFUSALS = (trio.ClosedResourceError, trio.BusyResourceError)
 
 
 class TrioStream:
     """The plain non-blocking socket: wait until it is ready, then one system call.
 
-    Waiting comes first: a token is seldom there already, so trying to read before waiting would cost a failed system
-    call each time, and the wait is also the checkpoint that every read owes the other tasks.
+    The wait comes first. A token is seldom there already, so reading before waiting would cost a failed system call
+    each time, and the wait is also the checkpoint that every read owes the other tasks.
     """
 
     __slots__ = ("_closed", "_error", "_sock", "_token", "_unsent", "read_ns", "write_refused")
@@ -54,7 +58,7 @@ class TrioStream:
             self.read_ns = perf_counter_ns()
             return data
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         if self._error is not None:
             raise self._error
         if self._closed:
@@ -62,7 +66,7 @@ class TrioStream:
         read_at = trio.current_time()
         while True:
             # One scope for many reads: one for each costs more than the read, and so does moving its deadline. When it
-            # fires, what counts is how long the last read is ago; a wait that was cut short for nothing is begun anew.
+            # fires, the time since the last read counts, and a wait that was cut short too early starts again.
             deadline = inf if within is None else read_at + within
             with trio.CancelScope(deadline=deadline):
                 while True:
@@ -76,7 +80,7 @@ class TrioStream:
                     self.read_ns = perf_counter_ns()
                     if not data:
                         return False
-                    if take(data):
+                    if on_bytes(data):
                         return True
                     read_at = trio.current_time()
             if within is not None and trio.current_time() >= read_at + within:
@@ -142,7 +146,7 @@ class TrioStream:
         except BlockingIOError:
             return False
         except OSError as exc:
-            self._error = exc  # the system tells it only once
+            self._error = exc  # the system reports it only once
         return True
 
     async def _until(
@@ -163,17 +167,17 @@ class TrioStream:
 
 
 def _translated(refusal: Exception) -> Exception:
-    """Return what is raised here for a wait that trio refuses."""
+    """Return the exception for a wait that trio refuses."""
     if isinstance(refusal, trio.BusyResourceError):
         return anyio.BusyResourceError("reading from")
     return ConnectionAbortedError("the connection was closed while a task waited on it")
 
 
 async def _wait_either(sock: socket.socket) -> None:
-    """Wait until `sock` can be read or written; only a body larger than the system's buffers ever comes here."""
+    """Wait until `sock` can be read or written. Needed only for bodies larger than the system's buffers."""
 
     async def end_with(wait: Callable[[socket.socket], Awaitable[None]]) -> None:
-        # A closed socket shows in the send that follows.
+        # The send that follows reports a closed socket.
         with contextlib.suppress(trio.ClosedResourceError):
             await wait(sock)
         nursery.cancel_scope.cancel()
@@ -189,7 +193,7 @@ def stream_of(sock: socket.socket) -> TrioStream:
 
 
 async def connect(sock: socket.socket, address: Any) -> None:
-    """Connect a non-blocking socket that is none of Unix's."""
+    """Connect a non-blocking TCP socket."""
     with contextlib.suppress(BlockingIOError):
         sock.connect(address)
     await trio.lowlevel.wait_writable(sock)
@@ -214,7 +218,7 @@ def start_thread(token: trio.lowlevel.TrioToken, work: Callable[[], object], the
 def call_later(token: trio.lowlevel.TrioToken, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
     """Call `callback` in a run of trio after so many seconds, unless it has ended; return what cancels that.
 
-    trio waits only in tasks, and every task ends with a nursery that somebody holds open. So a thread waits here.
+    trio waits only in tasks, and a task needs a nursery that somebody holds open. So a thread waits here.
     """
     cancelled = threading.Event()
     start_thread(token, lambda: cancelled.wait(delay), lambda: cancelled.is_set() or callback())

@@ -1,0 +1,106 @@
+"""Sending a request on a connection whose server may answer, or leave, before it has read everything.
+
+Here: when bytes are written, waited for or given up. Not here: their format (`request_head`), the response (`http1`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+import httpx
+
+from chatscope.transport.errors import Operation, translated
+
+if TYPE_CHECKING:
+    from chatscope.transport.base import SocketStream
+    from chatscope.transport.request_head import RequestHead
+
+__all__ = ["RequestWriter"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class RequestWriter:
+    """Writes one request.
+
+    A server often refuses a body (413, say) by answering and closing, and its answer matters more than the failed
+    write. So a failed write is kept in `error`, and is raised by the reader only if there is no response.
+    """
+
+    __slots__ = ("_request", "_stream", "_timeout", "error")
+
+    def __init__(self, stream: SocketStream, request: httpx.Request | None, timeout: float | None) -> None:
+        self._stream = stream
+        self._request = request
+        self._timeout = timeout
+        self.error: OSError | None = None
+
+    async def send(self, head: RequestHead, body: bytes | None) -> bool:
+        """Send a request, with what its stream yields if `body` is `None`.
+
+        Returns whether all of it was sent; otherwise the server has answered or left. If cancelled, the connection is
+        of no further use. Raises `httpx.TransportError`.
+        """
+        if body is None:
+            return await self._send_stream(head)
+        if head.chunked:
+            body = _chunk(body) + LAST_CHUNK
+        return await self.write(head.data + body)
+
+    async def write(self, data: bytes, *, listen: bool = False) -> bool:
+        """Send `data`; return `False` if the server answered or left before it was all sent.
+
+        With `listen`, also if the server answered after it: what would follow need not be sent then.
+        """
+        return (self.write_at_once(data) and not listen) or await self.flush(listen=listen)
+
+    def write_at_once(self, data: bytes) -> bool:
+        """Send what the system takes without waiting, and return whether that was everything."""
+        try:
+            self._stream.write(data)
+        except OSError as exc:
+            self.error = exc
+            return False
+        return not self._stream.unsent()
+
+    async def flush(self, *, listen: bool = False) -> bool:
+        """Wait until everything written is sent; return `False` as `write` does."""
+        if self.error is not None:
+            return False
+        try:
+            return await self._stream.flush(self._timeout) or not (listen or self._stream.unsent())
+        except TimeoutError as exc:
+            raise translated(exc, Operation.WRITE, self._request) from exc
+        except OSError as exc:
+            self.error = exc
+            return False
+
+    async def _send_stream(self, head: RequestHead) -> bool:
+        if self._request is None or not isinstance(self._request.stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport cannot send a synchronous stream")
+        if not await self.write(head.data, listen=True):
+            return False
+        length = 0
+        parts = aiter(self._request.stream)
+        try:
+            async for part in parts:
+                length += len(part)
+                if head.length is not None and length > head.length:
+                    raise httpx.LocalProtocolError(f"the body is longer than its Content-Length of {head.length}")
+                # An answer may follow the last byte at once. Only before that does it come early.
+                data, early = (_chunk(part), True) if head.chunked else (part, length != head.length)
+                if part and not await self.write(data, listen=early):
+                    return False
+        finally:
+            # httpx makes an async generator of any body. Left half-way, it would wait for the garbage collector.
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
+        if head.length is not None and length < head.length:
+            raise httpx.LocalProtocolError(f"the body has {length} bytes, its Content-Length is {head.length}")
+        return await self.write(LAST_CHUNK) if head.chunked else True
+
+
+def _chunk(data: bytes) -> bytes:
+    # A chunk of length zero would end the body.
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
