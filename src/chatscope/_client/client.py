@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Final, Self, Unpack, overload
 
@@ -10,7 +11,6 @@ from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import RequestParameters, RunParameters, TypedParameters
-from chatscope._client.request import ClientRequest
 from chatscope._client.stream import ChatStream, ParsedStream
 from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
@@ -130,9 +130,9 @@ class ChatClient:
         if output_type is None and not reask:
             request = self._core.request(model, messages, parameters, stream=False)
             if request.observed is None:
-                return await _call(request)
+                return await request.run(partial(fetch, request, acquires_permit=True))
             with observed(request.observed) as seen:
-                seen.completion = await _call(request)
+                seen.completion = await request.run(partial(fetch, request, acquires_permit=True))
                 return seen.completion
         conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
         await self._converse(model, conversation)
@@ -210,7 +210,7 @@ class ChatClient:
                     retrier=request.retrier.successor(),
                     observed=request.observed,
                 )
-            return await _call(request)
+            return await request.run(partial(fetch, request, acquires_permit=True))
 
         with observed(request.observed) as seen:
             try:
@@ -254,19 +254,6 @@ class ChatClient:
         output = Output.of(output_type)
         parameters["response_format"] = output.response_format
         return ParsedStream(self._core.request(model, messages, parameters, stream=True), output)
-
-
-async def _call(request: ClientRequest) -> Completion:
-    """Make the attempts at a request for a whole response, in its turn."""
-
-    async def attempt() -> Completion:
-        await request.acquire_permit()
-        return await fetch(request)
-
-    try:
-        return await request.run(attempt)
-    finally:
-        request.release_slot()
 
 
 def _type_in(parameters: dict[str, Any]) -> Any:

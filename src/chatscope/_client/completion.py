@@ -14,12 +14,18 @@ from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import MAX_BODY_BYTES, StreamDecoder
 
 
-async def fetch(request: ClientRequest) -> Completion:
-    """Make one attempt. The caller holds a permit. If cancelled, the connection is closed.
+async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Completion:
+    """Make one attempt. If cancelled, the connection is closed.
+
+    Args:
+        request: the request.
+        acquires_permit: whether a permit has to be acquired; otherwise the caller holds one.
 
     Raises:
         ChatError: the attempt brought no completion.
     """
+    if acquires_permit:
+        await request.acquire_permit()
     deadlines = request.deadlines
     deadlines.on_attempt()
     try:

@@ -37,11 +37,12 @@ class ClientCore:
         limiter: what all requests share: slots, pace and retry budget.
     """
 
-    __slots__ = ("_post", "_server", "limiter", "options")
+    __slots__ = ("_post", "_server", "_shares_post", "limiter", "options")
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
         self._post = self._prepared_post()
+        self._shares_post = not options.endpoint.names_model
         self.limiter = Limiter(self._post.url.host, **options.limits)
         self._server: Server | None = None
 
@@ -110,37 +111,43 @@ class ClientCore:
         server = self._server
         if server is None:
             raise RuntimeError(f"{self!r} is not open: use 'async with' around the code that sends requests")
+        options = self.options
         own, body = _split(parameters)
-        if "timeout" in own:
-            timeouts = Timeouts.of(own["timeout"])
-        deadlines = deadlines or CallDeadlines(timeouts or self.options.timeouts)
-        policy = RetryPolicy.of(own.get("retry"), self.options.retry)
-        body = self.options.profile.adapt(body)
-        messages = self.options.profile.adapt_messages(messages)
-        retrier = retrier or Retrier(policy, deadline=deadlines.total)
+        policy = options.retry
+        if own:
+            if "timeout" in own:
+                timeouts = Timeouts.of(own["timeout"])
+            policy = RetryPolicy.of(own.get("retry"), policy)
+        if deadlines is None:
+            deadlines = CallDeadlines(timeouts or options.timeouts)
+        body = options.profile.adapt(body)
+        messages = options.profile.adapt_messages(messages)
+        if retrier is None:
+            retrier = Retrier(policy, deadline=deadlines.total)
         prepared = self._prepare(model, messages, body, own, stream=stream)
-        if self.options.observer is not None and observed is None:
+        if options.observer is not None and observed is None:
             observed = self._observed_call(model, messages, body, stream=stream)
         return ClientRequest(server, prepared, retrier, deadlines, observed=observed, priority=priority)
 
     def _prepare(
         self, model: str, messages: Sequence[Message], body: Mapping[str, Any], own: Mapping[str, Any], *, stream: bool
     ) -> PreparedRequest:
-        extra_body, extra_headers, extra_query = own.get("extra_body"), own.get("extra_headers"), own.get("extra_query")
+        post, extra_body = self._post, None
+        if own or not self._shares_post:
+            extra_headers, extra_query = own.get("extra_headers"), own.get("extra_query")
+            extra_body = own.get("extra_body")
+            if not self._shares_post or extra_headers is not None or extra_query is not None:
+                post = self._prepared_post(extra_query, extra_headers, model)
         # Encoded at once: bad input is refused here and now, and later changes by the caller are not sent.
         encoded = encode_body(model, messages, body, stream=stream, extra=extra_body)
-        is_fixed = extra_query is extra_headers is None and not self.options.endpoint.names_model
-        return PreparedRequest(
-            post=self._post if is_fixed else self._prepared_post(extra_query, extra_headers, model),
-            body=encoded,
-            adds_usage=stream
+        adds_usage = (
+            stream
             and self.options.profile.asks_for_usage
             and "stream_options" not in body
-            and "stream_options" not in (extra_body or ()),
-            model=model,
-            max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
-            choices=body.get("n") or 1,
+            and "stream_options" not in (extra_body or ())
         )
+        max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
+        return PreparedRequest(post, encoded, adds_usage, model, max_tokens, body.get("n") or 1)
 
     def _observed_call(
         self, model: str, messages: Sequence[Message], body: Mapping[str, Any], *, stream: bool

@@ -147,13 +147,12 @@ class ClientRequest:
         """The key that is sent."""
         return self._server.secret
 
-    async def run(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Wait for a slot, then make attempts until one succeeds. The slot is held until `release_slot`.
-
-        If cancelled, the slot is still to be released.
+    async def run(self, attempt: Callable[[], Awaitable[_T]], *, keeps_slot: bool = False) -> _T:
+        """Wait for a slot, then make attempts until one succeeds. If cancelled, the slot is released.
 
         Args:
             attempt: acquires a permit and makes one attempt.
+            keeps_slot: whether a success holds the slot until `release_slot`.
 
         Raises:
             APITimeoutError: the deadline passed.
@@ -166,10 +165,15 @@ class ClientRequest:
                 with fail_at(deadlines.queue, self.last_failure):
                     await slot.wait()
             with fail_at(deadlines.total, self.last_failure):
-                return await self.retrier.run(attempt)
-        except ChatError as error:
-            self.annotate(error)  # the deadline's own error knows no request
+                result = await self.retrier.run(attempt)
+        except BaseException as error:
+            slot.release()
+            if isinstance(error, ChatError):
+                self.annotate(error)  # the deadline's own error knows no request
             raise
+        if not keeps_slot:
+            slot.release()
+        return result
 
     def last_failure(self) -> Exception | None:
         """Return what the last attempt failed with or, if there was none, why the server counts as down."""
@@ -180,7 +184,7 @@ class ClientRequest:
         if self._slot is not None:
             self._slot.release()
 
-    async def acquire_permit(self, *, hedged: bool = False) -> None:
+    def acquire_permit(self, *, hedged: bool = False) -> Awaitable[None]:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
@@ -191,20 +195,19 @@ class ClientRequest:
         """
         retrier = self.retrier
         self._is_hedged = hedged
-        await self._permit.acquire(
+        acquired = self._permit.acquire(
             self.prepared.body,
             self.prepared.max_tokens,
             retry=hedged or bool(retrier.failed),
             patient=retrier.deadline is not None,
         )
-        if self.observed is not None:
-            self.observed.permit_acquired()
+        return acquired if self.observed is None else _then(acquired, self.observed.permit_acquired)
 
     def release_permit(self) -> None:
         """Give back the permit, as `close` does too. Releasing it twice does nothing."""
         self._permit.release()
 
-    async def send(self) -> None:
+    def send(self) -> Awaitable[object]:
         """Send the request. Afterwards `response` is a success whose body is still to be read.
 
         If cancelled, nothing stays open.
@@ -212,10 +215,11 @@ class ClientRequest:
         Raises:
             APIStatusError, APIConnectionError, APITimeoutError: no success.
         """
-        if self.observed is None:
-            await self._send(self.prepared.post)
-            return
-        attempt = self._attempt = self.observed.attempt(self.retrier.failed)
+        # Plain functions where they can be: a chain of coroutines costs every request something.
+        return self._send(self.prepared.post) if self.observed is None else self._send_observed(self.observed)
+
+    async def _send_observed(self, observed: ObservedCall) -> None:
+        attempt = self._attempt = observed.attempt(self.retrier.failed)
         with attempt.current():
             response = await self._send(self.prepared.post.with_headers(attempt.headers))
         attempt.on_response(response.status, self.request_id)
@@ -333,7 +337,7 @@ class ClientRequest:
         self._permit.release()
         self._end_attempt(None)
         response, self.response = self.response, None
-        if response is not None:
+        if response is not None and not response.stream.is_over:
             await response.close(complete=complete)
 
     @property
@@ -399,6 +403,11 @@ class ClientRequest:
             has_response=self.headers_ns is not None,
         )
         return known or error
+
+
+async def _then(awaitable: Awaitable[None], call: Callable[[], None]) -> None:
+    await awaitable
+    call()
 
 
 def _names_include_usage(error: ChatError) -> bool:

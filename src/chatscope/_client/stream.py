@@ -55,7 +55,7 @@ class ChatStream:
         if (observed := self._request.observed) is not None:
             observed.start()
         try:
-            await self._request.run(self._attempt)
+            await self._request.run(self._attempt, keeps_slot=True)
         except BaseException as error:
             if isinstance(error, ChatError):
                 self._reader.annotate(error)
