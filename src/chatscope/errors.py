@@ -1,35 +1,37 @@
-"""What can go wrong, as one tree. Only exception classes live here; who raises them decides when.
+"""Every error that chatscope raises on purpose, as one tree.
+
+Here: the exception classes. Not here: when they are raised.
 
 ::
 
     ChatError
-    ├── APIConnectionError            no connection, or it broke before the reply
-    │   └── APITimeoutError           a deadline passed; `phase` says which
-    ├── APIStatusError                the server answered with an error status
+    ├── APIConnectionError            no connection, or it broke before the response
+    │   └── APITimeoutError           a deadline passed; `phase` names it
+    ├── APIStatusError                a response with an error status
     │   ├── BadRequestError           400
     │   ├── AuthenticationError       401
     │   ├── PermissionDeniedError     403
     │   ├── NotFoundError             404
     │   ├── ConflictError             409
     │   ├── UnprocessableEntityError  422
-    │   ├── RateLimitError            429: wait and try again
-    │   │   └── QuotaExceededError    a quota or spend limit: waiting does not help
+    │   ├── RateLimitError            429: too many requests or tokens
+    │   │   └── QuotaExceededError    a quota, balance or spend limit; no retry helps
     │   └── InternalServerError       5xx
-    ├── StreamError                   the reply began and did not end well
+    ├── StreamError                   a stream began but did not end well
     │   ├── StreamTruncatedError      it stopped before its end
-    │   ├── StreamProtocolError       it held something that is no chat stream
-    │   └── StreamServerError         it held an error object
-    ├── InvalidResponseError          a success status with a body that is no completion
-    ├── OutputError                   a whole reply that is not the type that was asked for
-    │   ├── OutputTruncatedError      it was cut at the token limit
-    │   ├── OutputRefusedError        the model refused, or its reply was filtered
+    │   ├── StreamProtocolError       it contained something that is not a chunk
+    │   └── StreamServerError         it contained an error object
+    ├── InvalidResponseError          a response that is not HTTP, or not a completion
+    ├── OutputError                   a complete response that is not of the requested type
+    │   ├── OutputTruncatedError      it was cut off at the token limit
+    │   ├── OutputRefusedError        the model refused, or its output was filtered
     │   └── OutputInvalidError        it is something else
-    ├── ToolError                     about the calling of functions
-    │   ├── ToolLoopError             the model called functions until no turn was left
-    │   └── ToolTimeoutError          a function took longer than it may
-    └── TaskError                     about a task, not about a request
-        ├── QueueFullError            as many wait already as may
-        ├── BudgetExceededError       the tasks before have used up what may be spent
+    ├── ToolError                     a problem with tool calls
+    │   ├── ToolLoopError             the model called tools until no turn was left
+    │   └── ToolTimeoutError          a tool took too long
+    └── TaskError                     a problem with a task, not with a request
+        ├── QueueFullError            the queue of waiting tasks is full
+        ├── BudgetExceededError       the adapter's budget is used up
         ├── TaskCancelledError        the task was cancelled
         ├── ResultTimeoutError        `get_result` stopped waiting; the task goes on
         └── UnknownTaskError          no task has this id (any more)
@@ -41,26 +43,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 Phase = Literal["queue", "connect", "headers", "first_token", "idle", "total"]
-"""The stretch of a task in which a deadline can pass."""
+"""The phases of a task in which a deadline can pass."""
 
 
 class ChatError(Exception):
     """The root of every error that chatscope raises on purpose.
 
-    Each attribute is there if it is known, otherwise `None`, and the partial text `""`.
+    An attribute whose value is not known is `None`; `partial_text` is then empty.
 
     Attributes:
         message: what happened, in one sentence.
-        status: the HTTP status, or the status that an error object inside a stream carries.
-        code, type, param: as the server's error object names them.
+        status: the HTTP status, or the status of an error object inside a stream.
+        code, type, param: as in the server's error object.
         request_id: the server's `x-request-id`.
-        body: the error body, decoded if it was JSON, as text if it was not; of a longer one, its first 64 KiB.
-        phase: which deadline passed.
+        body: the first 64 KiB of the error body: decoded if it is JSON, otherwise as text.
+        phase: the deadline that passed.
         attempts: how many requests had been sent when this was raised.
-        partial_text: the text that had arrived.
+        partial_text: the text received so far.
         retry_after: how long the server asks to wait, in seconds.
-        should_retry: the server's `x-should-retry` header.
-        not_retried: why an error that could have been retried was not.
+        should_retry: whether a retry can help, if known: from the server's `x-should-retry` header, or from what
+            the error means. It overrides the status.
+        not_retried: why an error that is usually retried was not.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class ChatError(Exception):
 
 
 class APIConnectionError(ChatError):
-    """The server could not be reached, or the connection broke before the reply."""
+    """The server could not be reached, or the connection broke before the response."""
 
 
 class APITimeoutError(APIConnectionError):
@@ -111,11 +114,11 @@ class APITimeoutError(APIConnectionError):
 
 
 class APIStatusError(ChatError):
-    """The server answered with an error status."""
+    """The server responded with an error status."""
 
 
 class BadRequestError(APIStatusError):
-    """400: the server did not accept the request."""
+    """400: the server rejects the request."""
 
 
 class AuthenticationError(APIStatusError):
@@ -123,11 +126,11 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the key may not do this."""
+    """403: the key does not allow this."""
 
 
 class NotFoundError(APIStatusError):
-    """404: no such model or path."""
+    """404: the model or the path does not exist."""
 
 
 class ConflictError(APIStatusError):
@@ -135,7 +138,7 @@ class ConflictError(APIStatusError):
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request is well formed and cannot be served."""
+    """422: the request is well formed but cannot be processed."""
 
 
 class RateLimitError(APIStatusError):
@@ -143,7 +146,7 @@ class RateLimitError(APIStatusError):
 
 
 class QuotaExceededError(RateLimitError):
-    """A quota, a balance or a spend limit is used up; no retry helps."""
+    """A quota, a balance or a spend limit is exhausted. No retry helps."""
 
 
 class InternalServerError(APIStatusError):
@@ -151,7 +154,7 @@ class InternalServerError(APIStatusError):
 
 
 class StreamError(ChatError):
-    """A reply began and did not end well; `partial_text` holds what had arrived."""
+    """A stream began but did not end well; `partial_text` holds what was received."""
 
 
 class StreamTruncatedError(StreamError):
@@ -159,22 +162,22 @@ class StreamTruncatedError(StreamError):
 
 
 class StreamProtocolError(StreamError):
-    """The stream held something that is neither a chunk nor its end."""
+    """The stream contained something that is neither a chunk nor its end."""
 
 
 class StreamServerError(StreamError):
-    """The server reported an error inside a stream that had begun with success."""
+    """The server reported an error inside a stream whose status was a success."""
 
 
 class InvalidResponseError(ChatError):
-    """A success status came with a body that is no completion."""
+    """The response is not HTTP, or has a success status and a body that is not a completion."""
 
 
 class OutputError(ChatError):
-    """A whole reply came that is not the type that was asked for; `partial_text` holds its text. It is never retried.
+    """A complete response is not of the requested type; `partial_text` holds its text. It is never retried.
 
     Attributes:
-        completion: the reply (a `Completion`), with the usage of all turns.
+        completion: the response (a `Completion`), with the usage of all turns.
     """
 
     def __init__(self, message: str = "", *, completion: Any = None) -> None:
@@ -186,26 +189,26 @@ class OutputError(ChatError):
 
 
 class OutputTruncatedError(OutputError):
-    """The response was cut at the token limit."""
+    """The output was cut off at the token limit."""
 
 
 class OutputRefusedError(OutputError):
-    """The model refused to reply, or the server filtered what it said."""
+    """The model refused to respond, or its output was filtered."""
 
 
 class OutputInvalidError(OutputError):
-    """The reply does not fit the type."""
+    """The output does not fit the type."""
 
 
 class ToolError(ChatError):
-    """About the calling of functions."""
+    """A problem with tool calls."""
 
 
 class ToolLoopError(ToolError):
-    """The model called functions until no turn was left.
+    """The model called tools until no turn was left.
 
     Attributes:
-        messages: the conversation so far; the last message is the model's, with the calls that were not made.
+        messages: the conversation so far. The last message is the model's, with the tool calls that were not made.
     """
 
     def __init__(self, message: str = "", *, messages: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -214,31 +217,31 @@ class ToolLoopError(ToolError):
 
 
 class ToolTimeoutError(ToolError):
-    """A function took longer than it may."""
+    """A tool took longer than allowed."""
 
 
 class TaskError(ChatError):
-    """About a task rather than about a request."""
+    """A problem with a task, not with a request."""
 
 
 class QueueFullError(TaskError):
-    """As many calls wait already as may; this one was not accepted."""
+    """The queue is full: this call was not accepted."""
 
 
 class BudgetExceededError(TaskError):
-    """The adapter's tasks have used up its `max_cost` or `max_total_tokens`; this one was stopped or not begun."""
+    """The adapter's `max_cost` or `max_total_tokens` is used up: this task was stopped, or never started."""
 
 
 class TaskCancelledError(TaskError):
-    """The task was cancelled before it ended; `partial_text` holds what had arrived."""
+    """The task was cancelled; `partial_text` holds what was received."""
 
 
 class ResultTimeoutError(TaskError):
-    """`get_result` waited as long as it was allowed to; the task itself goes on."""
+    """`get_result` stopped waiting; the task itself continues."""
 
 
 class UnknownTaskError(TaskError):
-    """No task has this id, or it was finished and forgotten."""
+    """No task has this id, or it has been forgotten."""
 
 
 QUOTA_CODES: Final = frozenset(
@@ -251,7 +254,7 @@ QUOTA_CODES: Final = frozenset(
         "organization_usage_limit_exceeded",
     }
 )
-"""Error codes of the endpoint that stay until somebody pays or a month ends."""
+"""Error codes of the endpoint that no retry clears."""
 
 _BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
     400: BadRequestError,
@@ -266,7 +269,7 @@ _BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
 
 
 def status_error_class(status: int, code: str | None = None, type: str | None = None) -> type[APIStatusError]:  # noqa: A002 - as above
-    """Return the class for an error status, quota codes told apart from rate limits."""
+    """Return the class for an error status; a quota code makes it a `QuotaExceededError`."""
     if code in QUOTA_CODES or type in QUOTA_CODES:
         return QuotaExceededError
     if status >= 500:

@@ -107,7 +107,7 @@ def test_higher_priorities_go_first() -> None:
 def test_a_queue_that_is_full() -> None:
     slots = Slots(1, most_waiting=1)
     holder, waiter = slots.reserve(), slots.reserve()
-    with pytest.raises(QueueFullError, match=r"^1 calls are waiting already"):
+    with pytest.raises(QueueFullError, match=r"^1 calls are waiting, as"):
         slots.reserve()
     assert counts(slots) == (1, 1)
     waiter.release()

@@ -1,4 +1,7 @@
-"""Whose turn it is: a number of calls at a time, by priority, first in, first out; the number fixed or found out."""
+"""Slots: how many calls run at a time, fixed or found out, and in which order the others get a slot.
+
+Here: counting and order. Not here: how fast requests are sent (`rate_limit`).
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,27 @@ import anyio
 from chatscope.errors import QueueFullError
 
 AUTO_START: Final = 8
-"""Where an automatic limit begins: what a desktop server with a few parallel slots takes without refusing."""
+"""The first value of an automatic limit: what a desktop server with a few parallel slots accepts."""
 
 AUTO_MOST: Final = 1024
-"""Where it ends: the number of connections that the default transport keeps."""
+"""Its last value: the number of connections that the default transport keeps."""
 
 
 class Slots:
-    """A number of slots that calls take and give back.
+    """The slots of a client. A call holds one while it runs.
 
-    A place in the queue is taken at once and without waiting, so that the order is the order of the calls, whatever
-    order the event loop runs them in. Every step is O(log n) at the most.
+    A slot or a place in the queue is taken synchronously, so the order is that in which calls are made, not that in
+    which the event loop runs them. Every operation takes at most O(log n).
 
     Args:
-        total: how many there are; `None` is no limit; `"auto"` finds it out: it grows while all are taken and nothing
-            is refused, and shrinks when the server refuses for want of capacity (429), never for its failures (5xx).
+        total: how many slots there are. `None` is no limit. `"auto"` finds it out: the number grows while all slots are
+            taken and nothing is refused, and shrinks when the server is out of capacity (429), never when it fails
+            (5xx).
         most_waiting: how many calls may wait; `None` is no limit.
+
+    Attributes:
+        taken: how many slots are taken.
+        waiting: how many calls wait.
     """
 
     __slots__ = ("_auto", "_most_waiting", "_numbers", "_queue", "_ramps", "_shrunk_ns", "_total", "taken", "waiting")
@@ -47,18 +55,18 @@ class Slots:
 
     @property
     def total(self) -> int | None:
-        """How many there are at present."""
+        """How many there are now; `None` is no limit."""
         return None if self._total == inf else int(self._total)
 
     def reserve(self, priority: float = 0, on_grant: Callable[[], object] | None = None) -> Slot:
-        """Take a slot, or a place in the queue; higher priorities go first.
+        """Take a slot, or a place in the queue. Higher priorities go first.
 
         Args:
             priority: the call's priority.
             on_grant: called when the slot is granted, unless that is at once. It must not raise.
 
         Raises:
-            QueueFullError: as many calls wait as may.
+            QueueFullError: too many calls wait.
         """
         slot = Slot(self, priority, next(self._numbers), on_grant)
         if self._free():
@@ -66,21 +74,21 @@ class Slots:
             slot.is_granted = True
             return slot
         if self._most_waiting is not None and self.waiting >= self._most_waiting:
-            raise QueueFullError(f"{self.waiting} calls are waiting already, as many as max_pending allows")
+            raise QueueFullError(f"{self.waiting} calls are waiting, as many as max_pending allows")
         self._push(slot)
         return slot
 
     def pause(self, slot: Slot) -> None:
-        """Take back a granted slot from a call that will ask for it again by `resume`."""
+        """Take a granted slot back from a call that will call `resume` later."""
         if slot.is_granted and not slot.is_released:
             slot.is_granted = False
             self.taken -= 1
             self._serve()
 
     def resume(self, slot: Slot) -> None:
-        """Grant a paused slot again, or queue it: by its priority, ahead of the calls that came later.
+        """Grant a paused slot again, or queue it by its priority and ahead of later calls.
 
-        A call that has begun is never refused: `most_waiting` does not apply.
+        A call that has started is never refused: `most_waiting` does not apply.
         """
         if slot.is_granted or slot.is_released:
             return
@@ -90,17 +98,17 @@ class Slots:
             self._push(slot)
 
     def on_success(self) -> None:
-        """Take note that the server had capacity for a call; an automatic limit may grow."""
+        """Record that the server had capacity for a call. An automatic limit may grow."""
         if self._auto and self.taken >= int(self._total):
             self._total = min(AUTO_MOST, self._total + (1 if self._ramps else 1 / self._total))
             self._serve()
 
     def on_rate_limited(self, sent_ns: int) -> None:
-        """Take note that the server had none (429); an automatic limit shrinks.
+        """Record that the server was out of capacity (429). An automatic limit shrinks.
 
         Args:
-            sent_ns: when the refused request was sent (`time.perf_counter_ns`). Those that were under way when the
-                limit shrank last say nothing new.
+            sent_ns: when the refused request was sent (`time.perf_counter_ns`). One that was sent before the limit last
+                shrank says nothing new.
         """
         if self._auto and sent_ns > self._shrunk_ns:
             self._ramps = False
@@ -132,7 +140,7 @@ class Slots:
                 self._grant(slot)
 
     def release(self, slot: Slot) -> None:
-        """Give back what a turn holds: its slot, or its place. Doing so twice does nothing."""
+        """Give back a slot, or a place in the queue. Releasing it twice does nothing."""
         if slot.is_released:
             return
         slot.is_released = True
@@ -143,13 +151,13 @@ class Slots:
         if not slot.is_queued:
             return
         self.waiting -= 1
-        if len(self._queue) > 2 * self.waiting + 64:  # places given up stay behind; not more of them than of the others
+        if len(self._queue) > 2 * self.waiting + 64:  # abandoned places stay in it, but not more than the others
             self._queue = [entry for entry in self._queue if not entry[2].is_released]
             heapify(self._queue)
 
 
 class Slot:
-    """One call's slot, or its place in the queue."""
+    """One call's slot, or its place in the queue until the slot is granted."""
 
     __slots__ = ("_slots", "is_granted", "is_queued", "is_released", "number", "on_grant", "priority", "ready")
 
@@ -164,7 +172,7 @@ class Slot:
         self.ready: anyio.Event | None = None
 
     async def wait(self) -> None:
-        """Wait for the slot. Cancelled, the place or the slot is given back."""
+        """Wait for the slot. If cancelled, the place or the slot is given back."""
         if not self.is_granted:
             self.ready = anyio.Event()
             try:
@@ -176,7 +184,7 @@ class Slot:
                 self.ready = None
 
     def pause(self) -> None:
-        """Give back the slot while the call needs none; others may have it meanwhile."""
+        """Give back the slot while the call needs none. Others may take it."""
         self._slots.pause(self)
 
     async def resume(self) -> None:
@@ -185,5 +193,5 @@ class Slot:
         await self.wait()
 
     def release(self) -> None:
-        """Give back the slot or the place. Doing so twice does nothing."""
+        """Give back the slot or the place. Releasing it twice does nothing."""
         self._slots.release(self)

@@ -1,4 +1,4 @@
-"""OpenTelemetry (`pip install 'chatscope[otel]'`), which `telemetry=` reports to. Loaded when first asked for."""
+"""Telemetry: reports calls to OpenTelemetry (`pip install 'chatscope[otel]'`). Imported only when it is used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What was said, in the JSON that the GenAI conventions give for it: messages of parts. Only asked for on opt-in."""
+"""The content of messages in the JSON of the GenAI conventions: messages of parts. Used only on opt-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def input_messages(messages: Sequence[Message]) -> str:
 
 
 def output_messages(completion: Completion) -> str:
-    """Return the choices of a reply as the value of `gen_ai.output.messages`."""
+    """Return the choices of a response as the value of `gen_ai.output.messages`."""
     return _json(
         [
             {
@@ -34,10 +34,12 @@ def _parts(message: Mapping[str, Any]) -> list[Any]:
     content = message.get("content")
     if message.get("role") == "tool":
         return [{"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content}]
-    spoken = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    given = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
     parts = [
-        {"type": "text", "content": part["text"]} if part.get("type") == "text" else part  # the others as they are sent
-        for part in spoken
+        {"type": "text", "content": part["text"]}
+        if part.get("type") == "text"
+        else part  # other parts as they are sent
+        for part in given
     ]
     for call in message.get("tool_calls") or ():
         function = call.get("function") or call.get("custom") or {}

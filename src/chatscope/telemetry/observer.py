@@ -1,7 +1,8 @@
-"""What a call tells whoever observes it: the moments it passes, and nothing of how they are reported.
+"""The protocol of an observer: what it is told about a call, and when.
 
-One call is one task, or one request of a `ChatClient`. Where nobody observes, its `Retrier` holds `None` instead of an
-`ObservedCall`, and that test is all it costs. `telemetry` observes for OpenTelemetry.
+One call is one task, or one request of a `ChatClient`. Without an observer, `None` takes the place of an
+`ObservedCall`, and that test is all it costs. Here: the protocols. Not here: the guard against observers that fail
+(`guarded`), and the observer for OpenTelemetry (`otel`).
 """
 
 from __future__ import annotations
@@ -17,43 +18,43 @@ from chatscope.protocol.usage import Usage
 
 
 class ObservedAttempt(Protocol):
-    """One attempt, from its sending on."""
+    """One attempt of a call."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What is to be sent besides the request's own headers."""
+        """Headers to send in addition to the request's own."""
         ...
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the attempt is what instrumentation sees as its cause."""
+        """Return a block in which the attempt is the parent of whatever other instrumentation reports."""
         ...
 
     def on_response(self, status: int, request_id: str | None) -> None:
-        """A reply of success began."""
+        """The headers of a successful response arrived."""
         ...
 
     def end(self, error: BaseException | None) -> None:
-        """Take note of the end, and of what went wrong."""
+        """The attempt ended, with an error or without."""
         ...
 
 
 class ObservedCall(Protocol):
-    """One call. `start` and `end` come once; what comes before the one or after the other is ignored."""
+    """One call. `start` and `end` are each called once; calls before `start` and after `end` are to be ignored."""
 
     def start(self) -> None:
-        """The call begins, and waits for its turn."""
+        """The call starts. It waits for a slot and a permit."""
         ...
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the call is what instrumentation sees as its cause."""
+        """Return a block in which the call is the parent of whatever other instrumentation reports."""
         ...
 
     def permit_acquired(self) -> None:
-        """It may be sent; of a call that is tried again, this comes more than once."""
+        """The call may be sent. With retries, this is called more than once."""
         ...
 
     def attempt(self, failed: int) -> ObservedAttempt:
-        """Begin an attempt, after so many that failed."""
+        """An attempt starts, after so many that failed."""
         ...
 
     def end(
@@ -65,20 +66,20 @@ class ObservedCall(Protocol):
         sent_ns: int | None = None,
         token_ns: Sequence[int] = (),
     ) -> None:
-        """Take note of the end.
+        """The call ended.
 
         Args:
-            error: what went wrong.
-            completion: what came of it, as far as it came.
-            usage: that of all turns, where it is not the completion's.
-            sent_ns: when the last attempt was begun.
-            token_ns: when each chunk of a streamed reply was read.
+            error: what it failed with.
+            completion: the response, as far as it was received.
+            usage: that of all turns, if it is not the completion's.
+            sent_ns: when the last attempt was sent (`time.perf_counter_ns`).
+            token_ns: when each chunk of a streamed response was read.
         """
         ...
 
 
 class Observer(Protocol):
-    """Whoever wants to know about a client's calls."""
+    """Observes the calls of a client."""
 
     def call(
         self,
@@ -90,7 +91,7 @@ class Observer(Protocol):
         address: str,
         port: int,
     ) -> ObservedCall:
-        """Prepare the observation of a call; it has not begun, and may never begin."""
+        """Prepare the observation of a call. It has not started, and may never start."""
         ...
 
 
@@ -98,7 +99,7 @@ class observed:  # noqa: N801 - reads as the statement that it is used in
     """A block that is one call from its start to its end: `with observed(call) as seen: ...`. `None` costs nothing.
 
     Attributes:
-        completion: to be set to what came of it.
+        completion: the response, to be set within the block.
     """
 
     __slots__ = ("_call", "_current", "completion")

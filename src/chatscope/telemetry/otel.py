@@ -1,8 +1,9 @@
-"""Telemetry: the spans and metrics of calls by the GenAI conventions. What they say of messages is in `content.py`.
+"""Telemetry: the spans and metrics of calls in OpenTelemetry, by its conventions for generative AI.
 
-The names are those of the semantic conventions for generative AI (status: development, June 2026), which an update may
-change: https://github.com/open-telemetry/semantic-conventions-genai. A call is a CLIENT span `chat {model}`; below it
-are a span `queue`, until it may be sent, and a span `attempt` for each attempt, whose context goes with the request.
+The conventions have the status "development" (June 2026), so names may change:
+https://github.com/open-telemetry/semantic-conventions-genai. A call is a CLIENT span `chat {model}`. Its children are a
+span `queue`, until the call may be sent, and a span `attempt` for each attempt, whose context is sent with the request.
+Not here: what the attributes say (`attributes`), and the content of messages (`content`).
 """
 
 from __future__ import annotations
@@ -16,41 +17,34 @@ from typing import Any, Final
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from chatscope.errors import APIStatusError, TaskCancelledError
+from chatscope.errors import APIStatusError
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
+from chatscope.telemetry.attributes import (
+    error_type,
+    request_attributes,
+    response_attributes,
+    usage_attributes,
+)
 from chatscope.telemetry.content import input_messages, output_messages
 from chatscope.version import __version__
 
 PROVIDER: Final = "openai"
-"""The conventions' name for the endpoint's protocol, whoever serves it; `server.address` says who."""
+"""The conventions' name for the protocol. The server that speaks it is in `server.address`."""
 
 TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))
 SECOND_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))
-"""The bounds that the conventions give for these histograms: 1 to 67108864 tokens, 0.01 to 81.92 s."""
-
-_REQUEST: Final = {
-    "gen_ai.request.max_tokens": ("max_completion_tokens", "max_tokens"),
-    "gen_ai.request.temperature": ("temperature",),
-    "gen_ai.request.top_p": ("top_p",),
-    "gen_ai.request.stop_sequences": ("stop",),
-    "gen_ai.request.seed": ("seed",),
-    "gen_ai.request.choice.count": ("n",),
-    "gen_ai.request.frequency_penalty": ("frequency_penalty",),
-    "gen_ai.request.presence_penalty": ("presence_penalty",),
-    "openai.request.service_tier": ("service_tier",),
-}
-_LEFT_OUT: Final = {"gen_ai.request.choice.count": 1, "openai.request.service_tier": "auto"}
-"""Values that the conventions want left out, since they say nothing."""
+"""The bucket bounds of the conventions: 1 to 67108864 tokens, 0.01 to 81.92 s."""
 
 
 class Telemetry:
-    """Reports calls to OpenTelemetry, for as many clients and adapters as it is given to.
+    """Report calls to OpenTelemetry. One object may serve any number of clients and adapters.
 
     Args:
-        tracer_provider, meter_provider: where to; default the global ones.
-        capture_content: record the messages sent and received, which may hold anything that users wrote.
+        tracer_provider, meter_provider: where to report to; default the global ones.
+        capture_content: also record the messages that are sent and received. They may contain anything that users
+            wrote.
     """
 
     def __init__(
@@ -75,8 +69,8 @@ class Telemetry:
             )
             for name, says in (
                 ("duration", "GenAI operation duration."),
-                ("time_to_first_chunk", "Time from the sending of the request to the first chunk of the reply."),
-                ("time_per_output_chunk", "Time from one chunk of the reply to the next."),
+                ("time_to_first_chunk", "Time from sending the request to the first chunk of the response."),
+                ("time_per_output_chunk", "Time from one chunk of the response to the next."),
             )
         )
 
@@ -90,7 +84,7 @@ class Telemetry:
         address: str,
         port: int,
     ) -> CallSpan:
-        """Prepare the observation of a call; nothing is reported before its `start`."""
+        """Prepare the span of a call. Nothing is reported before its `start`."""
         return CallSpan(self, model, messages, parameters, stream=stream, address=address, port=port)
 
 
@@ -126,7 +120,7 @@ class CallSpan:
             "server.address": address,
             "server.port": port,
         }
-        self._request = _request_attributes(parameters)
+        self._request = request_attributes(parameters)
         if stream:
             self._request["gen_ai.request.stream"] = True
         if telemetry.capture_content:
@@ -137,7 +131,7 @@ class CallSpan:
         self._queue: Span = trace.INVALID_SPAN
 
     def start(self) -> None:
-        """Begin the span, as a child of the one that is current, and the span of the wait for the call's turn."""
+        """Start the span, as a child of the current one, and the span `queue`."""
         self._began_ns = time.perf_counter_ns()
         self._span = self._telemetry.tracer.start_span(
             f"chat {self._common['gen_ai.request.model']}",
@@ -148,16 +142,16 @@ class CallSpan:
         self._is_open = True
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the call's span is the current one."""
+        """Return a block in which the call's span is current."""
         return _current(self._span)
 
     def permit_acquired(self) -> None:
-        """End the wait, the first time."""
+        """End the span `queue`. Only the first time counts."""
         queue, self._queue = self._queue, trace.INVALID_SPAN
         queue.end()
 
     def attempt(self, failed: int) -> AttemptSpan:
-        """Begin the span of an attempt."""
+        """Start the span of an attempt."""
         attributes = {"http.request.resend_count": failed} if failed else {}
         return AttemptSpan(self._child("attempt", attributes))
 
@@ -170,7 +164,7 @@ class CallSpan:
         sent_ns: int | None = None,
         token_ns: Sequence[int] = (),
     ) -> None:
-        """End the span with what came of the call, and record its metrics. Only the first end counts."""
+        """End the span with the outcome of the call, and record its metrics. Only the first end counts."""
         if not self._is_open:
             return
         self._is_open = False
@@ -180,15 +174,15 @@ class CallSpan:
         _end(self._queue, error)
         if completion is not None:
             usage = usage or completion.usage
-            span.set_attributes(_response_attributes(completion))
+            span.set_attributes(response_attributes(completion))
             if completion.model:
                 common["gen_ai.response.model"] = completion.model
             if telemetry.capture_content and completion.choices:
                 span.set_attribute("gen_ai.output.messages", output_messages(completion))
         if usage == Usage():
-            usage = None  # what servers send that do not count
+            usage = None  # sent by servers that do not count
         if usage is not None:
-            span.set_attributes(_usage_attributes(usage))
+            span.set_attributes(usage_attributes(usage))
         _end(span, error)
         context = trace.set_span_in_context(span)  # so that the metrics' exemplars name the span
         failure = {"error.type": error_type(error)} if error is not None else {}
@@ -209,7 +203,7 @@ class AttemptSpan:
     """The span of one attempt; an `ObservedAttempt`.
 
     Attributes:
-        headers: the span's context, for the server.
+        headers: the span's context, to be sent to the server.
     """
 
     __slots__ = ("_is_answered", "_span", "headers")
@@ -221,11 +215,11 @@ class AttemptSpan:
         propagate.inject(self.headers, trace.set_span_in_context(span))
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the attempt's span is the current one."""
+        """Return a block in which the attempt's span is current."""
         return _current(self._span)
 
     def on_response(self, status: int, request_id: str | None) -> None:
-        """Take note of the reply: its HTTP status, and the id that the server gave the request."""
+        """Record the HTTP status, and the id that the server gave the request."""
         self._is_answered = True
         self._span.set_attribute("http.response.status_code", status)
         if request_id is not None:
@@ -238,13 +232,6 @@ class AttemptSpan:
         _end(self._span, error)
 
 
-def error_type(error: BaseException) -> str:
-    """Return the `error.type` of an error: its class, and `cancelled` for every kind of cancellation."""
-    if isinstance(error, TaskCancelledError) or not isinstance(error, Exception):
-        return "cancelled"
-    return type(error).__name__
-
-
 def _end(span: Span, error: BaseException | None) -> None:
     if error is not None:
         kind = error_type(error)
@@ -255,39 +242,3 @@ def _end(span: Span, error: BaseException | None) -> None:
 
 def _current(span: Span) -> AbstractContextManager[object]:
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
-
-
-def _request_attributes(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    found = {
-        attribute: parameters[name]
-        for attribute, names in _REQUEST.items()
-        for name in names
-        if parameters.get(name) is not None and parameters[name] != _LEFT_OUT.get(attribute)
-    }
-    if isinstance(stop := found.get("gen_ai.request.stop_sequences"), str):
-        found["gen_ai.request.stop_sequences"] = [stop]
-    return found
-
-
-def _response_attributes(completion: Completion) -> dict[str, Any]:
-    reasons = [choice.finish_reason for choice in completion.choices if choice.finish_reason]
-    told = {
-        "gen_ai.response.id": completion.id,
-        "gen_ai.response.model": completion.model,
-        "gen_ai.response.finish_reasons": reasons,
-        "openai.response.service_tier": completion.service_tier,
-        "openai.response.system_fingerprint": completion.system_fingerprint,
-    }
-    return {name: value for name, value in told.items() if value}
-
-
-def _usage_attributes(usage: Usage) -> dict[str, int]:
-    told = {
-        "gen_ai.usage.input_tokens": usage.prompt_tokens,
-        "gen_ai.usage.output_tokens": usage.completion_tokens,
-    }
-    if usage.prompt_tokens_details is not None:
-        told["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
-    if usage.completion_tokens_details is not None:
-        told["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
-    return told
