@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import pytest
+from tests.support.tables import each_row
 
 from chatscope import errors
 from chatscope.errors import (
@@ -130,7 +130,7 @@ THROUGH: list[Callable[[ChatError], ChatError]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@each_row("kind", CLASSES)
 def test_an_error_survives_pickle_and_copy(kind: type[ChatError]) -> None:
     error = full(kind)
     error.add_note("a note")

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from tests.support.checks import until
 from tests.support.secrets import KEY, adapter_for
+from tests.support.tables import each_row
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, ChatError, Task
 from chatscope.simulator import Config, respond, simulator
@@ -37,8 +38,8 @@ async def test_no_other_host_gets_it(status: int, own_client: bool) -> None:
 BREAKS = ["\r\n", "\n", "\r", "\0"]
 
 
-@pytest.mark.parametrize("line_break", BREAKS, ids=["crlf", "lf", "cr", "nul"])
-@pytest.mark.parametrize(
+@each_row("line_break", BREAKS, ids=["crlf", "lf", "cr", "nul"])
+@each_row(
     ("argument", "options"),
     [
         ("api_key", {"api_key": "{}"}),
@@ -72,7 +73,7 @@ async def test_a_requests_own_header_with_a_line_break(line_break: str) -> None:
     assert server.connections_accepted == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wrong",
     [
         {"timeout": -1},

@@ -21,6 +21,7 @@ import stamina
 import stamina.instrumentation
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope import errors
 from chatscope._limits.attempts import AttemptsLog
@@ -514,7 +515,7 @@ async def test_calls_of_a_decorated_function_do_not_share_their_count() -> None:
     assert failures == {"a": 2, "b": 2, "c": 2}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("decorator", "arguments", "named"),
     [
         (retry_on_rate_limit, {"max_attempts": 0}, "max_attempts"),

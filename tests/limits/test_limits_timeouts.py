@@ -9,6 +9,7 @@ from typing import Any, get_args
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.support.tables import each_row
 
 from chatscope._limits.timeouts import CallDeadlines, Deadline, Timeouts, fail_at, transport_timeout
 from chatscope._validation import check_count, check_rate, check_seconds, check_wait
@@ -17,7 +18,7 @@ from chatscope.errors import APITimeoutError, InternalServerError, Phase
 NO_NUMBERS = ["1", None, True, [1], 1j, math.nan]
 
 
-@pytest.mark.parametrize("field", ["connect", "first_token", "idle", "total", "read"])
+@each_row("field", ["connect", "first_token", "idle", "total", "read"])
 def test_a_timeout_that_is_none_is_named(field: str) -> None:
     for wrong in (0, 0.0, -1, -0.5, math.nan, -math.inf, "1", True, [1]):
         given: dict[str, Any] = {field: wrong}
@@ -28,7 +29,7 @@ def test_a_timeout_that_is_none_is_named(field: str) -> None:
         assert getattr(Timeouts(**given), field) == right
 
 
-@pytest.mark.parametrize("value", [0, -1, math.nan, "60", False, (1, 2)])
+@each_row("value", [0, -1, math.nan, "60", False, (1, 2)])
 def test_a_timeout_argument_that_is_none(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^timeout must be a positive number of seconds, not "):
         Timeouts.of(value)
@@ -42,7 +43,7 @@ def test_what_a_timeout_argument_means() -> None:
     assert Timeouts() == Timeouts(connect=None, first_token=None, idle=None, total=None, read=60.0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("timeouts", "connect", "read"),
     [
         (Timeouts(), 60.0, 60.0),
@@ -76,7 +77,7 @@ def test_the_checks_name_what_they_check() -> None:
             check_count(wrong, "x")
 
 
-@pytest.mark.parametrize("phase", get_args(Phase))
+@each_row("phase", get_args(Phase))
 def test_the_error_names_the_phase_and_the_seconds(phase: Phase) -> None:
     error = Deadline(0.0, phase, 2.5).error()
     assert type(error) is APITimeoutError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.assemble import Assembler, merge
@@ -155,7 +155,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
 }
 
 
-@pytest.mark.parametrize(("pieces", "calls"), TOOL_CALLS.values(), ids=TOOL_CALLS)
+@each_row(("pieces", "calls"), TOOL_CALLS.values(), ids=TOOL_CALLS)
 def test_tool_calls(pieces: list[dict[str, Any]], calls: Calls) -> None:
     deltas = [{"tool_calls": piece.get("several", [piece])} for piece in pieces]
     message = spoken(*deltas)
@@ -189,7 +189,7 @@ def test_the_older_function_call() -> None:
     assert message.function_call == FunctionDelta(name="get_weather", arguments=PARIS)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("delta", "gains"),
     [
         ({}, False),
@@ -351,7 +351,7 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 SPENT = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "chunks",
     [
         [chunk(content="a"), chunk(finish="stop") | {"usage": USAGE}],
@@ -420,7 +420,7 @@ def test_nothing_at_all() -> None:
     assert Assembler().usage is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("chunks", "done", "broken", "says"),
     [
         ([chunk(content="a")], True, False, None),
@@ -447,7 +447,7 @@ def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, say
         assert error.partial_text == assemble(*chunks).text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("so_far", "new", "merged"),
     [
         (None, "a", "a"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.tables import each_row
 
 from chatscope.protocol.decode import choices_of, completion_from, decode_chunk, decode_exact, decode_text
 from chatscope.protocol.loading import load_object
@@ -146,7 +147,7 @@ REPAIRED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("sent", "meant"), REPAIRED.values(), ids=REPAIRED)
+@each_row(("sent", "meant"), REPAIRED.values(), ids=REPAIRED)
 def test_an_odd_type_costs_nothing_but_itself(sent: dict[str, Any], meant: dict[str, Any]) -> None:
     around = {"model": "m", "unknown": [1]}
     chunk = decode(sent | around)
@@ -188,7 +189,7 @@ BROKEN: dict[str, tuple[bytes, str, object]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "text", "unknown"), BROKEN.values(), ids=BROKEN)
+@each_row(("raw", "text", "unknown"), BROKEN.values(), ids=BROKEN)
 def test_json_that_a_strict_decoder_refuses(raw: bytes, text: str, unknown: object) -> None:
     chunk = decode_chunk(raw)
     assert chunk.text == text
@@ -207,9 +208,7 @@ def test_nan_in_logprobs() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", b"[]", b"1", b"null", b'"a"', b"{", b"{}{}", b"nonsense", b"{'a': 1}", b"[" * 100_000]
-)
+@each_row("raw", [b"", b"[]", b"1", b"null", b'"a"', b"{", b"{}{}", b"nonsense", b"{'a': 1}", b"[" * 100_000])
 def test_what_is_no_json_object_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         load_object(raw)
@@ -296,7 +295,7 @@ def test_a_completion_with_odd_types() -> None:
     assert completion.choices[1].message.content is None
 
 
-@pytest.mark.parametrize("choices", [None, "x", {}, 3, []])
+@each_row("choices", [None, "x", {}, 3, []])
 def test_a_completion_without_choices(choices: object) -> None:
     completion = completion_from({"choices": choices})
     assert completion.choices == []
@@ -335,7 +334,7 @@ def _edited(path: tuple[str | int, ...], value: object) -> bytes:
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         _edited(("provider",), "p"),
@@ -373,7 +372,7 @@ def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
     assert decode_text(msgspec.json.encode(chunk)) == "a"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "chunk",
     [
         _chunk_of({"content": "a", "refusal": "b"}),
@@ -404,12 +403,12 @@ def test_more_than_a_piece_of_text(chunk: dict[str, Any]) -> None:
     assert decode_text(msgspec.json.encode(chunk)) == ""
 
 
-@pytest.mark.parametrize("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
+@each_row("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
 def test_no_piece_of_text(data: bytes) -> None:
     assert decode_text(data) == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     "path",
     [
         ("<extra>",),
@@ -420,7 +419,7 @@ def test_no_piece_of_text(data: bytes) -> None:
         ("choices", 0, "message", "tool_calls", 0, "<extra>"),
     ],
 )
-@pytest.mark.parametrize("value", [{"role": "system"}, None, "x"])
+@each_row("value", [{"role": "system"}, None, "x"])
 def test_a_server_cannot_set_what_is_not_sent(path: tuple[str | int, ...], value: object) -> None:
     body = _edited(path, value)
     plain = completion_from(_plain())

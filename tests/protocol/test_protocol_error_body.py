@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.errors import (
     QUOTA_CODES,
@@ -115,7 +116,7 @@ SHAPES: dict[str, tuple[object, str, str | None, str | None, str | None]] = {
 }
 
 
-@pytest.mark.parametrize(("body", "message", "code", "kind", "param"), SHAPES.values(), ids=SHAPES)
+@each_row(("body", "message", "code", "kind", "param"), SHAPES.values(), ids=SHAPES)
 def test_other_shapes(body: object, message: str, code: str | None, kind: str | None, param: str | None) -> None:
     error = refusal(400, body)
     assert type(error) is BadRequestError
@@ -130,7 +131,7 @@ def test_an_empty_body() -> None:
     assert error.body == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "body", "kind"),
     [
         (400, {"error": {"code": "invalid_api_key"}}, BadRequestError),  # LiteLLM
@@ -154,13 +155,13 @@ def test_the_class_by_status_and_code(status: int, body: object, kind: type[APIS
     assert error.status == status
 
 
-@pytest.mark.parametrize("code", sorted(QUOTA_CODES))
-@pytest.mark.parametrize("where", ["code", "type"])
+@each_row("code", sorted(QUOTA_CODES))
+@each_row("where", ["code", "type"])
 def test_quota_codes(code: str, where: str) -> None:
     assert type(refusal(429, {"error": {"message": "no", where: code}})) is QuotaExceededError
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "status", "kind"),
     [
         ({"message": "no", "code": 429}, 429, RateLimitError),
@@ -236,7 +237,7 @@ def test_an_error_inside_a_stream() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "message"),
     [
         (b"no", "no"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.tables import each_row
 
 from chatscope.protocol.decode import decode_chunk
 from chatscope.protocol.events import (
@@ -55,7 +56,7 @@ def test_text() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "spoken",
     [
         {"reasoning_content": "Hm."},

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.protocol import headers as headers_module
 from chatscope.protocol.headers import (
@@ -28,7 +29,7 @@ def headers(**values: str) -> httpx.Headers:
     return httpx.Headers({name.replace("_", "-"): value for name, value in values.items()})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "seconds"),
     [
         ("5", 5.0),
@@ -77,7 +78,7 @@ def test_a_date_without_a_zone_is_utc_wherever_the_machine_is(monkeypatch: pytes
         time.tzset()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given_headers", "seconds"),
     [
         ({}, None),
@@ -97,7 +98,7 @@ def test_which_header_counts(given_headers: dict[str, str], seconds: float | Non
     assert retry_after(httpx.Headers(given_headers), NOW) == seconds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "order"),
     [("true", True), ("false", False), ("True", True), (" FALSE ", False), ("yes", None), ("", None), ("1", None)],
 )
@@ -114,7 +115,7 @@ def test_request_id() -> None:
     assert request_id(headers()) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "seconds"),
     [
         ("12ms", 0.012),
@@ -194,7 +195,7 @@ def test_azure_s_meaningless_values() -> None:
     ) == RateLimitHeaders(remaining_tokens=0, reset_tokens=10.0)
 
 
-@pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-5"])
+@each_row("value", ["", "many", "nan", "inf", "-5"])
 def test_counts_that_are_none(value: str) -> None:
     assert rate_limits(headers(x_ratelimit_limit_requests=value, x_ratelimit_remaining_tokens=value)) is None
 
@@ -204,7 +205,7 @@ def test_no_limits() -> None:
     assert rate_limits(headers(x_ratelimit_limit_requests="60.0")) == RateLimitHeaders(limit_requests=60)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "plenty"),
     [
         ({}, True),

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope._validation import check_headers, check_number
 from chatscope.protocol.endpoint import Endpoint, Secret, shown_url
@@ -116,7 +117,7 @@ class Part:
     type: str
 
 
-@pytest.mark.parametrize(
+@each_row(
     "messages",
     [
         (HI[0],),
@@ -140,25 +141,25 @@ def test_mappings_and_sequences_inside_parameters() -> None:
     assert sent["response_format"] == {"json_schema": {"a": [1, {"type": "x"}]}}
 
 
-@pytest.mark.parametrize("model", ["", None, 3, b"m", ["m"]])
+@each_row("model", ["", None, 3, b"m", ["m"]])
 def test_a_model_that_is_no_name(model: Any) -> None:
     with pytest.raises(ValueError, match=r"^model must be"):
         body(model=model)
 
 
-@pytest.mark.parametrize("messages", [None, [], (), "hi", b"hi", {"role": "user"}, 3, iter(HI), {1, 2}])
+@each_row("messages", [None, [], (), "hi", b"hi", {"role": "user"}, 3, iter(HI), {1, 2}])
 def test_messages_that_are_no_conversation(messages: Any) -> None:
     with pytest.raises(ValueError, match=r"^messages must be a list with at least one message"):
         body(messages=messages)
 
 
-@pytest.mark.parametrize("message", ["hi", None, 3, ["user", "hi"]])
+@each_row("message", ["hi", None, 3, ["user", "hi"]])
 def test_a_message_that_is_no_mapping(message: Any) -> None:
     with pytest.raises(ValueError, match=rf"^messages must hold mappings .*not {type(message).__name__}"):
         body(messages=[*HI, message])
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "frequency_penalty",
@@ -190,7 +191,7 @@ CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [object(), 1j, "\ud800", {"a": "\ud800"}, [object()], {(1, 2): 3}, iter([1]), CIRCLE, print, {"a": {1: object()}}],
 )
@@ -242,7 +243,7 @@ def test_a_prompt_and_a_context_make_a_conversation() -> None:
     assert conversation("hi", None, {}) == HI
 
 
-@pytest.mark.parametrize("prompt", ["", None, 3, b"hi", ["hi"]])
+@each_row("prompt", ["", None, 3, b"hi", ["hi"]])
 def test_a_prompt_that_is_none(prompt: Any) -> None:
     with pytest.raises(ValueError, match=r"^prompt must be a text"):
         conversation(prompt)
@@ -261,7 +262,7 @@ def test_a_context_that_is_no_mapping(context: Any) -> None:
         conversation("hi", None, context)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "model",
     [
         "o1",
@@ -282,7 +283,7 @@ def test_models_that_reject_max_tokens(model: str) -> None:
     assert max_tokens_name(model) == "max_completion_tokens"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "model",
     [
         "gpt-4o-mini",
@@ -300,7 +301,7 @@ def test_models_that_take_max_tokens(model: str) -> None:
     assert max_tokens_name(model) == "max_tokens"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("base_url", "url"),
     [
         ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
@@ -330,7 +331,7 @@ def test_an_address_that_depends_on_the_model() -> None:
     assert Endpoint("https://a.example/v1").url(model="m") == "https://a.example/v1/chat/completions"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "base_url",
     [
         "",
@@ -351,9 +352,7 @@ def test_a_base_url_that_is_none(base_url: Any) -> None:
         Endpoint(base_url, KEY)
 
 
-@pytest.mark.parametrize(
-    "base_url", ["http://[::1", "https://[x]/v1", "http://a:99999/v1", "http://a:b", "http://a:-1"]
-)
+@each_row("base_url", ["http://[::1", "https://[x]/v1", "http://a:99999/v1", "http://a:b", "http://a:-1"])
 def test_a_base_url_that_cannot_be_read(base_url: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url is no URL: "):
         Endpoint(base_url, KEY)
@@ -384,7 +383,7 @@ def test_a_key_that_goes_into_another_header() -> None:
     assert "api-key" not in Endpoint("http://a", key_header="api-key").request_headers()
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", "a:", None])
+@each_row("name", ["", "a b", "a\nb", "a:", None])
 def test_a_key_header_that_is_none(name: Any) -> None:
     with pytest.raises(ValueError, match=r"^key_header has a header whose name is not allowed"):
         Endpoint("http://a", KEY, key_header=name)
@@ -402,7 +401,7 @@ def test_what_the_caller_adds_replaces_what_is_there() -> None:
 BAD_VALUES = ["a\nb", "a\rb", "a\r\nX-Injected: 1", "\n", "a\0", "\u00e9", "a\u2028b", 3, None, b"a"]
 
 
-@pytest.mark.parametrize("value", BAD_VALUES)
+@each_row("value", BAD_VALUES)
 def test_a_header_that_would_begin_another(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^default_headers\['X-Own'\] must be text without line breaks") as caught:
         Endpoint("http://a", KEY, headers={"X-Fine": "1", "X-Own": value})
@@ -411,7 +410,7 @@ def test_a_header_that_would_begin_another(value: Any) -> None:
         Endpoint("http://a", KEY).request_headers({"X-Own": value})
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:b", "a\nb", "\u00e9", "a\0", 3, None])
+@each_row("name", ["", "a b", "a:b", "a\nb", "\u00e9", "a\0", 3, None])
 def test_a_header_name_that_is_none(name: Any) -> None:
     with pytest.raises(ValueError, match=r"^default_headers has a header whose name is not allowed"):
         Endpoint("http://a", KEY, headers={name: "1"})
@@ -419,8 +418,8 @@ def test_a_header_name_that_is_none(name: Any) -> None:
         Endpoint("http://a", KEY).request_headers({name: "1"})
 
 
-@pytest.mark.parametrize("field", ["api_key", "organization", "project"])
-@pytest.mark.parametrize("value", ["sk-very-secret\n", "sk-very-secret\r\nX: 1", "sk-very-secr\u00e9t", 3])
+@each_row("field", ["api_key", "organization", "project"])
+@each_row("value", ["sk-very-secret\n", "sk-very-secret\r\nX: 1", "sk-very-secr\u00e9t", 3])
 def test_a_key_or_name_that_no_header_can_hold(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{field} must be text without line breaks") as caught:
         Endpoint("http://a", **{field: value})
@@ -447,7 +446,7 @@ def test_an_address_shows_nobody_s_password(url: str, shown: str) -> None:
     assert repr(Endpoint(url)) == f"Endpoint({shown!r})"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "shown"),
     [
         ("http://me:sec/secret?secret#secret@a.example/v1", "http://***@a.example/v1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
+from tests.support.tables import each_row
 
 from chatscope.protocol.decode import completion_from, decode_chunk
 from chatscope.protocol.response import (
@@ -73,7 +73,7 @@ def test_the_sum_of_what_several_requests_used() -> None:
     assert add_usage(Usage(total_tokens=1), Usage(total_tokens=2)) == Usage(total_tokens=3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("delta", "reasoning"),
     [
         ({}, None),

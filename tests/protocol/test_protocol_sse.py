@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.errors import StreamProtocolError
 from chatscope.protocol.sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
@@ -98,7 +99,7 @@ CASES: dict[str, tuple[bytes, list[ServerSentEvent]]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "events"), CASES.values(), ids=CASES)
+@each_row(("raw", "events"), CASES.values(), ids=CASES)
 def test_the_grammar_whatever_the_reads(raw: bytes, events: list[ServerSentEvent]) -> None:
     assert by_the_standard(raw) == events
     assert decode([raw]) == events
@@ -138,7 +139,7 @@ def test_any_split_gives_the_same_last_event(raw: bytes, where: list[int], error
         assert whole == by_the_standard(raw + b"\n\n")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "last"),
     [
         (b"", []),
@@ -190,9 +191,9 @@ TOO_LONG = {
 }
 
 
-@pytest.mark.parametrize("raw", TOO_LONG.values(), ids=TOO_LONG)
-@pytest.mark.parametrize("before", [b"", b"data: before\n\n", b"id: 1\n: comment\n\n"])
-@pytest.mark.parametrize("split", [lambda raw: [raw], one_by_one], ids=["one read", "byte by byte"])
+@each_row("raw", TOO_LONG.values(), ids=TOO_LONG)
+@each_row("before", [b"", b"data: before\n\n", b"id: 1\n: comment\n\n"])
+@each_row("split", [lambda raw: [raw], one_by_one], ids=["one read", "byte by byte"])
 def test_what_is_too_long_is_refused_after_the_events_before_it(before: bytes, raw: bytes, split: Split) -> None:
     decoder = SSEDecoder(error_field=True, max_event_bytes=LIMIT)
     events: list[ServerSentEvent] = []
@@ -207,7 +208,7 @@ def test_what_is_too_long_is_refused_after_the_events_before_it(before: bytes, r
         decoder.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "raw",
     [
         b"data: " + b"x" * 14 + b"\n\n",

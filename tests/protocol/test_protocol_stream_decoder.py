@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.errors import (
     ChatError,
@@ -172,7 +173,7 @@ COMPLETE = {
 COMPLETE["duplicate keys"] = (COMPLETE["duplicate keys"][0] + DONE, "one", None)
 
 
-@pytest.mark.parametrize(("raw", "text", "finish"), COMPLETE.values(), ids=COMPLETE)
+@each_row(("raw", "text", "finish"), COMPLETE.values(), ids=COMPLETE)
 def test_a_complete_reply(raw: bytes, text: str, finish: str | None) -> None:
     for pieces in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
         reading = read(*pieces)
@@ -206,7 +207,7 @@ FAILED: dict[str, tuple[bytes, type[ChatError], str]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "kind", "text"), FAILED.values(), ids=FAILED)
+@each_row(("raw", "kind", "text"), FAILED.values(), ids=FAILED)
 def test_a_reply_that_failed(raw: bytes, kind: type[ChatError], text: str) -> None:
     for pieces in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
         reading = read(*pieces)
@@ -216,9 +217,7 @@ def test_a_reply_that_failed(raw: bytes, kind: type[ChatError], text: str) -> No
         assert reading.text == reading.error.partial_text == text
 
 
-@pytest.mark.parametrize(
-    "raw", [b"", ONE, ONE + STOP, ONE + b"data: [DONE]\n", b'{"choices": []}', b": ping\n\n", b"<h"]
-)
+@each_row("raw", [b"", ONE, ONE + STOP, ONE + b"data: [DONE]\n", b'{"choices": []}', b": ping\n\n", b"<h"])
 def test_a_connection_that_broke_off(raw: bytes) -> None:
     reading = read(raw, broken=True)
     assert type(reading.error) is StreamTruncatedError
@@ -309,8 +308,8 @@ ERRORS: dict[str, tuple[bytes, int | None, str | None, str | None, str]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "status", "code", "kind", "message"), ERRORS.values(), ids=ERRORS)
-@pytest.mark.parametrize("before", [b"", ONE, ONE + TWO])
+@each_row(("raw", "status", "code", "kind", "message"), ERRORS.values(), ids=ERRORS)
+@each_row("before", [b"", ONE, ONE + TWO])
 def test_an_error_inside_a_stream(
     before: bytes, raw: bytes, status: int | None, code: str | None, kind: str | None, message: str
 ) -> None:
@@ -323,7 +322,7 @@ def test_an_error_inside_a_stream(
         assert not reading.reader.done
 
 
-@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json", "text/plain", ""])
+@each_row("content_type", ["text/event-stream", "application/json", "text/plain", ""])
 def test_an_error_body_with_a_success_status(content_type: str) -> None:
     reading = read(b'\n{"error": {"message": "no", "code": 429}}', content_type=content_type)
     assert type(reading.error) is StreamServerError
@@ -343,8 +342,8 @@ def test_chunks_before_an_error_in_the_same_read_are_handed_out() -> None:
     assert [chunk.text for chunk in read(ONE + TWO + b"data: nonsense\n\n").chunks] == ["one", " two"]
 
 
-@pytest.mark.parametrize("content_type", ["text/event-stream; charset=utf-8", "application/json", "text/plain", ""])
-@pytest.mark.parametrize("start", [b"", b"\n\n\n", BOM, BOM + b"\r\n \t"])
+@each_row("content_type", ["text/event-stream; charset=utf-8", "application/json", "text/plain", ""])
+@each_row("start", [b"", b"\n\n\n", BOM, BOM + b"\r\n \t"])
 def test_a_whole_completion_although_a_stream_was_asked(content_type: str, start: bytes) -> None:
     body = start + msgspec.json.encode(WHOLE)
     for pieces in ([body], [bytes([byte]) for byte in body]):
@@ -355,8 +354,8 @@ def test_a_whole_completion_although_a_stream_was_asked(content_type: str, start
         assert list(reading.reader.token_ns) == [len(pieces)]
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/octet-stream", ""])
-@pytest.mark.parametrize("start", [b"", b"\n", b": ping\n\n", b"event: x\n", b"id: 1\n", b"retry: 1\n", BOM])
+@each_row("content_type", ["application/json", "text/plain", "application/octet-stream", ""])
+@each_row("start", [b"", b"\n", b": ping\n\n", b"event: x\n", b"id: 1\n", b"retry: 1\n", BOM])
 def test_a_stream_under_another_content_type(content_type: str, start: bytes) -> None:
     reading = read(start, ONE, STOP, content_type=content_type)
     assert reading.error is None
@@ -367,7 +366,7 @@ def test_an_error_field_under_another_content_type() -> None:
     assert type(read(b'error: {"code":500}\n\n', content_type="text/plain").error) is StreamServerError
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "content_type"),
     [
         (b"Internal Server Error", "text/plain"),
@@ -441,7 +440,7 @@ def test_a_character_split_over_two_reads() -> None:
         assert read(raw[:place], raw[place:], DONE).text == "\U0001f600"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("shape", "closing"),
     [
         (b'data: {"unknown":', b',"choices":[{"delta":{"content":"a"}}]}\n\n'),
@@ -453,7 +452,7 @@ def test_a_character_split_over_two_reads() -> None:
         (b'{"error":{"message":', b"}}"),
     ],
 )
-@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
+@each_row("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
 def test_nesting_never_escapes_as_a_recursion_error(
     shape: bytes, closing: bytes, brackets: tuple[bytes, bytes]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from tests.support.tables import each_row
 
 from chatscope._tasks.models import Platform, Result, TaskStatus
 from chatscope._tasks.spending import Spending
@@ -70,7 +71,7 @@ def test_what_cannot_be_priced_is_logged_once(caplog: pytest.LogCaptureFixture) 
     assert "max_total_tokens" in str(spending.exceeded()), "tokens count all the same"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         ("max_cost", 0),

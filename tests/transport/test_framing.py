@@ -8,6 +8,7 @@ from __future__ import annotations
 import h11
 import httpx
 import pytest
+from tests.support.tables import each_row
 
 from chatscope.transport.errors import MalformedResponseError, is_permanent
 from chatscope.transport.response_parser import ResponseParser
@@ -124,7 +125,7 @@ def read_by_h11(wire: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     return head.status_code, list(head.headers), body
 
 
-@pytest.mark.parametrize("wire", BOTH_READ.values(), ids=BOTH_READ)
+@each_row("wire", BOTH_READ.values(), ids=BOTH_READ)
 def test_what_httpx_and_curl_read_is_read(wire: bytes) -> None:
     status, headers, body = read([wire])
     status_by_h11, headers_by_h11, body_by_h11 = read_by_h11(wire)
@@ -138,7 +139,7 @@ def test_what_httpx_and_curl_read_is_read(wire: bytes) -> None:
         assert read([wire[:cut], wire[cut:]]) == (status, headers, body)
 
 
-@pytest.mark.parametrize(("wire", "message"), NOBODY_READS.values(), ids=NOBODY_READS)
+@each_row(("wire", "message"), NOBODY_READS.values(), ids=NOBODY_READS)
 def test_what_nobody_reads_is_refused_in_its_own_words(wire: bytes, message: str) -> None:
     with pytest.raises(h11.RemoteProtocolError):
         read_by_h11(wire)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.tables import each_row
 
 from chatscope.transport import HTTPTransport, transport
 
@@ -93,14 +94,14 @@ def seen(response: httpx.Response) -> tuple[int, list[tuple[bytes, bytes]], byte
     return response.status_code, response.headers.raw, response.content, response.extensions
 
 
-@pytest.mark.parametrize("wire", RESPONSES)
+@each_row("wire", RESPONSES)
 def test_every_split_in_two(wire: bytes) -> None:
     whole = seen(exchange([wire]))
     for cut in range(len(wire)):
         assert seen(exchange([wire[:cut], wire[cut:]])) == whole
 
 
-@pytest.mark.parametrize("wire", RESPONSES)
+@each_row("wire", RESPONSES)
 def test_byte_by_byte(wire: bytes) -> None:
     assert seen(exchange([bytes([byte]) for byte in wire])) == seen(exchange([wire]))
 

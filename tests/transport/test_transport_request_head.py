@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from tests.support.tables import each_row
 
 from chatscope.transport import request_head as request_module
 from chatscope.transport.request_head import RequestHead
@@ -25,7 +26,7 @@ def test_a_request_of_httpx_goes_out_as_it_is() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "body", "added"),
     [
         ("POST", b"hello", b"Content-Length: 5\r\n"),
@@ -44,15 +45,15 @@ def test_a_wish_to_close(value: str, closes: bool) -> None:
     assert head(bare(headers={"Connection": value})).wants_close is closes
 
 
-@pytest.mark.parametrize("bad", ["\r", "\n", "\r\n", "\0", "\r\nX-Evil: yes"])
-@pytest.mark.parametrize("place", ["{}b", "a{}b", "a{}"])
+@each_row("bad", ["\r", "\n", "\r\n", "\0", "\r\nX-Evil: yes"])
+@each_row("place", ["{}b", "a{}b", "a{}"])
 def test_a_value_that_would_break_out_of_its_header(bad: str, place: str) -> None:
     with pytest.raises(httpx.LocalProtocolError, match="line break or NUL in 'Authorization'") as caught:
         head(bare(headers={"Authorization": "sk-secret" + place.format(bad)}))
     assert "sk-secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["X-A\r\nX-B", "X A", "X-A:", "", "X-A\0", "X-Ä"])
+@each_row("name", ["X-A\r\nX-B", "X A", "X-A:", "", "X-A\0", "X-Ä"])
 def test_a_name_that_is_none(name: str) -> None:
     with pytest.raises(httpx.LocalProtocolError, match="not a valid method or header name"):
         head(bare(headers=[(name.encode(), b"b")]))
@@ -64,7 +65,7 @@ def test_a_method_that_is_none(method: str) -> None:
         head(bare(method))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "message"),
     [
         ({"Content-Length": "4"}, "Content-Length is 4, the body has 5 bytes"),
