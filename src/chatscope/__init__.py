@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._tasks.adapter import AsyncChatGPTAdapter as AsyncChatGPTAdapter
     from chatscope._tasks.base import AsyncBasePlatformAdapter as AsyncBasePlatformAdapter
     from chatscope._tasks.handle import ChatTask as ChatTask
-    from chatscope._tasks.handle import TextStream as TextStream
     from chatscope._tasks.map import ResultStream as ResultStream
     from chatscope._tasks.models import Platform as Platform
     from chatscope._tasks.models import Result as Result
@@ -36,6 +35,7 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._tasks.models import TaskConstraints as TaskConstraints
     from chatscope._tasks.models import TaskStatus as TaskStatus
     from chatscope._tasks.models import TaskType as TaskType
+    from chatscope._tasks.text_stream import TextStream as TextStream
     from chatscope.errors import APIConnectionError as APIConnectionError
     from chatscope.errors import APIStatusError as APIStatusError
     from chatscope.errors import APITimeoutError as APITimeoutError
@@ -111,10 +111,7 @@ _HOMES = {
     "_limits.timeouts": ("Timeouts",),
     "_tasks.adapter": ("AsyncChatGPTAdapter",),
     "_tasks.base": ("AsyncBasePlatformAdapter",),
-    "_tasks.handle": (
-        "ChatTask",
-        "TextStream",
-    ),
+    "_tasks.handle": ("ChatTask",),
     "_tasks.map": ("ResultStream",),
     "_tasks.models": (
         "Platform",
@@ -124,6 +121,7 @@ _HOMES = {
         "TaskStatus",
         "TaskType",
     ),
+    "_tasks.text_stream": ("TextStream",),
     "errors": (
         "APIConnectionError",
         "APIStatusError",

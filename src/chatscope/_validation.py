@@ -134,3 +134,14 @@ def check_on_tool_error(value: object) -> None:
     """
     if not isinstance(value, str) or value not in {"report", "raise"}:
         raise ValueError(f"on_tool_error must be 'report' or 'raise', not {value!r}")
+
+
+def check_instance(value: object, kind: type, name: str) -> None:
+    """Refuse a value of another type.
+
+    Raises:
+        ValueError: naming the argument and both types.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
+        raise ValueError(f"{name} must be {article} {kind.__name__}, not {type(value).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout

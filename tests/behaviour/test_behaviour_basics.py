@@ -128,7 +128,7 @@ async def test_the_status_report_without_a_key() -> None:
     assert adapter.implementation_status == "unavailable"
     report = adapter.get_adapter_status()
     assert report["status"] == "unavailable"
-    assert report["is_implemented"] is True
+    assert report["is_implemented"] is False
     assert "OPENAI_API_KEY (missing)" in report["requirements"]
 
 

@@ -28,7 +28,7 @@ async def test_a_task_after_the_limit_ends_at_once_and_sends_nothing(serve: Serv
         handle = adapter.start_task(Task("hi"))
         assert handle.result is not None, "it is there at once"
         assert refused(handle.result)
-        assert handle.result.error == "22 tokens are used, and max_total_tokens is 22"
+        assert handle.result.error == "max_total_tokens of 22 is reached: 22 are used"
         assert (handle.result.attempts, handle.result.tokens_used, handle.result.cost) == (0, None, None)
         assert await adapter.get_status(handle.id) is TaskStatus.FAILED
         assert refused(await adapter.get_result(await adapter.submit_task(Task("hi"))))
@@ -58,7 +58,7 @@ async def test_the_cost(serve: Serve) -> None:
         results = await adapter.gather([Task("hi") for _ in range(6)])
     assert [result.cost for result in results] == [0.1] * 3 + [None] * 3
     assert [refused(result) for result in results] == [False] * 3 + [True] * 3
-    assert "max_cost is 0.25 USD" in (results[3].error or "")
+    assert "max_cost of 0.25 USD" in (results[3].error or "")
 
 
 async def test_tasks_that_wait_end_with_it_and_tasks_that_run_do_not(serve: Serve) -> None:
@@ -106,8 +106,8 @@ async def test_a_task_that_was_cancelled_before_stays_cancelled(serve: Serve) ->
         waiting = adapter.start_task(Task("hi"))
         await server.wait_for_requests(1)
         waiting.request_cancel()
-        adapter._spending.tokens = 1
-        adapter._stop_over_budget()
+        adapter._tasks.spending.tokens = 1
+        adapter._tasks._stop_over_budget()
         assert isinstance((await waiting.wait()).exception, TaskCancelledError)
         release.set()
         assert (await running.wait()).success
@@ -134,7 +134,7 @@ async def test_a_task_that_is_stopped_in_the_moment_of_its_turn_sends_nothing(se
         second = adapter.start_task(Task("hi"))
         await server.wait_for_requests(1)
         await anyio.wait_all_tasks_blocked()
-        first.on_end = lambda *_: second.request_cancel()  # its slot was given to the second just before
+        first._state.on_end = lambda _: second.request_cancel()  # its slot was given to the second just before
         release.set()
         assert (await second.wait()).status is TaskStatus.CANCELLED
     assert len(server.requests) == 1

@@ -60,7 +60,7 @@ async def by_cancel_task(scenario: Scenario, world: World, watch: Watch) -> bool
 
     def act() -> None:
         for adapter in world.adapters:
-            handles.extend(run.handle for run in adapter._running.values())
+            handles.extend(run.state for run in adapter._tasks._running.values())
         for handle in handles:
             handle.request_cancel()
         acted.set()
@@ -136,9 +136,9 @@ async def check_the_world(world: World) -> set[TaskStatus]:
     """Show that all is over, consistent and given back, whatever happened; return how tasks ended."""
     fates = set()
     for adapter in world.adapters:
-        assert not adapter._running
+        assert not adapter._tasks._running
         results = []
-        for handle in adapter._ended.values():
+        for handle in adapter._tasks._finished.values():
             result = await handle.wait()
             results.append(result)
             assert handle.status is result.status is await adapter.get_status(handle.id)

@@ -220,8 +220,7 @@ async def test_the_second_overtakes(serve: Serve, stream: bool) -> None:
     assert result.raise_for_error().output == "quick"
     assert (result.attempts, len(server.requests)) == (2, 2)
     assert result.metadata["request_id"] == "req_2"
-    assert result.usage is not None
-    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (PROMPT_TOKENS, 1)
+    assert (result.usage, result.tokens_used, result.cost) == (None, None, None), "what the slow one used is not known"
     assert (statistics.running, statistics.requests) == (0, 2)
     assert statistics.retry_tokens == pytest.approx(CAPACITY - 1 + RATIO)
     assert [(attempt.request_id, attempt.error is None) for attempt in result.attempts_log] == [

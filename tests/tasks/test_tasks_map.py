@@ -78,7 +78,7 @@ async def test_three_hundred_tasks_give_three_hundred_results_once(serve: Serve,
                 found.append(number_of(result))
                 furthest = max(furthest, source.read - len(found))
         assert adapter.get_adapter_status()["finished"] == 300
-        assert adapter._ended == {}, "what was delivered is not kept as well"
+        assert adapter._tasks._finished == {}, "what was delivered is not kept as well"
     assert sorted(found) == list(range(300))
     assert not ordered or found == sorted(found)
     assert furthest <= 20 + LOOK_AHEAD
@@ -193,7 +193,7 @@ async def test_leaving_early_cancels_what_runs_and_closes_the_source(serve: Serv
         assert (server.open, source.closed) == (0, True)
         status = adapter.get_adapter_status()
         assert (status["running"], status["pending"]) == (0, 0)
-        assert {task.status for task in adapter._ended.values()} == {TaskStatus.CANCELLED}
+        assert {task.status for task in adapter._tasks._finished.values()} == {TaskStatus.CANCELLED}
 
 
 async def test_tasks_do_not_run_on_while_the_source_closes(serve: Serve) -> None:
@@ -231,7 +231,7 @@ async def test_a_task_that_comes_in_the_moment_of_leaving_is_cancelled_too(serve
             await anyio.wait_all_tasks_blocked()
             go_on.set()
         assert adapter.get_adapter_status()["running"] == adapter.get_adapter_status()["pending"] == 0
-        assert {task.status for task in adapter._ended.values()} == {TaskStatus.CANCELLED}
+        assert {task.status for task in adapter._tasks._finished.values()} == {TaskStatus.CANCELLED}
 
 
 async def test_an_exception_in_the_loop_comes_out_as_it_is(serve: Serve) -> None:
@@ -340,7 +340,7 @@ async def test_what_closing_the_source_raises_comes_out_of_the_block(serve: Serv
 
 async def test_only_tasks_are_tasks(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
-        with pytest.raises(TypeError, match="tasks, not of str"):
+        with pytest.raises(TypeError, match="tasks must yield tasks only, not str"):
             await adapter.gather(["hello"])  # type: ignore[list-item]  # that is the point
         for tasks in (5, None, Task("hello")):
             with pytest.raises(TypeError, match=r"^tasks must be an iterable of tasks, not "):
@@ -410,7 +410,7 @@ async def test_cancelling_gather_cancels_its_tasks(serve: Serve) -> None:
         await server.wait_for_requests(10)
         group.cancel_scope.cancel()
     assert server.open == 0
-    assert {handle.status for handle in adapter._ended.values()} == {TaskStatus.CANCELLED}
+    assert {handle.status for handle in adapter._tasks._finished.values()} == {TaskStatus.CANCELLED}
 
 
 async def test_other_tasks_of_the_adapter_are_left_alone(serve: Serve) -> None:

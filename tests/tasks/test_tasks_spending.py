@@ -26,48 +26,54 @@ def result(tokens: int | None = None, cost: float | None = None, *, success: boo
     )
 
 
+def add(spending: Spending, tokens: int | None = None, cost: float | None = None, *, charged: bool = True) -> None:
+    spending.add(result(tokens, cost, success=charged), tokens or 0, is_charged=charged)
+
+
 def test_without_limits_it_only_counts() -> None:
     spending = Spending()
     for _ in range(3):
-        spending.add(result(1_000_000, 10.0))
-    spending.add(result(success=False))  # it used nothing
-    assert (spending.tasks, spending.tokens, spending.cost, spending.unpriced) == (4, 3_000_000, 30.0, 0)
-    spending.add(result())
-    spending.add(result(1, success=False))
-    assert spending.unpriced == 2
+        add(spending, 1_000_000, 10.0)
+    add(spending, charged=False)
+    assert (spending.tasks, spending.tokens, spending.cost) == (4, 3_000_000, 30.0)
+    assert (spending.unpriced, spending.uncounted) == (0, 0)
+    add(spending)
+    add(spending, 1)
+    spending.add(result(), 7, is_charged=True)  # one of two requests was reported
+    assert (spending.unpriced, spending.uncounted, spending.tokens) == (3, 2, 3_000_008)
     assert spending.exceeded() is None
 
 
 def test_tokens() -> None:
     spending = Spending(max_total_tokens=100)
-    spending.add(result(99))
+    add(spending, 99)
     assert spending.exceeded() is None
-    spending.add(result(1))
-    assert str(spending.exceeded()) == "100 tokens are used, and max_total_tokens is 100"
+    add(spending, 1)
+    assert str(spending.exceeded()) == "max_total_tokens of 100 is reached: 100 are used"
 
 
 def test_cost() -> None:
     spending = Spending(max_cost=0.5)
-    spending.add(result(10, 0.499))
+    add(spending, 10, 0.499)
     assert spending.exceeded() is None
-    spending.add(result(10, 0.002))
-    assert str(spending.exceeded()) == "0.501 USD are spent, and max_cost is 0.5 USD"
+    add(spending, 10, 0.002)
+    assert str(spending.exceeded()) == "max_cost of 0.5 USD is reached: 0.501 USD are spent"
 
 
 def test_every_task_gets_an_error_of_its_own() -> None:
     spending = Spending(max_total_tokens=1)
-    spending.add(result(1))
+    add(spending, 1)
     assert spending.exceeded() is not spending.exceeded()
 
 
 def test_what_cannot_be_priced_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     spending = Spending(max_cost=1, max_total_tokens=25)
     with caplog.at_level(logging.WARNING, "chatscope.tasks"):
-        spending.add(result(success=False))  # nothing came back, so there was nothing to price
+        add(spending, charged=False)
         assert caplog.messages == []
         for _ in range(3):
-            spending.add(result(10))
-    assert caplog.messages == ["the cost of m is not known: max_cost does not bound what cannot be priced"]
+            add(spending, 10)
+    assert caplog.messages == ["the cost of a task with m is not known, so that max_cost does not bound it"]
     assert "max_total_tokens" in str(spending.exceeded()), "tokens count all the same"
 
 

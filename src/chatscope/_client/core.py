@@ -78,6 +78,51 @@ class ClientCore:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
                 await server.sender.transport.aclose()
 
+    def prepare(
+        self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], *, stream: bool
+    ) -> PreparedRequest:
+        """Check and encode a request. Nothing is sent. `timeout` and `retry` among the parameters are left out.
+
+        Raises:
+            ValueError: an argument can never be right; the error names it.
+            RuntimeError: the client is not open.
+        """
+        self._open_server()
+        own, body = _split(parameters)
+        profile = self.options.profile
+        return self._prepare(model, profile.adapt_messages(messages), profile.adapt(body), own, stream=stream)
+
+    def start(
+        self,
+        prepared: PreparedRequest,
+        retrier: Retrier,
+        deadlines: CallDeadlines,
+        *,
+        observed: ObservedCall | None,
+        priority: float,
+    ) -> ClientRequest:
+        """Return a request that can be sent.
+
+        Raises:
+            RuntimeError: the client is not open.
+        """
+        return ClientRequest(self._open_server(), prepared, retrier, deadlines, observed=observed, priority=priority)
+
+    def observe(
+        self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], *, stream: bool
+    ) -> ObservedCall | None:
+        """Return what observes a call; `None` if nobody does."""
+        if self.options.observer is None:
+            return None
+        _, body = _split(parameters)
+        profile = self.options.profile
+        return self._observed_call(model, profile.adapt_messages(messages), profile.adapt(body), stream=stream)
+
+    def _open_server(self) -> Server:
+        if self._server is None:
+            raise RuntimeError(f"{self!r} is not open: use 'async with' around the code that sends requests")
+        return self._server
+
     def request(
         self,
         model: str,
@@ -108,9 +153,7 @@ class ClientCore:
             ValueError: an argument can never be right; the error names it.
             RuntimeError: the client is not open.
         """
-        server = self._server
-        if server is None:
-            raise RuntimeError(f"{self!r} is not open: use 'async with' around the code that sends requests")
+        server = self._open_server()
         options = self.options
         own, body = _split(parameters)
         policy = options.retry

@@ -64,12 +64,16 @@ class AttemptRecord:
 
 
 class AttemptsLog:
-    """The records of all requests of one call or task, in the order in which they were sent."""
+    """The records of all requests of one call or task, in the order in which they were sent.
+
+    Args:
+        zero: the time of `time.perf_counter` from which their times count; default now.
+    """
 
     __slots__ = ("_records", "_zero")
 
-    def __init__(self) -> None:
-        self._zero = time.perf_counter()
+    def __init__(self, zero: float | None = None) -> None:
+        self._zero = time.perf_counter() if zero is None else zero
         self._records: list[AttemptRecord] = []
 
     def __len__(self) -> int:

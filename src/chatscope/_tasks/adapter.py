@@ -13,11 +13,13 @@ from chatscope._client.core import ClientCore
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
 from chatscope._tasks.base import AsyncBasePlatformAdapter
-from chatscope._tasks.handle import ChatTask, TextStream
+from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.map import ResultStream
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
-from chatscope._tasks.runner import TaskRun
+from chatscope._tasks.outcome import Outcome, result_of
 from chatscope._tasks.spending import Spending
+from chatscope._tasks.supervisor import Supervisor, TaskOptions
+from chatscope._tasks.text_stream import TextStream
 from chatscope._validation import check_count, check_model, check_seconds
 from chatscope.errors import ResultTimeoutError, UnknownTaskError
 from chatscope.pricing import Prices, resolve
@@ -87,18 +89,13 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         super().__init__()
         check_count(keep_finished, "keep_finished")
         check_model(model)
-        self.model = model
         check_seconds(hedge_after, "hedge_after")
-        self._hedge_after = hedge_after
-        self._keep_finished = keep_finished
-        self._pricer = resolve(prices)
+        self.model = model
         arguments.setdefault("max_concurrency", MAX_CONCURRENCY)
         self._core = ClientCore(ClientOptions.of(type(self).__name__, base_url, api_key, timeout, arguments))
-        self._group: anyio.abc.TaskGroup | None = None
-        self._running: dict[str, TaskRun] = {}
-        self._ended: dict[str, ChatTask] = {}  # oldest first
-        self._spending = Spending(max_cost, max_total_tokens)
-        self._cancel_over_budget = cancel_over_budget
+        options = TaskOptions(model, resolve(prices), hedge_after, keep_finished, cancel_over_budget)
+        spending = Spending(max_cost, max_total_tokens)
+        self._tasks = Supervisor(self._core, options, spending, self._generate_task_id)
 
     def __repr__(self) -> str:
         return f"<AsyncChatGPTAdapter {getattr(self, '_core', None)!r}>"
@@ -111,8 +108,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             RuntimeError: the block is open already.
         """
         self._core.open()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
+        await self._tasks.open()
         return self
 
     async def __aexit__(
@@ -120,18 +116,12 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     ) -> None:
         """Wait for the tasks, or cancel them if the block ends by an exception; then close the connections.
 
-        Cancelled while it waits, it cancels the tasks, waits for their ends and lets the cancellation pass.
+        If cancelled while waiting, it cancels the tasks, waits for their ends, and the cancellation passes.
         """
-        group = self._open_group()
         try:
-            if error is not None:
-                group.cancel_scope.cancel()
-            # The group is not shown the exception: it would wrap it, and the block's caller should get it as it is.
-            await group.__aexit__(None, None, None)
+            # The task group does not see the exception: it would wrap it, and the caller should get it as it is.
+            await self._tasks.close(cancel=error is not None)
         finally:
-            self._group = None
-            for run in list(self._running.values()):
-                run.end(self._keep)  # natively cancelled before its first step; only asyncio can do that
             await self._core.aclose()
 
     async def submit_task(self, task: Task) -> str:
@@ -142,7 +132,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             QueueFullError: as many tasks wait for their turn as `max_pending` allows.
             RuntimeError: outside the adapter's block.
         """
-        return self.start_task(task).id
+        return self._tasks.submit(task).id
 
     def start_task(self, task: Task) -> ChatTask:
         """Accept a task and return its handle at once.
@@ -150,28 +140,12 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         Raises:
             ValueError, QueueFullError, RuntimeError: as `submit_task`.
         """
-        group = self._open_group()
-        run = TaskRun(
-            self._core,
-            task,
-            task_id=self._generate_task_id(),
-            model=self.model,
-            pricer=self._pricer,
-            hedge_after=self._hedge_after,
-        )
-        task.task_id = run.handle.id
-        if (error := self._spending.exceeded()) is not None:
-            run.stop(error)
-            run.end(self._keep)
-            return run.handle
-        self._running[run.handle.id] = run
-        run.start_in(group, self._keep)
-        return run.handle
+        return ChatTask(self._tasks.submit(task))
 
     async def get_status(self, task_id: str) -> TaskStatus:
         """Return where a task stands; UNKNOWN for an id never seen or already forgotten."""
-        handle = self._find(task_id)
-        return TaskStatus.UNKNOWN if handle is None else handle.status
+        state = self._tasks.find(task_id)
+        return TaskStatus.UNKNOWN if state is None else state.status
 
     async def get_result(
         self,
@@ -193,15 +167,16 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             ValueError: `timeout` is no number of seconds.
         """
         check_seconds(timeout, "timeout", zero=True)
-        run, handle = self._running.get(task_id), self._find(task_id)
-        if handle is None:
-            return _no_result(UnknownTaskError(f"Unknown task_id: {task_id}"))
+        run, state = self._tasks.find_run(task_id), self._tasks.find(task_id)
+        if state is None:
+            error = UnknownTaskError(f"Unknown task_id: {task_id}")
+            return result_of(Outcome(TaskStatus.UNKNOWN, error), lambda _: None)
         if run is None or timeout is None:
-            return await handle.wait()
+            return await state.wait()
         with anyio.move_on_after(timeout):
-            return await handle.wait()
-        if cancel_on_timeout and not await handle.cancel():
-            return await handle.wait()  # it ended just then
+            return await state.wait()
+        if cancel_on_timeout and not await state.cancel():
+            return await state.wait()  # it ended just then
         return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))
 
     def stream_result(self, task_id: str) -> TextStream:
@@ -210,7 +185,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         Any number of readers may, early or late. A failed task raises its error after the text that did arrive. Leaving
         early leaves the task running. An unknown id yields nothing.
         """
-        return TextStream(self._find(task_id))
+        return TextStream(self._tasks.find(task_id))
 
     async def cancel_task(self, task_id: str) -> bool:
         """Stop a task; when this returns, its connection is closed and its partial text is in its result.
@@ -218,8 +193,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         Returns:
             True if it stopped a task that was pending or running, False for a finished or unknown one.
         """
-        handle = self._find(task_id)
-        return False if handle is None else await handle.cancel()
+        state = self._tasks.find(task_id)
+        return False if state is None else await state.cancel()
 
     async def execute(self, task: Task) -> Result:
         """Submit a task and wait for its result. Cancelling the caller cancels the task.
@@ -227,21 +202,24 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         Raises:
             ValueError, QueueFullError, RuntimeError: as `submit_task`.
         """
-        handle = self.start_task(task)
+        state = self._tasks.submit(task)
         try:
-            return await handle.wait()
+            return await state.wait()
         except BaseException:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
-                await handle.cancel()
+                await state.cancel()
             raise
 
     def execute_streaming(self, task: Task) -> TextStream:
-        """Submit a task and iterate over its text. Leaving the iterator early, in whatever way, cancels the task.
+        """Submit a task and iterate over its text: `async with adapter.execute_streaming(task) as text`.
+
+        The end of the block, `aclose`, or a cancellation of the reader cancel the task; so does the end of the last
+        reference to the iterator. A `break` alone does not while a variable refers to the iterator.
 
         Raises:
             ValueError, QueueFullError, RuntimeError: as `submit_task`.
         """
-        return TextStream(self.start_task(task), owner=True)
+        return TextStream(self._tasks.submit(task), owner=True)
 
     def map(
         self, tasks: Iterable[Task] | AsyncIterable[Task], *, ordered: bool = False, look_ahead: int | None = None
@@ -265,10 +243,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             TypeError, ValueError: `tasks` is no iterable, or `look_ahead` no whole number of at least 1.
             RuntimeError: outside the adapter's block.
         """
-        self._open_group()
-        return ResultStream(
-            tasks, self.start_task, self.forget, self._core.limiter.slots, ordered=ordered, look_ahead=look_ahead
-        )
+        self._tasks.open_group()
+        return ResultStream(tasks, self._tasks, ordered=ordered, look_ahead=look_ahead)
 
     async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:
         """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
@@ -287,11 +263,16 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     def forget(self, task_id: str) -> bool:
         """Forget a finished task; tell whether there was one."""
-        return self._ended.pop(task_id, None) is not None
+        return self._tasks.forget(task_id)
 
     def statistics(self) -> Statistics:
         """Return the counts of slots, queues, pauses and retries as they are now."""
         return self._core.limiter.statistics()
+
+    @property
+    def is_implemented(self) -> bool:
+        """Whether the adapter can be used: whether there is a key."""
+        return self._core.options.has_key
 
     @property
     def implementation_status(self) -> str:
@@ -300,7 +281,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     def get_adapter_status(self) -> dict[str, Any]:
         """Return what the adapter is, whether it works, and live counts; `cost` leaves out the tasks in `unpriced`."""
-        pending = sum(run.handle.started_ns is None for run in self._running.values())
+        spending = self._tasks.spending
         return {
             **super().get_adapter_status(),
             "name": "ChatGPT (Async)",
@@ -315,48 +296,11 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 "Token and cost accounting",
             ],
             "requirements": [f"OPENAI_API_KEY ({'set' if self._core.options.has_key else 'missing'})"],
-            "pending": pending,
-            "running": len(self._running) - pending,
-            "finished": self._spending.tasks,
-            "tokens": self._spending.tokens,
-            "cost": self._spending.cost,
-            "unpriced": self._spending.unpriced,
+            "pending": self._tasks.pending_count,
+            "running": self._tasks.running_count,
+            "finished": spending.tasks,
+            "tokens": spending.tokens,
+            "cost": spending.cost,
+            "uncounted": spending.uncounted,
+            "unpriced": spending.unpriced,
         }
-
-    def _open_group(self) -> anyio.abc.TaskGroup:
-        if self._group is None:
-            raise RuntimeError("the adapter is not open: use 'async with' around what runs tasks")
-        return self._group
-
-    def _find(self, task_id: str) -> ChatTask | None:
-        run = self._running.get(task_id)
-        return run.handle if run is not None else self._ended.get(task_id)
-
-    def _keep(self, handle: ChatTask, result: Result) -> None:
-        """Move a task that has just ended to those that are kept."""
-        self._running.pop(handle.id, None)
-        self._ended[handle.id] = handle
-        if len(self._ended) > self._keep_finished:
-            del self._ended[next(iter(self._ended))]
-        was_within = self._spending.exceeded() is None
-        self._spending.add(result)
-        if was_within and self._spending.exceeded() is not None:
-            self._stop_over_budget()
-
-    def _stop_over_budget(self) -> None:
-        for run in self._running.values():
-            error = self._spending.exceeded()  # one for each, as it will say what is known of that task
-            if error is not None and (self._cancel_over_budget or run.handle.started_ns is None):
-                run.stop(error)
-
-
-def _no_result(error: UnknownTaskError) -> Result:
-    return Result(
-        task=None,
-        platform=Platform.CHATGPT,
-        output="",
-        success=False,
-        status=TaskStatus.UNKNOWN,
-        error=str(error),
-        exception=error,
-    )

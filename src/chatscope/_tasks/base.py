@@ -23,11 +23,13 @@ class AsyncBasePlatformAdapter(ABC):
     platform: Platform
     """The platform; its value begins every task id."""
 
-    is_implemented: bool = True
-    """Whether tasks can be run at all, or the class only stands for a platform to come."""
-
     def __init__(self) -> None:
         self._numbers = count(secrets.randbits(32))
+
+    @property
+    def is_implemented(self) -> bool:
+        """Whether the adapter can be used."""
+        return True
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
-"""A race between attempts: the first to deliver wins, the others are cancelled.
+"""Hedging: a second attempt beside a first one that is slow. The first to deliver wins, the other is cancelled.
 
-The attempts run as children of a group of the caller's. Their errors stay with them, so that none comes out wrapped.
+What an attempt does, and whether a second one is allowed, is decided in `model_call.py`.
 """
 
 from __future__ import annotations
@@ -13,87 +13,101 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from chatscope.errors import TaskCancelledError
+
 _T = TypeVar("_T")
 
+Claim = Callable[[], bool]
+"""Called by an attempt whenever it has output: returns whether that attempt delivers. The first to claim does."""
 
-class Race(Generic[_T]):
-    """A race of attempts at the same thing.
+HedgedAttempt = Callable[[Claim], Awaitable[_T]]
 
-    An attempt is a function that is given another one, to be called whenever it has something to show: the answer is
-    whether it has won, which whoever calls first has. Ending without an error wins as well.
+
+class Hedge(Generic[_T]):
+    """Two attempts at the same request.
+
+    Both run as children of a group of the hedge's own. Their errors stay with them, so that none comes out wrapped.
+    An attempt that ends without an error delivers, if no other has claimed before.
     """
 
-    __slots__ = ("_changed", "_group", "_lanes", "_winner")
+    __slots__ = ("_changed", "_tries", "_winner")
 
-    def __init__(self, group: anyio.abc.TaskGroup) -> None:
-        self._group = group
-        self._lanes: list[_Lane[_T]] = []
-        self._winner: _Lane[_T] | None = None
+    def __init__(self) -> None:
+        self._tries: list[_Try[_T]] = []
+        self._winner: _Try[_T] | None = None
         self._changed = anyio.Event()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether another attempt could still help: none has won, and one is under way."""
-        return self._winner is None and not all(lane.is_over for lane in self._lanes)
+    async def run(self, first: HedgedAttempt[_T], after: float, second: Callable[[], HedgedAttempt[_T] | None]) -> _T:
+        """Run the attempts and return what the winner returns, when all attempts have cleaned up.
 
-    def enter(self, attempt: Callable[[Callable[[], bool]], Awaitable[_T]]) -> None:
-        """Begin an attempt."""
-        lane = _Lane[_T]()
-        self._lanes.append(lane)
-        self._group.start_soon(self._run, lane, attempt)
+        If cancelled, both are.
 
-    async def decision(self) -> None:
-        """Wait until the race is decided, or every attempt has failed. Cancelling the wait leaves them running."""
-        while self.is_open:
-            await self._changed.wait()
-
-    async def result(self) -> _T:
-        """Wait for the winner's end, and until the others have cleaned up, and return what the winner made.
-
-        Cancelling the wait leaves them running: they are their group's.
+        Args:
+            first: starts at once.
+            after: how long it may be without output before the second one starts, in seconds.
+            second: returns the second attempt, or `None` if it is not allowed.
 
         Raises:
             Exception: what the winner failed with after all; if nobody won, what the first attempt failed with.
         """
-        while not all(lane.is_over for lane in self._lanes):
-            await self._changed.wait()
-        lane = self._winner or self._lanes[0]
-        if lane.error is not None:
-            raise lane.error
-        return lane.made[0]
+        async with anyio.create_task_group() as group:
+            self._start(group, first)
+            with anyio.move_on_after(after):
+                while self._is_open:
+                    await self._changed.wait()
+            if self._is_open and (attempt := second()) is not None:
+                self._start(group, attempt)
+        chosen = self._winner or self._tries[0]
+        if chosen.error is not None:
+            raise chosen.error
+        if not chosen.returned:  # its asyncio task was cancelled by other means than a scope, and the group with it
+            raise TaskCancelledError("the attempt was cancelled from outside the adapter")
+        return chosen.returned[0]
 
-    async def _run(self, lane: _Lane[_T], attempt: Callable[[Callable[[], bool]], Awaitable[_T]]) -> None:
+    @property
+    def _is_open(self) -> bool:
+        """Whether another attempt could help: none has won, and one is under way."""
+        return self._winner is None and not all(item.is_over for item in self._tries)
+
+    def _start(self, group: anyio.abc.TaskGroup, attempt: HedgedAttempt[_T]) -> None:
+        item = _Try[_T]()
+        self._tries.append(item)
+        group.start_soon(self._run, item, attempt)
+
+    async def _run(self, item: _Try[_T], attempt: HedgedAttempt[_T]) -> None:
         try:
-            with lane.scope:
-                await checkpoint_if_cancelled()  # another may have won before this one came to its first step
+            with item.scope:
+                await checkpoint_if_cancelled()  # the other may have won before this one came to its first step
                 try:
-                    lane.made.append(await attempt(partial(self._claim, lane)))
-                    self._claim(lane)
-                except Exception as error:  # noqa: BLE001 - raised again by `result`
-                    lane.error = error
+                    item.returned.append(await attempt(partial(self._claim, item)))
+                    self._claim(item)
+                except Exception as error:  # noqa: BLE001 - `run` raises it again
+                    item.error = error
         finally:
-            lane.is_over = True
-            self._tell()
+            item.is_over = True
+            self._notify()
 
-    def _claim(self, lane: _Lane[_T]) -> bool:
+    def _claim(self, item: _Try[_T]) -> bool:
         if self._winner is None:
-            self._winner = lane
-            for other in self._lanes:
-                if other is not lane:
+            self._winner = item
+            for other in self._tries:
+                if other is not item:
                     other.scope.cancel()
-            self._tell()
-        return self._winner is lane
+            self._notify()
+        return self._winner is item
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
 
 
-class _Lane(Generic[_T]):
-    __slots__ = ("error", "is_over", "made", "scope")
+class _Try(Generic[_T]):
+    """One of the two attempts, and how it ended."""
+
+    __slots__ = ("error", "is_over", "returned", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.made: list[_T] = []
+        self.returned: list[_T] = []
         self.error: Exception | None = None
         self.is_over = False

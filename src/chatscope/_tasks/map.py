@@ -1,67 +1,80 @@
-"""Many tasks from one source: how far it is read ahead, and in which order their results come out.
+"""Many tasks from one source: how far the source is read ahead, and in which order results are delivered.
 
-How one task runs is `running.py`'s business; here they are only started, counted and, where their results are no longer
-wanted, cancelled.
+How one task runs is not decided here: tasks are only started, counted and, when nobody wants their results, cancelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import anyio
 import anyio.abc
 from anyio.lowlevel import checkpoint
 
-from chatscope._limits.concurrency import Slots
 from chatscope._limits.timeouts import CLOSE_GRACE
-from chatscope._tasks.handle import ChatTask
-from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+from chatscope._tasks.handle import TaskState
+from chatscope._tasks.models import Result, Task, TaskStatus
+from chatscope._tasks.outcome import Outcome, result_of
 from chatscope._validation import check_count
 from chatscope.errors import QueueFullError
 
 LOOK_AHEAD: Final = 64
-"""How many tasks are read ahead beyond the slots, by default. Those that wait keep the slots busy while the reader is
-busy with a result; a task with a page of text takes some 10 KiB, so this is under 1 MiB."""
+"""How many tasks are read ahead beyond the slots, by default. They keep the slots busy while the reader is busy with a
+result. A task with a page of text takes some 10 KiB, so this is under 1 MiB."""
+
+
+class Starter(Protocol):
+    """What starts tasks: the supervisor of an adapter."""
+
+    @property
+    def slots_total(self) -> int | None:
+        """How many tasks may run at a time."""
+        ...
+
+    def submit(self, task: Task) -> TaskState:
+        """Accept a task."""
+        ...
+
+    def forget(self, task_id: str) -> bool:
+        """Forget a finished task."""
+        ...
 
 
 class ResultStream:
-    """The results of many tasks: enter it, then iterate it. Made by `map`.
+    """The results of many tasks: enter it, then iterate it. Made by `AsyncChatGPTAdapter.map`.
 
-    The source is read by a task of its own, and never further ahead of the reader than the bound: what is being read,
-    waits, runs, or has ended and is not yet delivered. So a slow reader holds back the source, and memory stays flat.
+    A task of its own reads the source, never further ahead of the reader than the bound. The bound covers tasks that
+    are being read, wait, run, or have ended without having been delivered. So a slow reader holds back the source, and
+    memory stays flat.
 
-    Leaving the block, in whatever way, cancels the tasks that still run, waits for their ends, and closes the source if
-    it is a generator; each takes `CLOSE_GRACE` seconds at most. Cancelled while waiting for a result, nothing is lost:
-    the next call returns it.
+    Leaving the block cancels the tasks that still run, waits for their ends, and closes the source if it is a
+    generator; each takes at most `CLOSE_GRACE` seconds. If cancelled while waiting for a result, nothing is lost: the
+    next call returns it.
     """
 
     __slots__ = (
-        "_ended",
         "_failure",
-        "_forget",
+        "_finished",
         "_group",
+        "_is_exhausted",
         "_is_left",
         "_look_ahead",
-        "_news",
         "_next",
         "_ordered",
+        "_reader",
         "_room",
         "_running",
-        "_slots",
         "_source",
-        "_start_task",
-        "_whole",
+        "_starter",
     )
 
     def __init__(
         self,
         tasks: Iterable[Task] | AsyncIterable[Task],
-        start_task: Callable[[Task], ChatTask],
-        forget: Callable[[str], object],
-        slots: Slots,
+        starter: Starter,
         *,
         ordered: bool,
         look_ahead: int | None,
@@ -69,20 +82,18 @@ class ResultStream:
         if look_ahead is not None:
             check_count(look_ahead, "look_ahead")
         self._source = _Source(tasks)
-        self._start_task = start_task
-        self._forget = forget
-        self._slots = slots
+        self._starter = starter
         self._ordered = ordered
         self._look_ahead = look_ahead
         self._group: anyio.abc.TaskGroup | None = None
-        self._running: dict[int, ChatTask] = {}  # by the task's number in the source
-        self._ended: dict[int, tuple[ChatTask | None, Result]] = {}  # not yet delivered, in the order of their ends
+        self._running: dict[int, TaskState] = {}  # by the task's number in the source
+        self._finished: dict[int, Result] = {}  # not delivered yet, in the order of their ends
         self._next = 0
         self._is_left = False
-        self._whole = False  # nothing more comes from the source
+        self._is_exhausted = False
         self._failure: Exception | None = None  # what the source raised, until the reader gets it
-        self._news: anyio.Event | None = None  # there while the reader waits
-        self._room: anyio.Event | None = None  # there while the source does
+        self._reader: anyio.Event | None = None  # exists while the reader waits
+        self._room: anyio.Event | None = None  # exists while the source waits
 
     async def __aenter__(self) -> Self:
         """Begin to read the source.
@@ -91,10 +102,10 @@ class ResultStream:
             RuntimeError: it was entered before.
         """
         if self._group is not None:
-            raise RuntimeError("the results can be iterated once; ask the adapter for others")
+            raise RuntimeError("the results can be iterated once; call map again for others")
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._group.start_soon(self._read)
+        self._group.start_soon(self._read_source)
         return self
 
     async def __aexit__(
@@ -103,14 +114,14 @@ class ResultStream:
         assert self._group is not None  # noqa: S101 - the block was entered
         self._is_left = True
         self._group.cancel_scope.cancel()
-        self._cancel_running()
+        running = self._cancel_running()
         try:
-            # The group is not shown the exception: it would wrap it, and the block's caller should get it as it is.
+            # The group does not see the exception: it would wrap it, and the block's caller should get it as it is.
             await self._group.__aexit__(None, None, None)
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
-                for task in self._cancel_running():  # the source may have brought one more
-                    await task.wait()
+                for state in running + self._cancel_running():  # the source may have delivered one more
+                    await state.wait()
         if error is None and self._source.close_error is not None:
             raise self._source.close_error
 
@@ -118,10 +129,10 @@ class ResultStream:
         return self
 
     async def __anext__(self) -> Result:
-        """Return the next result, whatever became of its task.
+        """Return the next result, whatever happened to its task.
 
         Raises:
-            Exception: what the source raised, as it is, after the results that were there by then.
+            Exception: what the source raised, as it is, after the results that were available by then.
             RuntimeError: the block was not entered.
         """
         item = await self.next_numbered()
@@ -130,7 +141,7 @@ class ResultStream:
         return item[1]
 
     async def next_numbered(self) -> tuple[int, Result] | None:
-        """Return the next result with its task's number in the source, `None` at the end.
+        """Return the next result with its task's number in the source, or `None` at the end.
 
         Raises:
             Exception, RuntimeError: as `__anext__`.
@@ -138,107 +149,100 @@ class ResultStream:
         if self._group is None:
             raise RuntimeError("the results are not open: use 'async with' around the loop")
         while True:
-            number = self._next if self._ordered else next(iter(self._ended), None)
-            if number is not None and number in self._ended:
-                task, result = self._ended.pop(number)
+            number = self._next if self._ordered else next(iter(self._finished), None)
+            if number is not None and number in self._finished:
+                result = self._finished.pop(number)
                 self._next += 1
-                self._make_room()
-                if task is not None:
-                    self._forget(task.id)  # it is the reader's now
+                self._wake_source()
+                if result.task is not None and result.task.task_id is not None:
+                    self._starter.forget(result.task.task_id)  # the reader has it now
                 return number, result
             if (failure := self._failure) is not None:
                 self._failure = None
                 raise failure
-            if self._whole and not self._running:
+            if self._is_exhausted and not self._running:
                 return None
-            if self._news is None:
-                self._news = anyio.Event()
-            await self._news.wait()
+            if self._reader is None:
+                self._reader = anyio.Event()
+            await self._reader.wait()
 
-    async def _read(self) -> None:
-        """Read the source as far ahead as may be, and start its tasks."""
+    async def _read_source(self) -> None:
+        """Read the source as far ahead as the bound allows, and start its tasks."""
         number = 0
         try:
             while (task := await self._source.read()) is not None:
                 await self._start(number, task)
                 number += 1
-                while len(self._running) + len(self._ended) >= self._bound:
+                while len(self._running) + len(self._finished) >= self._bound:
                     await self._wait_for_room()
         except Exception as error:  # noqa: BLE001 - whatever the source raised, the reader gets it
             if self._is_left:
-                self._source.close_error = error  # its answer to being cancelled
+                self._source.close_error = error  # its reaction to being cancelled
             else:
                 await self._fail(error)
         finally:
             await self._source.close()
-            self._whole = True
-            self._tell()
+            self._is_exhausted = True
+            self._wake_reader()
 
     async def _fail(self, error: Exception) -> None:
-        """Let the reader have what is there, and then the error. No task runs then any more."""
-        running = self._cancel_running()
-        for handle in running:
-            handle.on_end = None  # its result is not delivered
-        for handle in running:
-            await handle.wait()
+        """Cancel what runs, undelivered; let the reader have the results so far and then the error."""
+        running = list(self._running.values())
+        for state in running:
+            state.on_end = None
+        self._cancel_running()
+        for state in running:
+            await state.wait()
         self._running.clear()
         self._failure = error
 
     @property
     def _bound(self) -> int:
-        return self._look_ahead or (self._slots.total or 0) + LOOK_AHEAD
+        return self._look_ahead or (self._starter.slots_total or 0) + LOOK_AHEAD
 
     async def _start(self, number: int, task: Task) -> None:
         while True:
             try:
-                handle = self._start_task(task)
+                state = self._starter.submit(task)
             except QueueFullError as error:
-                if not self._running:  # others fill the queue
-                    self._refused(number, task, error)
+                if not self._running:  # other tasks fill the queue
+                    self._reject(number, task, error)
                     return
                 await self._wait_for_room()
             except Exception as error:  # noqa: BLE001 - one bad task among many is a result like any other failure
-                self._refused(number, task, error)
+                self._reject(number, task, error)
                 return
             else:
                 break
-        if handle.result is None:
-            self._running[number] = handle
-            handle.on_end = partial(self._end, number)
+        if state.result is None:
+            self._running[number] = state
+            state.on_end = partial(self._on_end, number)
         else:
-            self._end(number, handle, handle.result)
+            self._on_end(number, state.result)
 
-    def _end(self, number: int, task: ChatTask | None, result: Result) -> None:
+    def _reject(self, number: int, task: Task, error: Exception) -> None:
+        """Deliver a failed result for a task that was not accepted."""
+        outcome = Outcome(TaskStatus.FAILED, error, task=task)
+        self._on_end(number, result_of(outcome, lambda _: None))
+
+    def _on_end(self, number: int, result: Result) -> None:
         self._running.pop(number, None)
-        self._ended[number] = task, result
-        self._make_room()
-        self._tell()
+        self._finished[number] = result
+        self._wake_source()
+        self._wake_reader()
 
-    def _refused(self, number: int, task: Task, error: Exception) -> None:
-        """Make the result of a task that was not accepted."""
-        result = Result(
-            task=task,
-            platform=Platform.CHATGPT,
-            output="",
-            success=False,
-            status=TaskStatus.FAILED,
-            error=str(error),
-            exception=error,
-        )
-        self._end(number, None, result)
-
-    def _cancel_running(self) -> list[ChatTask]:
+    def _cancel_running(self) -> list[TaskState]:
         running = list(self._running.values())
-        for handle in running:
-            handle.request_cancel()
+        for state in running:
+            state.request_cancel()
         return running
 
-    def _tell(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
+    def _wake_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.set()
+            self._reader = None
 
-    def _make_room(self) -> None:
+    def _wake_source(self) -> None:
         if self._room is not None:
             self._room.set()
 
@@ -263,7 +267,7 @@ class _Source:
         """Return the next task, or `None` at the end.
 
         Raises:
-            TypeError: it is no task.
+            TypeError: the item is not a task.
             Exception: what the iterable raised.
         """
         await checkpoint()  # a source that never waits must not keep the loop to itself
@@ -272,11 +276,11 @@ class _Source:
         except (StopIteration, StopAsyncIteration):
             return None
         if not isinstance(item, Task):
-            raise TypeError(f"the source must consist of tasks, not of {type(item).__name__}")
+            raise TypeError(f"tasks must yield tasks only, not {type(item).__name__}")
         return item
 
     async def close(self) -> None:
-        """Close a generator; anything else stays its owner's to close. It takes `CLOSE_GRACE` seconds at most."""
+        """Close the source if it is a generator; others stay their owner's to close. Takes at most `CLOSE_GRACE` s."""
         try:
             if isinstance(self._tasks, AsyncGenerator):
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):

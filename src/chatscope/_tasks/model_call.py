@@ -1,268 +1,364 @@
-"""One model call of a task: its attempts, each hedged if that is asked for, until there is one completion.
+"""The model calls of one task: one, or one for each turn of its conversation, each tried until there is a response.
 
-What the task is and what becomes of it is decided in `running.py`; how a reply is read, in `stream.py`.
+What a task is and what it ends with is decided in `runner.py` and `outcome.py`; how a response is read, in `_client`;
+what later turns say, in `_conversation`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-import anyio
-import anyio.abc
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
-from chatscope._client.request import ClientRequest
-from chatscope._client.stream_reader import AttemptObserver, StreamReader
+from chatscope._client.request import ClientRequest, PreparedRequest
+from chatscope._client.stream_reader import StreamReader
+from chatscope._conversation.loop import Conversation
 from chatscope._limits.attempts import AttemptsLog
-from chatscope._limits.retry import Retrier, RetryPolicy
-from chatscope._limits.timeouts import Deadline, Timeouts
+from chatscope._limits.concurrency import Slot
+from chatscope._limits.retry import Retrier
+from chatscope._limits.timeouts import CallDeadlines
 from chatscope._limits.transient import is_transient
-from chatscope._tasks.hedging import Race
-from chatscope.protocol.messages import Message
+from chatscope._tasks.handle import TaskState
+from chatscope._tasks.hedging import Claim, Hedge, HedgedAttempt
+from chatscope._tasks.outcome import CallSummary, Charge
+from chatscope._tasks.prepared import PreparedTask
+from chatscope.errors import APITimeoutError, ChatError
 from chatscope.protocol.response import Completion
-from chatscope.protocol.usage import Usage
-from chatscope.telemetry.observer import ObservedCall
+
+
+class ModelCalls:
+    """All model calls of one task, in order.
+
+    Args:
+        core: sends them.
+        prepared: what the task sends.
+        state: receives the text.
+        hedge_after: seconds without output after which a second attempt starts; `None` for never.
+    """
+
+    __slots__ = ("_calls", "_charges", "_core", "_hedge_after", "_prepared", "_state")
+
+    def __init__(self, core: ClientCore, prepared: PreparedTask, state: TaskState, hedge_after: float | None) -> None:
+        self._core = core
+        self._prepared = prepared
+        self._state = state
+        self._hedge_after = hedge_after
+        self._charges: list[Charge] = []
+        self._calls: list[ModelCall] = []
+        log = AttemptsLog(prepared.submitted_ns / 1e9)
+        retrier = Retrier(prepared.policy, label=state.id, deadline=prepared.deadline, log=log)
+        self._add(prepared.request, retrier, state.set_parts)
+
+    @property
+    def latest(self) -> ModelCall:
+        """The last call so far."""
+        return self._calls[-1]
+
+    def summary(self) -> CallSummary:
+        """Return what the calls have come to."""
+        call = self.latest
+        return CallSummary(
+            completion=self._completion(),
+            charges=self._charges,
+            request_id=call.request.request_id,
+            requests=len(call.retrier.log),
+            attempts=call.retrier.log.attempts(),
+            sent_ns=call.sent_ns,
+            headers_ns=call.request.headers_ns,
+            token_ns=call.token_ns,
+        )
+
+    async def run(self, slot: Slot) -> None:
+        """Make the calls. If cancelled, their connections are closed.
+
+        Args:
+            slot: the task's slot. It is paused while tools run, since a tool may ask the same adapter.
+
+        Raises:
+            Exception: what the last attempt of a call raised, or what the conversation ended with.
+        """
+        conversation = self._prepared.conversation
+        if conversation is None:
+            await self.latest.run()
+        else:
+            await conversation.run(partial(self._take_turn, conversation), around_tools=partial(_paused, slot))
+
+    async def _take_turn(self, conversation: Conversation) -> Completion:
+        if conversation.completions:
+            prepared = self._prepared
+            self._state.was_read = False  # nobody has read any of what comes now
+            request = self._core.prepare(
+                prepared.model, conversation.messages, conversation.parameters, stream=prepared.streams
+            )
+            self._add(request, self.latest.retrier.successor(), _LaterText(self._state).on_text)
+        return await self.latest.run()
+
+    def _add(self, request: PreparedRequest, retrier: Retrier, on_text: Callable[[list[str]], None]) -> None:
+        new_attempt = partial(CallAttempt, self._core, self._prepared, request, retrier)
+        self._calls.append(ModelCall(new_attempt, retrier, self._state, on_text, self._charges, self._hedge_after))
+
+    def _completion(self) -> Completion | None:
+        """Return the last response that has content, as far as it has arrived."""
+        for call in reversed(self._calls):
+            completion = call.completion
+            if call is self._calls[0] or (completion is not None and completion.choices):
+                return completion
+        return None
+
+
+@asynccontextmanager
+async def _paused(slot: Slot) -> AsyncGenerator[None, None]:
+    slot.pause()
+    yield
+    await slot.resume()
+
+
+class _LaterText:
+    """Appends the text of a later turn to that of the turns before."""
+
+    __slots__ = ("_before", "_state")
+
+    def __init__(self, state: TaskState) -> None:
+        self._state = state
+        self._before = state.parts
+
+    def on_text(self, parts: list[str]) -> None:
+        text = self._state.parts
+        known = len(text) - len(self._before)
+        if text is self._before or known > len(parts):  # the turn's first text, or that of another attempt
+            text, known = self._before.copy(), 0
+        text += parts[known:]
+        self._state.set_parts(text)
 
 
 class ModelCall:
-    """A request that is checked and ready to be sent, and what has come of it.
+    """One request of a task: its attempts, each hedged if that was asked for.
 
     Args:
-        core: prepares it.
-        model, messages, parameters: what is asked; `stream=False` among the parameters asks for a plain reply.
-        label: what the log calls the call.
-        limit: the deadline that somebody above has set for it.
-        priority: which requests go first where they wait for limits.
-        hedge_after: seconds without output after which a second attempt is made beside the first; `None` for never.
-        earlier: the call before it in the same conversation, whose log and telemetry it continues.
-
-    Raises:
-        ValueError: an argument can never be right.
+        new_attempt: returns an attempt that can be made.
+        retrier: spaces the attempts and records them.
+        state: tells whether the text was read.
+        on_text: called with the text parts whenever they have changed.
+        charges: receives what the attempts may have cost.
+        hedge_after: as for `ModelCalls`.
 
     Attributes:
-        retrier: runs the attempts.
-        sent_ns: when the last attempt was begun, the earlier one of a hedged pair.
-        on_start: called whenever an attempt has leave to be sent.
-        on_text: called with the pieces of text whenever they have changed.
-        was_read: tells whether anybody has seen any of them.
+        retrier: the same.
+        sent_ns: when the last attempt began, the earlier one of a hedged pair.
     """
 
     __slots__ = (
-        "_core",
+        "_attempt",
+        "_charges",
         "_hedge_after",
-        "_lane",
-        "_new_lane",
-        "_overtaken",
-        "on_start",
-        "on_text",
+        "_new_attempt",
+        "_on_text",
+        "_state",
         "retrier",
         "sent_ns",
-        "was_read",
     )
 
     def __init__(
         self,
-        core: ClientCore,
-        model: str,
-        messages: Sequence[Message],
-        parameters: Mapping[str, Any],
-        *,
-        label: str,
-        limit: Deadline | None = None,
-        priority: float = 0.0,
-        hedge_after: float | None = None,
-        earlier: ModelCall | None = None,
+        new_attempt: Callable[[], CallAttempt],
+        retrier: Retrier,
+        state: TaskState,
+        on_text: Callable[[list[str]], None],
+        charges: list[Charge],
+        hedge_after: float | None,
     ) -> None:
-        parameters = dict(parameters)
-        streams = parameters.pop("stream", None) is not False
-        policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
-        self._core = core
+        self._new_attempt = new_attempt
+        self.retrier = retrier
+        self._state = state
+        self._on_text = on_text
+        self._charges = charges
         self._hedge_after = hedge_after
-        log: AttemptsLog | None = None if earlier is None else earlier.retrier.log
-        self.retrier: Retrier = Retrier(policy, label=label, deadline=limit, log=log)
-        self.on_start: Callable[[], None] = lambda: None
-        self.on_text: Callable[[list[str]], None] = lambda _: None
-        self.was_read: Callable[[], bool] = lambda: False
-        self._new_lane = partial(
-            Lane,
-            core,
-            model,
-            messages,
-            parameters,
-            streams=streams,
-            timeouts=replace(core.options.timeouts, total=None),
-            retrier=self.retrier,
-            priority=priority,
-        )
-        self._lane = self._new_lane(observed=None if earlier is None else earlier.request.observed)
-        self._overtaken: list[Lane] = []
+        self._attempt = new_attempt()
         self.sent_ns: int | None = None
 
     @property
     def request(self) -> ClientRequest:
-        """The request that delivers."""
-        return self._lane.request
+        """The request of the attempt that delivers."""
+        return self._attempt.request
 
     @property
     def completion(self) -> Completion | None:
-        """What has arrived so far; `None` of a plain reply, which comes whole or not at all."""
-        return self._lane.completion
+        """The response so far; `None` before a plain one is whole."""
+        return self._attempt.completion
 
     @property
     def token_ns(self) -> Sequence[int]:
-        """For each chunk that carried something written by the model, when it was read."""
-        return self._lane.stream.token_ns if self._lane.stream is not None else ()
+        """For each chunk with output of the model, when it was read."""
+        reader = self._attempt.reader
+        return reader.token_ns if reader is not None else ()
 
-    @property
-    def overtaken_usage(self) -> list[Usage]:
-        """What the attempts used that lost a race, as far as it is known."""
-        completions = [lane.completion for lane in self._overtaken]
-        return [
-            completion.usage for completion in completions if completion is not None and completion.usage is not None
-        ]
-
-    async def run(self, group: anyio.abc.TaskGroup) -> Completion:
-        """Make the attempts; the two of a hedged pair run in the group given. Cancelled with it, the connections close.
+    async def run(self) -> Completion:
+        """Make the attempts. If cancelled, their connections are closed.
 
         Raises:
             Exception: what the last attempt raised.
         """
-        return await self.retrier.run(
-            partial(self._attempt, group), should_retry=self._may_repeat, on_retry=self._start_over
-        )
+        return await self.retrier.run(self._run_attempt, should_retry=self._may_retry, on_retry=self._start_over)
 
-    async def _attempt(self, group: anyio.abc.TaskGroup) -> Completion:
-        lane = self._lane
-        await lane.request.acquire_permit()
+    async def _run_attempt(self) -> Completion:
+        attempt = self._attempt
+        await attempt.request.acquire_permit()
         try:
-            self.on_start()
+            await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: nothing is sent
             self.sent_ns = time.perf_counter_ns()
+            self._state.started_ns = self._state.started_ns or self.sent_ns
             if self._hedge_after is None:
-                return await lane.read(_TextObserver(self.on_text))
-            return await self._race(group, self._hedge_after)
+                return await self._read(attempt, self)
+            second = partial(self._second, attempt)
+            return await Hedge[Completion]().run(partial(self._compete, attempt), self._hedge_after, second)
         finally:
-            lane.request.release_permit()  # also where it was cancelled before its first step
+            attempt.request.release_permit()  # also if it was cancelled before its first step
 
-    async def _race(self, group: anyio.abc.TaskGroup, hedge_after: float) -> Completion:
-        race = Race[Completion](group)
-        race.enter(partial(self._compete, self._lane))
-        with anyio.move_on_after(hedge_after):
-            await race.decision()
-        if race.is_open and self._core.limiter.can_hedge:
-            second = self._new_lane(observed=self.request.observed)
-            self._overtaken.append(second)
-            race.enter(partial(self._compete, second))
-        return await race.result()
+    def on_first_output(self) -> None:
+        """See `AttemptObserver`: here the text is enough."""
 
-    async def _compete(self, lane: Lane, wins: Callable[[], bool]) -> Completion:
-        """Make one of two attempts. The first to bring output delivers, or to end well without any."""
-        if lane is not self._lane:  # the second; the first has leave to be sent already
-            await lane.request.acquire_permit(hedged=True)
+    def on_text(self, parts: list[str]) -> None:
+        """Pass on the text of an attempt that is not hedged."""
+        self._on_text(parts)
+
+    async def _read(self, attempt: CallAttempt, observer: ModelCall | _HedgeObserver) -> Completion:
+        """Read one attempt, and record what it may have cost."""
+        attempt.request.sent_ns = None
+        try:
+            completion = await attempt.read(observer)
+        except BaseException as error:
+            if attempt.may_be_charged(error):
+                self._charges.append(Charge(attempt.completion, attempt.model))
+            raise
+        self._charges.append(Charge(completion, attempt.model))
+        return completion
+
+    def _second(self, first: CallAttempt) -> HedgedAttempt[Completion] | None:
+        """Return the second attempt, if one is allowed."""
+        return partial(self._compete, self._new_attempt(), beside=True) if first.can_hedge else None
+
+    async def _compete(self, attempt: CallAttempt, claim: Claim, *, beside: bool = False) -> Completion:
+        """Make one of two attempts. The first with output delivers, or the first to end well without any."""
 
         def delivers() -> bool:
-            if not wins():
-                return False
-            if lane is not self._lane:
-                self._overtaken.remove(lane)
-                self._overtaken.append(self._lane)
-                self._lane = lane
-            return True
+            if claim():
+                self._attempt = attempt
+            return self._attempt is attempt
 
-        def took(pieces: list[str]) -> None:
-            if lane.has_output and delivers():
-                self.on_text(pieces)
-
-        completion = await lane.read(_TextObserver(took))
+        if beside:
+            await attempt.request.acquire_permit(hedged=True)
+        try:
+            completion = await self._read(attempt, _HedgeObserver(attempt, delivers, self._on_text))
+        finally:
+            attempt.request.release_permit()
         delivers()
         return completion
 
     def _start_over(self) -> None:
-        """Drop what nobody has seen: who begins to read now, reads the next attempt from its beginning."""
-        self._lane.discard()
-        self.on_text([])
+        """Drop text that nobody has read: readers that start now see only the next attempt."""
+        self._attempt.discard()
+        self._on_text([])
 
-    def _may_repeat(self, error: Exception) -> bool:
-        """Allow another attempt as long as the model has said nothing, or nobody has seen what it said."""
-        if self.token_ns and (self.was_read() or not self.retrier.policy.restart_unread):
+    def _may_retry(self, error: Exception) -> bool:
+        """Allow another attempt while there is no output, or nobody has read it."""
+        if self.token_ns and (self._state.was_read or not self.retrier.policy.restart_unread):
             return False
         return is_transient(error)
 
 
-class _TextObserver:
-    """Hands on the text of an attempt."""
+class _HedgeObserver:
+    """Passes on the text of a hedged attempt, once that attempt delivers."""
 
-    __slots__ = ("on_text",)
-
-    def __init__(self, on_text: Callable[[list[str]], None]) -> None:
-        self.on_text = on_text
-
-    def on_first_output(self) -> None:
-        """See `AttemptObserver`: here the text says it all."""
-
-
-class Lane:
-    """One request of a call, and what it has brought. Arguments as for `ModelCall`."""
-
-    __slots__ = ("_plain", "request", "stream")
+    __slots__ = ("_attempt", "_delivers", "_on_text")
 
     def __init__(
-        self,
-        core: ClientCore,
-        model: str,
-        messages: Sequence[Message],
-        parameters: Mapping[str, Any],
-        *,
-        streams: bool,
-        timeouts: Timeouts,
-        retrier: Retrier,
-        priority: float,
-        observed: ObservedCall | None,
+        self, attempt: CallAttempt, delivers: Callable[[], bool], on_text: Callable[[list[str]], None]
     ) -> None:
-        self.request = core.request(
-            model,
-            messages,
-            parameters,
-            stream=streams,
-            timeouts=timeouts,
-            retrier=retrier,
-            observed=observed,
-            priority=priority,
+        self._attempt = attempt
+        self._delivers = delivers
+        self._on_text = on_text
+
+    def on_first_output(self) -> None:
+        """Claim the hedge."""
+        self._delivers()
+
+    def on_text(self, parts: list[str]) -> None:
+        """Pass on the text."""
+        if self._attempt.has_output and self._delivers():
+            self._on_text(parts)
+
+
+class CallAttempt:
+    """One request to the server, and what it has brought. Used again for the next attempt, after `discard`.
+
+    Attributes:
+        model: the model that it asks.
+        reader: reads the response, if that is streamed.
+    """
+
+    __slots__ = ("_limiter", "_plain", "model", "reader", "request")
+
+    def __init__(self, core: ClientCore, prepared: PreparedTask, request: PreparedRequest, retrier: Retrier) -> None:
+        self.model = prepared.model
+        self._limiter = core.limiter
+        self.request = core.start(
+            request,
+            retrier,
+            CallDeadlines(prepared.timeouts),
+            observed=prepared.observed,
+            priority=prepared.task.constraints.priority,
         )
-        self.stream = StreamReader(self.request) if streams else None
+        self.reader = StreamReader(self.request) if prepared.streams else None
         self._plain: Completion | None = None
 
     @property
     def completion(self) -> Completion | None:
-        """What has arrived."""
-        return self.stream.completion if self.stream is not None else self._plain
+        """The response so far."""
+        return self.reader.completion if self.reader is not None else self._plain
 
     @property
     def has_output(self) -> bool:
-        """Whether the model has said anything."""
-        return self.stream.has_output if self.stream is not None else self._plain is not None
+        """Whether the model has written anything."""
+        return self.reader.has_output if self.reader is not None else self._plain is not None
 
-    async def read(self, observer: AttemptObserver) -> Completion:
-        """Make one attempt. The caller holds a permit. If cancelled, the connection is closed.
+    @property
+    def can_hedge(self) -> bool:
+        """Whether a second attempt may be made beside this one."""
+        return self._limiter.can_hedge
 
-        Args:
-            observer: told of the output as it arrives.
+    def may_be_charged(self, error: BaseException) -> bool:
+        """Return whether the server may charge for an attempt that ended with an error.
+
+        It may if the model has written anything, or if the client gave up while the server may have been at work. It
+        does not if the server refused the request, or dropped it before any output.
+        """
+        if self.request.sent_ns is None:
+            return False
+        if self.has_output:
+            return True
+        if isinstance(error, APITimeoutError):
+            return error.phase != "connect"
+        return not isinstance(error, ChatError)
+
+    async def read(self, observer: ModelCall | _HedgeObserver) -> Completion:
+        """Send the request and read the response; the caller holds the permit. If cancelled, the connection is closed.
 
         Raises:
-            ChatError: no completion came of it.
+            ChatError: there is no complete response.
         """
-        if self.stream is not None:
-            return await self.stream.read_to_end(observer)
-        self._plain = await fetch(self.request)
-        observer.on_text([self._plain.text] if self._plain.text else [])
-        return self._plain
+        if self.reader is not None:
+            return await self.reader.read_to_end(observer)
+        completion = self._plain = await fetch(self.request)
+        observer.on_text([completion.text] if completion.text else [])
+        return completion
 
     def discard(self) -> None:
         """Forget what has arrived."""
         self._plain = None
-        if self.stream is not None:
-            self.stream.discard()
+        if self.reader is not None:
+            self.reader.discard()

@@ -1,4 +1,7 @@
-"""Tasks and results: plain values, no behaviour beyond their own consistency."""
+"""Tasks and results: plain values without behaviour.
+
+Not here: how arguments are checked (`prepared.py`), how a result is made (`outcome.py`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from chatscope.protocol.usage import Usage
 
 
 class TaskType(StrEnum):
-    """What a task is about; a label that is kept with it."""
+    """What a task is about. A label: it is kept with the task and not sent."""
 
     CODE_GENERATION = "code_generation"
     REFACTORING = "refactoring"
@@ -36,13 +39,13 @@ class TaskStatus(StrEnum):
     """Where a task stands."""
 
     PENDING = "pending"
-    """Accepted, waiting for its slot."""
+    """Accepted, and waiting for its slot."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """No such task, or one that was finished and forgotten."""
+    """No such task, or a finished one that has been forgotten."""
 
 
 class Platform(StrEnum):
@@ -53,40 +56,43 @@ class Platform(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskConstraints:
-    """Limits of one task; `None` leaves the adapter's default or the server's."""
+    """Limits of one task. `None` leaves the adapter's or the server's default."""
 
     model: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     timeout_seconds: float | None = None
-    """The deadline of the whole task, in seconds from its submission: queueing, attempts and waits included."""
+    """The deadline of the whole task, in seconds after its submission: queueing, attempts and waits included."""
     priority: int = 0
-    """Tasks of a higher priority get their turn first; within one, first in, first out."""
+    """Tasks of a higher priority get a slot first; equal ones in the order of their submission."""
     max_turns: int = MAX_TURNS
-    """How many model calls are made at most for the sake of tools; one more is a `ToolLoopError`."""
+    """How many model calls may be made while the model calls tools; one more raises a `ToolLoopError`."""
     tool_timeout_seconds: float | None = None
-    """How long each call of a tool may take."""
+    """How long each call of a tool may take, in seconds."""
 
 
 @dataclass(slots=True)
 class Task:
     """Something to ask a model.
 
+    Submitting copies the task and encodes what it sends: later changes to the task, its messages or its parameters
+    have no effect. A task is mutable (`submit_task` sets `task_id`), so it cannot be hashed.
+
     Args:
-        prompt: what the user says; or give `messages`.
+        prompt: what the user says. Give either this or `messages`.
         type: a label.
-        context: facts sent before the prompt, as a system message with a line `key: value` for each.
+        context: facts that are sent before the prompt, as a system message with one line `key: value` for each.
         messages: a whole conversation instead of a prompt.
         constraints: the task's own limits.
-        parameters: any further parameters of the endpoint, sent as given.
-        metadata: whatever the caller wants to find again with the result; it is not sent.
+        parameters: further parameters of the endpoint, sent as given.
+        metadata: the caller's own data. It is not sent; `result.task.metadata` returns it.
         task_id: set when the task is submitted.
-        tools: functions that the model may call, until it answers. Their signatures and docstrings are what it is told;
-            sync ones run in worker threads.
-        on_tool_error: `"report"` tells the model what a function raised, `"raise"` ends the task with it.
-        output_type: the type that the answer must be: a msgspec Struct, dataclass, TypedDict, attrs class or pydantic
-            model, or anything else that strict JSON schema can say. An answer that is none is an `OutputError`.
-        reask: how often the model is asked again, and told what is wrong, when its answer is invalid.
+        tools: functions that the model may call until it answers. Their signatures and docstrings describe them to the
+            model. Sync functions run in worker threads. A task holds no slot while its tools run.
+        on_tool_error: `"report"` tells the model what a function raised; `"raise"` ends the task with it.
+        output_type: the type of the answer: a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or any
+            other type that strict JSON schema can express. An answer of another type is an `OutputError`.
+        reask: how often the model is asked again, and told what is wrong, if its answer is invalid.
     """
 
     prompt: str = ""
@@ -103,44 +109,56 @@ class Task:
     reask: int = 0
 
 
-def _nothing_known() -> dict[str, Any]:
+def _no_metadata() -> dict[str, Any]:
     return dict.fromkeys(("model", "input_tokens", "output_tokens", "request_id", "finish_reason"))
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a task."""
+    """The outcome of a task.
+
+    Results are equal if their fields are; `exception` is not compared (exceptions compare by identity, and `error`
+    holds its text). The hash covers the platform, the status, the output, the error and the duration, since the task
+    and the metadata cannot be hashed.
+    """
 
     task: Task | None
     platform: Platform
     output: str
-    """The text, that of all turns; of a task that failed or was cancelled, what had arrived."""
+    """The text of all turns. If the task failed or was cancelled: the text that had arrived."""
     success: bool
     status: TaskStatus
     error: str | None = None
-    exception: Exception | None = None
+    exception: Exception | None = field(default=None, compare=False)
+    """What the task failed with. It holds no traceback, which would keep the frames of the task in memory; an exception
+    from outside this package has it as text in its notes."""
     tokens_used: int | None = None
-    """Prompt and completion tokens; `None` if the server did not tell."""
+    """Prompt and completion tokens, from `usage`; `None` if that is not known."""
     cost: float | None = None
-    """In USD, of all turns; `None` if the price or the usage of one is not known."""
+    """In US dollars, of all turns and of hedged attempts; `None` if one of their prices or usages is not known."""
     duration_seconds: float = 0.0
     """From submission to the end."""
     usage: Usage | None = None
+    """The tokens of all turns and of hedged attempts; `None` if the server did not report those of one of them."""
     finish_reason: str | None = None
     message: CompletionMessage | None = None
-    """The assistant message, tool calls included; the last one, where there were several turns."""
+    """The assistant message of the last turn, tool calls included."""
     timings: Timings | None = None
     attempts: int = 0
     """How many requests were sent."""
     attempts_log: tuple[Attempt, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=_nothing_known)
-    """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`; `None` is what is not known."""
+    """One entry for each request that was sent, in the order of sending."""
+    metadata: Mapping[str, Any] = field(default_factory=_no_metadata)
+    """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`; `None` if not known."""
     messages: Sequence[Mapping[str, Any]] = ()
-    """The conversation that `message` answers; with tools, their calls and results included."""
+    """The conversation that `message` answers, tool calls and their results included."""
     parsed: Any = None
     """The answer as a value of the task's `output_type`."""
     completion: Completion | None = None
-    """The whole response with every choice, as far as it arrived; the last one, where there were several turns."""
+    """The whole response with every choice, as far as it arrived; that of the last turn."""
+
+    def __hash__(self) -> int:
+        return hash((self.platform, self.status, self.output, self.error, self.duration_seconds))
 
     def raise_for_error(self) -> Result:
         """Return the result itself, or raise the exception that the task ended with.
@@ -149,5 +167,5 @@ class Result:
             Exception: `exception`, if there is one.
         """
         if self.exception is not None:
-            raise self.exception
+            raise self.exception.with_traceback(None)  # else each call would add its frames to those of the last
         return self

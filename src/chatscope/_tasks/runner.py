@@ -1,322 +1,267 @@
-"""The running of one task: from its submission to exactly one result. The adapter owns the group that it runs in.
+"""The running of one task: from its submission to exactly one result.
 
-All failures become the result in here, so that siblings never see them. Only cancellation from outside passes through.
+Until its slot is granted, a task is only an entry in the queue of slots: it has no coroutine. Then it runs as a child
+of the root group, in a cancel scope of its own. All its failures become the result in here, so that siblings never see
+them; only cancellation from outside passes through.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from functools import partial
-from typing import Any, Final
+from contextvars import Context, copy_context
+from math import inf
+from typing import Final, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from chatscope._client.core import ClientCore
-from chatscope._client.timings import Timings
-from chatscope._conversation.loop import Conversation
-from chatscope._limits.timeouts import Deadline, Timeouts
-from chatscope._tasks.calls import TaskCalls
-from chatscope._tasks.handle import ChatTask
-from chatscope._tasks.model_call import ModelCall
-from chatscope._tasks.models import Platform, Result, Task, TaskConstraints, TaskStatus
-from chatscope._tasks.outcome import check_cost
-from chatscope._validation import check_count, check_model, check_number, check_on_tool_error, check_seconds
+from chatscope._limits.concurrency import Slot
+from chatscope._tasks.handle import TaskState
+from chatscope._tasks.model_call import ModelCalls
+from chatscope._tasks.models import Result, TaskStatus
+from chatscope._tasks.outcome import NO_CALLS, Outcome, result_of, status_after, total_usage, without_frames
+from chatscope._tasks.pending import PendingDeadline, PendingDeadlines
+from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
-from chatscope.pricing import PriceQuery, Pricer
-from chatscope.protocol.messages import Message
-from chatscope.protocol.request import conversation, max_tokens_name
-from chatscope.protocol.response import Completion
-from chatscope.protocol.usage import Usage, add_usage
+from chatscope.pricing import PriceQuery
 
 _log: Final = logging.getLogger("chatscope.tasks")
 
-_NOTHING_TOLD: Final = Usage()
-"""What servers send that do not count tokens; no reply costs nothing because of it."""
+
+class Host(Protocol):
+    """What a task's run needs of the supervisor."""
+
+    core: ClientCore
+    pending: PendingDeadlines
+
+    @property
+    def hedge_after(self) -> float | None:
+        """Seconds without output after which a second attempt starts."""
+        ...
+
+    def spawn(self, run: TaskRun, context: Context | None) -> None:
+        """Start the task's coroutine."""
+
+    def price(self, query: PriceQuery) -> float | None:
+        """Return the price of a request."""
+        ...
+
+    def on_end(self, state: TaskState, outcome: Outcome, result: Result) -> None:
+        """Keep a task that has ended."""
 
 
 class TaskRun:
-    """A task and what it takes to run it. Everything is checked when it is made; nothing is sent before `run`.
+    """One task while it waits and runs.
 
     Args:
-        core: prepares the requests; its slots say whose turn it is.
-        task: what to ask; it is copied.
-        task_id: its id.
-        model: the model, where the task names none.
-        pricer: what a request costs.
-        hedge_after: as for `ModelCall`.
+        host: the supervisor.
+        prepared: the task, checked.
 
     Raises:
-        ValueError: the task can never be right; the error names what is wrong.
-        QueueFullError: as many tasks wait for their turn as may.
+        ValueError: the task can never be right; the error names the argument.
+        RuntimeError: the client is not open.
+
+    Attributes:
+        state: what readers see of the task.
+        is_waiting: whether it waits for its slot and has no coroutine yet.
     """
 
     __slots__ = (
         "_calls",
-        "_core",
-        "_failure",
-        "_limit",
-        "_model",
-        "_observed",
-        "_pricer",
+        "_context",
+        "_host",
+        "_pending_deadline",
+        "_prepared",
+        "_scope",
         "_slot",
         "_stopped_by",
-        "_submitted_ns",
-        "_succeeded",
-        "handle",
+        "is_waiting",
+        "state",
     )
 
-    def __init__(
-        self,
-        core: ClientCore,
-        task: Task,
-        *,
-        task_id: str,
-        model: str,
-        pricer: Pricer,
-        hedge_after: float | None = None,
-    ) -> None:
-        self._submitted_ns = time.perf_counter_ns()
-        if not isinstance(task, Task):
-            raise ValueError(f"task must be a Task, not {type(task).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
-        task = replace(task, task_id=task_id)
-        self._core = core
-        self._pricer = pricer
-        self._succeeded = False
-        self._failure: Exception | None = None
+    def __init__(self, host: Host, prepared: PreparedTask) -> None:
+        self._host = host
+        self._prepared = prepared
+        self.state = TaskState(prepared.task)
+        self.state.run = self
+        self._calls: ModelCalls | None = None
+        self._slot: Slot | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._context: Context | None = None
+        self._pending_deadline: PendingDeadline | None = None
         self._stopped_by: ChatError | None = None
-        self.handle = ChatTask(task)
-        own = _checked(task.constraints).timeout_seconds
-        check_on_tool_error(task.on_tool_error)
-        parameters = _parameters(task)
-        if "timeout" in parameters:
-            timeouts = Timeouts.of(parameters["timeout"])
-            own = min((seconds for seconds in (own, timeouts.total) if seconds), default=None)
-            parameters["timeout"] = replace(timeouts, total=None)  # the task's own scope bounds all of it
-        seconds = own or core.options.timeouts.total
-        self._limit = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
-        named = parameters.pop("model", None)
-        if task.constraints.model is not None:
-            named = task.constraints.model
-        self._model = model if named is None else named
-        check_model(self._model)
-        parameters = _constrained(task.constraints, self._model) | parameters
-        messages = conversation(task.prompt, task.messages, task.context)
-        new_call = partial(
-            ModelCall,
-            core,
-            self._model,
-            label=self.handle.id,
-            limit=self._limit,
-            priority=task.constraints.priority,
-            hedge_after=hedge_after,
-        )
-        self._calls = TaskCalls(new_call, self.handle, messages, parameters, _turns(task, messages, parameters))
-        self._slot = core.limiter.slots.reserve(task.constraints.priority)
-        self._observed = self._calls.latest.request.observed
-        if self._observed is not None:
-            self._observed.start()
+        self.is_waiting = False
 
-    def start_in(self, group: anyio.abc.TaskGroup, ended: Callable[[ChatTask, Result], None]) -> None:
-        """Have the task run as a child of a group. Arguments as for `run`."""
-        with nullcontext() if self._observed is None else self._observed.current():  # which the child inherits
-            group.start_soon(self.run, ended, name=self.handle.id)
+    def enter(self) -> None:
+        """Take a slot and start, or take a place in the queue.
 
-    async def run(self, ended: Callable[[ChatTask, Result], None]) -> None:
-        """Run the task in a task group of its own and give its handle the result.
-
-        Cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
-
-        Args:
-            ended: called once with the result, before anybody who waits for it goes on.
+        Raises:
+            QueueFullError: as many tasks wait as `max_pending` allows.
+            RuntimeError: no task can be started in the root group any more.
         """
-        handle = self.handle
-        group: anyio.abc.TaskGroup | None = None
+        prepared, observed = self._prepared, self._prepared.observed
+        self._slot = self._host.core.limiter.slots.reserve(prepared.task.constraints.priority, self._on_grant)
+        if observed is not None:
+            observed.start()
+        with nullcontext() if observed is None else observed.current():  # the task's coroutine inherits it
+            if self._slot.is_granted:
+                self._slot.on_grant = None
+                self._host.spawn(self, None)
+                return
+            self._context = copy_context()
+        self.is_waiting = True
+        if prepared.deadline is not None:
+            self._pending_deadline = self._host.pending.add(prepared.deadline.at, self._on_deadline)
+
+    def reject(self, error: ChatError) -> None:
+        """End the task at its submission."""
+        if self._prepared.observed is not None:
+            self._prepared.observed.start()
+        self.end(error)
+
+    def abandon(self) -> None:
+        """Give back what `enter` took before it failed."""
+        self.state.run = None
+        if self._slot is not None:
+            self._slot.release()
+        if self._prepared.observed is not None:
+            self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
+
+    async def run(self) -> None:
+        """Run the task in a cancel scope of its own, and give it its result.
+
+        If cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
+        """
+        deadline = self._prepared.deadline
+        scope = self._scope = anyio.CancelScope(deadline=inf if deadline is None else deadline.at)
+        failure: Exception | None = None
+        succeeded = False
         try:
-            async with anyio.create_task_group() as group:
-                if self._limit is not None:
-                    group.cancel_scope.deadline = self._limit.at
-                handle.runs_in(group.cancel_scope)
+            with scope:
+                if self.state.cancel_requested:
+                    scope.cancel()
+                assert self._slot is not None  # noqa: S101 - `enter` took it
                 try:
-                    await self._slot.wait()
-                    if handle.cancel_requested:
-                        await checkpoint()  # it got its turn in the moment of its end, and must send nothing
-                    await self._calls.run(group)
-                    self._succeeded = True
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is this task's outcome and nobody else's
-                    self._failure = error
+                    self._calls = ModelCalls(self._host.core, self._prepared, self.state, self._host.hedge_after)
+                    await self._calls.run(self._slot)
+                    succeeded = True
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of this task alone
+                    failure = error
         finally:
-            self.end(ended, timed_out=group is not None and group.cancel_scope.cancelled_caught)
+            if not succeeded and failure is None:
+                failure = self._interruption(timed_out=scope.cancelled_caught)
+            self.end(failure)
+            failure = None  # its causes may refer to this frame
+
+    def cancel(self) -> None:
+        """Stop the task: at once if it waits for its slot, otherwise by its scope."""
+        if self.is_waiting:
+            self.end(self._interruption(timed_out=False))
+        elif self._scope is not None:
+            self._scope.cancel()
 
     def stop(self, error: ChatError) -> None:
-        """Order the task to end with this error, without waiting for it; one that was cancelled before stays so."""
-        if not self.handle.cancel_requested:
+        """Stop the task with this error, without waiting for its end. One that was cancelled before stays cancelled."""
+        if not self.state.cancel_requested:
             self._stopped_by = error
-            self.handle.request_cancel()
+            self.state.request_cancel()
 
-    def end(self, ended: Callable[[ChatTask, Result], None], *, timed_out: bool = False) -> None:
-        """Give the handle its result: also of a task that the loop never got round to run."""
-        self._slot.release()
-        if not self._succeeded and self._failure is None:
-            self._failure = self._interruption(timed_out=timed_out)
-        if isinstance(self._failure, ChatError):
-            self._calls.latest.request.annotate(self._failure)
-        if self._observed is not None:
-            call = self._calls.latest
-            usage = add_usage(*(usage for _, usage in self._calls.replies()))
-            self._observed.end(
-                self._failure, call.completion, usage=usage, sent_ns=call.sent_ns, token_ns=call.token_ns
-            )
-        result = self._result(self._failure, self._outcome())
-        if isinstance(self._failure, ChatError) and self._failure.phase is not None:
-            _log.info("%s: deadline passed, phase %s: %s", self.handle.id, self._failure.phase, self._failure)
-        _log.debug("%s: %s after %.3f s", self.handle.id, result.status, result.duration_seconds)
-        ended(self.handle, result)
-        self.handle.finish(result)
+    def end(self, failure: Exception | None) -> None:
+        """Give the task its result and return its slot."""
+        self.is_waiting = False
+        self._scope = self._context = None
+        self._stop_watching()
+        if self._slot is not None:
+            self._slot.on_grant = None  # a released place may stay in the queue for a while
+            self._slot.release()
+        state = self.state
+        if isinstance(failure, ChatError):
+            self._annotate(failure)
+        outcome = self._outcome(failure, status_after(failure), finished_ns=time.perf_counter_ns())
+        self._report(outcome)
+        result = result_of(outcome, self._host.price)
+        self._host.on_end(state, outcome, result)
+        state.finish(result)
 
     def so_far(self, error: ChatError) -> Result:
-        """Return what there is of the task, with the error of somebody who does not wait for more."""
-        error.partial_text = self.handle.text
-        self._calls.latest.request.annotate(error)
-        return self._result(error, self.handle.status)
+        """Return a result of what is known by now, with the error of a caller that no longer waits."""
+        self._annotate(error)
+        ended = self.state.result
+        finished_ns = ended.timings.finished_ns if ended is not None and ended.timings is not None else None
+        return result_of(self._outcome(error, self.state.status, finished_ns), self._host.price)
+
+    def _on_grant(self) -> None:
+        """Start the coroutine of a task that waited for its slot."""
+        self._stop_watching()
+        context, self._context = self._context, None
+        self.is_waiting = False
+        if self._slot is not None:
+            self._slot.on_grant = None  # once only: a paused slot is granted again
+        try:
+            self._host.spawn(self, context)
+        except RuntimeError:  # the block has been left
+            self.end(TaskCancelledError("the task was cancelled"))
+
+    def _on_deadline(self) -> None:
+        """End a task whose deadline passed before it got a slot."""
+        deadline = self._prepared.deadline
+        if self.is_waiting and deadline is not None:
+            self.end(deadline._replace(phase="queue").error(self._last_failure()))
+
+    def _stop_watching(self) -> None:
+        if self._pending_deadline is not None:
+            self._host.pending.remove(self._pending_deadline)
+            self._pending_deadline = None
 
     def _interruption(self, *, timed_out: bool) -> ChatError:
-        """Return the error for a task that was stopped: by `stop`, its deadline, `cancel`, or from outside."""
-        error: ChatError
+        """Return the error of a task that was stopped: by `stop`, its deadline, `cancel`, or from outside."""
         if self._stopped_by is not None:
-            error = self._stopped_by
-        elif timed_out and self._limit is not None and not self.handle.cancel_requested:
-            limit = self._limit if self.handle.started_ns is not None else self._limit._replace(phase="queue")
-            error = limit.error(self._calls.latest.request.last_failure())
-        else:
-            error = TaskCancelledError("the task was cancelled")
-        error.request_id = self._calls.latest.request.request_id
-        error.partial_text = self.handle.text
-        return error
+            return self._stopped_by
+        deadline = self._prepared.deadline
+        if not timed_out or self.state.cancel_requested or deadline is None:
+            return TaskCancelledError("the task was cancelled")
+        if self.state.started_ns is None:
+            deadline = deadline._replace(phase="queue")
+        return deadline.error(self._last_failure())
 
-    def _outcome(self) -> TaskStatus:
-        if self._failure is None:
-            return TaskStatus.COMPLETED
-        return TaskStatus.CANCELLED if isinstance(self._failure, TaskCancelledError) else TaskStatus.FAILED
+    def _annotate(self, error: ChatError) -> None:
+        error.partial_text = error.partial_text or self.state.text
+        if self._calls is not None:
+            self._calls.latest.request.annotate(error)
 
-    def _result(self, failure: Exception | None, status: TaskStatus) -> Result:
-        """Put together what became of the task. Of one that did not complete, what has arrived is kept."""
-        handle, call = self.handle, self._calls.latest
-        replies = self._calls.replies()
-        completion, _ = replies[-1]
-        usage = add_usage(*(usage for _, usage in replies))
-        finish_reason = completion.finish_reason if completion is not None else None
-        now = time.perf_counter_ns()
-        message = completion.choices[0].message if completion is not None and completion.choices else None
-        output = handle.text
-        if message is not None and message.content is not None and message.content == output:
-            output = message.content  # one string, not two: results are kept by the thousand
-        return Result(
-            task=handle.task,
-            platform=Platform.CHATGPT,
-            output=output,
-            success=failure is None,
+    def _last_failure(self) -> Exception | None:
+        """Return what the server's last request for the task failed with, or any last one while it is down."""
+        if self._calls is None:
+            return self._host.core.limiter.outage
+        return self._calls.latest.request.last_failure()
+
+    def _report(self, outcome: Outcome) -> None:
+        failure, calls, observed = outcome.failure, outcome.calls, self._prepared.observed
+        if observed is not None:
+            usage = total_usage(calls.charges)
+            observed.end(failure, calls.completion, usage=usage, sent_ns=calls.sent_ns, token_ns=calls.token_ns)
+        if isinstance(failure, ChatError) and failure.phase is not None:
+            _log.info("%s: deadline passed in phase %s: %s", self.state.id, failure.phase, failure)
+        seconds = (outcome.now_ns - self._prepared.submitted_ns) / 1e9
+        _log.debug("%s: %s after %.3f s", self.state.id, outcome.status, seconds)
+
+    def _outcome(self, failure: Exception | None, status: TaskStatus, finished_ns: int | None = None) -> Outcome:
+        prepared, state = self._prepared, self.state
+        conversation = prepared.conversation
+        return Outcome(
             status=status,
-            error=None if failure is None else str(failure) or type(failure).__name__,
-            exception=failure,
-            tokens_used=(usage.total_tokens or usage.prompt_tokens + usage.completion_tokens or None)
-            if usage
-            else None,
-            cost=self._total_cost(replies),
-            duration_seconds=(now - self._submitted_ns) / 1e9,
-            usage=usage,
-            finish_reason=finish_reason,
-            message=message,
-            timings=Timings(
-                submitted_ns=self._submitted_ns,
-                started_ns=handle.started_ns,
-                sent_ns=call.sent_ns,
-                headers_ns=call.request.headers_ns,
-                token_ns=call.token_ns,
-                finished_ns=None if status in {TaskStatus.PENDING, TaskStatus.RUNNING} else now,
-            ),
-            attempts=len(call.retrier.log),
-            attempts_log=call.retrier.log.attempts(),
-            messages=self._calls.messages,
-            parsed=self._calls.parsed,
-            completion=completion,
-            metadata={
-                "model": (completion.model if completion is not None else "") or self._model,
-                "input_tokens": usage.prompt_tokens if usage else None,
-                "output_tokens": usage.completion_tokens if usage else None,
-                "request_id": call.request.request_id,
-                "finish_reason": finish_reason,
-            },
+            failure=None if failure is None else without_frames(failure),
+            task=state.task,
+            text=state.text,
+            model=prepared.model,
+            base_url=self._host.core.options.endpoint.base_url,
+            submitted_ns=prepared.submitted_ns,
+            started_ns=state.started_ns,
+            finished_ns=finished_ns,
+            now_ns=finished_ns or time.perf_counter_ns(),
+            calls=NO_CALLS if self._calls is None else self._calls.summary(),
+            messages=prepared.messages if conversation is None else conversation.messages,
+            parsed=None if conversation is None else conversation.parsed,
         )
-
-    def _total_cost(self, replies: list[tuple[Completion | None, Usage | None]]) -> float | None:
-        costs = [self._cost(completion, usage) for completion, usage in replies]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known) if len(known) == len(costs) else None
-
-    def _cost(self, completion: Completion | None, usage: Usage | None) -> float | None:
-        if completion is None or usage is None or usage == _NOTHING_TOLD:
-            return None
-        query = PriceQuery(
-            model=completion.model or self._model,
-            usage=usage,
-            requested_model=self._model,
-            base_url=self._core.options.endpoint.base_url,
-            service_tier=completion.service_tier,
-        )
-        try:
-            cost = self._pricer(query)
-            return None if cost is None else check_cost(cost)
-        except Exception:  # noqa: BLE001 - logged with its traceback
-            # The user's own function failed. The reply is paid for and must not be lost with its price.
-            _log.exception("%s: prices= raised; the cost is not known", self.handle.id)
-            return None
-
-
-def _checked(constraints: TaskConstraints) -> TaskConstraints:
-    if not isinstance(constraints, TaskConstraints):
-        raise ValueError(f"constraints must be a TaskConstraints, not {type(constraints).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
-    check_seconds(constraints.timeout_seconds, "timeout_seconds")
-    check_number(constraints.priority, "priority")
-    check_count(constraints.max_turns, "max_turns")
-    check_seconds(constraints.tool_timeout_seconds, "tool_timeout_seconds")
-    if constraints.max_tokens is not None:
-        check_count(constraints.max_tokens, "max_tokens")
-    if constraints.temperature is not None:
-        check_number(constraints.temperature, "temperature")
-    return constraints
-
-
-def _parameters(task: Task) -> dict[str, Any]:
-    """Return a copy of a task's parameters."""
-    if not isinstance(task.parameters, Mapping):
-        raise ValueError(f"parameters must be a mapping, not {type(task.parameters).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
-    if "messages" in task.parameters:
-        raise ValueError("parameters has messages, which are given beside it, as the task's own")
-    return dict(task.parameters)
-
-
-def _turns(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Conversation | None:
-    """Return the conversation of a task that may take more than one turn, or whose answer has a type."""
-    if not task.tools and task.output_type is None and not task.reask:
-        return None
-    return Conversation(
-        messages,
-        parameters,
-        tools=task.tools or (),
-        output_type=task.output_type,
-        reask=task.reask,
-        max_turns=task.constraints.max_turns,
-        tool_timeout=task.constraints.tool_timeout_seconds,
-        on_tool_error=task.on_tool_error,
-        argument="output_type",
-    )
-
-
-def _constrained(constraints: TaskConstraints, model: str) -> dict[str, Any]:
-    given = {"temperature": constraints.temperature, max_tokens_name(model): constraints.max_tokens}
-    return {name: value for name, value in given.items() if value is not None}

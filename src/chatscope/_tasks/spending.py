@@ -1,4 +1,4 @@
-"""What the tasks of an adapter have used and may use. Who is stopped when it is used up is not decided here."""
+"""What the tasks of an adapter have used, and the limits on it. Which tasks to stop is not decided here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _log: Final = logging.getLogger("chatscope.tasks")
 
 
 class Spending:
-    """The sums over all tasks that have ended, and their limits. The cost leaves out the tasks that are `unpriced`.
+    """The sums over all tasks that have ended, and their limits.
+
+    A task whose cost or usage is not known counts in `unpriced` or `uncounted`; what is known of it is in the sums.
 
     Args:
         max_cost: in US dollars. A task whose cost is not known cannot be counted, which is logged once.
@@ -23,7 +25,7 @@ class Spending:
         ValueError: a limit is out of range; the error names it.
     """
 
-    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "tasks", "tokens", "unpriced")
+    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "tasks", "tokens", "uncounted", "unpriced")
 
     def __init__(self, max_cost: float | None = None, max_total_tokens: int | None = None) -> None:
         check_rate(max_cost, "max_cost")
@@ -35,25 +37,36 @@ class Spending:
         self.tasks = 0
         self.tokens = 0
         self.cost = 0.0
+        self.uncounted = 0
         self.unpriced = 0
 
-    def add(self, result: Result) -> None:
-        """Count a task that has ended."""
+    def add(self, result: Result, reported_tokens: int, *, is_charged: bool) -> None:
+        """Count a task that has ended.
+
+        Args:
+            result: its result.
+            reported_tokens: the tokens that the server reported, even if it did not report all.
+            is_charged: whether the server has worked for the task at all.
+        """
         self.tasks += 1
-        self.tokens += result.tokens_used or 0
-        self.cost += result.cost or 0.0
-        if result.cost is not None or not (result.success or result.tokens_used):
+        self.tokens += reported_tokens
+        if not is_charged:
+            return
+        if result.tokens_used is None:
+            self.uncounted += 1
+        if result.cost is not None:
+            self.cost += result.cost
             return
         self.unpriced += 1
         if self._max_cost is not None and not self._warned:
             self._warned = True
             model = result.metadata.get("model")
-            _log.warning("the cost of %s is not known: max_cost does not bound what cannot be priced", model)
+            _log.warning("the cost of a task with %s is not known, so that max_cost does not bound it", model)
 
     def exceeded(self) -> BudgetExceededError | None:
-        """Return the error for a task that may not go on; `None` as long as no limit is reached."""
+        """Return a new error if a limit is reached, for one task that may not go on; otherwise `None`."""
         if self._max_cost is not None and self.cost >= self._max_cost:
-            return BudgetExceededError(f"{self.cost:.6g} USD are spent, and max_cost is {self._max_cost:g} USD")
+            return BudgetExceededError(f"max_cost of {self._max_cost:g} USD is reached: {self.cost:.6g} USD are spent")
         if self._max_tokens is not None and self.tokens >= self._max_tokens:
-            return BudgetExceededError(f"{self.tokens} tokens are used, and max_total_tokens is {self._max_tokens}")
+            return BudgetExceededError(f"max_total_tokens of {self._max_tokens} is reached: {self.tokens} are used")
         return None

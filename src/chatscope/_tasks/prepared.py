@@ -1,0 +1,184 @@
+"""A task, checked and prepared: one value that says what will be sent, and when it has to end.
+
+Everything that can be refused is refused here, at submission, before a slot is taken. Nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+
+from chatscope._client.core import ClientCore
+from chatscope._client.request import PreparedRequest
+from chatscope._conversation.loop import Conversation
+from chatscope._limits.retry import RetryPolicy
+from chatscope._limits.timeouts import Deadline, Timeouts
+from chatscope._tasks.models import Task, TaskConstraints
+from chatscope._validation import (
+    check_count,
+    check_instance,
+    check_messages,
+    check_model,
+    check_number,
+    check_on_tool_error,
+    check_seconds,
+)
+from chatscope.protocol.messages import Message
+from chatscope.protocol.request import conversation as messages_of
+from chatscope.protocol.request import max_tokens_name
+from chatscope.telemetry.observer import ObservedCall
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """What a task will send, and when it has to end.
+
+    Attributes:
+        task: the task, copied, with its id.
+        model: the model to ask.
+        messages: what the first turn says.
+        request: what the first turn sends, encoded.
+        streams: whether the response is streamed.
+        policy: how requests are retried.
+        timeouts: those of each request; the whole task's limit is not among them.
+        deadline: when the task has to end.
+        conversation: what later turns send; `None` if there are none.
+        observed: observes the task, if anybody does.
+        submitted_ns: when the task was submitted (`time.perf_counter_ns`).
+    """
+
+    task: Task
+    model: str
+    messages: Sequence[Message]
+    request: PreparedRequest
+    streams: bool
+    policy: RetryPolicy
+    timeouts: Timeouts
+    deadline: Deadline | None
+    conversation: Conversation | None
+    observed: ObservedCall | None
+    submitted_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefaults:
+    """What holds for tasks that say nothing else.
+
+    Attributes:
+        model: the model to ask.
+        timeouts: those of each request, without `total`.
+        seconds: how long the whole task may take; `None` is no limit.
+    """
+
+    model: str
+    timeouts: Timeouts
+    seconds: float | None
+
+    @classmethod
+    def of(cls, model: str, timeouts: Timeouts) -> TaskDefaults:
+        """Return the defaults of an adapter with that model and these timeouts."""
+        return cls(model, replace(timeouts, total=None), timeouts.total)
+
+
+def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) -> PreparedTask:
+    """Check a task and prepare it.
+
+    Args:
+        core: will send it.
+        task: the task; it is copied.
+        task_id: its id.
+        defaults: for what the task does not say.
+
+    Raises:
+        ValueError: the task can never be right; the error names the argument.
+        RuntimeError: the client is not open.
+    """
+    submitted_ns = time.perf_counter_ns()
+    check_instance(task, Task, "task")
+    constraints = task.constraints
+    _check_constraints(constraints)
+    check_on_tool_error(task.on_tool_error)
+    parameters = _parameters(task)
+    timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
+    if "timeout" in parameters:
+        timeouts = Timeouts.of(parameters.pop("timeout"))
+        seconds = min((each for each in (seconds, timeouts.total) if each), default=None)
+        timeouts = replace(timeouts, total=None)  # the task's own scope bounds all of it
+    seconds = seconds or defaults.seconds
+    named = parameters.pop("model", None)
+    if constraints.model is not None:
+        named = constraints.model
+    model = defaults.model if named is None else named
+    check_model(model)
+    if constraints.temperature is not None or constraints.max_tokens is not None:
+        parameters = _constrained(constraints, model) | parameters
+    streams = parameters.pop("stream", None) is not False
+    policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
+    if task.messages is not None and task.context:
+        check_messages(model, task.messages)
+    messages = messages_of(task.prompt, task.messages, task.context)
+    conversation = None
+    if task.tools or task.output_type is not None or task.reask:
+        check_messages(model, messages)
+        messages = deepcopy(messages)  # encoded again in each turn: what the caller changes meanwhile is not sent
+        conversation = _conversation(task, messages, parameters)
+        parameters = conversation.parameters
+    elif messages is task.messages:
+        messages = list(messages)
+    return PreparedTask(
+        task=replace(task, task_id=task_id),
+        model=model,
+        messages=messages,
+        request=core.prepare(model, messages, parameters, stream=streams),
+        streams=streams,
+        policy=policy,
+        timeouts=timeouts,
+        deadline=Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None,
+        conversation=conversation,
+        observed=core.observe(model, messages, parameters, stream=streams),
+        submitted_ns=submitted_ns,
+    )
+
+
+def _check_constraints(constraints: TaskConstraints) -> None:
+    check_instance(constraints, TaskConstraints, "constraints")
+    check_seconds(constraints.timeout_seconds, "timeout_seconds")
+    check_number(constraints.priority, "priority")
+    check_count(constraints.max_turns, "max_turns")
+    check_seconds(constraints.tool_timeout_seconds, "tool_timeout_seconds")
+    if constraints.max_tokens is not None:
+        check_count(constraints.max_tokens, "max_tokens")
+    if constraints.temperature is not None:
+        check_number(constraints.temperature, "temperature")
+
+
+def _parameters(task: Task) -> dict[str, Any]:
+    """Return a copy of a task's parameters."""
+    check_instance(task.parameters, Mapping, "parameters")
+    if "messages" in task.parameters:
+        raise ValueError("parameters has messages: give them as the task's own `messages`")
+    return dict(task.parameters)
+
+
+def _constrained(constraints: TaskConstraints, model: str) -> dict[str, Any]:
+    given = {"temperature": constraints.temperature, max_tokens_name(model): constraints.max_tokens}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _conversation(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Conversation:
+    return Conversation(
+        messages,
+        parameters,
+        tools=task.tools or (),
+        output_type=task.output_type,
+        reask=task.reask,
+        max_turns=task.constraints.max_turns,
+        tool_timeout=task.constraints.tool_timeout_seconds,
+        on_tool_error=task.on_tool_error,
+        argument="output_type",
+    )

@@ -1,0 +1,216 @@
+"""The tasks of one adapter: the root task group they run in, which of them wait or run, and which are kept.
+
+How one task runs is decided in `runner.py`; what users call is in `adapter.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from chatscope._client.core import ClientCore
+from chatscope._tasks.handle import TaskState
+from chatscope._tasks.models import Result, Task
+from chatscope._tasks.outcome import Outcome, check_cost, reported_tokens
+from chatscope._tasks.pending import PendingDeadlines
+from chatscope._tasks.prepared import TaskDefaults, prepare
+from chatscope._tasks.runner import TaskRun
+from chatscope._tasks.spending import Spending
+from chatscope.errors import TaskCancelledError
+from chatscope.pricing import PriceQuery, Pricer
+from chatscope.telemetry.guard import Guard
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What an adapter's arguments mean for its tasks. `AsyncChatGPTAdapter` documents them."""
+
+    model: str
+    pricer: Pricer
+    hedge_after: float | None
+    keep_finished: int
+    cancel_over_budget: bool
+
+
+class Supervisor:
+    """The tasks of one adapter. All methods are called in the event loop's own thread.
+
+    Args:
+        core: sends the requests.
+        options: the adapter's options for its tasks.
+        spending: what the tasks use together.
+        new_id: returns an unused task id.
+    """
+
+    __slots__ = (
+        "_defaults",
+        "_finished",
+        "_group",
+        "_guard",
+        "_new_id",
+        "_options",
+        "_running",
+        "_thread",
+        "core",
+        "pending",
+        "spending",
+    )
+
+    def __init__(self, core: ClientCore, options: TaskOptions, spending: Spending, new_id: Callable[[], str]) -> None:
+        self.core = core
+        self._defaults = TaskDefaults.of(options.model, core.options.timeouts)
+        self._new_id = new_id
+        self._options = options
+        self.spending = spending
+        self._guard = Guard()
+        self._group: anyio.abc.TaskGroup | None = None
+        self._thread = 0
+        self._running: dict[str, TaskRun] = {}
+        self._finished: dict[str, TaskState] = {}  # oldest first
+        self.pending = PendingDeadlines(self._start_watching)
+
+    @property
+    def hedge_after(self) -> float | None:
+        """Seconds without output after which a second attempt starts; `None` for never."""
+        return self._options.hedge_after
+
+    @property
+    def slots_total(self) -> int | None:
+        """How many tasks may run at a time."""
+        return self.core.limiter.slots.total
+
+    @property
+    def pending_count(self) -> int:
+        """How many tasks wait for their first permit to send."""
+        return sum(run.state.started_ns is None for run in self._running.values())
+
+    @property
+    def running_count(self) -> int:
+        """How many tasks have begun and not ended."""
+        return len(self._running) - self.pending_count
+
+    async def open(self) -> None:
+        """Open the root task group."""
+        self.pending = PendingDeadlines(self._start_watching)
+        self._thread = threading.get_ident()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+
+    async def close(self, *, cancel: bool) -> None:
+        """Wait for the tasks, or cancel them. If cancelled while waiting, cancel them and wait for their ends."""
+        group = self.open_group()
+        try:
+            if cancel:
+                self._cancel_waiting()
+                group.cancel_scope.cancel()
+            self.pending.close()
+            await group.__aexit__(None, None, None)
+        finally:
+            self._group = None
+            self._cancel_waiting()
+            for run in list(self._running.values()):
+                run.end(TaskCancelledError("the task was cancelled"))  # natively, before its first step (asyncio only)
+
+    def open_group(self) -> anyio.abc.TaskGroup:
+        """Return the root task group.
+
+        Raises:
+            RuntimeError: the adapter is not open, or this is not the thread of its event loop.
+        """
+        if self._group is None:
+            raise RuntimeError("the adapter is not open: use 'async with' around the code that runs tasks")
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "the adapter belongs to the event loop of another thread: there, use anyio.from_thread.run("
+                "adapter.submit_task, task) in a worker thread, or a BlockingPortal in any other thread"
+            )
+        return self._group
+
+    def submit(self, task: Task) -> TaskState:
+        """Accept a task. If this raises, it leaves no slot and no task behind.
+
+        Raises:
+            ValueError, QueueFullError, RuntimeError: as `AsyncChatGPTAdapter.start_task`.
+        """
+        self.open_group()
+        task_id = self._new_id()
+        run = TaskRun(self, prepare(self.core, task, task_id, self._defaults))
+        task.task_id = task_id
+        if (error := self.spending.exceeded()) is not None:
+            run.reject(error)
+            return run.state
+        self._running[task_id] = run
+        try:
+            run.enter()
+        except BaseException:
+            self._running.pop(task_id, None)
+            run.abandon()
+            task.task_id = None
+            raise
+        return run.state
+
+    def find(self, task_id: str) -> TaskState | None:
+        """Return a task that runs or is kept."""
+        run = self._running.get(task_id)
+        return run.state if run is not None else self._finished.get(task_id)
+
+    def find_run(self, task_id: str) -> TaskRun | None:
+        """Return the run of a task that has not ended."""
+        return self._running.get(task_id)
+
+    def forget(self, task_id: str) -> bool:
+        """Forget a finished task; return whether there was one."""
+        return self._finished.pop(task_id, None) is not None
+
+    def spawn(self, run: TaskRun, context: Context | None) -> None:
+        """Start a task's coroutine in the root group, in the context of its submission.
+
+        Raises:
+            RuntimeError: the group is closed.
+        """
+        group = self.open_group()
+        start = partial(group.start_soon, run.run, name=run.state.id)
+        if context is None:
+            start()
+        else:
+            context.run(start)
+
+    def price(self, query: PriceQuery) -> float | None:
+        """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""
+        return self._guard.call("prices", None, self._checked_price, query)
+
+    def on_end(self, state: TaskState, outcome: Outcome, result: Result) -> None:
+        """Move a task that has just ended to those that are kept, and count what it used."""
+        self._running.pop(state.id, None)
+        self._finished[state.id] = state
+        if len(self._finished) > self._options.keep_finished:
+            del self._finished[next(iter(self._finished))]
+        was_within = self.spending.exceeded() is None
+        self.spending.add(result, reported_tokens(outcome.calls.charges), is_charged=bool(outcome.calls.charges))
+        if was_within and self.spending.exceeded() is not None:
+            self._stop_over_budget()
+
+    def _checked_price(self, query: PriceQuery) -> float | None:
+        cost = self._options.pricer(query)
+        return None if cost is None else check_cost(cost)
+
+    def _start_watching(self) -> None:
+        self.open_group().start_soon(self.pending.watch, name="chatscope: deadlines of pending tasks")
+
+    def _cancel_waiting(self) -> None:
+        """End the tasks that have no coroutine yet: a cancellation of the group does not reach them."""
+        for run in list(self._running.values()):
+            if run.is_waiting:
+                run.state.request_cancel()
+
+    def _stop_over_budget(self) -> None:
+        for run in list(self._running.values()):
+            error = self.spending.exceeded()  # a new one for each, as it will hold what is known of that task
+            if error is not None and (self._options.cancel_over_budget or run.state.started_ns is None):
+                run.stop(error)
