@@ -17,7 +17,8 @@ from tests.support.checks import check_consistent, check_returned, nothing_left_
 from tests.support.figures import Figures
 from tests.support.loopback import Server
 
-from chatscope import AsyncChatGPTAdapter, ChatClient, ChatTask, TaskStatus
+from chatscope import AsyncChatGPTAdapter, ChatClient, TaskStatus
+from chatscope._tasks.handle import TaskState
 from chatscope.simulator import simulator
 
 MOST_POINTS = 2000
@@ -56,7 +57,7 @@ async def by_cancel_task(scenario: Scenario, world: World, watch: Watch) -> bool
     """
     stopped = False
     acted = anyio.Event()
-    handles: list[ChatTask] = []
+    handles: list[TaskState] = []
 
     def act() -> None:
         for adapter in world.adapters:

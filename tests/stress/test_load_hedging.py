@@ -357,7 +357,7 @@ async def test_each_second_attempt_takes_one_retry_of_the_budget(serve: Serve) -
     assert (result.attempts, len(server.requests), server.open) == (4, 4, 0)
     assert statistics.retry_tokens == pytest.approx(CAPACITY - 3 + RATIO)  # two hedges and a retry
     assert [attempt.status for attempt in result.attempts_log] == [500, 503, None, 200]
-    assert [attempt.wait_seconds for attempt in result.attempts_log] == [0.0, None, None, None]
+    assert [attempt.wait_seconds for attempt in result.attempts_log] == [None, 0.0, None, None]
 
 
 async def test_what_the_overtaken_attempt_used_counts_too(serve: Serve) -> None:

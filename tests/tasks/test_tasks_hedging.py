@@ -119,7 +119,7 @@ async def test_the_first_to_deliver_wins_and_the_other_has_cleaned_up_before_the
     log: list[str] = []
     attempts = [Attempt("first", log), Attempt("second", log)]
     wins, loses = attempts[winner], attempts[1 - winner]
-    run = Run(*attempts)
+    run = Run(attempts[0], attempts[1])
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             group.start_soon(run)
@@ -169,7 +169,7 @@ async def test_an_attempt_that_fails_leaves_the_other_running(fails_first: int, 
         Attempt(str(number), [], error=error if other_fails or number == fails_first else None)
         for number, error in enumerate(errors)
     ]
-    run = Run(*attempts)
+    run = Run(attempts[0], attempts[1])
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
             group.start_soon(run)
