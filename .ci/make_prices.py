@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Make src/chatscope/pricing/prices.json from the installed genai-prices.
+"""Generate src/chatscope/pricing/prices.json from the installed genai-prices.
 
     python .ci/make_prices.py            # write the file
-    python .ci/make_prices.py --check    # exit 1 if it is not what would be written
+    python .ci/make_prices.py --check    # exit 1 if the file is out of date
 
-What chat completions can be priced by goes in, one model per line; the runtime then needs no genai-prices (which
-brings pydantic and an HTTP stack). The date is kept while nothing else changes, so the same version of genai-prices
-always gives the same file. To move to a newer version: install it, run this, commit the file.
+The file has the prices of chat completions, one model per line. So the package does not depend on genai-prices, which
+depends on pydantic and an HTTP client. The date changes only with the prices, so one version of genai-prices always
+gives the same file. To update: install a newer version, run this, and commit the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOTICE = (
     "Copyright (c) Pydantic Services Inc. 2025 to present"
 )
 
-# The source's price keys for what the usage of a chat completion counts: our name, and what theirs is divided by.
+# The source's keys for the counts in a chat completion's usage: our name, and the divisor.
 KEYS = {
     "input_mtok": ("input", 1),
     "output_mtok": ("output", 1),
@@ -44,11 +44,11 @@ KEYS = {
     "output_reasoning_mtok": ("reasoning", 1),
     "requests_kcount": ("per_request", 1000),
 }
-# Keys that change no chat usage's price: an hour-long cache write is not told apart there, cached audio neither
-# (`Price.cost` answers None), and searches are fees of tools, which are not in it at all.
+# Keys that do not affect chat usage: it does not distinguish one-hour cache writes or cached audio (`Price.cost`
+# returns None for it), and searches are fees of tools, which usage does not count.
 IGNORED = {"cache_write_1h_mtok", "cache_audio_read_mtok", "web_searches_kcount", "storage_searches_kcount"}
-# A price with any other key has a part that chat usage doesn't report (images, video, hours, pages, citations): a
-# total without that part would be wrong, so the model has no price here.
+# A price with any other key has a part that chat usage does not report (images, video, hours, pages, citations). A
+# total without that part would be wrong, so such a model has no price here.
 
 
 def render(day: date) -> str:
@@ -82,14 +82,14 @@ def _model(model: source.ModelInfo) -> dict[str, Any]:
 
 
 def _standard_periods(model: source.ModelInfo) -> list[dict[str, Any]]:
-    """Return the periods of the standard price, none if the model has no price at any time."""
+    """Return the periods of the standard price; none if the model never has a price."""
     conditional = model.prices
     if isinstance(conditional, source.ModelPrice):
         conditional = [source.ConditionalPrice(prices=conditional)]
     periods = [_period(model, each.prices, each.constraint) for each in conditional]
     if not any("price" in period for period in periods):
         return []
-    # The first price is also the one for moments that no other is for, so its own condition doesn't matter.
+    # The first price also applies when no other does, so its own condition does not matter.
     periods[0] = _period(model, conditional[0].prices, None)
     return periods
 
@@ -133,7 +133,7 @@ def _period(
         period["daily"] = [_utc(constraint.start_time), _utc(constraint.end_time)]
     keys = _keys(price)
     if not keys:
-        # The source writes no zeros. Only a name that says so makes a model without prices a free one.
+        # The source writes no zeros. A model without prices is free only if its name says so.
         if model.id.endswith(":free") or (model.name or "").endswith("(free)"):
             period["price"] = [0, 0]
     elif {"input_mtok", "output_mtok"} <= keys <= {*KEYS, *IGNORED}:
@@ -152,7 +152,7 @@ def _long_context(value: Decimal | source.TieredPrices) -> list[source.Tier]:
 
 
 def _at(price: source.ModelPrice, prompt_tokens: int) -> list[float | None]:
-    """Return the price that so many prompt tokens cost, as the array that `Price` is read from."""
+    """Return the price from this number of prompt tokens on, as the array that `Price` is decoded from."""
     flat: dict[str, float] = {}
     for key, (name, units) in KEYS.items():
         value = getattr(price, key)
@@ -175,7 +175,7 @@ def _utc(value: time) -> str:
 
 
 def _terms(clause: Any) -> list[str | list[str]]:
-    """Write a match as terms, any of which must fit; a term of several patterns needs them all."""
+    """Return a match as terms. Any term must match; a term of several patterns needs all of them."""
     return [patterns[0] if len(patterns) == 1 else patterns for patterns in _any_of(clause)]
 
 

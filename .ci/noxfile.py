@@ -1,9 +1,9 @@
-"""The checks, each in an environment of its own: ``nox -f .ci/noxfile.py --list``.
+"""The checks, each in its own environment: ``nox -f .ci/noxfile.py --list``.
 
-The sessions only choose an interpreter and a command; what they check is configured in pyproject.toml.
+A session only chooses an interpreter and a command. pyproject.toml configures the checks.
 """
 
-# ruff: noqa: INP001  # nox loads this file by its path; it belongs to no package
+# ruff: noqa: INP001  # nox loads this file by its path; it is not in a package
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
 
 
 def install(session: nox.Session) -> None:
-    """Install chatscope as its developers do, and work from the root: nox itself starts beside this file."""
+    """Install chatscope for development, and change to the root: nox starts in this folder."""
     session.chdir(ROOT)
     session.install("-e", ".[dev]")
 
@@ -38,7 +38,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, and that the formatter has nothing to change."""
+    """Style and formatting."""
     install(session)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -46,7 +46,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers, over what pyproject.toml lists."""
+    """Both type checkers, on the folders that pyproject.toml lists."""
     install(session)
     session.run("mypy")
     session.run("pyright")
@@ -61,14 +61,14 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation site, from nothing; whatever Sphinx warns of, broken references included, fails it."""
+    """The documentation site, built from scratch. Any warning of Sphinx fails it, such as a broken reference."""
     install(session)
     session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-E", "docs", session.create_tmp())
 
 
 @nox.session
 def corpus(session: nox.Session) -> None:
-    """The recorded streams and event-stream cases, where they lie beside the repository."""
+    """The recorded streams and event-stream cases, if they are beside the repository."""
     folder = ROOT.parent / "shared" / "corpus"
     if not folder.is_dir():
         session.skip("no corpus beside the repository")

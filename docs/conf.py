@@ -41,7 +41,8 @@ toc_object_entries = False
 
 nitpick_ignore_regex = [
     # Documented elsewhere; intersphinx would need the network in every build.
-    (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|opentelemetry\.\w+|os|ssl|types)\.[A-Za-z]\w*"),
+    (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|os|pathlib|ssl|types)\.[A-Za-z]\w*"),
+    (r"py:(class|exc)", r"opentelemetry\.\w+\.[A-Za-z]\w*"),
     (r"py:class", r"msgspec\.Meta"),
     (r"py:class", r"(chatscope\.\w+\.\w+\.)?_?[TP]"),  # type variables
     # Internal types in public signatures.
@@ -59,7 +60,7 @@ html_show_sphinx = False
 
 _NOT_MADE_BY_USERS: Final = re.compile(
     r"chatscope\.(ChatStream|ChatTask|EventStream|ParsedStream|Result|ResultStream|TextStream)"
-    r"|chatscope\.(Chunk|Completion|ParsedCompletion|Usage|protocol\.response\.\w+)"
+    r"|chatscope\.batch\.Batch(Progress|Result|Run|Summary)|chatscope\.(Chunk|Completion|ParsedCompletion|Usage|protocol\.response\.\w+)"
     r"|chatscope\._\w+\.\w+\.\w+|chatscope\.simulator\.(ChatRequest|Received|Simulator|request\.\w+)"
     r"|chatscope\.testing\.(ChatSimulator|ReceivedRequest|respx\.\w+)"
     r"|chatscope\.(Platform|TaskStatus|TaskType|\w+Error)"
@@ -115,8 +116,10 @@ def _links(app: Sphinx, doctree: document) -> None:
             path.parent.remove(path)
     for node in doctree.findall(index):
         node["entries"] = [(kind, _PRIVATE_PLACE.sub("", text), *rest) for kind, text, *rest in node["entries"]]
-    for text in doctree.findall(Text):
-        if _PRIVATE.search(text):
+    for text in list(doctree.findall(Text)):
+        if _PRIVATE.match(text) and text.replace(".", "").isidentifier():
+            text.parent.replace(text, Text(text.rpartition(".")[2]))
+        elif _PRIVATE.search(text):
             _log.warning("the page %s shows a private module: %r", app.env.docname, str(text))
     for node in list(doctree.findall(pending_xref)):
         if node.get("refdomain") == "py" and hasattr(builtins, node["reftarget"]):

@@ -1,7 +1,7 @@
 """Chat completions in cancel scopes.
 
-Public names are loaded when they are first asked for (PEP 562): a program that only imports the package, or only reads
-its version, does not wait for an HTTP library.
+A public name is loaded at its first use (PEP 562). So a program that only imports the package, or reads its version,
+does not wait for an HTTP library.
 """
 
 from importlib import import_module

@@ -63,8 +63,8 @@ def run_batch(
     the run for the outcomes as they come, or `await run.finish()`. Leaving the block early cancels what runs.
 
     Args:
-        source: a path, `"-"` for standard input, or an iterable of records (mappings) or `Task`s, sync or async.
-        output: the path of the output, JSON lines. Failures go to `*.errors.jsonl` beside it.
+        source: a path, `"-"` for standard input, or a sync or async iterable of mappings or `Task` objects.
+        output: the path of the output, JSON lines. Failures go to ``*.errors.jsonl`` beside it.
         adapter: sends the requests; its block must be open. Its `max_concurrency` says how many at a time.
         options: how the batch is run; or give its fields as keywords.
         more: fields of `BatchOptions`.
