@@ -124,7 +124,8 @@ class CompletionMessage(_Spoken, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message as it can be sent back in a conversation: only what is set."""
-        names = {field.name: field.encode_name for field in msgspec.structs.fields(self) if field.name != "extra"}
+        names = dict(zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True))
+        del names["extra"]
         present = {names[name]: getattr(self, name) for name in names if getattr(self, name) is not None}
         built: dict[str, Any] = msgspec.to_builtins(present)
         for call in built.get("tool_calls", ()):
@@ -229,7 +230,7 @@ class Completion(_Response, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the completion as the endpoint's JSON object, unknown fields included."""
-        names = {field.name: field.encode_name for field in msgspec.structs.fields(self)}
+        names = dict(zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True))
         sent = {name: getattr(self, attribute) for attribute, name in names.items() if not name.startswith("<")}
         built: dict[str, Any] = msgspec.to_builtins(sent)
         for choice, made in zip(self.choices, built["choices"], strict=True):
