@@ -11,6 +11,7 @@ from tests.support.tables import row
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, RetryPolicy, Task, TaskConstraints
 from chatscope.profiles import AZURE_API_VERSION, NO_PROFILE, PROFILES, find_profile
+from chatscope.protocol.request import encode_body
 from chatscope.simulator import Reply, UsageIn, error
 
 if TYPE_CHECKING:
@@ -135,6 +136,21 @@ async def test_what_each_is_sent(serve: Serve) -> None:
                 async with client.stream(**ASK, **GIVEN) as stream:
                     [chunk async for chunk in stream]
             assert server.bodies == [ASK | sent, ASK | sent | usage | {"stream": True}]
+
+
+async def test_reasoning_is_not_sent_back_to_servers_that_refuse_it(serve: Serve) -> None:
+    kept = {"role": "assistant", "content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "hi"}]}
+    message = kept | {"reasoning": "hm", "reasoning_content": "hm", "reasoning_details": []}
+    for profile in PROFILES:
+        server = serve()
+        async with client_of(server, "http://host.example/v1", profile) as client:
+            for messages in ([message], (message,)):
+                await client.complete(model="m", messages=messages)
+        sent = kept if profile in {"mistral", "groq"} else message
+        assert [body["messages"] for body in server.bodies] == [[sent], [sent]], profile
+    assert set(message) > set(kept), "the caller's message is left alone"
+    with pytest.raises(ValueError, match="messages must be a list"):
+        encode_body("m", PROFILES["groq"].adapt_messages("hi"), {}, stream=False)
 
 
 def test_a_name_of_the_servers_own_goes_before_the_endpoints() -> None:

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+from typing_extensions import TypeAliasType
 
 from chatscope._conversation.structured_output import Output
 from chatscope._conversation.tools import Tool
@@ -123,6 +124,7 @@ VALUES: list[tuple[Any, str, Any]] = [
     (Point | Point3 | None, '{"value":{"x":1,"y":2}}', Point3(1, 2)),
     (list[Point | Point3 | str], '{"value":[{"x":1},"a"]}', [Point(1), "a"]),
     (Home[Cat], f'{{"who":{CAT},"street":{{"name":"x","number":3}}}}', Home(TOM, Street("x", 3))),
+    (TypeAliasType("Pets", list[Cat | Dog]), f'{{"value":[{CAT}]}}', [TOM]),
     (list[Home[Name] | Dog], '{"value":[{"kind":"dog"}]}', [Dog(kind="dog")]),
     (Box, f'{{"cat":{CAT},"size":1}}', Box(TOM, 1)),
     (Answer, f'{{"cat":{CAT},"n":1}}', {"cat": TOM, "n": 1}),
@@ -232,6 +234,14 @@ class Bag(msgspec.Struct):
     cats: dict[str, Cat | Street]
 
 
+class Dangling(msgspec.Struct):
+    text: Annotated[str, msgspec.Meta(extra_json_schema={"$ref": "#/$defs/Missing"})]
+
+
+class Unfit(pydantic.BaseModel):
+    text: Annotated[Any, pydantic.Field(json_schema_extra={"enum": [["a"]]})]
+
+
 class Whole(msgspec.Struct):
     cat: Cat
     opaque: list[Opaque]
@@ -244,6 +254,9 @@ def test_an_error_names_the_place() -> None:
         (Keeper, r"Keeper.nest.colors\[\]: no schema .*Enums must contain"),
         (Whole, r"Whole.opaque\[\]: no schema .*Opaque"),
         (list[Uncallable | Street], r"list\[\].call: no schema .*Callable"),
+        (tuple[Cat, Street], "tuple: no schema .*in a type that neither library reads"),
+        (Dangling, "Dangling.text: its schema refers to 'Missing', which it does not define"),
+        (Unfit, "Unfit.text: strict mode has no values of any type"),
         (Bag, "Bag.cats: no schema .*strict mode has no mappings"),
     ]
     for kind, says in kinds:

@@ -83,6 +83,9 @@ def test_strict_mode() -> None:
             {"type": "array", "items": {"anyOf": [CLOSED, {"type": "object"}]}},
             "at $.items.anyOf[1]: 'additionalProperties' is required to be supplied and to be false",
         ),
+        ({"oneOf": [CLOSED]}, "at $: 'oneOf' is not permitted"),
+        ({"items": {"$ref": "#/$defs/A", "description": "a"}}, "at $.items: $ref cannot have keywords ['description']"),
+        ({"anyOf": [{"type": "string", "pattern": "^(?=a)"}]}, "at $.anyOf[0]: 'pattern' must not look around"),
     ]
     for schema, violation in rows:
         with row(schema, violation):

@@ -24,6 +24,15 @@ FORMATS = {
 }
 
 
+NOT_PERMITTED = frozenset(
+    {"allOf", "oneOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"}
+    | {"propertyNames", "uniqueItems", "default"}
+)
+"""Keywords that the API refuses in strict mode ("'oneOf' is not permitted")."""
+
+LOOK_AROUND = ("(?=", "(?!", "(?<")
+
+
 class EndlessSchemaError(ValueError):
     """The schema has no finite value on this path, because a `$ref` leads back to itself."""
 
@@ -105,7 +114,13 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> Any:
 
 
 def strict_violation(schema: Mapping[str, Any], path: str = "$") -> str | None:
-    """Return what strict mode would refuse in a schema: an object that is open or has optional properties."""
+    """Return what strict mode would refuse in a schema: an open object, optional properties, unsupported keywords."""
+    if "$ref" in schema and schema.keys() - {"$ref", "$defs"}:
+        return f"at {path}: $ref cannot have keywords {sorted(schema.keys() - {'$ref', '$defs'})}"
+    if unsupported := sorted(schema.keys() & NOT_PERMITTED):
+        return f"at {path}: '{unsupported[0]}' is not permitted"
+    if any(token in schema.get("pattern", "") for token in LOOK_AROUND):
+        return f"at {path}: 'pattern' must not look around"
     if schema.get("type") == "object":
         if schema.get("additionalProperties") is not False:
             return f"at {path}: 'additionalProperties' is required to be supplied and to be false"
@@ -119,7 +134,6 @@ def strict_violation(schema: Mapping[str, Any], path: str = "$") -> str | None:
 def _children(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for group in ("properties", "$defs", "definitions"):
         yield from schema.get(group, {}).items()
-    for group in ("anyOf", "oneOf", "allOf"):
-        yield from ((f"{group}[{index}]", child) for index, child in enumerate(schema.get(group, ())))
+    yield from ((f"anyOf[{index}]", child) for index, child in enumerate(schema.get("anyOf", ())))
     if "items" in schema:
         yield "items", schema["items"]
