@@ -12,11 +12,11 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.contenders import CONTENDERS, LOOPS
-from benchmarks.cores import Cores
-from benchmarks.processes import ROOT
-from benchmarks.report import document, table, verdict
-from benchmarks.run import Measured, Plan, available, measure
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.harness.cores import Cores
+from benchmarks.harness.processes import ROOT
+from benchmarks.harness.report import document, table, verdict
+from benchmarks.harness.run import Measured, Plan, available, measure
+from benchmarks.scenarios.costs import SCENARIOS
 
 REPETITIONS = 5
 QUICK_REPETITIONS = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contenders.base import Contender, Reply
-from benchmarks.wire import API_KEY, MODEL, PROMPT
+from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 from chatscope import ChatClient, Completion
 from chatscope.transport import HTTPTransport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.contenders.base import Contender, Reply
-from benchmarks.wire import API_KEY, MODEL, PROMPT
+from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 from chatscope import AsyncChatGPTAdapter, Task, TaskStatus
 from chatscope.transport import HTTPTransport
 

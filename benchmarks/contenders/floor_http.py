@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from benchmarks.contenders.base import HEADERS, Reply
-from benchmarks.wire import request_body
+from benchmarks.harness.wire import request_body
 
 
 class Usage(msgspec.Struct):

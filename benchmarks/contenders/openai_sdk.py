@@ -6,7 +6,7 @@ import httpx2
 import openai
 
 from benchmarks.contenders.base import Contender, Reply
-from benchmarks.wire import API_KEY, MODEL, PROMPT
+from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 
 # Not `None`: the aiohttp backend takes that for aiohttp's own limit, which is 100.
 LIMITS = httpx2.Limits(max_connections=100_000, max_keepalive_connections=100_000)

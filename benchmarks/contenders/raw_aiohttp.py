@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from benchmarks.contenders.base import HEADERS, Contender, Reply, StreamedText, reply_of
-from benchmarks.wire import request_body
+from benchmarks.harness.wire import request_body
 
 
 class Client(Contender):

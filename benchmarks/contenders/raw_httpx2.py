@@ -6,7 +6,7 @@ import httpx2
 import orjson
 
 from benchmarks.contenders.base import HEADERS, Contender, Reply, StreamedText, reply_of
-from benchmarks.wire import request_body
+from benchmarks.harness.wire import request_body
 
 
 class Client(Contender):

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("trustme", reason="the other benchmarks' server needs it")
 
-from benchmarks import many
 from benchmarks.contenders import LOOPS
+from benchmarks.scenarios import many
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -12,11 +12,11 @@ pytest.importorskip("trustme", reason="the local server's certificate is made by
 
 from benchmarks import __main__ as command
 from benchmarks.contenders import CONTENDERS
-from benchmarks.cores import Cores
-from benchmarks.report import document, table, verdict
-from benchmarks.run import Measured, Plan, available, measure
-from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.targets import Cell, judge, median
+from benchmarks.harness.cores import Cores
+from benchmarks.harness.report import document, table, verdict
+from benchmarks.harness.run import Measured, Plan, available, measure
+from benchmarks.harness.targets import Cell, judge, median
+from benchmarks.scenarios.costs import SCENARIOS, Scenario
 
 TINY = [
     replace(SCENARIOS["stream-tls"], at_once=2, total=2, tokens=4),

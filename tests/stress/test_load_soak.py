@@ -14,8 +14,9 @@ import pytest
 
 pytest.importorskip("trustme", reason="the benchmarks' processes need it")
 
-from benchmarks.mishaps import MISHAPS, Server, kind_of, task_of, words_of, wrong_with
-from benchmarks.soak import Plan, Report, Seen, Soak, what_was_seen
+from benchmarks.scenarios.mishaps import MISHAPS, Server, kind_of, task_of, words_of, wrong_with
+from benchmarks.scenarios.soak import Soak, what_was_seen
+from benchmarks.scenarios.soak_report import Plan, Report, Seen
 from chatscope import AsyncChatGPTAdapter, Platform, Result, Task, TaskStatus
 from chatscope.simulator import Config, Reply, simulator
 

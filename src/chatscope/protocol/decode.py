@@ -118,7 +118,7 @@ def decode_text(data: bytes) -> str:
     """Return the text that an event's data adds to the first choice, if that is all it does, else `""`.
 
     For who does not hand out chunks: it takes half the time of making one and adding it to the others (`timeit` on the
-    event of `benchmarks.wire.token_chunk(1)`).
+    event of `benchmarks.harness.wire.token_chunk(1)`).
     """
     try:
         return _text_chunks.decode(data).choices[0].delta.content
@@ -140,7 +140,7 @@ def decode_exact(data: bytes) -> Completion | None:
     """Return the completion that a body holds if every field of it is known and of the right type, else `None`.
 
     `None` says nothing of the body but that it needs a closer look, by `completion_from`. Decoding twice takes half the
-    time of looking once for what has no name here (`timeit` on the body of `benchmarks.wire.plain_reply(100)`).
+    time of looking once for what has no name here (`timeit` on the body of `benchmarks.harness.wire.plain_reply(100)`).
     """
     try:
         _exact_completions.decode(data)

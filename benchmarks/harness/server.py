@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from benchmarks.cores import settle
-from benchmarks.wire import json_reply, plain_reply, stream_end, stream_start, token_chunk, whole_stream
+from benchmarks.harness.cores import settle
+from benchmarks.harness.wire import json_reply, plain_reply, stream_end, stream_start, token_chunk, whole_stream
 
 TICK_SECONDS: Final = 0.0001
 """128 streams of 100 tokens/s bring a token every 78 us: with longer ticks several would come at the same moment, and

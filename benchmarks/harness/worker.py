@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.contenders.base import Address, Contender
-from benchmarks.cores import settle
-from benchmarks.loops import run
-from benchmarks.measure import Sample, Server, take_sample
-from benchmarks.scenarios import Scenario
+from benchmarks.harness.cores import settle
+from benchmarks.harness.loops import run
+from benchmarks.harness.measure import Sample, Server, take_sample
+from benchmarks.scenarios.costs import Scenario
 
 
 def obey(loop: str, client: type[Contender], order: dict[str, Any]) -> Sample:

@@ -17,11 +17,11 @@ from typing import Final
 import anyio
 
 from benchmarks.contenders.base import Address, Contender, Reply
-from benchmarks.loops import at_once
-from benchmarks.memory import resident_bytes
-from benchmarks.scenarios import Scenario
-from benchmarks.server import Pace, Statistics
-from benchmarks.wire import reply_text
+from benchmarks.harness.loops import at_once
+from benchmarks.harness.memory import resident_bytes
+from benchmarks.harness.server import Pace, Statistics
+from benchmarks.harness.wire import reply_text
+from benchmarks.scenarios.costs import Scenario
 
 WARM_TOKENS: Final = 20
 """The length of the streams that warm up: every line of code has run by then."""

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import trustme
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process:
@@ -84,7 +84,7 @@ class LocalServer:
         authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
         self.authority = str(folder / "authority.pem")
         authority.cert_pem.write_to_path(self.authority)
-        self._process = Process("server", "--certificate", str(certificate), core=self._core)
+        self._process = Process("harness.server", "--certificate", str(certificate), core=self._core)
         self.port, self.tls_port = self._process.__enter__().greeting
         return self
 

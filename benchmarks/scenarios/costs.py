@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from benchmarks.server import Pace
+from benchmarks.harness.server import Pace
 
 Kind = Literal["stream", "plain", "memory", "cancel", "import"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import benchmarks
 from benchmarks.contenders import CONTENDERS
-from benchmarks.cores import Cores
-from benchmarks.run import Measured, Plan
-from benchmarks.scenarios import Scenario
-from benchmarks.targets import judge
+from benchmarks.harness.cores import Cores
+from benchmarks.harness.run import Measured, Plan
+from benchmarks.harness.targets import judge
+from benchmarks.scenarios.costs import Scenario
 
 NOTES = {
     "*": "the client's core was saturated: it could not keep the pace, and read several tokens at a time",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.contenders import LOOPS
-from benchmarks.run import Measured
+from benchmarks.harness.run import Measured
 
 
 @dataclass(frozen=True, slots=True)

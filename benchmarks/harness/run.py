@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from benchmarks.contenders import CONTENDERS, Entry
-from benchmarks.cores import Cores
-from benchmarks.processes import LocalServer, Process, environment
-from benchmarks.scenarios import Scenario
+from benchmarks.harness.cores import Cores
+from benchmarks.harness.processes import LocalServer, Process, environment
+from benchmarks.scenarios.costs import Scenario
 
 SATURATED = 0.95
 """The share of a core from which a process counts as saturated: what is left is the kernel's and the clock's."""
@@ -99,7 +99,7 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
     rounds = plan.repetitions if scenario.kind == "memory" else 1
     for outer in range(rounds):
         with ExitStack() as stack:
-            workers = [Process("worker", entry.name, loop, core=cores.client) for entry in entries]
+            workers = [Process("harness.worker", entry.name, loop, core=cores.client) for entry in entries]
             for worker in workers:
                 worker.start()
             for worker in workers:
