@@ -12,7 +12,7 @@ from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import RequestParameters, RunParameters, TypedParameters
 from chatscope._client.stream import ChatStream, ParsedStream
-from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult
+from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, ToolOptions
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._conversation.tools import OnToolError
 from chatscope._limits.limiter import Statistics
@@ -183,12 +183,9 @@ class ChatClient:
         conversation = Conversation(
             messages,
             given,
-            tools=tools,
+            tools=ToolOptions(tools, max_turns, tool_timeout, on_tool_error),
             output_type=_type_in(given),
             reask=reask,
-            max_turns=max_turns,
-            tool_timeout=tool_timeout,
-            on_tool_error=on_tool_error,
         )
         await self._converse(model, conversation)
         return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)

@@ -63,18 +63,35 @@ class RunResult:
         return add_usage(*(completion.usage for completion in self.completions))
 
 
+@dataclass(frozen=True, slots=True)
+class ToolOptions:
+    """The tools of a conversation.
+
+    Attributes:
+        functions: functions that the model may call.
+        max_turns: the limit of model calls. Asking again does not count.
+        timeout: how long each call of a function may take, in seconds.
+        on_error: as for `Toolbox`.
+    """
+
+    functions: Sequence[Callable[..., Any]] = ()
+    max_turns: int = MAX_TURNS
+    timeout: float | None = None
+    on_error: OnToolError = "report"
+
+
+_NO_TOOLS: Final = ToolOptions()
+
+
 class Conversation:
     """The turns of one conversation: what is sent next, and when it is over.
 
     Args:
         messages: the first messages.
         parameters: sent with every turn, together with the definitions of the tools and the format of the output.
-        tools: functions that the model may call.
+        tools: the functions that the model may call, and how.
         output_type: the type that the last response must be of. `None` requests none.
         reask: how often the model is asked again, and told what is wrong, if its response is not of the type.
-        max_turns: the limit of model calls. Asking again does not count.
-        tool_timeout: how long each call of a tool may take, in seconds.
-        on_tool_error: as for `Toolbox`.
         argument: what errors call `output_type`.
 
     Raises:
@@ -93,21 +110,18 @@ class Conversation:
         messages: Sequence[Message],
         parameters: Mapping[str, Any],
         *,
-        tools: Sequence[Callable[..., Any]] = (),
+        tools: ToolOptions = _NO_TOOLS,
         output_type: Any = None,
         reask: int = 0,
-        max_turns: int = MAX_TURNS,
-        tool_timeout: float | None = None,
-        on_tool_error: OnToolError = "report",
         argument: str = "response_format",
     ) -> None:
-        check_count(max_turns, "max_turns")
+        check_count(tools.max_turns, "max_turns")
         if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:
             raise ValueError(f"reask must be a whole number of at least 0, not {reask!r}")
         if reask and output_type is None:
             raise ValueError(f"reask needs a type as {argument}: without one no response is invalid")
         self.parameters = dict(parameters)
-        toolbox = Toolbox(tools, timeout=tool_timeout, on_error=on_tool_error)
+        toolbox = Toolbox(tools.functions, timeout=tools.timeout, on_error=tools.on_error)
         self._toolbox = toolbox if toolbox.definitions else None
         self._output = Output.of(output_type, argument) if output_type is not None else None
         if self._toolbox is not None:
@@ -115,7 +129,7 @@ class Conversation:
         if self._output is not None:
             self._add("response_format", self._output.response_format)
         self.messages = messages
-        self._max_turns = max_turns
+        self._max_turns = tools.max_turns
         self._reask = reask
         self.completions: list[Completion] = []
         self.parsed: Any = None

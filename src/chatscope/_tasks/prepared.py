@@ -15,7 +15,7 @@ import anyio
 
 from chatscope._client.core import ClientCore
 from chatscope._client.request import PreparedRequest
-from chatscope._conversation.loop import Conversation
+from chatscope._conversation.loop import Conversation, ToolOptions
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Deadline, Timeouts
 from chatscope._tasks.models import Task, TaskConstraints
@@ -171,14 +171,8 @@ def _constrained(constraints: TaskConstraints, model: str) -> dict[str, Any]:
 
 
 def _conversation(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Conversation:
+    limits = task.constraints
+    tools = ToolOptions(task.tools or (), limits.max_turns, limits.tool_timeout_seconds, task.on_tool_error)
     return Conversation(
-        messages,
-        parameters,
-        tools=task.tools or (),
-        output_type=task.output_type,
-        reask=task.reask,
-        max_turns=task.constraints.max_turns,
-        tool_timeout=task.constraints.tool_timeout_seconds,
-        on_tool_error=task.on_tool_error,
-        argument="output_type",
+        messages, parameters, tools=tools, output_type=task.output_type, reask=task.reask, argument="output_type"
     )
