@@ -17,7 +17,7 @@ _GRAIN: Final = 1e-3
 """Uses this close together, as a part of the window, expire together: a window keeps about a thousand records."""
 
 _EPSILON: Final = 1e-6
-"""What floating point leaves over counts as nothing: a wait of 1e-12 s would not end."""
+"""What floating point leaves over, of an amount or of seconds, counts as nothing: a wait of 1e-12 s would not end."""
 
 
 class Use:
@@ -87,7 +87,7 @@ class BudgetWindow:
             used: what was really used.
             now: the time.
         """
-        if use.expires_at <= now:
+        if use.expires_at <= now + _EPSILON:
             return  # forgotten already
         counted = min(taken, self._limit)
         if used <= self._limit and taken <= self._limit:
@@ -117,7 +117,7 @@ class BudgetWindow:
     def _expire(self, now: float) -> None:
         expired = 0
         for use in self._uses:
-            if use.expires_at > now:
+            if use.expires_at > now + _EPSILON:
                 break
             self._used -= use.amount
             expired += 1

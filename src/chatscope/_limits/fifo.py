@@ -8,9 +8,12 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
+
+SHORTEST_WAIT: Final = 1e-6
+"""Seconds. What floating point leaves over of a wait, such as 1e-14 s, would not move the clock."""
 
 
 class Order(NamedTuple):
@@ -63,7 +66,7 @@ class WaiterQueue:
                 if wait <= 0:
                     return
                 waiter.event = anyio.Event()
-                with anyio.move_on_after(None if wait == inf else wait):
+                with anyio.move_on_after(None if wait == inf else max(wait, SHORTEST_WAIT)):
                     await waiter.event.wait()
         finally:
             self._waiters.remove(waiter)

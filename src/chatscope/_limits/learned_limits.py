@@ -54,7 +54,7 @@ class LearnedLimit:
 
     def has_expired(self, now: float) -> bool:
         """Tell whether it says nothing any more."""
-        return now >= self._expires_at
+        return now >= self._expires_at - _EPSILON
 
     def wait_for(self, amount: float, now: float) -> float:
         """Return the seconds until an amount is left. More than the limit counts as all of it."""
@@ -116,19 +116,17 @@ class ModelLimit:
 
     Args:
         shared: the limits of this resource, by their numbers; one for all models of a server.
+
+    Attributes:
+        in_flight: what was sent and is not yet counted in any header that was received.
     """
 
-    __slots__ = ("_in_flight", "_learned", "_shared")
+    __slots__ = ("_learned", "_shared", "in_flight")
 
     def __init__(self, shared: dict[int, LearnedLimit]) -> None:
         self._shared = shared
         self._learned: LearnedLimit | None = None
-        self._in_flight = 0.0
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing is known that limits it."""
-        return self._learned is None
+        self.in_flight = 0.0
 
     def wait_for(self, amount: float, now: float) -> float:
         """Return the seconds until an amount may be used."""
@@ -142,19 +140,19 @@ class ModelLimit:
 
     def take(self, amount: float) -> None:
         """Use an amount."""
-        self._in_flight += amount
+        self.in_flight += amount
         if self._learned is not None:
             self._learned.take(amount)
 
     def give_back(self, amount: float) -> None:
         """Undo `take` for a request that was never sent."""
-        self._in_flight -= amount
+        self.in_flight -= amount
         if self._learned is not None:
             self._learned.give_back(amount)
 
     def on_response(self, amount: float) -> None:
         """Record that the server has counted an amount, or never will."""
-        self._in_flight -= amount
+        self.in_flight -= amount
         if self._learned is not None:
             self._learned.in_flight -= amount
 
@@ -181,11 +179,11 @@ class ModelLimit:
         if (
             known is None
             or known.has_expired(now)
-            or not known.agrees(remaining, amount, now, uncounted=self._in_flight)
+            or not known.agrees(remaining, amount, now, uncounted=self.in_flight)
         ):
             known = self._shared[limit] = LearnedLimit(limit, now)
         known.models += 1
-        known.in_flight += self._in_flight
+        known.in_flight += self.in_flight
         self._learned = known
         return known
 
@@ -194,7 +192,7 @@ class ModelLimit:
         learned, self._learned = self._learned, None
         if learned is not None:
             learned.models -= 1
-            learned.in_flight -= self._in_flight
+            learned.in_flight -= self.in_flight
             if learned.models == 0 and self._shared.get(learned.limit) is learned:
                 del self._shared[learned.limit]
 
@@ -223,7 +221,7 @@ class ModelLimits:
     @property
     def is_free(self) -> bool:
         """Whether nothing limits this model."""
-        return self._pause_until is None and self.requests.is_free and self.tokens.is_free
+        return self._pause_until is None and self.requests._learned is None and self.tokens._learned is None
 
     def is_in_use(self, now: float) -> bool:
         """Tell whether a request waits or is in flight, or would have to wait for a pause."""
@@ -254,6 +252,12 @@ class ModelLimits:
         self.waiters.wake()
         return True
 
+    def take_free(self, tokens: float) -> None:
+        """Let one request go out, as `take` does, where nothing limits this model."""
+        self.sent += 1
+        self.requests.in_flight += 1.0
+        self.tokens.in_flight += tokens
+
     def take(self, tokens: float) -> None:
         """Let one request go out."""
         self.sent += 1
@@ -269,8 +273,12 @@ class ModelLimits:
     def on_response(self, tokens: float) -> None:
         """Record that a request was answered, or will not be."""
         self.sent -= 1
-        self.requests.on_response(1.0)
-        self.tokens.on_response(tokens)
+        if self.is_free:
+            self.requests.in_flight -= 1.0
+            self.tokens.in_flight -= tokens
+        else:
+            self.requests.on_response(1.0)
+            self.tokens.on_response(tokens)
 
     def learn(self, tokens: float, limits: RateLimitHeaders, now: float) -> None:
         """Record what the headers of a response say; `on_response` was called for its request."""

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import anyio
 
-from chatscope._limits.circuit_breaker import CircuitBreaker
+from chatscope._limits.circuit_breaker import DOWN_AFTER, CircuitBreaker
 from chatscope._limits.concurrency import Slots
 from chatscope._limits.fifo import Order, WaiterQueue
 from chatscope._limits.rate_limit import RateLimiter, Reservation
@@ -218,7 +218,7 @@ class Permit:
         tokens = rate.estimate(body, max_tokens)
         reservation = None
         self._took_retry = False
-        if not retry and not limiter._breaker.is_open:
+        if not (retry or limiter._breaker.failures >= DOWN_AFTER):
             reservation = rate.acquire_nowait(self._model, tokens)
         if reservation is None:
             self._took_retry = await self._hold_back(retry=retry, patient=patient)

@@ -104,10 +104,10 @@ class RateLimiter:
 
     def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
         """Take what a request needs if nothing limits it at present; otherwise return `None`."""
-        limits = self._limits_of(model)
-        if self._has_budgets or limits.waiters or not limits.is_free:
+        limits = self._models.get(model) or self._limits_of(model)
+        if self._has_budgets or not limits.is_free or limits.waiters:
             return None
-        limits.take(tokens)
+        limits.take_free(tokens)
         return Reservation(limits, tokens)
 
     async def acquire(self, model: str, tokens: float, priority: float = 0.0) -> Reservation:
