@@ -14,12 +14,13 @@ from chatscope import (
     AsyncChatGPTAdapter,
     Result,
     RetryPolicy,
+    StreamServerError,
     Task,
     TaskConstraints,
     TaskStatus,
     Timeouts,
 )
-from chatscope.simulator import Reply, Stage, Wait, error, faults
+from chatscope.simulator import Framing, Part, Reply, Response, Stage, Stall, Wait, error, faults
 
 if TYPE_CHECKING:
     from tests.support.memory_server import MemoryServer, Serve
@@ -311,12 +312,36 @@ async def test_the_sooner_deadline_counts(serve: Serve) -> None:
 # -- after the last text -----------------------------------------------------------------------------------------------
 
 
-async def test_a_reply_that_is_finished_and_falls_silent_is_complete(serve: Serve) -> None:
+def then_silent(*events: str) -> Response:
+    """Return a stream whose events come one each half second, and after which the connection stays open."""
+    steps = [step for event in events for step in (Part(f"data: {event}\n\n".encode()), Wait(0.5))]
+    return Response(200, (("content-type", "text/event-stream"),), (*steps, Stall()), Framing.CHUNKED)
+
+
+FIRST = '{"choices": [{"index": 0, "delta": {"content": "Hello, world."}, "finish_reason": null}]}'
+WHOLE = FIRST.replace("null", '"stop"')
+ERROR = '{"error": {"message": "out of luck"}}'
+USAGE = '{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}'
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply("Hello, world.", faults=(faults.stall(Stage.USAGE),)), then_silent(WHOLE)], ids=["", "in one read"]
+)
+async def test_a_stream_that_is_finished_and_falls_silent_is_complete(serve: Serve, answer: Any) -> None:
     """Some servers send neither usage nor [DONE] after the finish_reason, and keep the connection open."""
-    result, took = await run(serve(Reply("Hello, world.", faults=(faults.stall(Stage.USAGE),))), Task("hi"))
+    result, took = await run(serve(answer), Task("hi"))
     assert (result.success, result.output, result.finish_reason) == (True, "Hello, world.", "stop")
     assert took == 5
     assert (result.tokens_used, result.cost) == (None, None)
+    result, took = await run(serve(answer), Task("hi", constraints=at_most(3)))
+    assert (result.success, result.output) == (True, "Hello, world.")
+    assert took == pytest.approx(3, abs=0.1)
+
+
+async def test_usage_after_an_error_is_waited_for_a_while(serve: Serve) -> None:
+    result, took = await run(serve(then_silent(FIRST, ERROR, USAGE)), Task("hi"))
+    assert isinstance(result.exception, StreamServerError)
+    assert (result.output, result.tokens_used, took) == ("Hello, world.", 3, 1.5)
 
 
 @pytest.mark.parametrize(("times", "tokens", "seconds"), [(20, 11, 20), (100, None, 30)])

@@ -38,6 +38,10 @@ class _NoObserver:
     def on_text(self, parts: list[str]) -> None: ...
 
 
+DEADLINE_MARGIN: Final = 0.05
+"""How long before the call's deadline a finished stream is taken as it is, in seconds: usage that is still to come is
+worth less than the whole response."""
+
 NO_OBSERVER: Final[AttemptObserver] = _NoObserver()
 
 
@@ -241,8 +245,7 @@ class StreamReader:
             if state.is_open:
                 data = await request.receive(phase)
             else:
-                now = anyio.current_time()
-                with anyio.CancelScope(deadline=now + (state.patience(now) or 0.0)):
+                with anyio.CancelScope(deadline=self._patience_ends()):
                     data = await request.receive(phase)
         except ChatError as error:
             self.chunks += state.on_failure(error, request.read_ns)
@@ -250,6 +253,13 @@ class StreamReader:
             self.chunks += state.feed(data, request.read_ns) if data else state.end(request.read_ns)
         if state.is_over:
             request.on_usage(state.decoder.assembler.usage)
+
+    def _patience_ends(self) -> float:
+        """Return until when to wait for what may follow a finished or failed stream: not beyond the call's deadline."""
+        now = anyio.current_time()
+        ends = now + (self.state.patience(now) or 0.0)
+        deadline = self.request.retrier.deadline
+        return ends if deadline is None else min(ends, deadline.at - DEADLINE_MARGIN)
 
     async def _pump(self, observer: AttemptObserver) -> None:
         """Read on for as long as the stream is open, without waking a task for every read."""
