@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
@@ -172,6 +174,17 @@ def test_a_function_that_the_model_cannot_be_told_of_is_named() -> None:
     for function, says in functions:
         with pytest.raises(ValueError, match=f"^{says}"):
             Toolbox([function])
+
+
+def test_a_function_is_described_once_and_not_kept_alive() -> None:
+    def passing(x: int) -> int:
+        return x
+
+    assert Tool.of(passing).definition is Tool.of(passing).definition
+    reference = weakref.ref(passing)
+    del passing
+    gc.collect()
+    assert reference() is None
 
 
 def test_a_toolbox_refuses_what_can_never_be_right() -> None:

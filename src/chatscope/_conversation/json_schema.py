@@ -66,9 +66,12 @@ def object_schema(fields: Sequence[Field], descriptions: Mapping[str, str], of: 
     Raises:
         ValueError: a type has no strict schema. The error names the field, the place in it and the type.
     """
-    for field in fields:  # one by one, so that an error names the field
-        _raw_schemas([field.kind], f"{of}{field.name}")
-    nodes, definitions = _raw_schemas([field.kind for field in fields], of)  # together: classes of one name differ
+    try:
+        nodes, definitions = _raw_schemas([field.kind for field in fields], of)  # together: classes of one name differ
+    except ValueError:
+        for field in fields:  # one by one, so that the error names the field
+            _raw_schemas([field.kind], f"{of}{field.name}")
+        raise
     strict = _Strict(definitions)
     properties: dict[str, Any] = {}
     for field, node in zip(fields, nodes, strict=True):

@@ -12,7 +12,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, get_type_hints
+from types import FunctionType
+from typing import Any, Final, Literal, TypeAlias, get_type_hints
+from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
@@ -31,6 +33,11 @@ _log: Final = logging.getLogger("chatscope.tools")
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """The names of functions that the endpoint accepts."""
+
+Description: TypeAlias = tuple[str, dict[str, Any], Callable[[str], dict[str, Any]]]
+
+_known: Final[WeakKeyDictionary[FunctionType, Description]] = WeakKeyDictionary()
+"""What was derived from functions, as long as they live."""
 
 _ARGUMENTS: Final = re.compile(r"^Args:[ \t]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.MULTILINE)
 _ARGUMENT: Final = re.compile(r"(\w+)(?:[ \t]*\([^)]*\))?:[ \t]*(.*)")
@@ -64,18 +71,11 @@ class Tool:
             ValueError: the function cannot be described to the endpoint. The error names the function, the parameter
                 and the place in its type.
         """
-        inner = _innermost(function)
-        name = getattr(inner, "__name__", None) or type(inner).__name__
-        if not callable(function) or not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"tools must be functions with a name of letters and digits, not {function!r}")
-        fields = _fields(function, inner, name)
-        doc = inspect.getdoc(inner) or ""
-        schema = object_schema(fields, _descriptions(doc), f"tool {name}: parameter ")
-        definition: dict[str, Any] = {"name": name, "parameters": schema, "strict": True}
-        if summary := " ".join(_ARGUMENTS.sub("", doc).strip().split("\n\n")[0].split()):
-            definition["description"] = summary
-        decode = arguments_decoder(name, fields)
-        return cls(name, {"type": "function", "function": definition}, lambda text: decode(text or "{}"), function)
+        if not isinstance(function, FunctionType):
+            return cls(*_described(function), function)
+        if function not in _known:  # deriving a schema takes about a millisecond, and tasks share their functions
+            _known[function] = _described(function)
+        return cls(*_known[function], function)
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Call the function and return its result as text: a `str` as it is, anything else as JSON.
@@ -87,6 +87,23 @@ class Tool:
             TypeError: its result has no JSON form.
         """
         return encode_result(await run_function(partial(self._function, **arguments)))
+
+
+def _described(function: Callable[..., Any]) -> Description:
+    """Return the name, definition and decoder of the tool that a function makes."""
+    inner = _innermost(function)
+    name = getattr(inner, "__name__", None) or type(inner).__name__
+    if not callable(function) or not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"tools must be functions with a name of letters and digits, not {function!r}")
+    fields = _fields(function, inner, name)
+    doc = inspect.getdoc(inner) or ""
+    schema = object_schema(fields, _descriptions(doc), f"tool {name}: parameter ")
+    definition: dict[str, Any] = {"name": name, "parameters": schema, "strict": True}
+    if summary := " ".join(_ARGUMENTS.sub("", doc).strip().split("\n\n")[0].split()):
+        definition["description"] = summary
+    decode = arguments_decoder(name, fields)
+    # Some servers send no text where there are no arguments.
+    return name, {"type": "function", "function": definition}, lambda text: decode(text or "{}")
 
 
 class Toolbox:

@@ -182,6 +182,9 @@ def _libraries(kind: Any, seen: list[Any]) -> set[str]:
     """Return which libraries a type needs, and whether it holds a union that msgspec refuses."""
     bare, metadata = _without_metadata(kind)
     found = {library for item in metadata if (library := _library_of_metadata(item))}
+    if bare in seen:
+        return found
+    seen.append(bare)
     cls = get_origin(bare) or bare
     if isinstance(cls, type):
         if is_pydantic_class(cls):
@@ -193,8 +196,7 @@ def _libraries(kind: Any, seen: list[Any]) -> set[str]:
     inner = list(get_args(bare))
     if sum(map(_is_untagged, classes_in(bare))) > 1:
         found.add(_APART)
-    if isinstance(cls, type) and bare not in seen:
-        seen.append(bare)
+    if isinstance(cls, type):
         inner += _field_kinds(bare, cls)
     for one in inner:
         found |= _libraries(one, seen)
