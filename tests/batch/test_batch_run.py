@@ -212,6 +212,15 @@ async def test_records_keep_their_columns(serve: Serve, tmp_path: Path) -> None:
     assert server.requests == []
 
 
+async def test_responses_can_be_asked_for_in_one_piece(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+    source, output, _ = paths
+    server = serve(HELLO)
+    await finish(server, source, output, stream=False)
+    assert "stream" not in server.bodies[0] or server.bodies[0]["stream"] is False
+    assert read_lines(output)[0]["response"]["body"]["object"] == "chat.completion"
+    assert (await finish(server, source, output)).settled == 8, "how it is asked for does not change what is asked"
+
+
 @pytest.mark.parametrize("kind", ["list", "async", "tasks"])
 async def test_iterables_are_sources(serve: Serve, tmp_path: Path, kind: str) -> None:
     records = [line(number) for number in range(5)]

@@ -52,11 +52,15 @@ class BatchRequest:
         """The digest under which its outcome is recorded."""
         return pair_digest(self.custom_id, self.key)
 
-    def task(self) -> Task:
-        """Return the task that runs it. Its metadata holds the request itself."""
+    def task(self, *, stream: bool = True) -> Task:
+        """Return the task that runs it. Its metadata holds the request itself.
+
+        Args:
+            stream: stream the response on the wire. A row that is a task says so itself.
+        """
         if self.source_task is not None:
             return replace(self.source_task, metadata={**self.source_task.metadata, "batch": self})
-        named: dict[str, Any] = {}
+        named: dict[str, Any] = {} if stream else {"stream": False}
         others: dict[str, Any] = {}
         for name, value in self.body.items():
             if name != "messages":

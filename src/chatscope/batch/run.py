@@ -245,7 +245,7 @@ class BatchRun:
                     self._recorder.record_invalid(item)
                     self._stop_if_due(None)
                 elif self._recorder.begin(item):
-                    task = self._running[item.pair] = item.task()
+                    task = self._running[item.pair] = item.task(stream=self._options.stream)
                     yield task
 
     def _has_enough(self) -> bool:

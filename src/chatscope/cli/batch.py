@@ -81,6 +81,7 @@ _OPTIONS: Final = (
     click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used so many tokens."),
     click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests for one line."),
     click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=60.0, show_default=True, help="Of silence."),
+    click.option("--stream/--no-stream", default=True, help="Stream responses on the wire. [default: --stream]"),
     click.option("--limit", type=_COUNT, metavar="N", help="Run the first N rows only."),
     click.option("--dry-run", is_flag=True, help="Check every line and estimate tokens and price; send nothing."),
     click.option("--strict", is_flag=True, help="Refuse the file if any line cannot be right."),
