@@ -12,7 +12,6 @@ from tests.support.tables import each_row
 
 from chatscope import errors
 from chatscope.errors import (
-    QUOTA_CODES,
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -23,8 +22,8 @@ from chatscope.errors import (
     RateLimitError,
     StreamServerError,
     ToolLoopError,
-    status_error_class,
 )
+from chatscope.protocol.error_codes import QUOTA_CODES, status_error_class
 from chatscope.protocol.response import Choice, Completion, CompletionMessage
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ChatError)]

@@ -40,7 +40,7 @@ Here: the exception classes. Not here: when they are raised.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 Phase = Literal["queue", "connect", "headers", "first_token", "idle", "total"]
 """The phases of a task in which a deadline can pass."""
@@ -242,36 +242,3 @@ class ResultTimeoutError(TaskError):
 
 class UnknownTaskError(TaskError):
     """No task has this id, or it has been forgotten."""
-
-
-QUOTA_CODES: Final = frozenset(
-    {
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "credit_balance_exhausted",
-        "organization_spend_limit_exceeded",
-        "project_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-    }
-)
-"""Error codes of the endpoint that no retry clears."""
-
-_BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: QuotaExceededError,  # "Payment Required": DeepSeek and OpenRouter send it for an empty balance
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
-}
-
-
-def status_error_class(status: int, code: str | None = None, type: str | None = None) -> type[APIStatusError]:  # noqa: A002 - as above
-    """Return the class for an error status; a quota code makes it a `QuotaExceededError`."""
-    if code in QUOTA_CODES or type in QUOTA_CODES:
-        return QuotaExceededError
-    if status >= 500:
-        return InternalServerError
-    return _BY_STATUS.get(status, APIStatusError)

@@ -31,7 +31,8 @@ from chatscope import (
     TaskStatus,
     UnprocessableEntityError,
 )
-from chatscope.errors import QUOTA_CODES, APIStatusError
+from chatscope.errors import APIStatusError
+from chatscope.protocol.error_codes import QUOTA_CODES
 from chatscope.simulator import ErrorShape, Reply, Response, Stage, error, faults
 
 if TYPE_CHECKING:

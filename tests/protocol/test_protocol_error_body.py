@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.support.tables import each_row
 
 from chatscope.errors import (
-    QUOTA_CODES,
     APIStatusError,
     AuthenticationError,
     BadRequestError,
@@ -26,6 +25,7 @@ from chatscope.errors import (
 )
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, is_error, redact, status_error, stream_server_error
+from chatscope.protocol.error_codes import QUOTA_CODES
 
 NOW = 1_700_000_000.0
 

@@ -26,8 +26,9 @@ from chatscope.errors import (
     Phase,
     UnprocessableEntityError,
 )
-from chatscope.protocol.error_body import BODY_LIMIT, redact, status_error
+from chatscope.protocol.error_body import BODY_LIMIT, status_error
 from chatscope.protocol.headers import request_id
+from chatscope.protocol.redaction import redact
 from chatscope.protocol.usage import Usage
 from chatscope.telemetry.observer import ObservedAttempt, ObservedCall
 from chatscope.transport.base import TimedStream

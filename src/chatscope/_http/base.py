@@ -16,6 +16,7 @@ import httpx
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
 from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
+from chatscope.protocol.redaction import is_secret, redact
 from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.errors import is_malformed, is_permanent, reason_for
@@ -152,9 +153,9 @@ def translated(
         is_connecting = issubclass(nearest, httpx.ConnectTimeout | httpx.PoolTimeout)
         return transport_timeout(timeouts, "connect" if is_connecting else phase)
     reason = reason_for(error)
-    if secret:
+    if is_secret(secret):
         _redact(error, secret)
-        reason = reason.replace(secret, "***")
+        reason = redact(reason, secret)
     if issubclass(nearest, httpx.DecodingError):
         return InvalidResponseError(f"the response cannot be decoded: {reason}")
     if is_malformed(error):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from chatscope.errors import (
-    QUOTA_CODES,
     APIConnectionError,
     APIStatusError,
     ChatError,
@@ -21,6 +20,7 @@ from chatscope.errors import (
     StreamServerError,
     StreamTruncatedError,
 )
+from chatscope.protocol.error_codes import has_quota_code
 
 _TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429})
 """Statuses below 500 that pass by themselves. 409 is the endpoint's lock timeout; 425 is "Too Early", RFC 8470."""
@@ -67,7 +67,7 @@ def is_transient(error: Exception) -> bool:
     """
     if not isinstance(error, ChatError):
         return False
-    if isinstance(error, QuotaExceededError) or error.code in QUOTA_CODES:
+    if isinstance(error, QuotaExceededError) or has_quota_code(error.code, error.type):
         return False
     if error.should_retry is not None:
         return error.should_retry

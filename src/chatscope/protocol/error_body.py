@@ -1,15 +1,17 @@
-"""A reply that says no: error bodies and error objects, in all the shapes servers give them, to typed errors."""
+"""Typed errors for what servers report: error statuses with their bodies, and error objects inside successes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-from chatscope.errors import APIStatusError, StreamServerError, status_error_class
+from chatscope.errors import APIStatusError, QuotaExceededError, StreamServerError
+from chatscope.protocol.endpoint import shown_url
+from chatscope.protocol.error_codes import status_error_class
+from chatscope.protocol.error_object import ErrorReport, read_error
 from chatscope.protocol.headers import request_id, retry_after, should_retry
-from chatscope.protocol.loading import load_object
+from chatscope.protocol.loading import load
+from chatscope.protocol.redaction import redact, redact_json
 
 BODY_LIMIT: Final = 64 * 1024
 """How much of an error body is read, in bytes. Errors of real servers are below 10 KiB; HTML pages of proxies may be
@@ -17,17 +19,6 @@ megabytes, and nobody reads them in a traceback."""
 
 _TEXT_LIMIT: Final = 500
 """How much of a body without a message goes into the error's own, in characters: enough to recognise an HTML page."""
-
-_STATUS_OF_TYPE: Final = {
-    "server_error": 500,
-    "internal_server_error": 500,
-    "InternalServerError": 500,
-    "overloaded_error": 503,
-    "service_unavailable": 503,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-}
-"""What an error object without a status means, so that it is retried like its plain HTTP counterpart."""
 
 
 def status_error(
@@ -37,100 +28,77 @@ def status_error(
 
     Args:
         status: the HTTP status.
-        headers: the reply's headers, names case-insensitive.
-        body: the reply's body, cut at `BODY_LIMIT`.
-        now: the time of the reply, in seconds since the epoch; a `retry-after` date is counted from it.
-        secret: the key that was sent; it is blotted out where the server repeats it.
+        headers: the response's headers, names case-insensitive.
+        body: the response's body, cut at `BODY_LIMIT`.
+        now: when the response came, in seconds since the epoch; a `retry-after` date is relative to it.
+        secret: the key that was sent; it is redacted wherever the server repeats it.
     """
+    loaded = _loaded(body)
+    report = read_error(loaded) if isinstance(loaded, dict | list) else ErrorReport()
+    meant = status if status >= 400 or report.status is None else report.status
+    is_quota = report.is_quota and meant < 500
+    error_class = QuotaExceededError if is_quota else status_error_class(meant, report.code, report.type)
     text = body_text(body, secret)
-    loaded = _loaded(body, secret)
-    message, known = _fields(loaded)
-    message = message or _gist(text)
-    if status >= 400 or known["status"] is None:
-        known["status"] = status
-    return status_error_class(known["status"], known["code"], known["type"])(
-        f"HTTP {status}: {message}" if message else f"HTTP {status}",
-        **known,
+    says = redact(report.message, secret) or _gist(text)
+    if 300 <= status < 400:
+        says = _redirect(headers, secret)
+    error = error_class(
+        f"HTTP {status}: {says}" if says else f"HTTP {status}",
+        **_shown(report, secret),
+        status=meant,
         request_id=redact(request_id(headers), secret),
-        body=loaded or text,
-        retry_after=retry_after(headers, now),
-        should_retry=should_retry(headers),
+        body=redact(loaded, secret) if isinstance(loaded, dict | list) and loaded else text,
     )
+    error.retry_after = retry_after(headers, now) or report.retry_after
+    error.should_retry = should_retry(headers)
+    _stop_retries(error, report)
+    return error
 
 
-def stream_server_error(data: bytes, *, secret: str = "") -> StreamServerError:
-    """Return the error for an error object inside a stream, given the event's data."""
+def stream_server_error(report: ErrorReport, data: bytes, *, secret: str = "") -> StreamServerError:
+    """Return the error for an error object inside a stream, given what it reports and the event's data."""
     text = body_text(data, secret)
-    loaded = _loaded(data, secret)
-    message, known = _fields(loaded if is_error(loaded) else {"error": loaded})
-    return StreamServerError(
-        f"the server reported an error inside the stream: {message or _gist(text)}", **known, body=loaded or text
+    loaded = _loaded(data)
+    error = StreamServerError(
+        f"the server reported an error inside the stream: {redact(report.message, secret) or _gist(text)}",
+        **_shown(report, secret),
+        status=report.status,
+        body=redact(loaded, secret) if isinstance(loaded, dict | list) and loaded else text,
+        retry_after=report.retry_after,
     )
-
-
-def is_error(loaded: Mapping[str, Any]) -> bool:
-    """Tell whether a JSON object that came with a success status reports a failure."""
-    return loaded.get("error") is not None or loaded.get("object") == "error"
+    _stop_retries(error, report)
+    return error
 
 
 def body_text(data: bytes, secret: str) -> str:
-    """Return what an error keeps of a body: cut at `BODY_LIMIT`, the key blotted out."""
-    text = data[:BODY_LIMIT].decode("utf-8", "replace")
-    # Where the text is JSON after all, the key stands in it as JSON says it, and a slash may have come as "\/".
-    escaped = msgspec.json.encode(str(secret)).decode()[1:-1]
-    for form in (secret, escaped, escaped.replace("/", "\\/")):
-        text = redact(text, form)
-    return text
+    """Return what an error keeps of a body: cut at `BODY_LIMIT`, the key redacted."""
+    return redact_json(data[:BODY_LIMIT].decode("utf-8", "replace"), secret)
 
 
-def redact(value: Any, secret: str) -> Any:
-    """Return a JSON value with the key blotted out of every text in it."""
-    if not secret:
-        return value
-    if isinstance(value, str):
-        return value.replace(secret, "***")
-    if isinstance(value, list):
-        return [redact(item, secret) for item in value]
-    if isinstance(value, dict):
-        return {redact(name, secret): redact(item, secret) for name, item in value.items()}
-    return value
-
-
-def _loaded(body: bytes, secret: str) -> dict[str, Any]:
+def _loaded(body: bytes) -> Any:
     try:
-        loaded: dict[str, Any] = redact(load_object(body[:BODY_LIMIT]), secret)
+        return load(body[:BODY_LIMIT])
     except (ValueError, RecursionError):
-        return {}
-    return loaded
+        return None
 
 
-def _fields(loaded: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Find message, status, code, type and param, wherever this server puts them nested, flat or as text."""
-    error = loaded.get("error")
-    if not isinstance(error, dict):
-        error = loaded if error is None else loaded | {"message": error}
-    message = error.get("message") or error.get("detail")
-    code = error.get("code")
-    kind = _text(error.get("type"))
-    status = next((n for n in map(_status, (error.get("status_code"), error.get("status"), code)) if n), None)
-    return _text(message) or "", {
-        "status": status or _STATUS_OF_TYPE.get(kind or "") or _STATUS_OF_TYPE.get(str(code)),
-        "code": _text(code),
-        "type": kind,
-        "param": _text(error.get("param")),
-    }
+def _shown(report: ErrorReport, secret: str) -> dict[str, Any]:
+    """Return the server's own names for the error. They are redacted only here, after all decisions by them."""
+    return {name: redact(getattr(report, name), secret) for name in ("code", "type", "param")}
+
+
+def _stop_retries(error: APIStatusError | StreamServerError, report: ErrorReport) -> None:
+    """Let an error that no wait can help say so; a request that is too large may be ordered to be sent again."""
+    is_hidden_quota = report.is_quota and not isinstance(error, QuotaExceededError)
+    if is_hidden_quota or (report.is_too_large and error.should_retry is None):
+        error.should_retry = False
+
+
+def _redirect(headers: Mapping[str, str], secret: str) -> str:
+    target = headers.get("location", "").strip()
+    where = f" to {redact(shown_url(target), secret)}" if target else ""
+    return f"the server redirects{where}; redirects are not followed, set base_url to the right address"
 
 
 def _gist(text: str) -> str:
     return " ".join(text.split())[:_TEXT_LIMIT]
-
-
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()
-
-
-def _status(value: object) -> int | None:
-    number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
-    return number if 400 <= number <= 599 else None

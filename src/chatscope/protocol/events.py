@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta
-from chatscope.protocol.tool_calls import CallSoFar, add_piece, piece_text
-from chatscope.protocol.usage import Usage
+from chatscope.protocol.tool_calls import ToolCalls, piece_text
+from chatscope.protocol.usage import Usage, merge_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class EventReader:
             if choice is None:
                 choice = self._choices[part.index] = _ChoiceEvents(part.index)
             yield from choice.feed(part)
-        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+        usage = merge_usage(self._usage, chunk.usage)
         if usage is not None and usage != self._usage:
             self._usage = usage
             yield UsageReported(usage)
@@ -168,7 +168,7 @@ class _ChoiceEvents:
         self._index = index
         self._kind: _TextKind | None = None
         self._pieces: list[str] = []
-        self._calls: list[CallSoFar] = []
+        self._calls = ToolCalls()
         self._complete_calls = 0  # the first so many have been reported as such
         self._finished = False
 
@@ -177,8 +177,8 @@ class _ChoiceEvents:
         yield from self._run(ReasoningDelta, delta.reasoning)
         yield from self._run(TextDelta, delta.content)
         yield from self._run(RefusalDelta, delta.refusal)
-        for piece in _call_pieces(delta):
-            yield from self._call(piece)
+        if pieces := _call_pieces(delta):
+            yield from self._add_calls(pieces)
         if part.finish_reason:
             yield from self.end(part.finish_reason)
 
@@ -208,16 +208,17 @@ class _ChoiceEvents:
             self._kind = None
             self._pieces.clear()
 
-    def _call(self, piece: ToolCallDelta) -> Iterator[StreamEvent]:
+    def _add_calls(self, pieces: list[ToolCallDelta]) -> Iterator[StreamEvent]:
         yield from self._close_run()
         self._finished = False
-        known = len(self._calls)
-        place = add_piece(self._calls, piece)
-        self._complete_calls = min(self._complete_calls, place)
-        if place == known:
-            yield ToolCallStarted(self._index, place, self._calls[place].id, self._calls[place].name)
-        if text := piece_text(piece):
-            yield ToolArgumentsDelta(self._index, place, text)
+        started = len(self._calls)
+        for piece, place in zip(pieces, self._calls.add(pieces), strict=True):
+            self._complete_calls = min(self._complete_calls, place)
+            if place == started:
+                started += 1
+                yield ToolCallStarted(self._index, place, self._calls[place].id, self._calls[place].name)
+            if text := piece_text(piece):
+                yield ToolArgumentsDelta(self._index, place, text)
 
 
 def _call_pieces(delta: Delta) -> list[ToolCallDelta]:

@@ -1,45 +1,82 @@
-"""JSON text to plain objects, forgiving what a strict decoder refuses. What the objects mean is not decided here."""
+"""JSON text to plain values and back, forgiving where a strict decoder refuses. Meaning is decided elsewhere."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import Any, Final
 
 import msgspec
+
+_MAX_DIGITS: Final = 600
+"""The longest integer that is read as one. Python refuses to convert longer ones to text and back (4,300 digits by
+default, 640 at the least), and no field of the protocol needs more than 20."""
+
+
+def load(data: bytes) -> Any:
+    """Decode a JSON value.
+
+    NaN, infinities and absurdly long numbers become `None`: they are no measurements, and nothing that computes with
+    them would survive.
+
+    Raises:
+        ValueError: the data is not JSON, or is nested deeper than Python's stack.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # The standard library takes what some servers send: NaN in logprobs (vLLM), raw control characters, half of a
+        # surrogate pair, a byte order mark. Invalid UTF-8 becomes U+FFFD, as in the event-stream standard.
+        return _load_leniently(data.decode("utf-8-sig", "replace"))
+    except RecursionError as error:
+        raise ValueError("JSON nested too deep") from error
 
 
 def load_object(data: bytes) -> dict[str, Any]:
     """Decode a JSON object.
 
     Raises:
-        ValueError: it is no JSON, no object, or nested deeper than Python's stack.
+        ValueError: as `load`, or the value is not an object.
     """
-    try:
-        loaded = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # NaN in logprobs (vLLM), raw control characters, half of a surrogate pair, a byte order mark: the standard
-        # library takes them. Bytes that are no UTF-8 become U+FFFD, as the event-stream standard has it.
-        loaded = _load_anyhow(data.decode("utf-8-sig", "replace"))
-    except RecursionError as error:
-        raise ValueError("JSON nested too deep") from error
+    loaded = load(data)
     if not isinstance(loaded, dict):
-        raise ValueError(f"a JSON object was expected, not {type(loaded).__name__}")  # noqa: TRY004 - bad data, not a bad call
+        raise ValueError(f"expected a JSON object, not {type(loaded).__name__}")  # noqa: TRY004 - bad data, not a bad call
     return loaded
 
 
-def _load_anyhow(text: str) -> Any:
+def dump(value: Any) -> str:
+    """Return the JSON text of a loaded value."""
     try:
-        return _whole(json.loads(text, strict=False, parse_constant=lambda _: None))
+        return msgspec.json.encode(value).decode()
+    except OverflowError:  # an integer beyond 64 bits, in some versions of msgspec
+        return json.dumps(value, ensure_ascii=False)
+
+
+def _load_leniently(text: str) -> Any:
+    try:
+        loaded = json.loads(
+            text, strict=False, parse_constant=lambda _: None, parse_int=_finite_int, parse_float=_finite_float
+        )
+        return _without_surrogates(loaded)
     except RecursionError as error:
         raise ValueError("JSON nested too deep") from error
 
 
-def _whole(value: Any) -> Any:
+def _finite_int(text: str) -> int | None:
+    return int(text) if len(text) <= _MAX_DIGITS else None
+
+
+def _finite_float(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _without_surrogates(value: Any) -> Any:
     """Replace halves of surrogate pairs, which no UTF-8 text can hold."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_whole(name): _whole(item) for name, item in value.items()}
+        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
     return value

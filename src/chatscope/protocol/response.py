@@ -1,96 +1,112 @@
-"""What the endpoint sends back, as msgspec structs: completions, chunks, usage. Names are the endpoint's own.
+"""What the endpoint sends back, as msgspec structs: completions and chunks. Names are the endpoint's own.
 
-Only shapes live here; `decode.py` makes them from bytes, `assemble.py` makes a completion from chunks. A struct has
-a default for every field, because some server leaves out each of them. None can be part of a reference cycle, so the
-garbage collector is told to leave them alone (`gc=False`): a busy client makes thousands of them a second.
+Only shapes live here: `decode.py` makes them from bytes, `assemble.py` makes a completion from chunks. Every field has
+a default, because some server leaves it out. `extra` holds the fields that a struct has no name for. No struct can be
+part of a reference cycle, so the garbage collector is told to ignore them (`gc=False`): a busy client makes thousands
+a second.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.usage import Usage
 
+_Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer that every JSON library and every clock can hold."""
 
-class FunctionCall(msgspec.Struct, kw_only=True, gc=False):
-    """A function that the model wants called; `arguments` is JSON text as the model wrote it."""
+
+class _Open(msgspec.Struct, kw_only=True, gc=False):
+    """A struct that keeps the fields it has no name for."""
+
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
+
+
+class FunctionCall(_Open, kw_only=True):
+    """A function that the model wants to be called; `arguments` is JSON text as the model wrote it."""
 
     name: str = ""
     arguments: str = ""
 
 
-class CustomCall(msgspec.Struct, kw_only=True, gc=False):
-    """A custom tool that the model wants called, with free text as its input."""
+class CustomCall(_Open, kw_only=True):
+    """A custom tool that the model wants to be called, with free text as its input."""
 
     name: str = ""
     input: str = ""
 
 
-class ToolCall(msgspec.Struct, kw_only=True, gc=False):
-    """One tool call of an assistant message. `custom` is set for custom tools only."""
+class ToolCall(_Open, kw_only=True):
+    """One tool call of an assistant message. `custom` is set for custom tools only.
+
+    Some servers want the fields in `extra` back (Gemini's thought signatures).
+    """
 
     id: str = ""
     type: str = "function"
     function: FunctionCall = msgspec.field(default_factory=FunctionCall)
     custom: CustomCall | None = None
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
-    """The fields that have no name here: some servers want them sent back (Gemini's thought signatures)."""
 
 
-class FunctionDelta(msgspec.Struct, kw_only=True, gc=False):
+class FunctionDelta(_Open, kw_only=True):
     """A piece of a function call."""
 
     name: str | None = None
     arguments: str | None = None
 
 
-class CustomDelta(msgspec.Struct, kw_only=True, gc=False):
+class CustomDelta(_Open, kw_only=True):
     """A piece of a custom tool call."""
 
     name: str | None = None
     input: str | None = None
 
 
-class ToolCallDelta(msgspec.Struct, kw_only=True, gc=False):
-    """A piece of a tool call; `index` says of which one, where the server tells."""
+class ToolCallDelta(_Open, kw_only=True):
+    """A piece of a tool call; `index` identifies the call, where the server sends one."""
 
-    index: int | None = None
+    index: _Int | None = None
     id: str | None = None
     type: str | None = None
     function: FunctionDelta | None = None
     custom: CustomDelta | None = None
 
 
-class TopLogprob(msgspec.Struct, kw_only=True, gc=False):
-    """One of the likeliest tokens at a position."""
+class TopLogprob(_Open, kw_only=True):
+    """One of the likeliest tokens at a position.
+
+    `logprob` is `None` where the server reports no number: JSON has none for minus infinity.
+    """
 
     token: str = ""
-    logprob: float = 0.0
-    bytes: list[int] | None = None
+    logprob: float | None = None
+    bytes: list[_Int] | None = None
 
 
 class TokenLogprob(TopLogprob, kw_only=True):
-    """A token of the reply and its log probability."""
+    """A token of the response and its log probability."""
 
     top_logprobs: list[TopLogprob] = []
 
 
-class Logprobs(msgspec.Struct, kw_only=True, gc=False):
+class Logprobs(_Open, kw_only=True):
     """Log probabilities of the tokens of a choice."""
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
 
 
-class _Spoken(msgspec.Struct, kw_only=True, gc=False):
-    """What a whole message and a piece of one have in common."""
+class _MessageFields(_Open, kw_only=True):
+    """What a message and a delta have in common."""
 
     role: str | None = None
     content: str | None = None
+    content_parts: list[Any] | None = msgspec.field(default=None, name="<content_parts>")
+    """The content as it came, where it came as a list of parts; `content` is the text in it."""
     refusal: str | None = None
     audio: Any = None
     annotations: list[Any] | None = None
@@ -101,72 +117,77 @@ class _Spoken(msgspec.Struct, kw_only=True, gc=False):
 
     @property
     def reasoning(self) -> str | None:
-        """The reasoning text, under whichever of its names the server sent it."""
+        """The reasoning as text, wherever the server put it."""
         if self.reasoning_content or self.reasoning_text:
             return self.reasoning_content or self.reasoning_text
         if self.reasoning_details:
             parts = [part for part in self.reasoning_details if isinstance(part, dict)]
-            return "".join(str(part.get("text") or part.get("summary") or "") for part in parts) or None
-        return None
+            if text := "".join(str(part.get("text") or part.get("summary") or "") for part in parts):
+                return text
+        return "".join(map(thinking_in, self.content_parts or ())) or None
 
 
-class Delta(_Spoken, kw_only=True):
+class Delta(_MessageFields, kw_only=True):
     """What one chunk adds to a choice's message."""
 
     tool_calls: list[ToolCallDelta] | None = None
 
 
-class CompletionMessage(_Spoken, kw_only=True):
-    """An assistant message. `extra` holds the fields that have no name here."""
+class CompletionMessage(_MessageFields, kw_only=True):
+    """An assistant message."""
 
     tool_calls: list[ToolCall] | None = None
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message as it can be sent back in a conversation: only what is set."""
-        names = dict(zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True))
-        del names["extra"]
-        present = {names[name]: getattr(self, name) for name in names if getattr(self, name) is not None}
-        built: dict[str, Any] = msgspec.to_builtins(present)
-        for call in built.get("tool_calls", ()):
-            # The endpoint refuses a call that carries both kinds.
-            del call["function" if call["type"] == "custom" and call["custom"] else "custom"]
-            call.update(call.pop("<extra>"))
-        return {"role": "assistant", "content": None} | built | self.extra
+        """Return the message as it can be sent back in a conversation: only what is set.
+
+        Reasoning is in the fields and in the shape in which it came. The client leaves it out for servers that refuse
+        it (`Profile.dropped_from_messages`).
+        """
+        built: dict[str, Any] = {"role": self.role or "assistant", "content": self.content}
+        if self.content_parts is not None:
+            built["content"] = self.content_parts
+        built |= _fields_set(self, leave_out=frozenset({"role", "content"}))
+        if self.tool_calls is not None:
+            built["tool_calls"] = [_call_to_dict(call) for call in self.tool_calls]
+        built |= self.extra
+        copied: dict[str, Any] = msgspec.to_builtins(built)
+        return copied
 
 
-class ChunkChoice(msgspec.Struct, kw_only=True, gc=False):
+class ChunkChoice(_Open, kw_only=True):
     """One choice's part of a chunk."""
 
-    index: int = 0
+    index: _Int = 0
     delta: Delta = msgspec.field(default_factory=Delta)
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
 
 
-class Choice(msgspec.Struct, kw_only=True, gc=False):
-    """One choice of a completion. `finish_reason` is an open string: servers add to the endpoint's values."""
+class Choice(_Open, kw_only=True):
+    """One choice of a completion. `finish_reason` is an open string: servers add to the endpoint's values.
 
-    index: int = 0
+    `extra` holds such fields as Azure's `content_filter_results` and OpenRouter's `native_finish_reason`.
+    """
+
+    index: _Int = 0
     message: CompletionMessage = msgspec.field(default_factory=CompletionMessage)
     finish_reason: str | None = None
     logprobs: Logprobs | None = None
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
-    """The fields that have no name here: Azure's `content_filter_results`, OpenRouter's `native_finish_reason`."""
 
 
-class XGroq(msgspec.Struct, kw_only=True, gc=False):
+class XGroq(_Open, kw_only=True):
     """Groq's own part of a chunk; its streams carry the usage here."""
 
     usage: Usage | None = None
 
 
-class _Response(msgspec.Struct, kw_only=True, gc=False):
+class _ResponseFields(_Open, kw_only=True):
     """What completions and chunks have in common."""
 
     id: str = ""
     object: str = ""
-    created: int = 0
+    created: _Int = 0
     model: str = ""
     system_fingerprint: str | None = None
     service_tier: str | None = None
@@ -174,8 +195,12 @@ class _Response(msgspec.Struct, kw_only=True, gc=False):
     moderation: Any = None
 
 
-class Chunk(_Response, kw_only=True):
-    """One event of a streamed reply. `raw` is its JSON text as it came."""
+class Chunk(_ResponseFields, kw_only=True):
+    """One event of a streamed response.
+
+    `usage` is what the server reported with it, wherever in the chunk it did. `extra` holds the top-level fields
+    without a name here, and under `usage` those of the usage. `raw` is the JSON text as it came.
+    """
 
     choices: list[ChunkChoice] = []
     obfuscation: str | None = None
@@ -191,27 +216,22 @@ class Chunk(_Response, kw_only=True):
                 return choice.delta.content or ""
         return ""
 
-    @property
-    def extra(self) -> dict[str, Any]:
-        """The chunk's top-level fields that have no name here."""
-        return unnamed(self.to_dict(), Chunk)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the chunk as the server sent it, unknown fields included."""
         return load_object(self.raw)
 
 
-class Completion(_Response, kw_only=True):
-    """A whole reply. `extra` holds the top-level fields that have no name here, `request_id` the reply's header.
+class Completion(_ResponseFields, kw_only=True):
+    """A whole response. `request_id` is from its header.
 
-    `parsed` is the text as a value of the type that was asked for, if one was.
+    `parsed` is the text as a value of the type that was asked for, if one was. `extra` holds the top-level fields
+    without a name here, and under `usage` those of the usage (OpenRouter's `cost`).
     """
 
     choices: list[Choice] = []
     metadata: Any = None
     request_id: str | None = msgspec.field(default=None, name="<request_id>")
     parsed: Any = msgspec.field(default=None, name="<parsed>")
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
 
     @property
     def message(self) -> CompletionMessage:
@@ -230,35 +250,63 @@ class Completion(_Response, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the completion as the endpoint's JSON object, unknown fields included."""
-        names = dict(zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True))
-        sent = {name: getattr(self, attribute) for attribute, name in names.items() if not name.startswith("<")}
-        built: dict[str, Any] = msgspec.to_builtins(sent)
+        built = _to_dict(self)
         for choice, made in zip(self.choices, built["choices"], strict=True):
             made["message"] = choice.message.to_dict()
-            made.update(made.pop("<extra>"))
-        whole = built | self.extra
-        if built.get("usage") and "usage" in self.extra:
-            whole["usage"] = built["usage"] | self.extra["usage"]
-        return whole
+        if isinstance(usage := self.extra.get("usage"), dict) and self.usage is not None:
+            built["usage"] = _overlaid(_to_dict(self.usage), usage)
+        copied: dict[str, Any] = msgspec.to_builtins(built)
+        return copied
 
 
-def unnamed_of_reply(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return `unnamed` of a reply, and under `usage` that of its usage: OpenRouter says there what it cost."""
-    extra = unnamed(loaded, cls)
-    usage = loaded.get("usage")
-    if isinstance(usage, dict) and (more := unnamed(usage, Usage)):
-        extra["usage"] = more
-    return extra
+def thinking_in(part: object) -> str:
+    """Return the reasoning in a part of a message's content (Mistral's `thinking` parts), or `""`."""
+    thinking = part.get("thinking") if isinstance(part, dict) else None
+    if isinstance(thinking, str):
+        return thinking
+    pieces = thinking if isinstance(thinking, list) else ()
+    return "".join(p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str))
 
 
-def unnamed(loaded: dict[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the entries of a JSON object for which a struct has no field."""
-    named = _names_of(cls)
-    if loaded.keys() <= named:
-        return {}
-    return {name: value for name, value in loaded.items() if name not in named}
+def text_in(part: object) -> str:
+    """Return the text in a part of a message's content, or `""`."""
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else ""
+
+
+def _to_dict(value: Any) -> Any:
+    """Return a struct as plain objects, each with its unknown fields in place."""
+    if isinstance(value, msgspec.Struct):
+        names = _sent_names(type(value))
+        built = {name: _to_dict(getattr(value, attribute)) for attribute, name in names}
+        return built | value.extra if isinstance(value, _Open) else built
+    if isinstance(value, list):
+        return [_to_dict(item) for item in value]
+    return value
+
+
+def _fields_set(value: msgspec.Struct, leave_out: frozenset[str]) -> dict[str, Any]:
+    names = [(attribute, name) for attribute, name in _sent_names(type(value)) if attribute not in leave_out]
+    return {name: _to_dict(sent) for attribute, name in names if (sent := getattr(value, attribute)) is not None}
+
+
+def _call_to_dict(call: ToolCall) -> dict[str, Any]:
+    built: dict[str, Any] = _to_dict(call)
+    # The endpoint refuses a call that carries both kinds.
+    del built["function" if call.type == "custom" and call.custom is not None else "custom"]
+    return built
+
+
+def _overlaid(built: dict[str, Any], unknown: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with unknown fields put in, at every depth."""
+    for name, value in unknown.items():
+        inner = built.get(name)
+        built[name] = _overlaid(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return built
 
 
 @cache
-def _names_of(cls: type[msgspec.Struct]) -> frozenset[str]:
-    return frozenset(cls.__struct_encode_fields__)
+def _sent_names(cls: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    """Return the attributes of a struct that stand in its JSON, each with its name there."""
+    fields = msgspec.structs.fields(cls)
+    return tuple((field.name, field.encode_name) for field in fields if not field.encode_name.startswith("<"))

@@ -1,39 +1,50 @@
-"""The bytes of one streamed reply in, its chunks out: event stream, chunk decoding and assembly put together.
+"""The bytes of one streamed response in, its chunks out: event stream, chunk decoding and assembly put together.
 
-Sans I/O: whoever reads the connection feeds this, and hands out the chunks. An error that the bytes hold is kept in
-`error` until the chunks before it have been handed out.
+Sans I/O: the caller reads the connection, feeds what it reads and hands out the chunks. An error that the bytes hold is
+kept in `error` until the chunks before it have been handed out.
 """
 
 from __future__ import annotations
 
+import re
 from array import array
 from typing import Final
 
 from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
 from chatscope.protocol.assemble import Assembler
+from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from, decode_chunk, decode_text
-from chatscope.protocol.error_body import BODY_LIMIT, body_text, is_error, stream_server_error
-from chatscope.protocol.loading import load_object
+from chatscope.protocol.error_body import BODY_LIMIT, body_text, stream_server_error
+from chatscope.protocol.error_object import ErrorReport, find_error, read_error
+from chatscope.protocol.loading import load, load_object
 from chatscope.protocol.response import Chunk
 from chatscope.protocol.sse import ServerSentEvent, SSEDecoder
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""The largest reply that is taken as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
+"""The largest response that is taken as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
 
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
+_JSON_STARTS: Final = b"{["
+
+_KEEP_ALIVE: Final = re.compile(rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing)\W*", re.IGNORECASE)
+"""Names and data of events that only keep the connection open. Such data is a comment in disguise."""
 
 
 class StreamDecoder:
-    """Read one reply.
+    """Decode one streamed response.
+
+    After a `StreamServerError` the caller may go on feeding: usage that the server reports after its error still
+    counts, until `done`. No more chunks are returned then.
 
     Args:
-        content_type: the reply's content type; what the body turns out to be goes before it.
-        secret: the key that was sent, blotted out of what the server repeats.
+        content_type: the response's content type. What the body turns out to be takes precedence.
+        secret: the key that was sent; it is redacted wherever the server repeats it.
 
     Attributes:
         assembler: what has arrived.
-        done: nothing more needs to be read, whatever the server does with the connection.
+        done: the response has ended, well or with `error`: nothing more needs to be read, whatever the server does
+            with the connection.
         error: what went wrong, to be raised once the chunks before it were handed out.
         token_ns: when each chunk with something written by the model arrived (`time.perf_counter_ns`).
     """
@@ -49,7 +60,7 @@ class StreamDecoder:
         self._expects_events = "event-stream" in content_type
         self._sse: SSEDecoder | None = None
         self._body = bytearray()  # what came before it was known to be an event stream
-        self._first = b""  # its first byte that is no white space
+        self._first = b""  # its first byte that is not white space
 
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Take in what was read at `at_ns` and return the chunks that it completes."""
@@ -58,7 +69,7 @@ class StreamDecoder:
             if self._sse is None:
                 return []
         lone = self._sse.lone_data(data)
-        if lone is not None and lone[:1] == b"{":
+        if lone is not None and lone[:1] == b"{" and self.error is None:
             chunk = self._chunk(lone, at_ns)
             return [] if chunk is None else [chunk]
         try:
@@ -69,9 +80,9 @@ class StreamDecoder:
         return self._chunks(events, at_ns)
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
-        """Take in what was read, if it is one chunk with a piece of text and nothing else; return whether it was.
+        """Take in what was read if it is one chunk with a part of text and nothing else; return whether it was.
 
-        Where it was not, nothing has happened, and `feed` is to be called.
+        If it was not, nothing has happened, and `feed` has to be called.
         """
         lone = None if self._sse is None else self._sse.lone_data(data)
         if lone is None or not (text := decode_text(lone)) or not self.assembler.add_text(text):
@@ -80,7 +91,7 @@ class StreamDecoder:
         return True
 
     def end(self, at_ns: int, *, broken: bool = False) -> list[Chunk]:
-        """Take note of the end of the body, return the last chunks and set `error` or `done`.
+        """End the body, return the last chunks and set `error` or `done`.
 
         Args:
             at_ns: when it ended.
@@ -90,43 +101,53 @@ class StreamDecoder:
         if self._sse is None:
             if self._first and not broken:
                 chunks = self._whole_body(at_ns)
-        else:
-            try:
-                events = self._sse.close()
-            except StreamProtocolError as error:
-                self._fail(error)
-            else:
-                chunks = [] if broken else self._chunks(events, at_ns)
-                if isinstance(self.error, StreamProtocolError):
-                    self.error = None  # an event cut in two says nothing but that the stream was cut: decided below
+        elif not self.done:
+            chunks = self._last_chunks(self._sse, at_ns, broken=broken)
         if self.error is None and not self.done:
             self.error = self.assembler.verdict(done=False, broken=broken)
-            self.done = self.error is None
+        self.done = True
+        return chunks
+
+    def _last_chunks(self, sse: SSEDecoder, at_ns: int, *, broken: bool) -> list[Chunk]:
+        had_failed = self.error is not None
+        try:
+            events = sse.close()
+        except StreamProtocolError as error:
+            self._fail(error)
+            return []
+        chunks = [] if broken else self._chunks(events, at_ns)
+        if not had_failed and isinstance(self.error, StreamProtocolError) and self.error.should_retry is None:
+            self.error = None  # an event cut in two says only that the stream was cut; the verdict says so better
         return chunks
 
     def _chunks(self, events: list[ServerSentEvent], at_ns: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        for event in events:
-            name, data, _ = event
-            if name == "ping" or not data or data[:1] == b":":
-                continue  # keep-alives, among them comments wrapped as data
-            if data[:1] != b"{" and data.strip() == b"[DONE]":
-                self.error = self.assembler.verdict(done=True, broken=False)
-                self.done = self.error is None
+        for name, sent, _ in events:
+            if self.done:
                 break
-            if name == "error":
-                self._fail(stream_server_error(data, secret=self._secret))
-                break
-            if (chunk := self._chunk(data, at_ns)) is not None:
-                chunks.append(chunk)
+            if not sent or sent[:1] == b":" or (name != "message" and _is_keep_alive(name.encode())):
+                continue
+            data = sent
+            if data[:1] != b"{":
+                data = _unwrapped(data)
+                if data == b"[DONE]":
+                    self._end_with(self.assembler.verdict(done=True, broken=False))
+                    break
+                if data == b"null" or _is_keep_alive(data):
+                    continue
             if self.error is not None:
-                break
+                self._epilogue(data)
+            elif name == "error":
+                self._fail(stream_server_error(_report(data), data, secret=self._secret))
+            elif (chunk := self._chunk(data, at_ns)) is not None:
+                chunks.append(chunk)
         return chunks
 
     def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
-        """Take the data of one event; where it is no chunk, `error` says so, unless it is blank."""
+        """Take the data of one event. If it is not a chunk, `error` says so."""
         try:
-            chunk = decode_chunk(data)
+            chunk, loaded = decode_chunk(data)
+            report = None if loaded is None else find_error(loaded)
             gained = self.assembler.add(chunk)
         except (ValueError, RecursionError):
             if data.strip():
@@ -134,19 +155,27 @@ class StreamDecoder:
             return None
         if gained:
             self.token_ns.append(at_ns)
-        if chunk.error is not None or chunk.object == "error":
-            self._fail(stream_server_error(data, secret=self._secret))
+        if report is not None:
+            self._fail(stream_server_error(report, data, secret=self._secret))
         return chunk
 
+    def _epilogue(self, data: bytes) -> None:
+        """Take what an event after an error reports about the response."""
+        try:
+            chunk, _ = decode_chunk(data)
+            self.assembler.add_epilogue(chunk)
+        except (ValueError, RecursionError):
+            pass  # the error that came first is the one to report
+
     def _sniff(self, data: bytes) -> bytes:
-        """Find out what the body is; return what the event-stream decoder is to be fed with, if it is one."""
+        """Find out what the body is; if it is an event stream, return what its decoder is to be fed with."""
         body = self._body
         body += data
         if not self._first:
             self._first = bytes(body.lstrip(_BEFORE_TEXT)[:1])
-        if self._first == b"{":
+        if self._first and self._first in _JSON_STARTS:
             if len(body) > MAX_BODY_BYTES:
-                self._fail(InvalidResponseError(f"the reply is larger than {MAX_BODY_BYTES} bytes"))
+                self._fail(InvalidResponseError(f"the response is larger than {MAX_BODY_BYTES} bytes"))
         elif self._first and (self._expects_events or self._first in _FIELD_STARTS) and self._first != b"<":
             self._sse = SSEDecoder(error_field=True)
             self._body = bytearray()
@@ -156,37 +185,91 @@ class StreamDecoder:
         return b""
 
     def _whole_body(self, at_ns: int) -> list[Chunk]:
-        """Take a body that is no event stream: a whole completion, an error, or neither."""
-        if self._first != b"{":
-            self._fail(self._no_stream())
-            return []
+        """Take a body that is not an event stream: a whole completion, an error, or neither."""
         data = bytes(self._body)
+        loaded: object = None
+        chunk: Chunk | None = None
+        gained = False
         try:
-            loaded = load_object(data)
-            if is_error(loaded) or "choices" not in loaded:
-                self._fail(stream_server_error(data, secret=self._secret) if is_error(loaded) else self._no_stream())
-                return []
-            chunk = chunk_from(loaded)
-            gained = self.assembler.add(chunk)
+            if self._first in _JSON_STARTS:
+                loaded = load(data)
+            report = find_error(loaded)
+            if isinstance(loaded, dict) and choices_of(loaded):
+                chunk = chunk_from(loaded, data)
+                gained = self.assembler.add(chunk)
         except (ValueError, RecursionError):
-            self._fail(self._no_stream())
-            return []
+            chunk, report = None, None
         if gained:
             self.token_ns.append(at_ns)
+        if report is not None:
+            self._fail(stream_server_error(report, data, secret=self._secret))
+        elif chunk is None:
+            self._fail(self._no_stream(is_object=isinstance(loaded, dict)))
+        else:
+            is_chunk = chunk.object == "chat.completion.chunk"  # then it is the first of several, and the rest is lost
+            self._end_with(self.assembler.verdict(done=not is_chunk, broken=False))
+        return [] if chunk is None else [chunk]
+
+    def _end_with(self, error: ChatError | None) -> None:
         self.done = True
-        return [chunk]
+        if self.error is None:
+            self.error = error
 
-    def _no_stream(self) -> InvalidResponseError:
-        return InvalidResponseError(
-            "the reply is neither an event stream nor a JSON completion",
-            body=body_text(bytes(self._body), self._secret),
-        )
+    def _no_stream(self, *, is_object: bool = False) -> InvalidResponseError:
+        what = "a JSON object without choices" if is_object else "neither an event stream nor a JSON completion"
+        return InvalidResponseError(f"the response is {what}", body=body_text(bytes(self._body), self._secret))
 
-    def _no_chunk(self, data: bytes) -> StreamProtocolError:
-        return StreamProtocolError(
-            "an event of the stream is neither a JSON object nor [DONE]", body=body_text(data, self._secret)
-        )
+    def _no_chunk(self, data: bytes) -> ChatError:
+        body = body_text(data, self._secret)
+        if (report := _listed_error(data)) is not None:
+            return stream_server_error(report, data, secret=self._secret)
+        if _is_several_events(data):
+            error = StreamProtocolError("the events of the stream are not separated by blank lines", body=body)
+            error.should_retry = False  # the server would do it again
+            return error
+        return StreamProtocolError("an event of the stream is neither a JSON object nor [DONE]", body=body)
 
     def _fail(self, error: ChatError) -> None:
         error.partial_text = self.assembler.text
         self.error = error
+        self.assembler.stop()
+
+
+def _is_keep_alive(text: bytes) -> bool:
+    return len(text) < 64 and _KEEP_ALIVE.fullmatch(text) is not None
+
+
+def _unwrapped(data: bytes) -> bytes:
+    """Return an event's data without the white space and the second `data:` that some gateways put before it."""
+    return data.strip().removeprefix(b"data:").strip()
+
+
+def _report(data: bytes) -> ErrorReport:
+    """Return what an event named `error` says, whose data may be mere text."""
+    try:
+        return read_error(load(data))
+    except (ValueError, RecursionError):
+        return ErrorReport(message=data.decode("utf-8", "replace"))
+
+
+def _listed_error(data: bytes) -> ErrorReport | None:
+    """Return the error in data that is a list (Google)."""
+    try:
+        return find_error(load(data)) if data[:1] == b"[" else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_several_events(data: bytes) -> bool:
+    """Return whether each line of an event's data would be an event of its own."""
+    lines = [line.strip() for line in data.split(b"\n")]
+    lines = [line for line in lines if line]
+    if len(lines) < 2:
+        return False
+    try:
+        for line in lines:
+            if line != b"[DONE]":
+                load_object(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

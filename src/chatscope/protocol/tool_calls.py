@@ -2,79 +2,139 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
-from chatscope.protocol.response import CustomCall, ToolCall, ToolCallDelta
-
-
-def add_piece(calls: list[CallSoFar], piece: ToolCallDelta) -> int:
-    """Add a piece of a tool call to the call that it continues, or to a new one; return that one's place."""
-    for place in reversed(range(len(calls))):
-        if calls[place].continues(piece):
-            break
-    else:
-        place = len(calls)
-        calls.append(CallSoFar(piece.index))
-    calls[place].add(piece)
-    return place
+from chatscope.protocol.response import CustomCall, FunctionCall, ToolCall, ToolCallDelta
 
 
-class CallSoFar:
+class ToolCalls:
+    """The tool calls of one choice as they grow, in the order in which they began."""
+
+    __slots__ = ("_by_id", "_by_index", "_calls")
+
+    def __init__(self) -> None:
+        self._calls: list[GrowingCall] = []
+        self._by_index: dict[int | None, int] = {}  # the latest place of a call with this index
+        self._by_id: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __getitem__(self, place: int) -> GrowingCall:
+        return self._calls[place]
+
+    def __iter__(self) -> Iterator[GrowingCall]:
+        return iter(self._calls)
+
+    def add(self, pieces: Iterable[ToolCallDelta]) -> list[int]:
+        """Add the pieces of one delta, each to the call that it continues or to a new one; return their places."""
+        places: list[int] = []
+        named: set[int] = set()  # two names in one delta are two calls
+        for piece in pieces:
+            place = self._place(piece)
+            is_named = bool(_name_of(piece))
+            if place is None or (is_named and place in named):
+                place = len(self._calls)
+                self._calls.append(GrowingCall(piece.index))
+                self._by_index[piece.index] = place
+            if is_named:
+                named.add(place)
+            call = self._calls[place]
+            call.add(piece)
+            if call.id:
+                self._by_id.setdefault(call.id, place)
+            places.append(place)
+        return places
+
+    def _place(self, piece: ToolCallDelta) -> int | None:
+        """Return the place of the call that a piece continues, or `None` if it begins a new one."""
+        if not self._calls:
+            return None
+        place = self._by_id.get(piece.id or "")
+        if place is not None and self._calls[place].has_index_of(piece) and self._calls[place].continues(piece):
+            return place
+        if piece.index is None:
+            place = len(self._calls) - 1
+        else:
+            known = [self._by_index[index] for index in (piece.index, None) if index in self._by_index]
+            if not known:
+                return None
+            place = max(known)
+        return place if self._calls[place].continues(piece) else None
+
+
+class GrowingCall:
     """One tool call as it grows."""
 
-    __slots__ = ("arguments", "custom", "extra", "id", "index", "name", "type")
+    __slots__ = (
+        *("_extra", "_inner_extra", "_is_custom", "_scanner", "_type"),
+        *("arguments", "has_arguments", "id", "index", "name"),
+    )
 
     def __init__(self, index: int | None) -> None:
         self.index = index
         self.id = ""
-        self.type = ""
         self.name = ""
         self.arguments: list[str] = []
-        self.custom = False
-        self.extra: dict[str, Any] = {}
+        self.has_arguments = False  # the field was sent, be it empty: the name before it is whole
+        self._type = ""
+        self._is_custom = False
+        self._scanner = _JSONScanner()
+        self._extra: dict[str, Any] = {}
+        self._inner_extra: dict[str, Any] = {}
 
-    def continues(self, delta: ToolCallDelta) -> bool:
-        """Tell whether a delta belongs to this call.
+    def has_index_of(self, piece: ToolCallDelta) -> bool:
+        """Return whether no index keeps a piece and this call apart."""
+        return piece.index is None or self.index is None or piece.index == self.index
 
-        The index decides, and the latest call where there is none. But a server that gives every call index 0, or
-        none, starts a new one with a name and another id (Ollama, Gemini), or, without ids, with a name after the
-        arguments were complete. Another id alone starts nothing: vLLM once made a new one for every delta.
+    def continues(self, piece: ToolCallDelta) -> bool:
+        """Return whether a piece with this call's index, or without one, belongs to this call.
+
+        A server that gives every call index 0, or none, begins a new one with a name and another id (Ollama, Gemini).
+        Without ids, a name begins a new call after complete arguments, and another name does after arguments of any
+        kind, be they empty, or together with a type. Another id alone begins nothing: vLLM once made a new one for
+        every delta.
         """
-        if delta.index is not None and self.index is not None and delta.index != self.index:
-            return False
-        piece = delta.custom or delta.function
-        if piece is None or not piece.name or not self.name:
+        name = _name_of(piece)
+        if not name or not self.name:
             return True
-        if delta.id and self.id:
-            return delta.id == self.id
-        return not (piece_text(delta) and _complete("".join(self.arguments)))
+        if piece.id and self.id:
+            return piece.id == self.id
+        if piece_text(piece) and self._scanner.is_complete(self.arguments):
+            return False
+        return name == self.name or not (self.has_arguments or (piece.type and self._type))
 
-    def add(self, delta: ToolCallDelta) -> None:
+    def add(self, piece: ToolCallDelta) -> None:
         """Take in a piece that belongs to this call."""
-        self.id = self.id or delta.id or ""
-        self.type = self.type or delta.type or ""
-        self.custom = self.custom or delta.custom is not None
-        if (piece := delta.custom or delta.function) is not None:
-            self.name = joined_name(self.name, piece.name)
-        if text := piece_text(delta):
+        self.id = self.id or piece.id or ""
+        self._type = self._type or piece.type or ""
+        self._is_custom = self._is_custom or piece.custom is not None
+        if (inner := piece.custom or piece.function) is not None:
+            self.name = joined_name(self.name, inner.name)
+            self.has_arguments = self.has_arguments or _arguments_of(piece) is not None
+            self._inner_extra.update(inner.extra)
+        if text := piece_text(piece):
             self.arguments.append(text)
+        self._extra.update(piece.extra)
 
     def call(self) -> ToolCall:
         """Return the call as it is so far."""
-        call = ToolCall(id=self.id, type=self.type or ("custom" if self.custom else "function"), extra=dict(self.extra))
-        if self.custom:
-            call.custom = CustomCall(name=self.name, input="".join(self.arguments))
+        call = ToolCall(
+            id=self.id, type=self._type or ("custom" if self._is_custom else "function"), extra=dict(self._extra)
+        )
+        text = "".join(self.arguments)
+        if self._is_custom:
+            call.custom = CustomCall(name=self.name, input=text, extra=dict(self._inner_extra))
         else:
-            call.function.name, call.function.arguments = self.name, "".join(self.arguments)
+            call.function = FunctionCall(name=self.name, arguments=text, extra=dict(self._inner_extra))
         return call
 
 
-def piece_text(delta: ToolCallDelta) -> str:
+def piece_text(piece: ToolCallDelta) -> str:
     """Return the arguments that a piece brings, or the input of a custom tool."""
-    if delta.custom is not None:
-        return delta.custom.input or ""
-    return (delta.function.arguments or "") if delta.function is not None else ""
+    return _arguments_of(piece) or ""
 
 
 def joined_name(so_far: str, piece: str | None) -> str:
@@ -84,9 +144,58 @@ def joined_name(so_far: str, piece: str | None) -> str:
     return piece if piece.startswith(so_far) else so_far + piece
 
 
-def _complete(arguments: str) -> bool:
-    try:
-        json.loads(arguments)
-    except ValueError:
-        return False
-    return True
+def _arguments_of(piece: ToolCallDelta) -> str | None:
+    if piece.custom is not None:
+        return piece.custom.input
+    return piece.function.arguments if piece.function is not None else None
+
+
+def _name_of(piece: ToolCallDelta) -> str | None:
+    inner = piece.custom or piece.function
+    return None if inner is None else inner.name
+
+
+_JSON_MARK: Final = re.compile(r'["\\{}\[\]]')
+
+
+class _JSONScanner:
+    """Whether JSON text in pieces is complete: each piece is looked at once."""
+
+    __slots__ = ("_depth", "_escapes", "_has_begun", "_in_text", "_seen")
+
+    def __init__(self) -> None:
+        self._seen = 0  # how many pieces were scanned
+        self._depth = 0
+        self._in_text = False
+        self._escapes = False  # the last character was a backslash within a text
+        self._has_begun = False
+
+    def is_complete(self, pieces: list[str]) -> bool:
+        """Scan the pieces that were added since the last call; return whether an object, list or text has ended."""
+        for piece in pieces[self._seen :]:
+            self._scan(piece)
+        self._seen = len(pieces)
+        return self._has_begun and self._depth <= 0 and not self._in_text
+
+    def _scan(self, piece: str) -> None:
+        at = -1
+        if self._escapes and piece:
+            self._escapes = False
+            at = 0  # the first character is escaped
+        for mark in _JSON_MARK.finditer(piece):
+            place, character = mark.start(), mark[0]
+            if place <= at:
+                continue
+            if self._in_text:
+                if character == "\\":
+                    at = place + 1
+                    self._escapes = at == len(piece)
+                elif character == '"':
+                    self._in_text = False
+            elif character == '"':
+                self._in_text = self._has_begun = True
+            elif character in "{[":
+                self._depth += 1
+                self._has_begun = True
+            elif character in "}]":
+                self._depth -= 1

@@ -1,18 +1,21 @@
-"""Token counts as a server reports them. Where they are found in a response is not decided here."""
+"""Token counts as a server reports them, their sum and their merging. Where they are found is not decided here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-"""How many there are: a server that sends fewer than none has not told."""
+MAX_COUNT: Final = 2**53
+"""The largest count that is believed; floats hold every integer up to it, so that prices can be computed."""
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+"""A count. A negative or absurd one means that the server did not report one."""
 
 
 class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
-    """Where the prompt tokens went."""
+    """The prompt tokens by kind."""
 
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
@@ -22,7 +25,7 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 
 class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
-    """Where the completion tokens went."""
+    """The completion tokens by kind."""
 
     reasoning_tokens: _Count = 0
     audio_tokens: _Count = 0
@@ -32,7 +35,7 @@ class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=Fals
 
 
 class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
-    """Tokens used by a request, as the server counted them."""
+    """The tokens that a request used, as the server counted them."""
 
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
@@ -51,7 +54,8 @@ class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
         return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else 0
 
 
-_D = TypeVar("_D", PromptTokensDetails, CompletionTokensDetails)
+_Details = TypeVar("_Details", PromptTokensDetails, CompletionTokensDetails)
+_AnyCounts = TypeVar("_AnyCounts", Usage, PromptTokensDetails, CompletionTokensDetails)
 
 
 def add_usage(*usages: Usage | None) -> Usage | None:
@@ -59,24 +63,47 @@ def add_usage(*usages: Usage | None) -> Usage | None:
 
     The details are likewise those of all requests, or `None`: what is unknown is not 0.
     """
-    known = [usage for usage in usages if usage is not None]
-    if not known or len(known) < len(usages):
+    reported = [usage for usage in usages if usage is not None]
+    if not reported or len(reported) < len(usages):
         return None
-    if len(known) == 1:
-        return known[0]
+    if len(reported) == 1:
+        return reported[0]
     return Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in known),
-        completion_tokens=sum(usage.completion_tokens for usage in known),
-        total_tokens=sum(usage.total_tokens for usage in known),
-        prompt_tokens_details=_add_details(PromptTokensDetails, [usage.prompt_tokens_details for usage in known]),
+        prompt_tokens=sum(usage.prompt_tokens for usage in reported),
+        completion_tokens=sum(usage.completion_tokens for usage in reported),
+        total_tokens=sum(usage.total_tokens for usage in reported),
+        prompt_tokens_details=_add_details(PromptTokensDetails, [usage.prompt_tokens_details for usage in reported]),
         completion_tokens_details=_add_details(
-            CompletionTokensDetails, [usage.completion_tokens_details for usage in known]
+            CompletionTokensDetails, [usage.completion_tokens_details for usage in reported]
         ),
     )
 
 
-def _add_details(cls: type[_D], parts: Sequence[_D | None]) -> _D | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
+    """Return what two reports about the same request say together.
+
+    A later count replaces an earlier one, since reports are cumulative. A zero replaces nothing: some servers report
+    the prompt first and the completion last, and fill the rest with zeros.
+    """
+    if earlier is None or later is None or earlier == later:
+        return later if earlier is None else earlier
+    merged = _merge_counts(earlier, later)
+    parts = merged.prompt_tokens + merged.completion_tokens
+    if merged.total_tokens < parts and merged != later:
+        merged = msgspec.structs.replace(merged, total_tokens=parts)  # neither report knew the other half
+    return merged
+
+
+def _merge_counts(earlier: _AnyCounts, later: _AnyCounts) -> _AnyCounts:
+    merged: dict[str, Any] = {}
+    for name in later.__struct_fields__:
+        old, new = getattr(earlier, name), getattr(later, name)
+        merged[name] = _merge_counts(old, new) if isinstance(old, msgspec.Struct) and new is not None else new or old
+    return type(later)(**merged)
+
+
+def _add_details(cls: type[_Details], parts: Sequence[_Details | None]) -> _Details | None:
+    reported = [part for part in parts if part is not None]
+    if len(reported) < len(parts):
         return None
-    return cls(**{name: sum(getattr(part, name) for part in known) for name in cls.__struct_fields__})
+    return cls(**{name: sum(getattr(part, name) for part in reported) for name in cls.__struct_fields__})

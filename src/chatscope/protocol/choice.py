@@ -1,0 +1,220 @@
+"""One choice of a streamed response as it grows. Which choice a chunk belongs to is decided in `assemble.py`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from chatscope.protocol.merge import GrowingValue
+from chatscope.protocol.response import (
+    Choice,
+    ChunkChoice,
+    CompletionMessage,
+    Delta,
+    FunctionDelta,
+    Logprobs,
+    TokenLogprob,
+    ToolCallDelta,
+    text_in,
+)
+from chatscope.protocol.tool_calls import GrowingCall, ToolCalls
+
+_TEXTS: Final = ("reasoning_content", "reasoning_text", "refusal")
+_MERGED: Final = ("audio", "annotations", "reasoning_details")
+
+
+class GrowingChoice:
+    """One choice as it grows.
+
+    Attributes:
+        text_parts: its text in parts, as it came.
+        is_open: it has not finished, or has gone on after its finish_reason.
+        finish_reason: the latest.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_content",
+        "_extra",
+        "_function_call",
+        "_logprobs",
+        "_merged",
+        "_message_extra",
+        "_role",
+        "_texts",
+        "finish_reason",
+        "is_open",
+        "text_parts",
+    )
+
+    def __init__(self, text_parts: list[str]) -> None:
+        self.text_parts = text_parts
+        self.is_open = True
+        self.finish_reason: str | None = None
+        self._role: str | None = None
+        self._content: _ContentParts | None = None  # only where the server sends the content as a list of parts
+        self._texts: dict[str, list[str]] = {}
+        self._merged: dict[str, GrowingValue] = {}
+        self._calls = ToolCalls()
+        self._function_call: GrowingCall | None = None
+        self._logprobs: _GrowingLogprobs | None = None
+        self._extra: dict[str, Any] = {}
+        self._message_extra: dict[str, GrowingValue] = {}
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether text can be added to `text_parts` directly."""
+        return self.is_open and self._content is None
+
+    def add(self, part: ChunkChoice) -> bool:
+        """Add what a chunk holds for this choice; return whether the model wrote any of it."""
+        delta = part.delta
+        gained = False
+        if delta.content:
+            self.text_parts.append(delta.content)
+            gained = True
+        if delta.content_parts is not None or self._content is not None:
+            gained |= self._add_content(delta)
+        if delta.tool_calls:
+            self._calls.add(delta.tool_calls)
+            gained = True
+        if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
+            for name in _TEXTS:
+                if text := getattr(delta, name):
+                    self._texts.setdefault(name, []).append(text)
+            gained = True
+        if delta.audio is not None or delta.annotations is not None or delta.reasoning_details is not None:
+            self._add_merged(delta)
+            gained |= delta.audio is not None or delta.annotations is not None
+        if delta.function_call is not None:
+            self._function_call = self._function_call or GrowingCall(None)
+            self._function_call.add(ToolCallDelta(function=delta.function_call))
+            gained = True
+        if delta.role and self._role is None:
+            self._role = delta.role
+        for name, value in delta.extra.items():
+            self._message_extra.setdefault(name, GrowingValue()).add(value)
+        if part.logprobs is not None:
+            self._logprobs = self._logprobs or _GrowingLogprobs()
+            self._logprobs.add(part.logprobs)
+        if part.extra:
+            self._extra.update(part.extra)
+        if part.finish_reason:
+            self.finish_reason = part.finish_reason
+            self.is_open = False
+        elif gained:
+            self.is_open = True
+        return gained
+
+    def choice(self, index: int) -> Choice:
+        """Return the choice as it is so far."""
+        call = self._function_call
+        fields: dict[str, Any] = {name: value.value() for name, value in self._merged.items()}
+        fields |= {name: "".join(texts) for name, texts in self._texts.items()}
+        message = CompletionMessage(
+            role=self._role or "assistant",
+            content="".join(self.text_parts) if self.text_parts else None,
+            content_parts=None if self._content is None else self._content.parts(self.text_parts),
+            tool_calls=[growing.call() for growing in self._calls] or None,
+            function_call=None
+            if call is None
+            else FunctionDelta(name=call.name, arguments="".join(call.arguments), extra=call.call().function.extra),
+            extra={name: value.value() for name, value in self._message_extra.items()},
+            **fields,
+        )
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=self.finish_reason,
+            logprobs=None if self._logprobs is None else self._logprobs.logprobs(),
+            extra=dict(self._extra),
+        )
+
+    def _add_merged(self, delta: Delta) -> None:
+        for name in _MERGED:
+            if (value := getattr(delta, name)) is not None:
+                self._merged.setdefault(name, GrowingValue()).add(value)
+
+    def _add_content(self, delta: Delta) -> bool:
+        if self._content is None:
+            self._content = _ContentParts(len(self.text_parts) - bool(delta.content))
+        return self._content.add(delta)
+
+
+class _ContentParts:
+    """Content that comes as a list of parts, at least in some chunks (Mistral's reasoning models).
+
+    Consecutive parts with thinking are joined, and so are consecutive texts; other parts are kept as they came.
+
+    Args:
+        before: how many parts of text had come before, as mere text.
+    """
+
+    __slots__ = ("_before", "_parts")
+
+    def __init__(self, before: int) -> None:
+        self._before = before
+        self._parts: list[tuple[str | None, list[Any]]] = []
+
+    def add(self, delta: Delta) -> bool:
+        """Add the content of a delta; return whether there was anything in it."""
+        parts = delta.content_parts
+        if parts is None:
+            parts = [delta.content] if delta.content else []
+        for sent in parts:
+            part = {"type": "text", "text": sent} if isinstance(sent, str) else sent
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind in {"text", "thinking"} and self._parts and self._parts[-1][0] == kind:
+                self._parts[-1][1].append(part)
+            else:
+                self._parts.append((kind, [part]))
+        return bool(parts)
+
+    def parts(self, text_parts: list[str]) -> list[Any]:
+        """Return the parts so far."""
+        before = "".join(text_parts[: self._before])
+        parts: list[Any] = [{"type": "text", "text": before}] if before else []
+        return parts + [_joined(kind, run) for kind, run in self._parts]
+
+
+def _joined(kind: str | None, run: list[Any]) -> Any:
+    if len(run) == 1:
+        return run[0]
+    whole: dict[str, Any] = {}
+    for part in run:
+        whole.update(part)
+    if kind == "text":
+        return whole | {"text": "".join(map(text_in, run))}
+    thinking = [part.get("thinking") for part in run]
+    if all(isinstance(text, str) for text in thinking):
+        return whole | {"thinking": "".join(thinking)}
+    inner: list[Any] = [item for items in thinking for item in (items if isinstance(items, list) else [items])]
+    if all(isinstance(item, dict) and item.get("type") == "text" for item in inner):
+        inner = [_joined("text", inner)] if inner else []
+    return whole | {"thinking": inner}
+
+
+class _GrowingLogprobs:
+    """The log probabilities of a choice as they come."""
+
+    __slots__ = ("_content", "_extra", "_refusal")
+
+    def __init__(self) -> None:
+        self._content: list[TokenLogprob] | None = None
+        self._refusal: list[TokenLogprob] | None = None
+        self._extra: dict[str, Any] = {}
+
+    def add(self, new: Logprobs) -> None:
+        if new.content is not None:
+            self._content = self._content or []
+            self._content += new.content
+        if new.refusal is not None:
+            self._refusal = self._refusal or []
+            self._refusal += new.refusal
+        self._extra.update(new.extra)
+
+    def logprobs(self) -> Logprobs:
+        return Logprobs(
+            content=None if self._content is None else list(self._content),
+            refusal=None if self._refusal is None else list(self._refusal),
+            extra=dict(self._extra),
+        )

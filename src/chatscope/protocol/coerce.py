@@ -1,0 +1,140 @@
+"""Decoded objects to structs, for the responses that the typed decoder refuses.
+
+Two steps: `normalized` brings the known variants of a response's shape into the endpoint's own; `fit_struct` then takes
+each field that can be converted without guessing and leaves the rest at its default. One odd field never costs the
+response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from chatscope.protocol.loading import dump
+from chatscope.protocol.response import text_in
+from chatscope.protocol.usage import Usage
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+_UNFIT: Final = object()
+
+
+def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices that a decoded response has, whatever stands in their place."""
+    return [choice for choice in as_list(loaded.get("choices")) if isinstance(choice, dict)]
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list; one object where a list belongs is a list of one."""
+    if isinstance(value, dict):
+        return [value]
+    return value if isinstance(value, list) else []
+
+
+def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) -> dict[str, Any]:
+    """Return a response in the endpoint's shape; what was given stays as it is.
+
+    Args:
+        loaded: a decoded completion or chunk.
+        message: under which name the result has its messages: a whole completion may be one event of a stream.
+    """
+    normal = dict(loaded)
+    normal["choices"] = choices = []
+    other = "message" if message == "delta" else "delta"
+    for choice in map(dict, choices_of(loaded)):
+        spoken = choice.pop(other, None) if choice.get(message) is None else choice[message]
+        if isinstance(spoken, dict):
+            choice[message] = _normalized_message(spoken)
+        if isinstance(logprobs := choice.get("logprobs"), dict):
+            choice["logprobs"] = logprobs | {
+                name: [logprobs[name]] for name in ("content", "refusal") if isinstance(logprobs.get(name), dict)
+            }
+        choices.append(choice)
+    return normal
+
+
+def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
+    """Return the usage that a decoded response reports: its own, a choice's (Moonshot), or Groq's part's."""
+    choices = choices_of(loaded)
+    places: list[Any] = [loaded, *choices]
+    places += [choice.get(name) for choice in choices for name in ("delta", "message")]
+    places.append(loaded.get("x_groq"))
+    for place in places:
+        if isinstance(place, dict) and isinstance(counts := place.get("usage"), dict):
+            return fit_struct(counts, Usage)
+    return None
+
+
+def fit_struct(loaded: Mapping[str, Any], cls: type[_S]) -> _S:
+    """Build a struct field by field, leaving out what does not fit."""
+    given = {
+        field.name: _fit(loaded[field.encode_name], field.type)
+        for field in msgspec.structs.fields(cls)
+        if loaded.get(field.encode_name) is not None
+    }
+    return cls(**{name: value for name, value in given.items() if value is not _UNFIT})
+
+
+def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
+    normal = dict(spoken)
+    if isinstance(content := spoken.get("content"), list | dict):
+        # Mistral's reasoning models send a list of parts.
+        parts = as_list(content)
+        normal["content"] = "".join(map(text_in, parts))
+        normal["<content_parts>"] = parts
+    else:
+        normal.pop("<content_parts>", None)  # no server may set it
+    for name in ("annotations", "reasoning_details", "tool_calls"):
+        if isinstance(spoken.get(name), dict):
+            normal[name] = [spoken[name]]  # Spark sends its only tool call like that
+    if isinstance(normal.get("tool_calls"), list):
+        normal["tool_calls"] = [_normalized_call(call) for call in normal["tool_calls"] if isinstance(call, dict)]
+    if isinstance(call := spoken.get("function_call"), dict):
+        normal["function_call"] = _with_json_text(call, "arguments")
+    return normal
+
+
+def _normalized_call(call: dict[str, Any]) -> dict[str, Any]:
+    normal = dict(call)
+    for kind, argument in (("function", "arguments"), ("custom", "input")):
+        if isinstance(inner := call.get(kind), dict):
+            normal[kind] = _with_json_text(inner, argument)
+    return normal
+
+
+def _with_json_text(call: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a call whose arguments are JSON text, although an object came instead of it."""
+    arguments = call.get(name)
+    return call if arguments is None or isinstance(arguments, str) else call | {name: dump(arguments)}
+
+
+def _fit(value: Any, wanted: Any) -> Any:
+    """Return the value as the wanted type, or `_UNFIT`."""
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        pass
+    if get_origin(wanted) is Annotated:
+        return _fit_integer(value, get_args(wanted)[1])
+    arms = [arm for arm in get_args(wanted) if arm is not NoneType]
+    if get_origin(wanted) is list:
+        items = [_fit(item, arms[0]) for item in as_list(value)]
+        return [item for item in items if item is not _UNFIT] if isinstance(value, list | dict) else _UNFIT
+    if arms:
+        return _fit(value, arms[0])
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        return fit_struct(value, wanted) if isinstance(value, dict) else _UNFIT
+    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # but `"finish_reason": false` is no reason
+    return _UNFIT
+
+
+def _fit_integer(value: Any, limits: msgspec.Meta) -> Any:
+    """Take a fraction for the integer below it: `created` comes from clocks that count fractions."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return _UNFIT
+    least, most = limits.ge, limits.le
+    return int(value) if least is not None and most is not None and least <= value <= most else _UNFIT

@@ -1,0 +1,243 @@
+"""What the codes, types and words of errors mean, for the endpoint and for the servers that speak its protocol.
+
+One table for each question, with its sources. What an error object looks like is decided in `error_object.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from chatscope.errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
+
+QUOTA_CODES: Final = frozenset(
+    {
+        # platform.openai.com/docs/guides/error-codes
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "account_deactivated",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        # docs.anthropic.com/en/api/errors
+        "billing_error",
+        # platform.moonshot.ai/docs/api/chat: also for a suspended account
+        "exceeded_current_quota_error",
+        # DeepSeek, SiliconFlow, Novita and gateways
+        "insufficient_balance",
+        "insufficient_balance_error",
+        "insufficient_credits",
+        "insufficient_credit",
+        "insufficient_funds",
+        "insufficient_user_quota",  # one-api and new-api
+        "pre_consume_token_quota_failed",
+        "credit_limit",  # docs.together.ai/docs/error-codes
+        "payment_required",
+        "payment_required_error",
+        # LiteLLM's budgets for keys, users and teams
+        "budget_exceeded",
+        # DashScope
+        "arrearage",
+        "allocationquota.freetieronly",
+        "prepaidbilloverdue",
+        "postpaidbilloverdue",
+        # Volcengine
+        "accountoverdueerror",
+        "accountoverdue",
+        # Hunyuan
+        "failedoperation.resourcepackexhausted",
+        "failedoperation.servicestop",
+        "failedoperation.servicestoparrears",
+        "quota_exhausted",
+        "quota_exceeded_error",
+        "spend_limit_exceeded",
+        "spending_limit_exceeded",
+        "monthly_limit_exceeded",
+        "account_suspended",
+        "account_inactive",
+        "account_not_active",
+    }
+)
+"""Codes and types that stay until somebody pays or a billing period ends; in lower case.
+
+DashScope: https://help.aliyun.com/zh/model-studio/error-code. Volcengine: https://www.volcengine.com/docs/82379/1299023.
+Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
+"""
+
+_QUOTA_WORDS: Final = re.compile(
+    r"""
+    insufficient (\w+\s){0,2} (balance|credits?|funds|quota)\b
+    | (balance|credits?|quota|funds) \s (is|are|has\sbeen|have\sbeen|was) \s (\w+\s)?
+      (insufficient|too\slow|not\senough|exhausted|used\sup|depleted|negative|empty)\b
+    | (not\senough|no|out\sof|used\s(up\s)?all(\s\w+){0,2}) \s (\w+\s)? (credits?|funds|balance)\b
+    | exceeded \s (your|the|its) \s (current|monthly|free|plan|billing) \s (quota|spending|usage|budget)
+    | (spend|spending|spend\scap|usage|billing|budget|credit|monthly) (\shard)? \s (limit|cap|quota) \s (\w+\s){0,4}?
+      (reached|exceeded|exhausted)\b
+    | (reached|exceeded|exceeds|hit) \s (\w+\s){0,4}?
+      (spend|spending|usage|billing|budget|credit|monthly\s\w+) (\shard)? \s (limit|cap)\b
+    | budget \s (has\sbeen\s)? exceeded
+    | (account|organi[sz]ation|workspace|team|project|subscription|billing) \s (\S+\s){0,3}?
+      (not\sactive|inactive|suspended|deactivated|disabled|overdue|in\sarrears|past\sdue|delinquent|not\sin\sgood\sstanding)\b
+    | account \s is \s in \s good \s standing   # DashScope: "make sure your account is in good standing"
+    | (payment|account) \s (\w+\s)? (required|overdue|past\sdue) | \b(overdue|unpaid) \s (payment|invoice|bill)
+    | failure \s to \s pay | arrearage | \bin \s arrears
+    | \u4f59\u989d\u4e0d\u8db3 | \u6b20\u8d39   # balance insufficient; in arrears
+    | \u989d\u5ea6\s*\u5df2?(\u4e0d\u8db3|\u7528\u5c3d|\u7528\u5b8c|\u8017\u5c3d)   # quota insufficient or used up
+    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981)   # account stopped, frozen, banned
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""How servers say in words that an account is unpaid, suspended or used up. Anthropic has only words for it ("Your
+credit balance is too low"), and so have Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
+
+_TOO_LARGE_WORDS: Final = re.compile(r"request (is )?too large", re.IGNORECASE)
+_LIMIT_AND_REQUESTED: Final = re.compile(
+    r"\blimit:? (\d{1,15})\b.{0,40}?\brequested:? (\d{1,15})\b", re.IGNORECASE | re.DOTALL
+)
+
+FAILED_FINISH_REASONS: Final = {
+    "abort": 500,  # vLLM and SGLang: the engine gave the request up
+    "error": 500,  # OpenRouter, Mistral, vLLM
+    "insufficient_system_resource": 503,  # api-docs.deepseek.com/api/create-chat-completion
+    "network_error": 500,  # docs.bigmodel.cn (Zhipu): the inference failed
+}
+"""Finish reasons with which a server says that it could not finish, and the status that they mean."""
+
+STATUS_OF: Final = {
+    # OpenAI, and vLLM's names of exceptions
+    "invalid_request_error": 400,
+    "badrequesterror": 400,
+    "context_length_exceeded": 400,
+    "invalid_api_key": 401,
+    "authenticationerror": 401,
+    "permissiondeniederror": 403,
+    "notfounderror": 404,
+    "model_not_found": 404,
+    "unprocessableentityerror": 422,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "ratelimiterror": 429,
+    "too_many_requests": 429,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "internalservererror": 500,
+    "service_unavailable": 503,
+    "service_unavailable_error": 503,
+    "engine_overloaded_error": 503,  # Moonshot
+    # docs.anthropic.com/en/api/errors. Its 529 is a 503 elsewhere.
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "overloaded_error": 503,
+    "timeout_error": 504,
+    # google.rpc.Code
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "out_of_range": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "already_exists": 409,
+    "aborted": 409,
+    "resource_exhausted": 429,
+    "cancelled": 499,
+    "unknown": 500,
+    "internal": 500,
+    "data_loss": 500,
+    "unimplemented": 501,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+    # huggingface/text-generation-inference, router/src/server.rs
+    "validation": 422,
+    "generation": 424,
+    "overloaded": 429,
+    "incomplete_generation": 500,
+    # DashScope
+    "throttling": 429,
+    "throttling.ratequota": 429,
+    "throttling.allocationquota": 429,
+    "throttling.user": 429,
+    "datainspectionfailed": 400,
+    "inspectionfailed": 400,
+    "internalerror": 500,
+    # TypeScript gateways
+    "gateway_timeout": 504,
+    "bad_gateway": 502,
+}
+"""The status that a code or type means, for errors that come without a number; names in lower case."""
+
+STATUS_OF_BASE_RESP: Final = {
+    # platform.minimaxi.com/document/error codes
+    1000: 500,
+    1001: 504,
+    1002: 429,
+    1004: 401,
+    1008: 402,
+    1013: 500,
+    1024: 500,
+    1026: 422,
+    1027: 422,
+    1033: 500,
+    1039: 429,
+    1041: 429,
+    1042: 400,
+    2013: 400,
+    2049: 401,
+}
+"""The status that a code in MiniMax's `base_resp` means."""
+
+_CLASS_OF_STATUS: Final[dict[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: QuotaExceededError,  # "Payment Required": DeepSeek and OpenRouter send it for an empty balance
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int, code: str | None = None, type: str | None = None) -> type[APIStatusError]:  # noqa: A002 - the endpoint's own name for it
+    """Return the class for an error status; codes of exhausted quotas are told apart from rate limits."""
+    if has_quota_code(code, type):
+        return QuotaExceededError
+    if status >= 500:
+        return InternalServerError
+    return _CLASS_OF_STATUS.get(status, APIStatusError)
+
+
+def has_quota_code(*codes: str | None) -> bool:
+    """Return whether one of the codes or types means that an account is unpaid or used up."""
+    return any(code is not None and code.lower() in QUOTA_CODES for code in codes)
+
+
+def says_unpaid(message: str) -> bool:
+    """Return whether a message says that an account is unpaid, suspended or used up."""
+    return _QUOTA_WORDS.search(message) is not None
+
+
+def says_too_large(message: str) -> bool:
+    """Return whether a message says that the request alone is larger than a rate limit: no wait makes it fit."""
+    numbers = _LIMIT_AND_REQUESTED.search(message)
+    if numbers is not None:
+        return int(numbers[2]) > int(numbers[1])
+    return _TOO_LARGE_WORDS.search(message) is not None

@@ -1,0 +1,74 @@
+"""How long the body of an error asks to wait. Headers are read in `headers.py` and go before it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from chatscope.protocol.coerce import as_list
+from chatscope.protocol.headers import duration
+
+_AMOUNT: Final = (
+    r"(\d{1,9}(?:\.\d{1,9})?)\s?"
+    r"(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+)
+_ONE: Final = re.compile(_AMOUNT, re.IGNORECASE)
+_PHRASE: Final = re.compile(
+    r"\b(?:try|trying|retry|retrying|wait|waiting|available|resets?)\b"
+    r"(?:[\s:_-]+(?:your|the|this|request|again|later|after|in|for|at\s+least|about|approximately|another|is|it|and))*"
+    r"[\s:]+"
+    rf"({_AMOUNT}(?:\s?(?:,|and)?\s?{_AMOUNT})*)",
+    re.IGNORECASE,
+)
+"""OpenAI: "Please try again in 6m0s." Azure: "Please retry after 26 seconds." Gemini: "Please retry in 36.6s." """
+
+_FIELDS: Final = {
+    "retry_after_ms": 1e-3,
+    "retryAfterMs": 1e-3,
+    "retry_after": 1.0,
+    "retry_after_seconds": 1.0,
+    "retryAfter": 1.0,
+    "retryAfterSeconds": 1.0,
+    "retryDelay": 1.0,  # google.rpc.RetryInfo, in error.details
+}
+
+
+def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
+    """Return how long an error asks to wait, in seconds: by a field of it, or in its words."""
+    for place in places:
+        for fields in _with_details(place):
+            for name, factor in _FIELDS.items():
+                if (seconds := _seconds(fields.get(name))) is not None:
+                    return seconds * factor
+    phrase = _PHRASE.search(message)
+    if phrase is None:
+        return None
+    return sum(float(number) * _unit(unit) for number, unit in _ONE.findall(phrase[1])) or None
+
+
+def _with_details(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield place
+    for name in ("details", "metadata"):
+        yield from (item for item in as_list(place.get(name)) if isinstance(item, dict))
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, dict):  # a google.protobuf.Duration as an object
+        whole, nanos = _seconds(value.get("seconds")), _seconds(value.get("nanos"))
+        return None if whole is None and nanos is None else (whole or 0.0) + (nanos or 0.0) * 1e-9
+    if isinstance(value, str):
+        seconds = duration(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12:
+        seconds = float(value)
+    else:
+        return None
+    return seconds if seconds is not None and math.isfinite(seconds) and seconds > 0 else None
+
+
+def _unit(text: str) -> float:
+    text = text.lower()
+    if text.startswith(("ms", "milli")):
+        return 1e-3
+    return {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[text[0]]
