@@ -136,14 +136,24 @@ async def ask(transport: httpx.MockTransport, stream: bool) -> tuple[Completion,
 
 
 def test_the_tables_have_every_field() -> None:
-    ours = {"request_id", "extra", "parsed", "raw", "error", "x_groq", "reasoning_content", "reasoning_text"}
+    ours = {
+        "request_id",
+        "extra",
+        "parsed",
+        "raw",
+        "error",
+        "x_groq",
+        "reasoning_content",
+        "reasoning_text",
+        "content_parts",
+    }
     ours |= {"reasoning_details"}
 
     def fields(value: Any) -> set[str]:
         return set(value.__struct_fields__) - ours
 
     completion = msgspec.convert(COMPLETION, Completion)
-    chunk = decode_chunk(msgspec.json.encode(CHUNK))
+    chunk = decode_chunk(msgspec.json.encode(CHUNK))[0]
     assert fields(completion) == COMPLETION.keys()
     assert fields(chunk) == CHUNK.keys()
     assert fields(completion.choices[0]) == COMPLETION["choices"][0].keys()

@@ -231,7 +231,7 @@ FIELD_ERRORS = [
     ),
 ]
 
-WITH_STATUS = {ErrorShape.INT_CODE, ErrorShape.FLAT, ErrorShape.NULL_CHOICES, ErrorShape.IN_CHUNK}
+WITH_STATUS = set(ErrorShape) - {ErrorShape.STRING, ErrorShape.DETAIL}
 
 ERRORS_IN_SUCCESS = [
     fails(

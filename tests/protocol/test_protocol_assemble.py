@@ -10,16 +10,22 @@ from hypothesis import strategies as st
 from tests.support.tables import each_row
 
 from chatscope.errors import StreamTruncatedError
-from chatscope.protocol.assemble import Assembler, merge
+from chatscope.protocol.assemble import Assembler
 from chatscope.protocol.decode import decode_chunk
-from chatscope.protocol.response import Completion, CompletionMessage, FunctionDelta
+from chatscope.protocol.merge import GrowingValue
+from chatscope.protocol.response import Chunk, Completion, CompletionMessage, FunctionDelta
 from chatscope.protocol.usage import Usage
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """Return the chunk that an event's data holds."""
+    return decode_chunk(data)[0]
 
 
 def assemble(*chunks: dict[str, Any]) -> Assembler:
     assembler = Assembler()
     for chunk in chunks:
-        assembler.add(decode_chunk(msgspec.json.encode(chunk)))
+        assembler.add(chunk_of(msgspec.json.encode(chunk)))
     return assembler
 
 
@@ -212,7 +218,7 @@ def test_the_older_function_call() -> None:
 )
 def test_whether_a_chunk_carries_something_that_the_model_wrote(delta: dict[str, Any], gains: bool) -> None:
     assembler = assemble(chunk(role="assistant"))
-    assert assembler.add(decode_chunk(msgspec.json.encode(chunk(**delta)))) is gains
+    assert assembler.add(chunk_of(msgspec.json.encode(chunk(**delta)))) is gains
 
 
 def test_text_reasoning_and_refusal_are_put_together() -> None:
@@ -274,20 +280,16 @@ def test_audio_and_annotations() -> None:
 
 def test_logprobs_are_put_together() -> None:
     def token(text: str) -> dict[str, Any]:
-        return {"token": text, "logprob": -0.5, "bytes": [*text.encode()], "top_logprobs": []}
+        return {"token": text, "logprob": -0.5, "bytes": [*text.encode()], "top_logprobs": [], "token_id": 7}
 
-    choice = (
-        assemble(
-            chunk(content="a", logprobs={"content": [token("a")], "refusal": None}),
-            chunk(content="b"),
-            chunk(content="cd", logprobs={"content": [token("c"), token("d")]}),
-            chunk(refusal="n", logprobs={"content": None, "refusal": [token("n")]}),
-            chunk(refusal="o", logprobs={"refusal": [token("o")]}),
-        )
-        .completion()
-        .choices[0]
-    )
-    assert msgspec.to_builtins(choice.logprobs) == {
+    completion = assemble(
+        chunk(content="a", logprobs={"content": [token("a")], "refusal": None}),
+        chunk(content="b"),
+        chunk(content="cd", logprobs={"content": [token("c"), token("d")]}),
+        chunk(refusal="n", logprobs={"content": None, "refusal": [token("n")]}),
+        chunk(refusal="o", logprobs={"refusal": [token("o")]}),
+    ).completion()
+    assert completion.to_dict()["choices"][0]["logprobs"] == {
         "content": [token("a"), token("c"), token("d")],
         "refusal": [token("n"), token("o")],
     }
@@ -315,7 +317,7 @@ def test_pieces_are_a_log_that_readers_keep_their_place_in() -> None:
     assembler = Assembler()
     pieces = assembler.text_parts
     for text in ("a", "", "b"):
-        assembler.add(decode_chunk(msgspec.json.encode(chunk(content=text))))
+        assembler.add(chunk_of(msgspec.json.encode(chunk(content=text))))
     assert pieces is assembler.text_parts
     assert pieces == ["a", "b"]
 
@@ -336,9 +338,7 @@ def test_a_reply_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
 def test_a_completion_taken_early_does_not_change() -> None:
     assembler = assemble(chunk(content="a", tool_calls=[call(0, "i", "f", "{")]))
     early = assembler.completion("req_1")
-    assembler.add(
-        decode_chunk(msgspec.json.encode(chunk(content="b", tool_calls=[call(0, arguments="}")], finish="stop")))
-    )
+    assembler.add(chunk_of(msgspec.json.encode(chunk(content="b", tool_calls=[call(0, arguments="}")], finish="stop"))))
     assert early.text == "a"
     assert early.request_id == "req_1"
     assert early.finish_reason is None
@@ -425,7 +425,8 @@ def test_nothing_at_all() -> None:
     [
         ([chunk(content="a")], True, False, None),
         ([chunk(finish="stop")], True, False, None),
-        ([{"choices": []}], True, False, None),
+        ([{"choices": []}], True, False, "without a choice"),
+        ([{"choices": []}], False, False, "without a choice"),
         ([], True, False, "nothing but [DONE]"),
         ([chunk(content="a", finish="stop")], False, False, None),
         ([chunk(content="a"), chunk(1, finish="stop")], False, False, None),
@@ -474,9 +475,12 @@ def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, say
     ],
 )
 def test_merging(so_far: object, new: object, merged: object) -> None:
-    before = msgspec.json.encode(so_far)
-    assert merge(so_far, new) == merged
-    assert msgspec.json.encode(so_far) == before  # what was handed out stays as it was
+    value = GrowingValue()
+    value.add(so_far)
+    early = value.value()
+    value.add(new)
+    assert value.value() == merged
+    assert early == so_far, "what was handed out stays as it was"
 
 
 @given(st.text(max_size=30), st.lists(st.integers(min_value=0), max_size=8))

@@ -24,8 +24,12 @@ from chatscope.errors import (
     UnprocessableEntityError,
 )
 from chatscope.protocol.endpoint import Secret
-from chatscope.protocol.error_body import BODY_LIMIT, body_text, is_error, redact, status_error, stream_server_error
-from chatscope.protocol.error_codes import QUOTA_CODES
+from chatscope.protocol.error_body import BODY_LIMIT, body_text, status_error, stream_server_error
+from chatscope.protocol.error_codes import QUOTA_CODES, says_too_large, says_unpaid
+from chatscope.protocol.error_object import find_error, read_error
+from chatscope.protocol.loading import load
+from chatscope.protocol.redaction import is_secret, redact
+from chatscope.protocol.waits import wait_in
 
 NOW = 1_700_000_000.0
 
@@ -96,7 +100,7 @@ SHAPES: dict[str, tuple[object, str, str | None, str | None, str | None]] = {
     "detail inside the error": ({"error": {"detail": "no"}}, "no", None, None, None),
     "a message alone": ({"message": "no"}, "no", None, None, None),
     "a message that is an object": ({"error": {"message": {"a": 1}}}, '{"a":1}', None, None, None),
-    "an error that is a list": ({"error": ["no"]}, '["no"]', None, None, None),
+    "an error that is a list": ({"error": ["no"]}, "no", None, None, None),
     "an error that is null": ({"error": None, "message": "no", "code": "c"}, "no", "c", None, None),
     "an empty error": ({"error": {}}, '{"error":{}}', None, None, None),
     "an empty object": ({}, "{}", None, None, None),
@@ -109,7 +113,17 @@ SHAPES: dict[str, tuple[object, str, str | None, str | None, str | None]] = {
         None,
         None,
     ),
-    "a list": ([{"error": {"message": "no"}}], '[{"error":{"message":"no"}}]', None, None, None),
+    "a list (Google)": (
+        [{"error": {"message": "no", "code": 400, "status": "INVALID_ARGUMENT"}}],
+        "no",
+        "400",
+        "INVALID_ARGUMENT",
+        None,
+    ),
+    "a code of 5,000 digits": ({"error": {"message": "no", "code": "9" * 5000}}, "no", "9" * 5000, None, None),
+    "error_code and error_msg": ({"error_code": 17, "error_msg": "no"}, "no", "17", None, None),
+    "errors": ({"errors": [{"code": 7009, "message": "no"}], "success": False}, "no", "7009", None, None),
+    "an error inside an error": ({"error": {"error": {"message": "no", "code": "c"}}}, "no", "c", None, None),
     "JSON cut short": (b'{"error": {"message": "n', '{"error": {"message": "n', None, None, None),
     "no UTF-8": (b"\xffno", "\ufffdno", None, None, None),
     "nested beyond the stack": (b"[" * 100_000, "[" * 500, None, None, None),
@@ -155,10 +169,105 @@ def test_the_class_by_status_and_code(status: int, body: object, kind: type[APIS
     assert error.status == status
 
 
-@each_row("code", sorted(QUOTA_CODES))
-@each_row("where", ["code", "type"])
-def test_quota_codes(code: str, where: str) -> None:
-    assert type(refusal(429, {"error": {"message": "no", where: code}})) is QuotaExceededError
+def test_quota_codes() -> None:
+    for code in QUOTA_CODES:
+        for where in ("code", "type"):
+            error = refusal(429, {"error": {"message": "no", where: code.title()}})
+            assert type(error) is QuotaExceededError, code
+
+
+@each_row(
+    "message",
+    [
+        "Your credit balance is too low to access the Anthropic API.",
+        "Insufficient account balance",
+        "Sorry, your account balance is insufficient",
+        "Your account is not active, please check your billing details on our website.",
+        "Your account org-1 <ak-1> is suspended, please check your plan and billing details",
+        "You exceeded your current quota, please check your plan and billing details.",
+        "Your team has either used all available credits or reached its monthly spending limit",
+        "Account suspended, possibly due to reaching the monthly spending limit or failure to pay past invoices",
+        "Access denied, please make sure your account is in good standing.",
+        "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0",
+        "Billing hard limit has been reached",
+        "\u4f59\u989d\u4e0d\u8db3\u6216\u65e0\u53ef\u7528\u8d44\u6e90\u5305",
+    ],
+)
+def test_words_of_an_account_that_is_unpaid(message: str) -> None:
+    assert says_unpaid(message)
+    for status in (400, 403, 429):
+        assert type(refusal(status, {"error": {"message": message}})) is QuotaExceededError
+    assert type(refusal(500, {"error": {"message": message}})) is InternalServerError
+    assert type(refusal(429, {"error": {"message": f"{message} Please retry in 3s."}})) is RateLimitError, "Gemini"
+    report = read_error({"error": {"message": message}})
+    assert stream_server_error(report, b"{}").should_retry is False
+
+
+@each_row(
+    "message",
+    [
+        "Rate limit reached for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 2000.",
+        "Visit https://platform.openai.com/account/rate-limits to learn more.",
+        "You can increase your rate limit by adding a payment method to your account.",
+        "Too many requests, please slow down",
+        "The model is overloaded",
+        "maximum context length is 4096 tokens",
+        "Your organization must be verified to use this model.",
+    ],
+)
+def test_words_of_other_errors(message: str) -> None:
+    assert not says_unpaid(message)
+    assert not says_too_large(message)
+    assert refusal(429, {"error": {"message": message}}).should_retry is None
+
+
+def test_a_request_that_is_larger_than_the_limit_is_not_worth_a_retry() -> None:
+    for message in ("Request too large for gpt-4o", "on tokens per min (TPM): Limit 30000, Requested 36278."):
+        body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
+        assert refusal(429, body).should_retry is False
+        assert refusal(429, body, x_should_retry="true").should_retry is True
+
+
+@each_row(
+    ("message", "seconds"),
+    [
+        ("Please try again in 20s.", 20),
+        ("Please try again in 6m0s. Visit", 360),
+        ("Please try again in 500ms", 0.5),
+        ("Please retry after 1 minute.", 60),
+        ("Please retry in 36.6s.", 36.6),
+        ("Retry after 26 seconds", 26),
+        ("Please wait for 2 hours and 5 minutes", 7500),
+        ("try your request again in 1h2m3s", 3723),
+        ("Limit resets in 3 min", 180),
+        ("Please try again later", None),
+        ("20s have passed", None),
+        ("try again in 7 steps", None),
+    ],
+)
+def test_waits_in_words(message: str, seconds: float | None) -> None:
+    assert wait_in(message) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_waits_in_the_body_are_hints() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5s"}]
+    body = [{"error": {"code": 429, "message": "try again in 9s", "details": details}}]
+    assert refusal(429, body).retry_after == 1.5
+    assert refusal(429, body, retry_after="7").retry_after == 7
+    assert refusal(429, {"error": {"message": "no"}, "retry_after": 3}).retry_after == 3
+    assert wait_in("", {"retryDelay": {"seconds": 2, "nanos": 500_000_000}}) == 2.5
+    odd: object
+    for odd in ("soon", -1, True, [], 10**400, "9" * 5000):
+        assert wait_in("", {"retry_after": odd}) is None
+
+
+def test_a_redirect_says_where_to() -> None:
+    error = refusal(307, b"", location="https://user:pass@api.test/v1/chat/completions?key=secret")
+    assert str(error) == (
+        "HTTP 307: the server redirects to https://***@api.test/v1/chat/completions?***; "
+        "redirects are not followed, set base_url to the right address"
+    )
+    assert "redirects;" in str(refusal(302, b""))
 
 
 @each_row(
@@ -171,7 +280,9 @@ def test_quota_codes(code: str, where: str) -> None:
         ({"message": "no", "type": "server_error"}, 500, InternalServerError),
         ({"message": "no", "type": "overloaded_error"}, 503, InternalServerError),
         ({"message": "no", "code": "rate_limit_exceeded"}, 429, RateLimitError),
-        ({"message": "no", "status": "INVALID_ARGUMENT"}, 200, APIStatusError),
+        ({"message": "no", "status": "INVALID_ARGUMENT"}, 400, BadRequestError),
+        ({"message": "no", "status": "RESOURCE_EXHAUSTED"}, 429, RateLimitError),
+        ({"message": "no", "type": "api_error"}, 500, InternalServerError),
         ({"message": "no", "code": 12}, 200, APIStatusError),
         ({"message": "no", "code": 600}, 200, APIStatusError),
         ({"message": "no", "code": True}, 200, APIStatusError),
@@ -203,11 +314,12 @@ def test_the_key_is_blotted_out() -> None:
     for error in (refusal(401, body, secret="sk-secret"), refusal(401, b"sk-secret is wrong", secret="sk-secret")):
         assert "sk-secret" not in f"{error} {error!r} {vars(error)}"
         assert "***" in str(error)
-    streamed = stream_server_error(msgspec.json.encode(body), secret="sk-secret")
+    raw = msgspec.json.encode(body)
+    streamed = stream_server_error(read_error(body), raw, secret="sk-secret")
     assert "sk-secret" not in f"{streamed} {streamed!r} {vars(streamed)}"
 
 
-@pytest.mark.parametrize("key", ["sk-a/b", 'sk-"quoted"', "sk-a\\b"])
+@each_row("key", ["sk-a/bcde", 'sk-"quoted"', "sk-a\\bcde"])
 def test_the_key_is_blotted_out_however_json_writes_it(key: str) -> None:
     for text in (msgspec.json.encode(key).decode(), msgspec.json.encode(key).decode().replace("/", "\\/")):
         error = refusal(401, b'{"error": {"message": "wrong key ' + text[1:-1].encode() + b'"}}', secret=key)
@@ -219,54 +331,84 @@ def test_the_key_is_blotted_out_however_json_writes_it(key: str) -> None:
 
 
 def test_blotting_out_leaves_the_rest() -> None:
-    value = {"a sk": ["sk", 1, None, {"b": "c sk d"}], "e": True}
-    assert redact(value, "sk") == {"a ***": ["***", 1, None, {"b": "c *** d"}], "e": True}
+    value = {"a sk-secret": ["sk-secret", 1, None, {"b": "c sk-secret d"}], "e": True}
+    assert redact(value, "sk-secret") == {"a ***": ["***", 1, None, {"b": "c *** d"}], "e": True}
     assert redact(value, "") is value
 
 
-def test_an_error_inside_a_stream() -> None:
-    error = stream_server_error(
-        b'{"error":{"message":"no","type":"rate_limit_error","code":"slow","param":"p"},"id":"x"}'
+@each_row(
+    "key", ["", "x", "EMPTY", "none", "ollama", "dummy", "limit", "not-needed", "sk-no-key-required"]
+)
+def test_keys_that_are_none_stay_in_messages(key: str) -> None:
+    assert not is_secret(key)
+    code = "project_spend_limit_exceeded"
+    error = refusal(
+        429, {"error": {"message": f"the limit {key} x", "code": code}}, secret=key, x_request_id=f"r-{key}"
     )
+    assert type(error) is QuotaExceededError
+    assert (error.code, error.request_id, str(error)) == (code, f"r-{key}", f"HTTP 429: the limit {key} x")
+
+
+def test_codes_are_read_before_they_are_redacted() -> None:
+    error = refusal(429, {"error": {"message": "no", "code": "insufficient_quota"}}, secret="insufficient")
+    assert type(error) is QuotaExceededError
+    assert error.code == "***_quota"
+
+
+def test_an_error_inside_a_stream() -> None:
+    data = b'{"error":{"message":"no","type":"rate_limit_error","code":"slow","param":"p"},"id":"x"}'
+    error = stream_server_error(read_error(load(data)), data)
     assert type(error) is StreamServerError
     assert str(error) == "the server reported an error inside the stream: no"
     assert (error.status, error.type, error.code, error.param) == (429, "rate_limit_error", "slow", "p")
-    assert error.body == {
-        "error": {"message": "no", "type": "rate_limit_error", "code": "slow", "param": "p"},
-        "id": "x",
-    }
+    assert error.body == load(data)
+
+
+def answer(**fields: Any) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}], **fields}
 
 
 @each_row(
-    ("data", "message"),
+    "empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none"]
+)
+def test_an_empty_error_beside_an_answer_is_none(empty: object) -> None:
+    for name in ("error", "errors"):
+        assert find_error(answer(**{name: empty})) is None
+        assert find_error({"choices": [{"message": {"content": "a"}, name: empty}]}) is None
+        assert find_error({"choices": [{"message": {"content": "a", name: empty}}]}) is None
+
+
+@each_row(
+    "fields",
     [
-        (b"no", "no"),
-        (b'{"message": "no"}', "no"),
-        (b'{"reason":\n "no"}', '{"reason": "no"}'),
-        (b'{"error": {"code": 1}}', '{"error": {"code": 1}}'),
-        (b"<p>" + b"x" * 1000, "<p>" + "x" * 497),
+        {"base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"code": 0, "message": "Success", "sid": "x"},
+        {"code": 200, "message": "OK"},
+        {"code": "0", "msg": ""},
+        {"success": True, "errors": []},
+        {"status": "ok"},
+        {"detail": None},
     ],
 )
-def test_an_error_event_without_an_error_object(data: bytes, message: str) -> None:
-    assert str(stream_server_error(data)) == f"the server reported an error inside the stream: {message}"
+def test_success_in_words_is_no_error(fields: dict[str, Any]) -> None:
+    assert find_error(answer(**fields)) is None
+    assert find_error({"id": "c", "choices": [], "usage": {}, **fields}) is None
 
 
-def test_what_counts_as_an_error_object() -> None:
-    assert is_error({"error": "no"})
-    assert is_error({"error": {}})
-    assert is_error({"object": "error", "message": "no"})
-    assert not is_error({"error": None, "choices": []})
-    assert not is_error({"object": "chat.completion"})
-    assert not is_error({})
+@each_row(
+    "loaded", [{}, [], None, "text", 3, {"id": "c", "choices": []}, {"usage": {}}, {"type": "ping"}]
+)
+def test_what_names_no_error(loaded: object) -> None:
+    assert find_error(loaded) is None
 
 
 def test_the_text_of_a_body() -> None:
-    assert body_text(b"a sk b", "sk") == "a *** b"
+    assert body_text(b"a sk-secret b", "sk-secret") == "a *** b"
     assert body_text(b"a sk b", "") == "a sk b"
     assert body_text(b"\xff", "") == "\ufffd"
 
 
-@pytest.mark.parametrize("key", ["sk-a/b", 'sk-"quoted"/', "sk-a\\b/"])
+@each_row("key", ["sk-a/bcde", 'sk-"quoted"/', "sk-a\\bcde/"])
 def test_the_text_of_a_body_hides_the_key_however_json_writes_it(key: str) -> None:
     for text in (key, json.dumps(key)[1:-1], json.dumps(key)[1:-1].replace("/", "\\/")):
         assert body_text(f'{{"a": "{text}"}}'.encode(), Secret(key)) == '{"a": "***"}'
@@ -298,4 +440,8 @@ def test_any_body_is_an_error_of_some_kind(body: object, status: int) -> None:
     for value in (error.code, error.type, error.param):
         assert value is None or isinstance(value, str)
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    assert str(stream_server_error(raw)).startswith("the server reported")
+    try:
+        loaded = load(raw)
+    except ValueError:
+        loaded = None
+    assert str(stream_server_error(read_error(loaded), raw)).startswith("the server reported")

@@ -24,8 +24,13 @@ from chatscope.protocol.events import (
     ToolCallStarted,
     UsageReported,
 )
-from chatscope.protocol.response import CustomCall, FunctionCall, ToolCall
+from chatscope.protocol.response import Chunk, CustomCall, FunctionCall, ToolCall
 from chatscope.protocol.usage import Usage
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """Return the chunk that an event's data holds."""
+    return decode_chunk(data)[0]
 
 
 def delta(finish_reason: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:
@@ -41,7 +46,7 @@ def events(*chunks: dict[str, Any]) -> list[StreamEvent]:
     reader = EventReader()
     seen: list[StreamEvent] = []
     for chunk in chunks:
-        seen += reader.feed(decode_chunk(msgspec.json.encode(chunk)))
+        seen += reader.feed(chunk_of(msgspec.json.encode(chunk)))
     return [*seen, *reader.end()]
 
 

@@ -18,9 +18,13 @@ from chatscope.protocol.response import (
     Delta,
     FunctionCall,
     ToolCall,
-    unnamed,
 )
-from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage, add_usage
+from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetails, Usage, add_usage, merge_usage
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """Return the chunk that an event's data holds."""
+    return decode_chunk(data)[0]
 
 
 def test_tokens_that_the_details_tell() -> None:
@@ -102,17 +106,22 @@ def test_the_text_of_a_chunk_is_the_first_choice_s() -> None:
 
 def test_unknown_fields_of_a_chunk() -> None:
     sent = {"choices": [{"delta": {"content": "a", "token_id": 5}}], "provider": "p", "x": {"y": 1}}
-    chunk = decode_chunk(msgspec.json.encode(sent))
+    chunk = chunk_of(msgspec.json.encode(sent))
     assert chunk.extra == {"provider": "p", "x": {"y": 1}}
     assert chunk.to_dict() == sent
 
 
-def test_unnamed_goes_by_the_names_on_the_wire() -> None:
-    assert unnamed({"reasoning": 1, "reasoning_text": 2, "extra": 3, "raw": 4}, CompletionMessage) == {
-        "reasoning_text": 2,
-        "extra": 3,
-        "raw": 4,
-    }
+def test_unknown_fields_go_by_the_names_on_the_wire() -> None:
+    sent = {"reasoning": "r", "reasoning_text": 2, "extra": 3, "raw": 4}
+    message = completion_from({"choices": [{"message": sent}]}).message
+    assert message.extra == {"reasoning_text": 2, "extra": 3, "raw": 4}
+
+
+def test_the_parts_of_content_go_back_as_they_came() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "a"}]
+    message = completion_from({"choices": [{"message": {"content": parts}}]}).message
+    assert (message.content, message.reasoning, message.reasoning_content) == ("a", "t", None)
+    assert message.to_dict() == {"role": "assistant", "content": parts}
 
 
 def test_fields_named_like_ours_are_not_mixed_up_with_them() -> None:
@@ -127,7 +136,7 @@ def test_fields_named_like_ours_are_not_mixed_up_with_them() -> None:
     assert completion.extra == {"request_id": "theirs", "raw": "theirs", "extra": {"theirs": 1}}
     assert completion.message.extra == {"extra": "theirs"}
     assert completion.to_dict()["request_id"] == "theirs"
-    chunk = decode_chunk(b'{"raw":"theirs","choices":[]}')
+    chunk = chunk_of(b'{"raw":"theirs","choices":[]}')
     assert chunk.raw == b'{"raw":"theirs","choices":[]}'
     assert chunk.extra == {"raw": "theirs"}
 
@@ -164,6 +173,22 @@ def test_a_message_can_be_sent_back() -> None:
             {"id": "2", "type": "custom", "custom": {"name": "g", "input": "text"}},
         ],
     }
+
+
+def test_two_reports_of_usage_are_merged() -> None:
+    def usage(prompt: int, completion: int, total: int | None = None, cached: int | None = None) -> Usage:
+        details = None if cached is None else PromptTokensDetails(cached_tokens=cached)
+        total = prompt + completion if total is None else total
+        return Usage(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, prompt_tokens_details=details
+        )
+
+    assert merge_usage(None, None) is None
+    assert merge_usage(usage(1, 1), None) == merge_usage(None, usage(1, 1)) == usage(1, 1)
+    assert merge_usage(usage(10, 0, cached=4), usage(0, 5)) == usage(10, 5, cached=4), "told in halves"
+    assert merge_usage(usage(10, 3), usage(10, 5, cached=2)) == usage(10, 5, cached=2), "cumulative"
+    assert merge_usage(usage(10, 3, cached=2), usage(0, 0, cached=0)) == usage(10, 3, cached=2), "zeros"
+    assert merge_usage(usage(10, 3), usage(10, 5, total=20)) == usage(10, 5, total=20), "with hidden reasoning"
 
 
 def test_a_message_survives_the_way_there_and_back() -> None:

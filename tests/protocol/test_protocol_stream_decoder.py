@@ -21,6 +21,7 @@ from chatscope.errors import (
 )
 from chatscope.protocol import stream_decoder as reader_module
 from chatscope.protocol.error_body import BODY_LIMIT
+from chatscope.protocol.error_codes import FAILED_FINISH_REASONS
 from chatscope.protocol.response import (
     Chunk,
     ChunkChoice,
@@ -114,7 +115,7 @@ def cut(raw: bytes, places: Iterable[int]) -> list[bytes]:
 COMPLETE = {
     "[DONE] after chunks": (ONE + TWO + STOP + DONE, "one two", "stop"),
     "[DONE] without a finish_reason": (ONE + DONE, "one", None),
-    "[DONE] after a chunk that says nothing": (data({"choices": []}) + DONE, "", None),
+    "[DONE] after a choice that says nothing": (data({"choices": [{"index": 0, "delta": {}}]}) + DONE, "", None),
     "a finish_reason, then the end": (ONE + STOP, "one", "stop"),
     "a finish_reason with text, then the end": (data(says("one", finish="length")), "one", "length"),
     "a finish_reason of the server's own": (data(says("one", finish="eos_token")), "one", "eos_token"),
@@ -130,6 +131,25 @@ COMPLETE = {
         "stop",
     ),
     "pings": (b'event: ping\ndata: {"type": "ping"}\n\n' + ONE + b"event: ping\ndata: now\n\n" + DONE, "one", None),
+    "other keep-alives by name": (
+        b"event: keep-alive\ndata: {}\n\n" + ONE + b"event: heartbeat\ndata: 1\n\nevent: KeepAlive\ndata: x\n\n" + DONE,
+        "one",
+        None,
+    ),
+    "keep-alives as data": (b"data: keep-alive\n\n" + ONE + b"data: null\n\ndata: [PING]\n\n" + DONE, "one", None),
+    "data twice": (b"data: data: " + ONE[6:] + b"data: data: [DONE]\n\n", "one", None),
+    "an empty error": (
+        data(says("one", error={"message": "", "code": None})) + data(says(error=False)) + DONE,
+        "one",
+        None,
+    ),
+    "a code of success": (
+        data(says("one", code=0, message="Success")) + data({"base_resp": {"status_code": 0}}) + DONE,
+        "one",
+        None,
+    ),
+    "a finish_reason that is none": (data(says("one", finish="null")) + data(says(finish="")) + DONE, "one", None),
+    "one choice instead of a list": (data({"choices": {"delta": {"content": "one"}}}) + DONE, "one", None),
     "empty data": (b"data:\n\ndata: \n\ndata:  \t \n\n" + ONE + DONE, "one", None),
     "retry alone": (b"retry: 3000\n\n" + ONE + b"retry: 1\n\n" + DONE, "one", None),
     "CRLF": ((ONE + STOP + DONE).replace(b"\n", b"\r\n"), "one", "stop"),
@@ -196,7 +216,15 @@ FAILED: dict[str, tuple[bytes, type[ChatError], str]] = {
     "data that is no JSON": (ONE + b"data: nonsense\n\n" + DONE, StreamProtocolError, "one"),
     "data that is JSON cut short": (ONE + b'data: {"choices": [\n\n' + DONE, StreamProtocolError, "one"),
     "data that is no object": (ONE + b"data: [1]\n\n" + DONE, StreamProtocolError, "one"),
-    "data that is null": (ONE + b"data: null\n\n" + DONE, StreamProtocolError, "one"),
+    "no blank lines": ((ONE + TWO + STOP + DONE).replace(b"\n\n", b"\n"), StreamProtocolError, ""),
+    "no choice, but [DONE]": (data({"choices": []}) + data({"usage": {}}) + DONE, StreamTruncatedError, ""),
+    "no choice and an end": (data({"id": "x"}), StreamTruncatedError, ""),
+    "a JSON body without choices": (b'{"choices": [], "usage": {"total_tokens": 1}}', InvalidResponseError, ""),
+    "a chunk as the whole body": (
+        b'{"object": "chat.completion.chunk", "choices": [{"delta": {"content": "one"}}]}',
+        StreamTruncatedError,
+        "one",
+    ),
     "two objects in one event": (ONE + b"data: {}\ndata: {}\n\n" + DONE, StreamProtocolError, "one"),
     "an error after [DONE] that ended nothing": (DONE + data({"error": "x"}), StreamTruncatedError, ""),
     "HTML": (b"<html><body>502 Bad Gateway</body></html>", InvalidResponseError, ""),
@@ -213,7 +241,6 @@ def test_a_reply_that_failed(raw: bytes, kind: type[ChatError], text: str) -> No
         reading = read(*pieces)
         assert type(reading.error) is kind
         assert isinstance(reading.error, ChatError)
-        assert not reading.reader.done
         assert reading.text == reading.error.partial_text == text
 
 
@@ -256,7 +283,7 @@ ERRORS: dict[str, tuple[bytes, int | None, str | None, str | None, str]] = {
     ),
     "a quota": (
         data({"error": {"message": "no", "code": "insufficient_quota"}}),
-        None,
+        429,
         "insufficient_quota",
         None,
         "no",
@@ -298,6 +325,57 @@ ERRORS: dict[str, tuple[bytes, int | None, str | None, str | None, str]] = {
         None,
         "no",
     ),
+    "in the choice": (
+        data({"choices": [{"delta": {}, "error": {"message": "no", "code": 502}}]}),
+        502,
+        "502",
+        None,
+        "no",
+    ),
+    "in the delta": (data({"choices": [{"delta": {"error": {"message": "no"}}}]}), None, None, None, "no"),
+    "in the message": (data({"choices": [{"message": {"error": "no"}}]}), None, None, None, "no"),
+    "a list (Google)": (data([{"error": {"message": "no", "code": 503}}]), 503, "503", None, "no"),
+    "a code and a message": (
+        data({"code": "InspectionFailed", "message": "no", "request_id": "r"}),
+        400,
+        "InspectionFailed",
+        None,
+        "no",
+    ),
+    "a numeric code and a message": (data({"code": 10013, "message": "no", "choices": []}), None, "10013", None, "no"),
+    "error_code and error_msg": (
+        data({"error_code": 336003, "error_msg": "no", "id": "x"}),
+        None,
+        "336003",
+        None,
+        "no",
+    ),
+    "errors (Cloudflare)": (
+        data({"errors": [{"code": 3040, "message": "no"}], "success": False}),
+        None,
+        "3040",
+        None,
+        "no",
+    ),
+    "detail": (data({"detail": "no"}), None, None, None, "no"),
+    "base_resp (MiniMax)": (
+        data({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no"}}),
+        402,
+        "1008",
+        None,
+        "no",
+    ),
+    "a message with a status": (data({"id": "x", "message": "no", "status": 503}), 503, None, None, "no"),
+    "a message alone": (data({"message": "no"}), None, None, None, "no"),
+    "event: error with a name's type": (
+        b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"no"}}\n\n',
+        500,
+        None,
+        "api_error",
+        "no",
+    ),
+    "Google's status": (data({"error": {"message": "no", "status": "UNAVAILABLE"}}), 503, None, "UNAVAILABLE", "no"),
+    "a code of absurd size": (data({"error": {"message": "no", "code": 10**400}}), None, "1" + "0" * 400, None, "no"),
     "LiteLLM's status as text": (
         data({"error": {"message": "no", "code": "500", "type": "None"}}),
         500,
@@ -319,7 +397,6 @@ def test_an_error_inside_a_stream(
         assert (reading.error.status, reading.error.code, reading.error.type) == (status, code, kind)
         assert str(reading.error).endswith(f": {message}")
         assert reading.error.partial_text == reading.text == {0: "", 1: "one", 2: "one two"}[before.count(b"data")]
-        assert not reading.reader.done
 
 
 @each_row("content_type", ["text/event-stream", "application/json", "text/plain", ""])
@@ -328,6 +405,37 @@ def test_an_error_body_with_a_success_status(content_type: str) -> None:
     assert type(reading.error) is StreamServerError
     assert reading.error.status == 429
     assert reading.chunks == []
+
+
+@pytest.mark.parametrize("reason", sorted(FAILED_FINISH_REASONS))
+def test_a_finish_reason_that_means_failure(reason: str) -> None:
+    reading = read(ONE + data(says(finish=reason)) + DONE)
+    assert type(reading.error) is StreamServerError
+    assert repr(reason) in str(reading.error)
+    assert (reading.text, reading.error.status) == ("one", FAILED_FINISH_REASONS[reason])
+
+
+def test_usage_after_an_error_still_counts() -> None:
+    decoder = StreamDecoder()
+    decoder.feed(ONE + data({"error": {"message": "no"}}), 1)
+    error = decoder.error
+    assert not decoder.done
+    assert not decoder.feed_text(TWO, 2)
+    assert decoder.feed(TWO, 2) == []
+    assert decoder.feed(data({"choices": [], "usage": {"total_tokens": 3, "cost": 0.5}}), 2) == []
+    assert decoder.feed(b"data: nonsense\n\n" + data({"error": "another"}) + DONE, 2) == []
+    assert decoder.done
+    assert decoder.error is error
+    completion = decoder.assembler.completion()
+    assert (completion.text, completion.usage) == ("one", Usage(total_tokens=3))
+    assert completion.extra == {"usage": {"cost": 0.5}}
+
+
+def test_a_body_without_blank_lines_says_so_and_is_not_worth_a_retry() -> None:
+    error = read((ONE + STOP + DONE).replace(b"\n\n", b"\n")).error
+    assert error is not None
+    assert "not separated by blank lines" in str(error)
+    assert error.should_retry is False
 
 
 def test_the_text_of_the_chunk_with_the_error_is_kept_and_handed_out() -> None:
@@ -390,7 +498,7 @@ def test_a_body_that_is_neither_is_not_read_for_ever(body: bytes) -> None:
 
 def test_a_json_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "MAX_BODY_BYTES", 100)
-    fits = b'{"choices": []' + b" " * 85 + b"}"
+    fits = b'{"choices": [{}]' + b" " * 83 + b"}"
     assert read(fits).error is None
     reading = read(fits + b" ", ends=False)
     assert type(reading.error) is InvalidResponseError
@@ -505,7 +613,7 @@ def chunks(draw: st.DrawFn) -> dict[str, Any]:
 @given(st.lists(chunks() | st.dictionaries(st.text(max_size=5), json_values, max_size=4), min_size=1, max_size=4))
 def test_any_json_object_is_a_chunk_or_an_error_object(objects: list[dict[str, Any]]) -> None:
     reading = read(b"".join(map(data, objects)) + DONE)
-    assert reading.error is None or type(reading.error) is StreamServerError
+    assert reading.error is None or isinstance(reading.error, StreamServerError | StreamTruncatedError)
     assert len(reading.chunks) == len(objects) or reading.error is not None
     for chunk, sent in zip(reading.chunks, objects, strict=False):
         assert chunk.to_dict() == sent
@@ -516,8 +624,8 @@ def test_any_json_object_is_a_chunk_or_an_error_object(objects: list[dict[str, A
 def test_any_json_object_as_the_body(sent: dict[str, Any]) -> None:
     reading = read(msgspec.json.encode(sent), content_type="application/json")
     assert type(reading.error) in {type(None), StreamServerError, InvalidResponseError}
-    if sent.get("error") is None and sent.get("object") != "error":
-        assert reading.reader.done is ("choices" in sent)
+    assert reading.reader.done
+    assert (reading.error is None) <= bool(reading.completion.choices)
 
 
 pieces_of_streams = st.sampled_from(
@@ -539,7 +647,7 @@ def test_any_bytes_split_anywhere_have_one_outcome(
     raw: bytes, where: list[int], content_type: str, broken: bool
 ) -> None:
     whole = read(raw, content_type=content_type, broken=broken)
-    assert whole.reader.done is (whole.error is None)
+    assert whole.reader.done or whole.error is not None
     assert read(*cut(raw, where), content_type=content_type, broken=broken).outcome == whole.outcome
 
 

@@ -172,7 +172,8 @@ class Assembler:
         extra = self._extra
         extra.update(chunk.extra)
         if chunk.x_groq is not None and chunk.x_groq.extra:
-            extra["x_groq"] = extra.get("x_groq", {}) | chunk.x_groq.extra
+            earlier = extra.get("x_groq")
+            extra["x_groq"] = (earlier if isinstance(earlier, dict) else {}) | chunk.x_groq.extra
 
     def _truncated(self, message: str) -> StreamTruncatedError:
         return StreamTruncatedError(message, partial_text=self.text)

@@ -79,7 +79,7 @@ Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
 
 _QUOTA_WORDS: Final = re.compile(
     r"""
-    insufficient (\w+\s){0,2} (balance|credits?|funds|quota)\b
+    insufficient \s (\w+\s){0,2} (balance|credits?|funds|quota)\b
     | (balance|credits?|quota|funds) \s (is|are|has\sbeen|have\sbeen|was) \s (\w+\s)?
       (insufficient|too\slow|not\senough|exhausted|used\sup|depleted|negative|empty)\b
     | (not\senough|no|out\sof|used\s(up\s)?all(\s\w+){0,2}) \s (\w+\s)? (credits?|funds|balance)\b

@@ -48,7 +48,7 @@ def text_chunk() -> type[msgspec.Struct]:
 def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
     """Put the fields of a decoded object that the struct made of it does not hold into its `extra`, at every depth.
 
-    A field that has a name but was of a type that could not be taken counts as unknown too: it stays as it was sent.
+    A field that has a name but came as an object or a list that could not be taken counts as unknown too.
     """
     names, nested = _shape(type(made))
     extra = {name: value for name, value in sent.items() if name not in names}
@@ -57,7 +57,8 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
         if inner is None:
             continue
         if value is None:
-            extra[name] = inner
+            if inner and isinstance(inner, dict | list):
+                extra[name] = inner
         elif isinstance(value, Usage):
             if isinstance(inner, Mapping) and (unknown := _unknown_counts(inner, Usage)):
                 extra[name] = unknown
