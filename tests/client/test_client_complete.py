@@ -119,7 +119,7 @@ async def test_a_body_that_cannot_be_decoded_names_its_request(serve: Serve) -> 
 async def test_what_is_no_completion(serve: Serve, body: bytes) -> None:
     server = serve(respond(200, body))
     async with ChatClient(api_key="k", transport=server) as client:
-        with pytest.raises(InvalidResponseError, match="not a JSON completion|without choices") as caught:
+        with pytest.raises(InvalidResponseError, match=r"not a JSON completion|without choices") as caught:
             await client.complete(**ASK)
     assert (caught.value.request_id, caught.value.status, caught.value.attempts) == ("req_1", 200, 1)
     assert len(server.requests) == 1

@@ -16,7 +16,6 @@ from chatscope import (
     BadRequestError,
     ConflictError,
     InternalServerError,
-    InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -245,7 +244,7 @@ ERRORS_IN_SUCCESS = [
     for shape in ErrorShape
     if shape is not ErrorShape.DETAIL
 ] + [
-    fails("plain, 200 with details", respond(200, VALIDATION), InvalidResponseError, 200, via=Via.COMPLETE),
+    fails("plain, 200 with details", respond(200, VALIDATION), APIStatusError, 200, via=Via.COMPLETE),
 ]
 
 ROWS = [

@@ -40,7 +40,7 @@ from chatscope.errors import (
     StreamServerError,
     StreamTruncatedError,
 )
-from chatscope.protocol.error_codes import QUOTA_CODES, status_error_class
+from chatscope.protocol.error_codes import status_error_class
 
 AT_ONCE = RetryPolicy(attempts=4, initial=0, max=0, jitter=0)
 NEVER = RetryPolicy(attempts=4, initial=1e9, max=1e9, jitter=0)

@@ -16,7 +16,8 @@ from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from, decode_chunk, decode_text
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, stream_server_error
 from chatscope.protocol.error_object import ErrorReport, find_error, read_error
-from chatscope.protocol.loading import load, load_object
+from chatscope.protocol.loading import dump, load, load_object
+from chatscope.protocol.redaction import redact
 from chatscope.protocol.response import Chunk
 from chatscope.protocol.sse import ServerSentEvent, SSEDecoder
 
@@ -148,6 +149,8 @@ class StreamDecoder:
         try:
             chunk, loaded = decode_chunk(data)
             report = None if loaded is None else find_error(loaded)
+            if report is not None:
+                chunk = self._without_key(chunk, data)
             gained = self.assembler.add(chunk)
         except (ValueError, RecursionError):
             if data.strip():
@@ -163,9 +166,15 @@ class StreamDecoder:
         """Take what an event after an error reports about the response."""
         try:
             chunk, _ = decode_chunk(data)
-            self.assembler.add_epilogue(chunk)
+            self.assembler.add_epilogue(self._without_key(chunk, data))
         except (ValueError, RecursionError):
             pass  # the error that came first is the one to report
+
+    def _without_key(self, chunk: Chunk, data: bytes) -> Chunk:
+        """Return a chunk that came with an error or after it, with the key redacted: errors repeat keys."""
+        loaded = load_object(data)
+        redacted = redact(loaded, self._secret)
+        return chunk if redacted == loaded else chunk_from(redacted, dump(redacted).encode())
 
     def _sniff(self, data: bytes) -> bytes:
         """Find out what the body is; if it is an event stream, return what its decoder is to be fed with."""
@@ -196,6 +205,8 @@ class StreamDecoder:
             report = find_error(loaded)
             if isinstance(loaded, dict) and choices_of(loaded):
                 chunk = chunk_from(loaded, data)
+                if report is not None:
+                    chunk = self._without_key(chunk, data)
                 gained = self.assembler.add(chunk)
         except (ValueError, RecursionError):
             chunk, report = None, None
