@@ -336,9 +336,7 @@ def test_blotting_out_leaves_the_rest() -> None:
     assert redact(value, "") is value
 
 
-@each_row(
-    "key", ["", "x", "EMPTY", "none", "ollama", "dummy", "limit", "not-needed", "sk-no-key-required"]
-)
+@each_row("key", ["", "x", "EMPTY", "none", "ollama", "dummy", "limit", "not-needed", "sk-no-key-required"])
 def test_keys_that_are_none_stay_in_messages(key: str) -> None:
     assert not is_secret(key)
     code = "project_spend_limit_exceeded"
@@ -368,9 +366,7 @@ def answer(**fields: Any) -> dict[str, Any]:
     return {"id": "c", "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}], **fields}
 
 
-@each_row(
-    "empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none"]
-)
+@each_row("empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none"])
 def test_an_empty_error_beside_an_answer_is_none(empty: object) -> None:
     for name in ("error", "errors"):
         assert find_error(answer(**{name: empty})) is None
@@ -395,9 +391,7 @@ def test_success_in_words_is_no_error(fields: dict[str, Any]) -> None:
     assert find_error({"id": "c", "choices": [], "usage": {}, **fields}) is None
 
 
-@each_row(
-    "loaded", [{}, [], None, "text", 3, {"id": "c", "choices": []}, {"usage": {}}, {"type": "ping"}]
-)
+@each_row("loaded", [{}, [], None, "text", 3, {"id": "c", "choices": []}, {"usage": {}}, {"type": "ping"}])
 def test_what_names_no_error(loaded: object) -> None:
     assert find_error(loaded) is None
 

@@ -89,7 +89,8 @@ class Reading:
     @property
     def outcome(self) -> tuple[list[dict[str, Any]], str, type[ChatError] | None, bool]:
         chunks = [chunk.to_dict() for chunk in self.chunks]
-        return chunks, self.text, type(self.error) if self.error is not None else None, self.reader.done
+        is_done = self.reader.done and self.error is None
+        return chunks, self.text, type(self.error) if self.error is not None else None, is_done
 
 
 def read(
