@@ -295,7 +295,3 @@ def main() -> int:
         if "kills" in only and not kills(5_000, given.kills, given.seed):
             return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
