@@ -55,7 +55,8 @@ class ResponseStream(TimedStream):
         self._stream = connection.stream
         self._request = request
         self._read_timeout = timeouts.get("read")
-        self._writer = RequestWriter(connection.stream, request, timeouts.get("write"))
+        self._write_timeout = timeouts.get("write")
+        self._write_error: OSError | None = None
         self._ready = b""
         self._reusable = False
         self._broken = False
@@ -66,19 +67,35 @@ class ResponseStream(TimedStream):
 
         Any failure, including cancellation, closes the connection. Raises `httpx.TransportError`.
         """
+        writer = RequestWriter(self._stream, self._request, self._write_timeout)
         try:
-            sent = await self._writer.send(head, body)
-            await self._receive_head(reusable=sent and not head.wants_close)
+            sent = await writer.send(head, body)
+            self._write_error = writer.error
+            self._reusable = sent and not head.wants_close
+            while not (self.started and self.parser.head_complete):
+                self._ready = await self._receive_head()
         except BaseException as exc:
             self._break_off(exc)
             raise
 
     async def run_prepared(self, template: PostTemplate, body: bytes) -> None:
         """Send a request of which all but the body is prepared, and receive the response's head, as `run` does."""
-        writer = self._writer
+        stream = self._stream
         try:
-            sent = writer.write_at_once(template.render(body)) or await writer.flush()
-            await self._receive_head(reusable=sent and not template.wants_close)
+            # Nearly every request is sent at once. One that is not needs what a RequestWriter knows.
+            try:
+                stream.write(template.render(body))
+                sent = not stream.unsent()
+            except OSError as exc:
+                self._write_error = exc
+                sent = False
+            if not sent and self._write_error is None:
+                writer = RequestWriter(stream, None, self._write_timeout)
+                sent = await writer.flush()
+                self._write_error = writer.error
+            self._reusable = sent and not template.wants_close
+            while not (self.started and self.parser.head_complete):
+                self._ready = await self._receive_head()
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -172,15 +189,9 @@ class ResponseStream(TimedStream):
             self._ready = b""
             self._connection.close()
 
-    async def _receive_head(self, *, reusable: bool) -> None:
-        """Read up to the end of the head, and keep what came of the body."""
-        self._reusable = reusable
-        while not (self.started and self.parser.head_complete):
-            self._ready = await self._receive()
-
-    async def _receive(self) -> bytes:
+    async def _receive_head(self) -> bytes:
         """Read once before the end of the head; return what came of the body."""
-        write_error = self._writer.error
+        write_error = self._write_error
         try:
             data = await self._stream.receive(self._read_timeout)
         except OSError as exc:
