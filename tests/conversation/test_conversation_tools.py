@@ -377,14 +377,13 @@ FAILURES: list[tuple[BaseException, str]] = [
 
 
 async def test_what_a_tool_raises_reaches_the_model_alone() -> None:
+    def sync(failure: BaseException) -> None:
+        raise failure
+
+    async def in_place(failure: BaseException) -> None:
+        raise failure
+
     for failure, says in FAILURES:
-
-        def sync(failure: BaseException) -> None:
-            raise failure
-
-        async def in_place(failure: BaseException) -> None:
-            raise failure
-
         for function in (sync, in_place):
             text = await answer(functools.partial(function, failure=failure))
             assert msgspec.json.decode(text)["error"] == says

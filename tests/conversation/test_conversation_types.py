@@ -107,6 +107,7 @@ class Bill(pydantic.BaseModel):
 
 
 Name = NewType("Name", str)
+Pets = TypeAliasType("Pets", list[Cat | Dog])
 CAT = '{"kind":"cat","lives":2}'
 TOM = Cat(kind="cat", lives=2)
 
@@ -124,7 +125,7 @@ VALUES: list[tuple[Any, str, Any]] = [
     (Point | Point3 | None, '{"value":{"x":1,"y":2}}', Point3(1, 2)),
     (list[Point | Point3 | str], '{"value":[{"x":1},"a"]}', [Point(1), "a"]),
     (Home[Cat], f'{{"who":{CAT},"street":{{"name":"x","number":3}}}}', Home(TOM, Street("x", 3))),
-    (TypeAliasType("Pets", list[Cat | Dog]), f'{{"value":[{CAT}]}}', [TOM]),
+    (Pets, f'{{"value":[{CAT}]}}', [TOM]),
     (list[Home[Name] | Dog], '{"value":[{"kind":"dog"}]}', [Dog(kind="dog")]),
     (Box, f'{{"cat":{CAT},"size":1}}', Box(TOM, 1)),
     (Answer, f'{{"cat":{CAT},"n":1}}', {"cat": TOM, "n": 1}),
