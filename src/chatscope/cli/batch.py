@@ -1,4 +1,4 @@
-"""`chatscope batch`: the commands and their options. What they do is in `chatscope.batch`."""
+"""`chatscope batch`: the commands and their options. Not here: what they do (`chatscope.batch`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from chatscope import AsyncChatGPTAdapter, RetryPolicy
 from chatscope.batch import BatchError, BatchOptions, BatchRun, run_batch
-from chatscope.batch.dry_run import dry_run as look_at
+from chatscope.batch.dry_run import dry_run as inspect_input
 from chatscope.batch.export import export
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.cli.batch_view import BatchLines, BatchPanel, BatchView, Limits, NoBatchView, summary_lines
@@ -27,14 +27,14 @@ from chatscope.cli.terminal import Terminal, without_controls
 REFRESH_SECONDS: Final = 0.25
 
 USAGE: Final = 2
-"""The exit code where nothing was sent, because the input, an option or the output cannot be right."""
+"""The exit code when nothing was sent, because the input, an option or the output is invalid."""
 
 
 @click.group("batch")
 def batch() -> None:
     """Run files of requests, and resume them after a crash.
 
-    Outcomes are recorded in the output as they come. The same command goes on where an earlier run ended.
+    Outcomes are recorded in the output as they arrive. The same command resumes where an earlier run ended.
     """
 
 
@@ -47,7 +47,7 @@ def _json_value(_context: click.Context, _option: click.Parameter, values: tuple
         try:
             parameters[name] = json.loads(text)
         except ValueError:
-            parameters[name] = text  # a word needs no quotes
+            parameters[name] = text  # a plain word needs no quotes
     return parameters
 
 
@@ -64,40 +64,40 @@ _POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 _COUNT: Final = click.IntRange(min=1)
 
 _OPTIONS: Final = (
-    click.option("-o", "--output", required=True, type=_PATH, help="Its errors go beside it."),
+    click.option("-o", "--output", required=True, type=_PATH, help="Output file; failures go to a file beside it."),
     click.option("--input-format", type=click.Choice(["auto", "jsonl", "csv", "parquet"]), default="auto"),
-    click.option("--model", metavar="NAME", help="For lines that name none."),
+    click.option("--model", metavar="NAME", help="Model of lines that name none."),
     click.option("--system", metavar="TEXT", help="System message, for lines that have none."),
     click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=_json_value),
     click.option("--prompt", metavar="TEMPLATE", help='For records (CSV, Parquet, JSON): "Translate: {text}".'),
-    click.option("--id-column", metavar="NAME", help="The column that holds the custom_id."),
-    click.option("--schema", type=click.File("rb"), metavar="FILE", help="JSON schema that responses must fit."),
-    click.option("--base-url", metavar="URL", help="Where the server is. [default: $OPENAI_BASE_URL, else OpenAI's]"),
-    click.option("--profile", metavar="NAME", help="The server's name, where its URL does not tell."),
+    click.option("--id-column", metavar="NAME", help="Column with the custom_id."),
+    click.option("--schema", type=click.File("rb"), metavar="FILE", help="JSON schema that responses must match."),
+    click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]"),
+    click.option("--profile", metavar="NAME", help="Name of the server, if its URL does not reveal it."),
     click.option("--max-concurrency", metavar="N|auto", default="100", show_default=True, callback=_concurrency),
     click.option("--rpm", type=_POSITIVE, metavar="N", help="Requests a minute."),
     click.option("--tpm", type=_POSITIVE, metavar="N", help="Tokens a minute."),
-    click.option("--max-cost", type=_POSITIVE, metavar="USD", help="Stop when all runs have spent so much."),
-    click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used so many tokens."),
-    click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests for one line."),
+    click.option("--max-cost", type=_POSITIVE, metavar="USD", help="Stop when all runs have spent this much."),
+    click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used this many tokens."),
+    click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests per line."),
     click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=60.0, show_default=True, help="Of silence."),
     click.option("--stream/--no-stream", default=True, help="Stream responses on the wire. [default: --stream]"),
-    click.option("--limit", type=_COUNT, metavar="N", help="Run the first N rows only."),
+    click.option("--limit", type=_COUNT, metavar="N", help="Run only the first N rows."),
     click.option("--dry-run", is_flag=True, help="Check every line and estimate tokens and price; send nothing."),
-    click.option("--strict", is_flag=True, help="Refuse the file if any line cannot be right."),
+    click.option("--strict", is_flag=True, help="Refuse the file if any line is invalid."),
     click.option(
         "--retry-errors",
         is_flag=False,
         flag_value="*",
         default=None,
         metavar="[=CLASS]",
-        help="Run permanent failures again; of one class only, such as 400.",
+        help="Run permanent failures again, or only one class of them, such as 400.",
     ),
     click.option("--changed", type=click.Choice(["refuse", "rerun", "keep"]), default="refuse", show_default=True),
-    click.option("--new-settings", is_flag=True, help="Go on with settings that differ from those of the earlier run."),
-    click.option("--repair", is_flag=True, help="Set unreadable lines of the output aside."),
+    click.option("--new-settings", is_flag=True, help="Resume with settings that differ from the earlier run."),
+    click.option("--repair", is_flag=True, help="Set aside unreadable lines of the output."),
     click.option("--dedup", is_flag=True, help="Send equal requests once."),
-    click.option("--ordered", is_flag=True, help="At the end, bring the output into the order of the input."),
+    click.option("--ordered", is_flag=True, help="At the end, sort the output in the order of the input."),
     click.option("--max-errors", type=_COUNT, metavar="N", help="Stop after N failures."),
     click.option("--output-format", type=click.Choice(["batch", "record"]), default="batch", show_default=True),
     click.option("--fsync", type=click.Choice(["group", "each", "none"]), default="group", show_default=True),
@@ -115,8 +115,8 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What `chatscope batch run` was told, beyond `BatchOptions`."""
+class _Arguments:
+    """The arguments of `chatscope batch run`."""
 
     source: str
     output: Path
@@ -126,29 +126,29 @@ class _Order:
     as_json: bool
 
 
-@batch.command("run", short_help="Run a file of requests, or go on with it.")
+@batch.command("run", short_help="Run a file of requests, or resume it.")
 @click.argument("source", metavar="INPUT")
 @_with_options
 def run_command(source: str, output: Path, backend: str, dry_run: bool, **given: Any) -> int:
     """Run the requests of INPUT: JSON lines, also .gz or .zst, CSV, Parquet, or - for stdin.
 
-    The API key comes from OPENAI_API_KEY alone.
+    The API key comes only from OPENAI_API_KEY.
 
     \b
     Exit codes:
       0    all done
-      1    some requests failed for good
-      2    the input, an option or the output cannot be right; nothing was sent
+      1    some requests failed permanently
+      2    the input, an option or the output is invalid; nothing was sent
       3    stopped early: budget, quota, key, --max-errors or disk
       130  Ctrl-C or SIGTERM
-    Any but 2 can be resumed by the same command.
-    """  # noqa: D301 - the character itself makes click keep the lines as they are
-    order = _order(source, output, given)
+    After any code but 2, the same command resumes the run.
+    """  # noqa: D301 - the backspace character makes click keep the lines as they are
+    arguments = _parse(source, output, given)
     if dry_run:
-        return _look(order)
+        return _print_dry_run(arguments)
     stop: list[BatchRun] = []
     code = run_loop(
-        partial(_run, order, stop),
+        partial(_run, arguments, stop),
         "trio" if backend == "trio" else "asyncio",
         uvloop=backend == "uvloop",
         on_first_signal=lambda: bool(stop) and _stop(stop[0]),
@@ -156,7 +156,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     return 130 if code in {130, 143} else code
 
 
-def _order(source: str, output: Path, given: dict[str, Any]) -> _Order:
+def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
     schema = given.pop("schema")
     retry_errors = given.pop("retry_errors")
     progress, as_json = given.pop("progress"), given.pop("as_json")
@@ -176,29 +176,29 @@ def _order(source: str, output: Path, given: dict[str, Any]) -> _Order:
         if schema is not None:
             given["schema"] = json.load(schema)
         given["retry_errors"] = True if retry_errors == "*" else retry_errors or False
-        return _Order(source, output, BatchOptions(**given), adapter, progress, as_json)
+        return _Arguments(source, output, BatchOptions(**given), adapter, progress, as_json)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
 def _stop(run: BatchRun) -> bool:
-    """Stop a run that can still be stopped; tell whether it was."""
+    """Stop a run, and return whether it was running."""
     was_running = run.progress().phase == "running"
     run.stop()
     return was_running
 
 
-async def _run(order: _Order, started: list[BatchRun]) -> int:
+async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
     stderr = Terminal(stderr=True, highlight=False)
     try:
-        adapter = AsyncChatGPTAdapter(**order.adapter)
+        adapter = AsyncChatGPTAdapter(**arguments.adapter)
         if adapter.implementation_status == "unavailable":
             raise BatchError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
         async with adapter:
-            run = run_batch(order.source, order.output, adapter=adapter, options=order.options)
+            run = run_batch(arguments.source, arguments.output, adapter=adapter, options=arguments.options)
             started.append(run)
             async with anyio.create_task_group() as group:
-                with _view(order, stderr) as view:
+                with _view(arguments, stderr) as view:
                     group.start_soon(_show, run, view)
                     error = await _finish(run)
                     view.show(run.progress())
@@ -209,7 +209,7 @@ async def _run(order: _Order, started: list[BatchRun]) -> int:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return USAGE
     summary = run.summary
-    if order.as_json:
+    if arguments.as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
     else:
         for line in summary_lines(summary):
@@ -220,7 +220,7 @@ async def _run(order: _Order, started: list[BatchRun]) -> int:
 
 
 async def _finish(run: BatchRun) -> BatchError | ValueError | None:
-    """Run to the end. What is wrong with the batch as a whole is returned, since the group would wrap it."""
+    """Run to the end. Return an error of the whole batch, because the task group would wrap it."""
     try:
         async with run:
             await run.finish()
@@ -235,20 +235,20 @@ async def _show(run: BatchRun, view: BatchView) -> None:
         await anyio.sleep(REFRESH_SECONDS)
 
 
-def _view(order: _Order, terminal: Terminal) -> BatchView:
-    limits = Limits(order.adapter["requests_per_minute"], order.adapter["tokens_per_minute"])
-    if order.progress == "none":
+def _view(arguments: _Arguments, terminal: Terminal) -> BatchView:
+    limits = Limits(arguments.adapter["requests_per_minute"], arguments.adapter["tokens_per_minute"])
+    if arguments.progress == "none":
         return NoBatchView()
-    if order.progress == "auto" and terminal.is_terminal and not terminal.is_dumb_terminal:
-        return BatchPanel(terminal, f"{order.source} to {order.output}", limits)
+    if arguments.progress == "auto" and terminal.is_terminal and not terminal.is_dumb_terminal:
+        return BatchPanel(terminal, f"{arguments.source} to {arguments.output}", limits)
     return BatchLines(terminal, limits)
 
 
-def _look(order: _Order) -> int:
+def _print_dry_run(arguments: _Arguments) -> int:
     try:
-        adapter = AsyncChatGPTAdapter(**order.adapter)
+        adapter = AsyncChatGPTAdapter(**arguments.adapter)
         base_url = adapter.get_adapter_status()["base_url"]
-        found = look_at(order.source, order.output, order.options, adapter.model, base_url)
+        found = inspect_input(arguments.source, arguments.output, arguments.options, adapter.model, base_url)
     except (BatchError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     for problem in found.problems:
@@ -266,7 +266,7 @@ def _look(order: _Order) -> int:
 @click.argument("output", type=_PATH)
 @click.option("--json", "as_json", is_flag=True)
 def status_command(output: Path, as_json: bool) -> int:
-    """Show what OUTPUT holds: counts, cost, failures by class, what was in flight when a run was killed."""
+    """Show counts, cost, failures by class, and the requests that were in flight when a run was killed."""
     try:
         status = read_status(output)
     except BatchError as error:
@@ -281,14 +281,14 @@ def status_command(output: Path, as_json: bool) -> int:
     for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
         click.echo(f"{count:,} x {name}")
     if status.in_flight:
-        click.echo(f"{status.in_flight:,} requests were started and not recorded; they may be paid for twice")
+        click.echo(f"{status.in_flight:,} requests were started but not recorded; they may be billed twice")
     return 0
 
 
 @batch.command("failed")
 @click.argument("output", type=_PATH)
 def failed_command(output: Path) -> int:
-    """Print the requests that have failed, as lines of an input."""
+    """Print the failed requests as lines of an input file."""
     try:
         sys.stdout.buffer.writelines(failed_requests(output))
     except BatchError as error:
@@ -300,7 +300,7 @@ def failed_command(output: Path) -> int:
 @click.argument("output", type=_PATH)
 @click.option("--to", "target", required=True, type=_PATH, help=".parquet or .csv")
 def export_command(output: Path, target: Path) -> int:
-    """Write OUTPUT and its errors as a table."""
+    """Write OUTPUT and its failures as a table."""
     try:
         rows = export(output, target)
     except BatchError as error:

@@ -1,4 +1,4 @@
-"""How a batch looks while it runs: a panel in a terminal, a line now and then elsewhere, and a summary at the end."""
+"""The output of a batch: a panel in a terminal, occasional lines elsewhere, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from chatscope.batch import BatchProgress, BatchSummary
 from chatscope.cli.terminal import Terminal, without_controls
 
 PLAIN_SECONDS: Final = 10.0
-"""Seconds between two plain lines: a log of a night's run stays under 5,000 lines."""
+"""Seconds between two plain lines. The log of a night's run stays under 5,000 lines."""
 
 WINDOW_SECONDS: Final = 60.0
-"""The stretch over which requests and tokens a minute are shown."""
+"""The window over which rates per minute are measured."""
 
 _NARROW: Final = 60
-"""Columns below which the panel shows one figure a line."""
+"""Below this width, the panel shows one figure per line."""
 
 
 class BatchView(Protocol):
-    """Shows a run for as long as its block is open."""
+    """Shows a run while its block is open."""
 
     def __enter__(self) -> Self: ...
 
@@ -35,7 +35,7 @@ class BatchView(Protocol):
     ) -> None: ...
 
     def show(self, progress: BatchProgress) -> None:
-        """Show one moment of the run."""
+        """Show the current progress."""
 
 
 class NoBatchView:
@@ -54,7 +54,7 @@ class NoBatchView:
 
 
 class BatchLines(NoBatchView):
-    """A line every ten seconds, and one for each new phase."""
+    """Prints a line every ten seconds, and one for each new phase."""
 
     def __init__(self, terminal: Terminal, limits: Limits) -> None:
         self._terminal = terminal
@@ -63,7 +63,7 @@ class BatchLines(NoBatchView):
         self._shown_at = 0.0
 
     def show(self, progress: BatchProgress) -> None:
-        """Print a line, if it is time."""
+        """Print a line if one is due."""
         now = time.monotonic()
         self._rates.add(now, progress)
         if progress.phase != self._phase or now - self._shown_at >= PLAIN_SECONDS:
@@ -73,7 +73,7 @@ class BatchLines(NoBatchView):
 
 
 class BatchPanel:
-    """A panel that is drawn anew with every look."""
+    """Redraws a panel with each progress."""
 
     def __init__(self, terminal: Terminal, title: str, limits: Limits) -> None:
         self._terminal = terminal
@@ -104,7 +104,7 @@ class BatchPanel:
 
 
 class Limits:
-    """The limits that a run was given, to be shown beside the rates.
+    """The limits of a run, shown beside its rates.
 
     Args:
         requests_per_minute, tokens_per_minute: `None` is no limit.
@@ -116,27 +116,27 @@ class Limits:
 
 
 class Rates:
-    """Requests and tokens a minute, over the last minute."""
+    """Requests and tokens per minute, over the last minute."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._moments: list[tuple[float, int, int]] = []
 
     def add(self, now: float, progress: BatchProgress) -> None:
-        """Keep one moment, and none that is older than the window."""
+        """Add the current progress, and drop what is older than the window."""
         self._moments.append((now, progress.succeeded + progress.failed, progress.tokens))
         while self._moments[0][0] < now - WINDOW_SECONDS:
             del self._moments[0]
 
     def per_minute(self) -> tuple[float, float]:
-        """Return requests and tokens a minute."""
+        """Return requests and tokens per minute."""
         (start, requests, tokens), (end, requests_now, tokens_now) = self._moments[0], self._moments[-1]
         minutes = (end - start) / 60
         return (0.0, 0.0) if minutes <= 0 else ((requests_now - requests) / minutes, (tokens_now - tokens) / minutes)
 
 
 def figures(progress: BatchProgress, rates: Rates) -> list[tuple[str, str]]:
-    """Return what is shown of a moment: names and values."""
+    """Return the shown figures: names and values."""
     if progress.phase in {"reading the output", "reading the input"}:
         return [("phase", f"{progress.phase}, {progress.rows_read:,} lines")]
     counts = f"{progress.succeeded:,} done, {progress.failed:,} failed, {progress.running:,} running"
@@ -161,7 +161,7 @@ def figures(progress: BatchProgress, rates: Rates) -> list[tuple[str, str]]:
 
 
 def summary_lines(summary: BatchSummary) -> list[str]:
-    """Return what is said at the end."""
+    """Return the lines of the summary."""
     lines = [*summary.notices]
     if summary.in_flight_at_kill:
         lines.append(
@@ -194,7 +194,7 @@ def summary_lines(summary: BatchSummary) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a stretch of time as people say it: `42 s`, `12 min`, `3 h 05 min`."""
+    """Format a duration: `42 s`, `12 min`, `3 h 05 min`."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     minutes = round(seconds / 60)
