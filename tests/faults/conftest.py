@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 import pytest
 from tests.support.certificates import Certificates
 from tests.support.figures import FIGURES, Figures
@@ -15,6 +18,19 @@ def certificates() -> Certificates:
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> Figures:
     return request.config.stash.setdefault(FIGURES, Figures())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the figures of a worker of pytest-xdist to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = pickle.dumps(session.config.stash.get(FIGURES, Figures()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add the figures of a worker."""
+    if packed := getattr(node, "workeroutput", {}).get("figures"):
+        node.config.stash.setdefault(FIGURES, Figures()).add(pickle.loads(packed))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -188,5 +188,5 @@ async def test_every_checkpoint(
         assert points > 0
         if fates:
             assert (TaskStatus.CANCELLED in fates) is (way is by_cancel_task or not scenario.goes_on)
-        figures.points[scenario.name][way.__name__][loop] += points
+        figures.points[scenario.name, way.__name__, loop] += points
         record_property(f"points_{way.__name__}", points)
