@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
-# These decide where a request ends or what protocol comes next (RFC 9112, section 6; RFC 9110, section 7.8). Others that
-# concern the connection work: "Connection: close", another Host, "Expect: 100-continue".
+# These decide where a request ends or what protocol comes next (RFC 9112, section 6; RFC 9110, section 7.8). Others
+# that concern the connection work: "Connection: close", another Host, "Expect: 100-continue".
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "upgrade"})
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

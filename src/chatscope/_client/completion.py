@@ -28,7 +28,7 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
     try:
         with fail_at(deadlines.first_token()):
             await request.send()
-            data = await request.read(MAX_BODY_BYTES)
+            data = await _read(request, MAX_BODY_BYTES)
         completion = _completion(data, request)
     except BaseException as error:
         request.on_failure(error)
@@ -38,6 +38,27 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
     request.on_first_output()
     request.on_usage(completion.usage)
     return completion
+
+
+async def _read(request: ClientRequest, limit: int) -> bytes:
+    """Return the whole body. If cancelled, it is lost.
+
+    Raises:
+        InvalidResponseError: it is longer than `limit` bytes.
+        APITimeoutError, APIConnectionError: as `receive`.
+    """
+    data = await request.receive()
+    if request.stream.is_over and len(data) <= limit:
+        return data  # in one read, as nearly all are
+    parts = []
+    size = 0
+    while data:
+        parts.append(data)
+        size += len(data)
+        if size > limit:
+            raise InvalidResponseError(f"the response is larger than {limit} bytes")
+        data = await request.receive()
+    return b"".join(parts)
 
 
 def _completion(data: bytes, request: ClientRequest) -> Completion:

@@ -12,7 +12,8 @@ import anyio
 import httpx
 
 from chatscope._client.config import ClientOptions
-from chatscope._client.request import ClientRequest, PreparedRequest, Server
+from chatscope._client.request import ClientRequest
+from chatscope._client.server import PreparedRequest, Server
 from chatscope._http.base import Sender
 from chatscope._http.builtin import BuiltinSender, TransportSender, sender_by
 from chatscope._limits.limiter import Limiter

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import TypeVar
 
-from chatscope._http.base import Response, Sender, translated
+from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
+from chatscope._http.base import HTTPResponse, translated
 from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.concurrency import Slot
-from chatscope._limits.limiter import Limiter, Permit
+from chatscope._limits.limiter import Permit
 from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import (
     APIConnectionError,
     APIStatusError,
-    BadRequestError,
     ChatError,
     InvalidResponseError,
     Phase,
-    UnprocessableEntityError,
 )
 from chatscope.protocol.error_body import BODY_LIMIT, status_error
 from chatscope.protocol.headers import request_id
@@ -35,45 +33,6 @@ from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 _T = TypeVar("_T")
-
-_INCLUDE_USAGE: Final = b',"stream_options":{"include_usage":true}}'
-
-
-@dataclass(slots=True)
-class Server:
-    """The server that a client talks to: how it is reached, and what its responses revealed.
-
-    Attributes:
-        sender: sends the requests.
-        secret: the key, redacted from errors.
-        limiter: what all requests to this server share.
-        rejects_include_usage: found out once, then left out from the start.
-    """
-
-    sender: Sender
-    secret: str
-    limiter: Limiter
-    rejects_include_usage: bool = False
-
-
-class PreparedRequest(NamedTuple):
-    """What is sent, checked and encoded.
-
-    Attributes:
-        post: everything but the body.
-        body: the JSON body.
-        adds_usage: whether `stream_options.include_usage` is added to it, as long as the server accepts it.
-        model: the model's name.
-        max_tokens: the limit on the output, for estimates.
-        choices: how many choices were asked for.
-    """
-
-    post: PostTemplate
-    body: bytes
-    adds_usage: bool
-    model: str
-    max_tokens: int | None
-    choices: int
 
 
 class ClientRequest:
@@ -135,7 +94,7 @@ class ClientRequest:
         self.observed = observed
         self.retrier = retrier
         self.deadlines = deadlines
-        self.response: Response | None = None
+        self.response: HTTPResponse | None = None
         self.headers: Mapping[str, str] = {}
         self.status: int | None = None
         self.request_id: str | None = None
@@ -225,13 +184,13 @@ class ClientRequest:
             response = await self._send(self.prepared.post.with_headers(attempt.headers))
         attempt.on_response(response.status, self.request_id)
 
-    async def _send(self, post: PostTemplate) -> Response:
+    async def _send(self, post: PostTemplate) -> HTTPResponse:
         server, prepared = self._server, self.prepared
         adds_usage = prepared.adds_usage and not server.rejects_include_usage
         self._permit.on_send()
         while True:
             self._on_send()
-            body = prepared.body[:-1] + _INCLUDE_USAGE if adds_usage else prepared.body
+            body = prepared.body_with_usage() if adds_usage else prepared.body
             try:
                 response = await server.sender.send(post, body, self.deadlines.timeouts, self._on_lost)
             except Exception as error:
@@ -244,7 +203,7 @@ class ClientRequest:
                 return response
             refusal = await self._status_error(response)
             self._finish_record(refusal)
-            if not adds_usage or not _names_include_usage(refusal):
+            if not adds_usage or not refuses_include_usage(refusal):
                 raise refusal
             adds_usage = False
 
@@ -262,7 +221,7 @@ class ClientRequest:
         self._on_send()
         return True
 
-    def _on_headers(self, response: Response) -> None:
+    def _on_headers(self, response: HTTPResponse) -> None:
         self.headers_ns = time.perf_counter_ns()
         self.response = response
         self.headers = headers = response.headers
@@ -309,31 +268,11 @@ class ClientRequest:
         self.read_ns = stream.read_ns
         return is_enough
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body. If cancelled, it is lost.
-
-        Raises:
-            InvalidResponseError: it is longer than `limit` bytes.
-            APITimeoutError, APIConnectionError: as `receive`.
-        """
-        data = await self.receive()
-        if self.stream.is_over and len(data) <= limit:
-            return data  # in one read, as nearly all are
-        parts = []
-        size = 0
-        while data:
-            parts.append(data)
-            size += len(data)
-            if size > limit:
-                raise InvalidResponseError(f"the response is larger than {limit} bytes")
-            data = await self.receive()
-        return b"".join(parts)
-
     async def close(self, *, complete: bool = False) -> None:
         """Close the response, read or not. Takes at most `CLOSE_GRACE` seconds, even if cancelled.
 
         Args:
-            complete: as for `Response.close`.
+            complete: as for `HTTPResponse.close`.
         """
         self._permit.release()
         self._end_attempt(None)
@@ -379,7 +318,7 @@ class ClientRequest:
         if self._record is not None:
             self._record.finish(error)
 
-    async def _status_error(self, response: Response) -> APIStatusError:
+    async def _status_error(self, response: HTTPResponse) -> APIStatusError:
         """Read the body of an error response, as far as it comes, and return the error."""
         body = b""
         try:
@@ -409,10 +348,3 @@ class ClientRequest:
 async def _then(awaitable: Awaitable[None], call: Callable[[], None]) -> None:
     await awaitable
     call()
-
-
-def _names_include_usage(error: ChatError) -> bool:
-    if not isinstance(error, BadRequestError | UnprocessableEntityError):
-        return False
-    words = f"{error.message} {error.param} {error.body}"
-    return "include_usage" in words or "stream_options" in words

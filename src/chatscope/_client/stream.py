@@ -12,7 +12,7 @@ from chatscope._client.request import ClientRequest
 from chatscope._client.stream_reader import StreamReader
 from chatscope._client.timings import Timings
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
-from chatscope._http.base import Response
+from chatscope._http.base import HTTPResponse
 from chatscope.errors import ChatError, OutputError
 from chatscope.protocol.response import Chunk, Completion
 
@@ -132,7 +132,7 @@ class ChatStream:
         return self._request.request_id
 
     @property
-    def response(self) -> Response | None:
+    def response(self) -> HTTPResponse | None:
         """The response's `status` and `headers`, while it is open. Its body belongs to this stream."""
         return self._request.response
 

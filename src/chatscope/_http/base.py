@@ -1,6 +1,6 @@
 """The interface that all senders share, and the one place that turns HTTP libraries' errors into this package's.
 
-Here: `Sender`, `Response`, decoding of a body's content codings, and the translation of errors. Not here: anything that
+Here: `Sender`, `HTTPResponse`, content codings, and the translation of errors. Not here: anything that
 knows one library's client or transport (`builtin`, `httpx_client`, `httpx2_client`).
 """
 
@@ -28,7 +28,7 @@ _LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 """Packages whose exceptions are translated, by the names that they share."""
 
 
-class Response:
+class HTTPResponse:
     """A response whose headers have arrived and whose body is still to be read.
 
     Attributes:
@@ -70,7 +70,7 @@ class Response:
 class Sender(Protocol):
     """Sends a request."""
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open.
 
         Args:
@@ -85,15 +85,15 @@ class Sender(Protocol):
         ...
 
 
-def response_of(response: httpx.Response, request: httpx.Request) -> Response:
-    """Return an httpx response as a `Response`. It raises nothing, so that no open response is ever lost."""
+def response_of(response: httpx.Response, request: httpx.Request) -> HTTPResponse:
+    """Return an httpx response as a `HTTPResponse`. It raises nothing, so that no open response is ever lost."""
     headers = ResponseHeaders(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
-        return Response(response.status_code, headers, stream, is_own=True)
+        return HTTPResponse(response.status_code, headers, stream, is_own=True)
     # Not httpx's own decoding: its generators would be left to the garbage collector, of which trio warns.
     body = decoded(HttpxBody(response, request), headers, request)
-    return Response(response.status_code, headers, body, is_own=False)
+    return HTTPResponse(response.status_code, headers, body, is_own=False)
 
 
 def decoded(

@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from chatscope._http.base import Response, decoded, response_of
+from chatscope._http.base import HTTPResponse, decoded, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
@@ -33,7 +33,7 @@ class BuiltinSender:
 
     transport: HTTPTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
             # Code that patches httpx's entry to a transport (respx, a user's test) means this transport, too.
@@ -43,7 +43,7 @@ class BuiltinSender:
             return response_of(received, received.request)
         headers = ResponseHeaders(received.parser.headers)
         stream = decoded(received, headers, limit=self.transport.max_decoded_bytes)
-        return Response(received.parser.status, headers, stream, is_own=True)
+        return HTTPResponse(received.parser.status, headers, stream, is_own=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TransportSender:
 
     transport: httpx.AsyncBaseTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> Response:
+    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         extensions = {"timeout": timeouts.for_transport(), RESEND_EXTENSION: on_resend}
         sent = httpx.Request("POST", request.url, headers=request.headers, content=body, extensions=extensions)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from chatscope._http.base import Response, Sender, decoded
+from chatscope._http.base import HTTPResponse, Sender, decoded
 from chatscope._http.httpx_client import HttpxSender
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
@@ -65,7 +65,7 @@ class Httpx2Sender:
         body: bytes,
         timeouts: Timeouts,
         on_resend: ResendHook,  # noqa: ARG002 - the client's own transport decides
-    ) -> Response:
+    ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, httpx2 closes what it opened."""
         timeout = timeouts.for_transport()
         sent = self.client.build_request(
@@ -77,7 +77,7 @@ class Httpx2Sender:
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
         headers = ResponseHeaders(response.headers.raw)
-        return Response(response.status_code, headers, decoded(_Body(response.stream), headers), is_own=False)
+        return HTTPResponse(response.status_code, headers, decoded(_Body(response.stream), headers), is_own=False)
 
 
 class _Body(TimedStream):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from chatscope._http.base import Response, response_of
+from chatscope._http.base import HTTPResponse, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.transport.base import RESEND_EXTENSION, ResendHook
 from chatscope.transport.request_head import PostTemplate
@@ -24,7 +24,7 @@ class HttpxSender:
         body: bytes,
         timeouts: Timeouts,
         on_resend: ResendHook,
-    ) -> Response:
+    ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, httpx closes what it opened."""
         timeout = httpx.Timeout(**timeouts.for_transport())
         sent = self.client.build_request(

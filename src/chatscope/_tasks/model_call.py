@@ -15,7 +15,8 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
-from chatscope._client.request import ClientRequest, PreparedRequest
+from chatscope._client.request import ClientRequest
+from chatscope._client.server import PreparedRequest
 from chatscope._client.stream_reader import StreamReader
 from chatscope._conversation.loop import Conversation
 from chatscope._limits.attempts import AttemptsLog

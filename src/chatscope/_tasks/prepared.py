@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from chatscope._client.core import ClientCore
-from chatscope._client.request import PreparedRequest
+from chatscope._client.server import PreparedRequest
 from chatscope._conversation.loop import Conversation, ToolOptions
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Deadline, Timeouts
