@@ -6,6 +6,7 @@ import time
 
 from chatscope._client.request import ClientRequest
 from chatscope._limits.timeouts import fail_at
+from chatscope.errors import InvalidResponseError
 from chatscope.protocol.body import decode_body
 from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import MAX_BODY_BYTES
