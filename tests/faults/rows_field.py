@@ -11,6 +11,7 @@ from tests.support.defaults import TEXT
 
 from chatscope import (
     InvalidResponseError,
+    StreamProtocolError,
     StreamServerError,
     StreamTruncatedError,
 )
@@ -291,8 +292,29 @@ REPORTED_OTHERWISE = [
         status,
         text="Hello",
     )
-    for code, status in ((400, 400), ("429", 429), ("context_length_exceeded", None), (7, None), (None, None))
+    for code, status in ((400, 400), ("429", 429), ("context_length_exceeded", 400), (7, None), (None, None))
 ] + [
+    *(
+        fails(f"{name}, in a 200", events(HELLO, json.dumps(sent), DONE), StreamServerError, status, text="Hello")
+        for name, status, sent in (
+            ("an error in the choice", 502, {"choices": [{"delta": {}, "error": {"message": "no", "code": 502}}]}),
+            ("a code and a message", None, {"code": 10014, "message": "no", "choices": []}),
+            ("error_code and error_msg", None, {"error_code": 336003, "error_msg": "no"}),
+            ("base_resp", 402, {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no"}}),
+            ("a list of errors", None, {"errors": [{"code": 3040, "message": "no"}], "success": False}),
+        )
+    ),
+    fails("a finish_reason of error", events(HELLO, chunk(finish="error"), DONE), StreamServerError, 500, text="Hello"),
+    fails("no choice, and [DONE]", events('{"choices": []}', DONE), StreamTruncatedError, attempts=2),
+    fails(
+        "no blank lines between the events",
+        events(f"{HELLO}\ndata: {STOP}\ndata: {DONE}"),
+        StreamProtocolError,
+        says="not separated by blank lines",
+        attempts=1,
+    ),
+    completes("an empty error beside the answer", events(chunk({"content": "Hello"}, error={}), STOP, DONE), "Hello"),
+    completes("data: null and keep-alives", events("null", HELLO, "keep-alive", STOP, DONE), "Hello"),
     fails(
         "an error event that is no JSON",
         events(HELLO, "Out of luck.\nevent: error"),
