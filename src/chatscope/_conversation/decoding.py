@@ -14,6 +14,7 @@ import msgspec
 
 from chatscope._conversation.type_parts import (
     Alternatives,
+    Choice,
     Described,
     Field,
     Items,
@@ -73,6 +74,8 @@ class _Converters:
                 return partial(_convert_items, part, self.of(part.item))
             case Alternatives():
                 return partial(_convert_to_first, [(self.of(one), _keys(one)) for one in part.kinds])
+            case Choice():
+                return partial(_convert_choice, part)
             case Record():
                 return self._of_record(kind, part)
 
@@ -152,6 +155,13 @@ def _convert_by_pydantic(validate_json: Callable[[bytes], Any], value: Any, plac
 def _convert_items(part: Items, convert: Converter, value: Any, place: str) -> Any:
     items = _convert_by_msgspec(part.bare, value, place)
     return part.container([convert(item, f"{place}[{index}]") for index, item in enumerate(items)])
+
+
+def _convert_choice(part: Choice, value: Any, place: str) -> Any:
+    try:
+        return part.cls(value)
+    except ValueError as error:
+        raise ValueError(f"{error} - at `{place}`") from error
 
 
 def _convert_record(

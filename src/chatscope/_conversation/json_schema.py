@@ -21,6 +21,7 @@ import msgspec
 
 from chatscope._conversation.type_parts import (
     Alternatives,
+    Choice,
     Described,
     Field,
     Items,
@@ -169,6 +170,8 @@ class _Raw:
                 return bare | {"items": self.schema(part.item)}
             case Alternatives():
                 return {"anyOf": [self.schema(one) for one in part.kinds]}
+            case Choice():
+                return {"enum": [member.value for member in part.cls]}
             case Record():
                 return {"$ref": _DEFS + self._definition(kind, part)}
 

@@ -1,15 +1,17 @@
 """Which library reads a type: msgspec or pydantic. A type that neither reads is taken apart into parts that one reads.
 
 Neither library knows the classes of the other. msgspec reads its Structs and attrs classes, pydantic its models and
-whatever has pydantic's metadata; everything else (dataclasses, enums, unions, lists, ...) can be read by both, but for
-unions of several classes without tags, which msgspec refuses. Schemas (`json_schema.py`) and decoders (`decoding.py`)
-follow the same parts. pydantic is not imported here: where a type needs it, it has been imported already.
+whatever has pydantic's metadata. Everything else (dataclasses, enums, unions, lists, ...) can be read by both, but for
+unions of several classes without tags and enums of mixed values, which msgspec refuses. Schemas (`json_schema.py`) and
+decoders (`decoding.py`) follow the same parts. pydantic is not imported here: where a type needs it, it has been
+imported already.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import enum
 import sys
 import types
 import typing
@@ -22,7 +24,7 @@ import msgspec
 _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 
 _APART: Final = "apart"
-"""Marks a union that msgspec refuses."""
+"""Marks a union or an enum that msgspec refuses."""
 
 _UNIONS: Final = frozenset({typing.Union, types.UnionType})
 
@@ -68,6 +70,12 @@ class Alternatives(NamedTuple):
     kinds: tuple[Any, ...]
 
 
+class Choice(NamedTuple):
+    """An enum that no library reads, as its values are of several types."""
+
+    cls: type[enum.Enum]
+
+
 class Record(NamedTuple):
     """A class with named fields that no library reads."""
 
@@ -99,7 +107,7 @@ class Described:
     description: str
 
 
-Part = Leaf | Items | Alternatives | Record | Described
+Part = Leaf | Items | Alternatives | Choice | Record | Described
 
 
 def type_adapter(kind: Any) -> Any:
@@ -123,6 +131,8 @@ def part_of(kind: Any) -> Part:
         container = _CONTAINERS[origin]
         plain = Annotated[(list[Any], *metadata)] if metadata else list[Any]  # type: ignore[index,misc,unused-ignore]
         return Items(container, args[0], plain)
+    elif isinstance(bare, type) and issubclass(bare, enum.Enum):
+        part = Choice(bare)
     elif (fields := fields_of(bare)) is not None:
         part = Record(origin or bare, tuple(fields))
     elif isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):
@@ -179,7 +189,7 @@ def _reader(kind: Any) -> str | None:
 
 
 def _libraries(kind: Any, seen: list[Any]) -> set[str]:
-    """Return which libraries a type needs, and whether it holds a union that msgspec refuses."""
+    """Return which libraries a type needs, and whether it holds a union or an enum that msgspec refuses."""
     bare, metadata = _without_metadata(kind)
     found = {library for item in metadata if (library := _library_of_metadata(item))}
     if bare in seen:
@@ -193,6 +203,8 @@ def _libraries(kind: Any, seen: list[Any]) -> set[str]:
             found.add("msgspec")
         elif typing.is_typeddict(cls) and sys.version_info < (3, 12) and type(cls).__module__ == "typing":
             found.add("msgspec")  # pydantic refuses them before Python 3.12
+        elif issubclass(cls, enum.Enum) and {type(member.value) for member in cls} not in ({str}, {int}):
+            found.add(_APART)
     inner = list(get_args(bare))
     if sum(map(_is_untagged, classes_in(bare))) > 1:
         found.add(_APART)
