@@ -18,13 +18,13 @@ nox.options.default_venv_backend = "uv|venv"
 nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
 
 
-def install(session: nox.Session) -> None:
-    """Install chatscope for development, and change to the root: nox starts in this folder."""
+def install(session: nox.Session, extras: str) -> None:
+    """Install chatscope with extras, and change to the root: nox starts in this folder."""
     session.chdir(ROOT)
-    session.install("-e", ".[dev]")
+    session.install("-e", f".[{extras}]")
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def tests(session: nox.Session) -> None:
     """The test suite against the wheel, as users install it; arguments after ``--`` go to pytest."""
     session.chdir(ROOT)
@@ -32,14 +32,14 @@ def tests(session: nox.Session) -> None:
     folder = session.create_tmp()
     session.run("python", "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
     (wheel,) = Path(folder).glob("chatscope-*.whl")
-    session.install(f"{wheel}[dev]")
-    session.run("python", "-m", "pytest", "-q", *session.posargs)
+    session.install(f"{wheel}[test]")
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    install(session)
+    install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -47,7 +47,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Both type checkers, on the folders that pyproject.toml lists."""
-    install(session)
+    install(session, "dev")
     session.run("mypy")
     session.run("pyright")
 
@@ -55,14 +55,14 @@ def types(session: nox.Session) -> None:
 @nox.session
 def imports(session: nox.Session) -> None:
     """The layer contracts."""
-    install(session)
+    install(session, "lint,test")
     session.run("lint-imports", "--no-cache")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation site, built from scratch. Any warning of Sphinx fails it, such as a broken reference."""
-    install(session)
+    install(session, "docs,test")
     session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-E", "docs", session.create_tmp())
 
 
@@ -72,6 +72,7 @@ def corpus(session: nox.Session) -> None:
     folder = ROOT.parent / "shared" / "corpus"
     if not folder.is_dir():
         session.skip("no corpus beside the repository")
-    install(session)
+    install(session, "trio")
     session.run("python", str(folder / "check.py"), "sse", str(folder / "sse_cases.json"))
-    session.run("python", str(folder / "check.py"), "wire", str(folder / "wire"))
+    for streams in sorted(folder.glob("wire*")):
+        session.run("python", str(folder / "check.py"), "wire", str(streams))

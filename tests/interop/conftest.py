@@ -14,6 +14,15 @@ from tests.support.litellm_proxy import litellm_proxy as started_proxy
 from chatscope.simulator import Simulator, simulator
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the proxy in one process, so that pytest-xdist does not start one for each."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if "litellm_proxy" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("litellm"))
+
+
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[tuple[Simulator, str]]:
     """A simulator in a thread of its own, and its address: what the proxy's model `simulated` goes on to."""
