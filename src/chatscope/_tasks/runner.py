@@ -15,6 +15,7 @@ from math import inf
 from typing import Final, Protocol
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from chatscope._client.core import ClientCore
 from chatscope._limits.concurrency import Slot
@@ -129,10 +130,13 @@ class TaskRun:
         if self._prepared.observed is not None:
             self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
 
-    async def run(self) -> None:
+    async def run(self, was_queued: bool) -> None:
         """Run the task in a cancel scope of its own, and give it its result.
 
         If cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
+
+        Args:
+            was_queued: whether it waited for its slot.
         """
         deadline = self._prepared.deadline
         scope = self._scope = anyio.CancelScope(deadline=inf if deadline is None else deadline.at)
@@ -143,6 +147,8 @@ class TaskRun:
                 if self.state.cancel_requested:
                     scope.cancel()
                 assert self._slot is not None  # noqa: S101 - `enter` took it
+                if was_queued:
+                    await checkpoint()  # a cancellation in the tick that granted the slot comes first: nothing is sent
                 try:
                     self._calls = ModelCalls(self._host.core, self._prepared, self.state, self._host.hedge_after)
                     await self._calls.run(self._slot)

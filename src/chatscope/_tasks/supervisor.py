@@ -175,7 +175,7 @@ class Supervisor:
             RuntimeError: the group is closed.
         """
         group = self.open_group()
-        start = partial(group.start_soon, run.run, name=run.state.id)
+        start = partial(group.start_soon, run.run, context is not None, name=run.state.id)
         if context is None:
             start()
         else:
