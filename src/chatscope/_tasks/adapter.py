@@ -173,8 +173,9 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             return result_of(Outcome(TaskStatus.UNKNOWN, error), lambda _: None)
         if run is None or timeout is None:
             return await state.wait()
-        with anyio.move_on_after(timeout):
-            return await state.wait()
+        result = await state.wait_until(anyio.current_time() + timeout, self._tasks.alarms)
+        if result is not None:
+            return result
         if cancel_on_timeout and not await state.cancel():
             return await state.wait()  # it ended just then
         return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))

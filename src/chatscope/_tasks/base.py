@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+
+SECONDS_A_DAY: Final = 86_400
 
 
 class AsyncBasePlatformAdapter(ABC):
@@ -25,6 +28,8 @@ class AsyncBasePlatformAdapter(ABC):
 
     def __init__(self) -> None:
         self._numbers = count(secrets.randbits(32))
+        self._day = -1
+        self._prefix = ""
 
     @property
     def is_implemented(self) -> bool:
@@ -80,4 +85,9 @@ class AsyncBasePlatformAdapter(ABC):
 
         The digits count up from a random start, so that an id is not given twice before 2**32 tasks.
         """
-        return f"{self.platform.value}_{datetime.now(UTC):%Y%m%d}_{next(self._numbers) % 2**32:08x}"
+        day = int(time.time()) // SECONDS_A_DAY
+        if day != self._day:  # formatting a date costs more than the rest
+            self._day = day
+            date = datetime.fromtimestamp(day * SECONDS_A_DAY, UTC)
+            self._prefix = f"{self.platform.value}_{date:%Y%m%d}_"
+        return f"{self._prefix}{next(self._numbers) % 2**32:08x}"

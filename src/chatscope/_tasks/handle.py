@@ -12,6 +12,7 @@ from typing import Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.models import Result, Task, TaskStatus
 from chatscope._tasks.text_stream import TextStream
 
@@ -39,7 +40,7 @@ class TaskState:
 
     __slots__ = (
         "_changed",
-        "_done",
+        "_waiters",
         "cancel_requested",
         "on_end",
         "parts",
@@ -59,7 +60,7 @@ class TaskState:
         self.cancel_requested = False
         self.run: Stoppable | None = None
         self.on_end: Callable[[Result], None] | None = None
-        self._done: anyio.Event | None = None  # exists while somebody waits for the end
+        self._waiters: list[anyio.Event] = []  # of those that wait for the end
         self._changed: anyio.Event | None = None  # exists while a reader waits
 
     @property
@@ -90,9 +91,9 @@ class TaskState:
         """Publish the result and wake everybody."""
         self.result = result
         self.run = None
-        if self._done is not None:
-            self._done.set()
-            self._done = None
+        for waiter in self._waiters:
+            waiter.set()
+        self._waiters.clear()
         self.set_parts(self.parts)
         if self.on_end is not None:
             self.on_end(result)
@@ -107,13 +108,32 @@ class TaskState:
     async def wait(self) -> Result:
         """Wait for the result. Cancelling the wait leaves the task running."""
         if self.result is None:
-            if self._done is None:
-                self._done = anyio.Event()
-            await self._done.wait()
+            await self._wait(anyio.Event())
         else:
             await checkpoint()
-        assert self.result is not None  # noqa: S101 - `finish` sets it before `_done`
+        assert self.result is not None  # noqa: S101 - `finish` sets it before it wakes the waiters
         return self.result
+
+    async def wait_until(self, at: float, alarms: Alarms) -> Result | None:
+        """Wait for the result as `wait` does, but only until a time of the event loop's clock; then return `None`."""
+        if self.result is not None:
+            await checkpoint()
+            return self.result
+        waiter = anyio.Event()
+        alarm = alarms.add(at, waiter.set)  # costs a fifth of a cancel scope with a deadline
+        try:
+            await self._wait(waiter)
+        finally:
+            alarms.remove(alarm)
+        return self.result
+
+    async def _wait(self, waiter: anyio.Event) -> None:
+        self._waiters.append(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            if self.result is None:
+                self._waiters.remove(waiter)
 
     async def cancel(self) -> bool:
         """Stop the task and wait for its end. Return whether this ended as cancelled."""

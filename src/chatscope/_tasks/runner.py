@@ -19,11 +19,11 @@ from anyio.lowlevel import checkpoint
 
 from chatscope._client.core import ClientCore
 from chatscope._limits.concurrency import Slot
+from chatscope._tasks.alarms import Alarm, Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Result, TaskStatus
 from chatscope._tasks.outcome import NO_CALLS, Outcome, result_of, status_after, total_usage, without_frames
-from chatscope._tasks.pending import PendingDeadline, PendingDeadlines
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery
@@ -35,7 +35,7 @@ class Host(Protocol):
     """What a task's run needs of the supervisor."""
 
     core: ClientCore
-    pending: PendingDeadlines
+    alarms: Alarms
 
     @property
     def hedge_after(self) -> float | None:
@@ -70,10 +70,10 @@ class TaskRun:
     """
 
     __slots__ = (
+        "_alarm",
         "_calls",
         "_context",
         "_host",
-        "_pending_deadline",
         "_prepared",
         "_scope",
         "_slot",
@@ -91,7 +91,7 @@ class TaskRun:
         self._slot: Slot | None = None
         self._scope: anyio.CancelScope | None = None
         self._context: Context | None = None
-        self._pending_deadline: PendingDeadline | None = None
+        self._alarm: Alarm | None = None
         self._stopped_by: ChatError | None = None
         self.is_waiting = False
 
@@ -114,7 +114,7 @@ class TaskRun:
             self._context = copy_context()
         self.is_waiting = True
         if prepared.deadline is not None:
-            self._pending_deadline = self._host.pending.add(prepared.deadline.at, self._on_deadline)
+            self._alarm = self._host.alarms.add(prepared.deadline.at, self._on_deadline)
 
     def reject(self, error: ChatError) -> None:
         """End the task at its submission."""
@@ -217,9 +217,9 @@ class TaskRun:
             self.end(deadline._replace(phase="queue").error(self._last_failure()))
 
     def _stop_watching(self) -> None:
-        if self._pending_deadline is not None:
-            self._host.pending.remove(self._pending_deadline)
-            self._pending_deadline = None
+        if self._alarm is not None:
+            self._host.alarms.remove(self._alarm)
+            self._alarm = None
 
     def _interruption(self, *, timed_out: bool) -> ChatError:
         """Return the error of a task that was stopped: by `stop`, its deadline, `cancel`, or from outside."""

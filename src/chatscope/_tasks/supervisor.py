@@ -15,10 +15,10 @@ import anyio
 import anyio.abc
 
 from chatscope._client.core import ClientCore
+from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.models import Result, Task
 from chatscope._tasks.outcome import Outcome, check_cost, reported_tokens
-from chatscope._tasks.pending import PendingDeadlines
 from chatscope._tasks.prepared import TaskDefaults, prepare
 from chatscope._tasks.runner import TaskRun
 from chatscope._tasks.spending import Spending
@@ -57,8 +57,8 @@ class Supervisor:
         "_options",
         "_running",
         "_thread",
+        "alarms",
         "core",
-        "pending",
         "spending",
     )
 
@@ -73,7 +73,7 @@ class Supervisor:
         self._thread = 0
         self._running: dict[str, TaskRun] = {}
         self._finished: dict[str, TaskState] = {}  # oldest first
-        self.pending = PendingDeadlines(self._start_watching)
+        self.alarms = Alarms(self._start_watching)
 
     @property
     def hedge_after(self) -> float | None:
@@ -97,7 +97,7 @@ class Supervisor:
 
     async def open(self) -> None:
         """Open the root task group."""
-        self.pending = PendingDeadlines(self._start_watching)
+        self.alarms = Alarms(self._start_watching)
         self._thread = threading.get_ident()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -109,7 +109,7 @@ class Supervisor:
             if cancel:
                 self._cancel_waiting()
                 group.cancel_scope.cancel()
-            self.pending.close()
+            self.alarms.close()
             await group.__aexit__(None, None, None)
         finally:
             self._group = None
@@ -201,7 +201,7 @@ class Supervisor:
         return None if cost is None else check_cost(cost)
 
     def _start_watching(self) -> None:
-        self.open_group().start_soon(self.pending.watch, name="chatscope: deadlines of pending tasks")
+        self.open_group().start_soon(self.alarms.watch, name="chatscope: alarms")
 
     def _cancel_waiting(self) -> None:
         """End the tasks that have no coroutine yet: a cancellation of the group does not reach them."""

@@ -1,6 +1,7 @@
-"""The deadlines of tasks that wait for a slot: one watcher for all of them, since such a task has no coroutine yet.
+"""Alarms: functions that are called at a time, all of them by one watcher, for waits that need no scope of their own.
 
-A task that has its slot enforces its deadline by its own cancel scope (`runner.py`).
+Used for the deadlines of tasks that have no coroutine yet, and for the timeouts of `get_result`. A task that has its
+slot enforces its deadline by its own cancel scope (`runner.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Final
 import anyio
 
 STALE: Final = 64
-"""How many entries of tasks that no longer wait may be in the heap, beyond as many as do wait."""
+"""How many alarms that were removed may be in the heap, beyond as many as are set."""
 
 
-class PendingDeadline:
-    """One deadline that is watched.
+class Alarm:
+    """One alarm.
 
     Attributes:
-        expire: called when the deadline passes; `None` once the task no longer waits.
+        at: when it rings, on the event loop's clock.
+        expire: called then; `None` once it has rung or was removed.
     """
 
     __slots__ = ("at", "expire")
@@ -31,8 +33,8 @@ class PendingDeadline:
         self.expire: Callable[[], object] | None = expire
 
 
-class PendingDeadlines:
-    """The deadlines of all tasks that wait.
+class Alarms:
+    """All alarms of one adapter.
 
     Args:
         start: starts `watch` as a child of the adapter's task group. Called when there is something to watch.
@@ -44,28 +46,33 @@ class PendingDeadlines:
         self._start = start
         self._is_watched = False
         self._is_closing = False
-        self._heap: list[tuple[float, int, PendingDeadline]] = []
+        self._heap: list[tuple[float, int, Alarm]] = []
         self._live = 0
         self._numbers = count()
         self._changed: anyio.Event | None = None  # exists while the watcher waits
 
-    def add(self, at: float, expire: Callable[[], object]) -> PendingDeadline:
-        """Watch a deadline, on the event loop's clock, until `remove`."""
-        deadline = PendingDeadline(at, expire)
-        heappush(self._heap, (at, next(self._numbers), deadline))
+    def add(self, at: float, expire: Callable[[], object]) -> Alarm:
+        """Call a function at a time of the event loop's clock, unless `remove` comes first."""
+        alarm = Alarm(at, expire)
+        heappush(self._heap, (at, next(self._numbers), alarm))
         self._live += 1
         if not self._is_watched:
             self._is_watched = True
-            self._start()
-        elif self._heap[0][2] is deadline:
+            try:
+                self._start()
+            except BaseException:
+                self._is_watched = False
+                self.remove(alarm)
+                raise
+        elif self._heap[0][2] is alarm:
             self._wake()
-        return deadline
+        return alarm
 
-    def remove(self, deadline: PendingDeadline) -> None:
-        """Stop watching a deadline. Doing so twice does nothing."""
-        if deadline.expire is None:
+    def remove(self, alarm: Alarm) -> None:
+        """Remove an alarm. Doing so twice does nothing."""
+        if alarm.expire is None:
             return
-        deadline.expire = None
+        alarm.expire = None
         self._live -= 1
         if len(self._heap) > 2 * self._live + STALE:
             self._heap = [entry for entry in self._heap if entry[2].expire is not None]
@@ -74,12 +81,12 @@ class PendingDeadlines:
             self._wake()
 
     def close(self) -> None:
-        """Let `watch` return as soon as no task waits any more."""
+        """Let `watch` return as soon as no alarm is set."""
         self._is_closing = True
         self._wake()
 
     async def watch(self) -> None:
-        """Expire deadlines until none is left after `close`. Cancelling this expires none."""
+        """Ring the alarms until none is left after `close`. Cancelling this rings none."""
         while self._live or not self._is_closing:
             while self._heap and self._heap[0][2].expire is None:
                 heappop(self._heap)
@@ -92,9 +99,9 @@ class PendingDeadlines:
 
     def _expire(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
-            *_, deadline = heappop(self._heap)
-            if (expire := deadline.expire) is not None:
-                deadline.expire = None
+            *_, alarm = heappop(self._heap)
+            if (expire := alarm.expire) is not None:
+                alarm.expire = None
                 self._live -= 1
                 expire()
 
