@@ -24,7 +24,7 @@ VERSION = f"api-version={AZURE_API_VERSION}"
 
 
 def client_of(server: MemoryServer, base_url: str | None = None, profile: str | None = None) -> ChatClient:
-    return ChatClient(base_url, "sk-1", profile=profile, transport=server, retry=RetryPolicy(attempts=1))
+    return ChatClient(base_url, "sk-12345678", profile=profile, transport=server, retry=RetryPolicy(attempts=1))
 
 
 # -- which ------------------------------------------------------------------------------------------------------------
@@ -202,9 +202,11 @@ async def test_the_key_goes_to_the_host_of_the_base_url(serve: Serve) -> None:
                     await client.complete(**ASK)
                 (request,) = server.requests
                 assert (request.url.scheme, request.url.host, request.url.port) == ("https", "host.example", 8443)
-                assert b"sk-1" not in request.url.raw_path
-                carriers = {name: value for name, value in request.headers.items() if "sk-1" in value}
-                assert carriers == ({"api-key": "sk-1"} if profile == "azure" else {"authorization": "Bearer sk-1"})
+                assert b"sk-12345678" not in request.url.raw_path
+                carriers = {name: value for name, value in request.headers.items() if "sk-12345678" in value}
+                assert carriers == (
+                    {"api-key": "sk-12345678"} if profile == "azure" else {"authorization": "Bearer sk-12345678"}
+                )
 
 
 def test_no_profile_moves_the_host() -> None:
@@ -248,7 +250,7 @@ async def test_azure(serve: Serve) -> None:
             plain, streamed = server.requests
             assert plain.url.raw_path.decode() == sent
             assert streamed.url.raw_path.decode() == f"{sent}{'&' if '?' in sent else '?'}x=1"
-            assert (plain.headers["api-key"], "authorization" in plain.headers) == ("sk-1", False)
+            assert (plain.headers["api-key"], "authorization" in plain.headers) == ("sk-12345678", False)
             assert server.bodies[0]["model"] == "my/model"
 
 
@@ -270,12 +272,12 @@ async def test_a_token_of_azures_own_directory_goes_in_a_header_of_the_callers(s
 
 
 async def test_the_key_in_azures_header_does_not_show(serve: Serve) -> None:
-    server = serve(error(401, "Access denied for key sk-1."))
+    server = serve(error(401, "Access denied for key sk-12345678."))
     async with client_of(server, "https://r.openai.azure.com") as client:
         with pytest.raises(Exception, match=r"Access denied for key \*\*\*\.") as caught:
             await client.complete(**ASK)
-    assert "sk-1" not in repr(client)
-    assert "sk-1" not in repr(caught.value)
+    assert "sk-12345678" not in repr(client)
+    assert "sk-12345678" not in repr(caught.value)
 
 
 # -- what is learned --------------------------------------------------------------------------------------------------
