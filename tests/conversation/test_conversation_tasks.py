@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.from_thread
 import msgspec
 import pytest
 from tests.support.tables import row
@@ -24,6 +25,8 @@ from chatscope.simulator import Reply, ToolCall, UsageIn, error, faults
 
 if TYPE_CHECKING:
     from tests.support.memory_server import MemoryServer, Serve
+
+    from chatscope.simulator import ChatRequest
 
 
 class Sum(msgspec.Struct):
@@ -164,6 +167,25 @@ async def test_a_tools_error_ends_the_task_as_itself_where_that_was_chosen(serve
     assert type(result.exception) is InternalServerError
     assert result.error == "from another service"
     assert (result.attempts, other.status) == (1, TaskStatus.COMPLETED)
+
+
+async def test_a_tool_may_ask_its_own_adapter_as_a_task_holds_no_slot_in_its_tools(serve: Serve) -> None:
+    def script(request: ChatRequest) -> Reply:
+        asks = bool(request.parameters.tools) and not request.answers_tools
+        return Reply(tool_calls=(ToolCall(request.parameters.tools[0].definition.name),)) if asks else Reply("3")  # type: ignore[index]  # asks
+
+    async with adapter(serve(script), max_concurrency=2) as chat:
+
+        async def ask() -> str:
+            return (await chat.execute(Task("How much?"))).output
+
+        def ask_from_a_thread() -> str:
+            return anyio.from_thread.run(chat.execute, Task("How much?")).output
+
+        with anyio.fail_after(30):
+            results = await chat.gather([Task("Ask.", tools=[tool]) for tool in (ask, ask_from_a_thread) * 3])
+        assert chat.statistics().running == 0
+    assert [result.raise_for_error().messages[-1]["content"] for result in results] == ["3"] * 6
 
 
 async def test_cancelling_a_task_cancels_its_tools(serve: Serve) -> None:
