@@ -168,6 +168,7 @@ async def test_leaving_early_closes_the_reply(serve: Serve) -> None:
             assert "".join([chunk.text async for chunk in stream]) == "Hello, world."
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("in_memory", [False, True])
 async def test_closing_it_ends_the_reading_of_another_task(serve: Serve, in_memory: bool) -> None:
     stalls = faults.stall(2)

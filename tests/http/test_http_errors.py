@@ -43,6 +43,7 @@ async def failure(base_url: str, way: dict[str, Any]) -> tuple[ChatError, int]:
     return caught.value, caught.value.attempts
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("then", ["<html>\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n\r\n"])
 async def test_a_server_that_does_not_speak_http_is_asked_once(serve: Serve, way: dict[str, Any], then: str) -> None:
     def script(peer: Peer) -> None:
@@ -57,6 +58,7 @@ async def test_a_server_that_does_not_speak_http_is_asked_once(serve: Serve, way
     assert attempts == len(server.requests) == 1
 
 
+@pytest.mark.one_loop
 async def test_a_server_that_closes_is_asked_again(serve: Serve, way: dict[str, Any]) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -67,6 +69,7 @@ async def test_a_server_that_closes_is_asked_again(serve: Serve, way: dict[str, 
     assert attempts == len(server.requests) == 3
 
 
+@pytest.mark.one_loop
 async def test_a_refused_connection_is_tried_again(way: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -76,6 +79,7 @@ async def test_a_refused_connection_is_tried_again(way: dict[str, Any]) -> None:
     assert attempts == 3
 
 
+@pytest.mark.one_loop
 async def test_tls_spoken_to_a_plain_port_is_tried_once(serve: Serve, way: dict[str, Any]) -> None:
     def script(peer: Peer) -> None:
         peer._more()
@@ -103,6 +107,7 @@ async def test_a_host_that_does_not_exist_is_tried_once(
     assert made == attempts
 
 
+@pytest.mark.one_loop
 async def test_a_certificate_that_is_not_trusted_is_tried_once(serve: Serve, way: dict[str, Any]) -> None:
     server = serve(lambda peer: peer.wait_closed(), context=Certificates().right)
     error, attempts = await failure(server.url, way)

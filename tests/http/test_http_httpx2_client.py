@@ -132,6 +132,7 @@ async def test_its_errors_become_this_packages(failure: Exception, kind: type[Ch
     assert caught.value.__cause__ is failure
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [

@@ -65,6 +65,7 @@ async def test_only_the_packages_own_transport_is_called_directly() -> None:
             assert type(client._core.sender) is kind, name
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("streams", [True, False], ids=["stream", "plain"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_response_with_too_many_codings_is_closed(serve: Serve, way: str, streams: bool) -> None:
@@ -84,6 +85,7 @@ async def test_a_response_with_too_many_codings_is_closed(serve: Serve, way: str
         await anyio.to_thread.run_sync(server.wait_closed, 2)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("way", ["nothing", "httpx over the transport"])
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_a_request_that_a_kept_connection_lost_is_an_attempt(

@@ -114,15 +114,15 @@ class ChatClient:
         Args:
             model: the model's name.
             messages: the conversation.
-            reask: how often the model is asked again, and told what is wrong, when its reply is not of the type; the
-                usage is that of all turns.
-            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and this request's own
-                `timeout` and `retry`.
+            reask: how often to ask again, and tell the model what was wrong, if the response is not of the type. The
+                usage is then that of all turns.
+            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and a `timeout` and
+                `retry` for this request.
 
         Raises:
             ValueError: an argument can never be right; nothing was sent.
             ChatError: what the last attempt failed with.
-            OutputError: the reply is not of the type.
+            OutputError: the response is not of the type.
             RuntimeError: the client is not open.
         """
         _check_names(parameters)
@@ -151,30 +151,30 @@ class ChatClient:
         reask: int = 0,
         **parameters: Unpack[RunParameters],
     ) -> RunResult:
-        """Let the model call functions until it answers. Cancelled, the turn in progress is, with all calls in it.
+        """Let the model call functions until it answers. If cancelled, so are the request and the calls in progress.
 
-        Async functions are awaited; sync ones run in worker threads, which a cancellation or a deadline leaves behind:
-        they run on to their end, and nobody sees their result. The calls of one turn run at the same time. A
-        `tool_choice` that demands a call is sent until there was one.
+        Async functions are awaited. Sync functions run in worker threads, which a cancellation or a deadline cannot
+        stop: they run to their end, and their results are dropped. The calls of one turn run concurrently. A
+        `tool_choice` that demands a call is sent until a call was made.
 
         Args:
             model: the model's name.
             messages: the conversation.
-            tools: the functions; their signatures and docstrings are what the model is told.
-            max_turns: how many model calls are made at most.
+            tools: the functions. The model is shown their signatures and docstrings.
+            max_turns: the most model calls to make.
             tool_timeout: how long each call of a function may take, in seconds.
-            on_tool_error: `"report"` tells the model what a function raised; `"raise"` lets it out.
-            response_format: as for `complete`; the type is that of the answer.
+            on_tool_error: `"report"` tells the model what a function raised; `"raise"` raises it.
+            response_format: as for `complete`, for the last response.
             reask: as for `complete`.
-            parameters: as for `complete`. `Timeouts.total` bounds all turns, the functions included; retries are those
-                of each model call.
+            parameters: as for `complete`. `Timeouts.total` bounds all turns, including the functions; `retry` applies
+                to each model call.
 
         Raises:
-            ValueError: an argument can never be right, or a function has parameters that the model cannot be told of;
+            ValueError: an argument can never be right, or a function has parameters that no schema can describe;
                 nothing was sent.
-            ToolLoopError: no turn was left, and the model still called functions.
+            ToolLoopError: the model still called functions after `max_turns` calls.
             ChatError, OutputError, RuntimeError: as `complete`.
-            Exception: with `"raise"`, what a function raised, as it is.
+            Exception: with `"raise"`, what a function raised.
         """
         given: dict[str, Any] = dict(parameters)
         if response_format is not None:

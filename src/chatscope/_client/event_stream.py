@@ -1,4 +1,4 @@
-"""The events of a stream, one by one: a plain iterator, which holds no scope and no task between two of them."""
+"""The events of a stream: a plain iterator, which holds no scope and no task between two of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chatscope.protocol.response import Chunk
 
 
 class EventStream:
-    """What `ChatStream.events` returns. It reads the stream's chunks; whoever iterates it leaves those alone."""
+    """What `ChatStream.events` returns. It reads the stream's chunks, so do not iterate over those as well."""
 
     __slots__ = ("_chunks", "_over", "_reader", "_ready")
 
@@ -25,10 +25,10 @@ class EventStream:
         return self
 
     async def __anext__(self) -> StreamEvent:
-        """Return the next event. Cancelled while waiting, the same becomes of the stream as when a chunk is waited for.
+        """Return the next event. If cancelled while waiting, the stream's connection is closed.
 
         Raises:
-            ChatError: what the stream ended with, after the events of what came before; nothing is complete then.
+            ChatError: what the stream ended with, after the events of what had arrived; no part is complete then.
         """
         while not self._ready:
             if self._over:

@@ -1,4 +1,4 @@
-"""What a request can be given besides model and messages: the endpoint's parameters, and what concerns it alone."""
+"""A request's keyword arguments: the endpoint's parameters, and settings that concern this request alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatscope.protocol.parameters import CommonParameters, ResponseFormat, Tool
 
 
 class RunParameters(CommonParameters, total=False):
-    """What `run_tools` takes besides the arguments that it names."""
+    """Parameters of `run_tools`, besides the arguments that it names."""
 
     extra_body: Mapping[str, Any]
     extra_headers: Mapping[str, str]
@@ -22,12 +22,12 @@ class RunParameters(CommonParameters, total=False):
 
 
 class TypedParameters(RunParameters, total=False):
-    """What `complete` and `stream` take besides a `response_format` that is a class."""
+    """Parameters of `complete` and `stream`, besides a `response_format` that is a type."""
 
     tools: Sequence[ToolParameter]
 
 
 class RequestParameters(TypedParameters, total=False):
-    """The endpoint's parameters, and what concerns one request alone."""
+    """Parameters of a request: the endpoint's, and settings of its own."""
 
     response_format: ResponseFormat | UnionType

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """When things happened to a task, on the clock of `time.perf_counter_ns`; `None` is what did not happen.
+    """When things happened to a task or request, on the clock of `time.perf_counter_ns`; `None` if they did not.
 
-    Bytes are timed when they were read from the connection, not when somebody looked at them.
+    Bytes are timed when they are read from the connection, not when the caller takes them.
     """
 
     submitted_ns: int
     started_ns: int | None = None
     """When it got its slot."""
     sent_ns: int | None = None
-    """When the last attempt was begun."""
+    """When the last attempt was sent."""
     headers_ns: int | None = None
     token_ns: Sequence[int] = ()
-    """For each chunk that carried something written by the model, when it was read."""
+    """For each chunk with something that the model wrote, when it was read."""
     finished_ns: int | None = None
 
     @property
@@ -30,7 +30,7 @@ class Timings:
 
     @property
     def first_token_seconds(self) -> float | None:
-        """The time to first token: from the beginning of the attempt that brought it."""
+        """The time to first token, counted from the sending of the attempt that brought it."""
         return _between(self.sent_ns, self.token_ns[0]) if self.token_ns else None
 
     @property
@@ -40,7 +40,7 @@ class Timings:
 
     @property
     def total_seconds(self) -> float | None:
-        """From submission to the end."""
+        """The time from submission to the end."""
         return _between(self.submitted_ns, self.finished_ns)
 
 
