@@ -83,6 +83,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("size", [1, 7, 1000, 1_000_000])
 @pytest.mark.parametrize("coding", ENCODERS)
 async def test_every_encoding_in_pieces(coding: str, size: int) -> None:
@@ -111,11 +112,13 @@ async def test_several_encodings() -> None:
     assert b"".join(await decoded("gzip, identity, br", brotli.compress(gzip.compress(TEXT)), size=99)) == TEXT
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("coding", ENCODERS)
 async def test_nothing_at_all_is_nothing(coding: str) -> None:
     assert await decoded(coding, b"") == []
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("coding", ENCODERS)
 async def test_cut_off(coding: str) -> None:
     with pytest.raises(httpx.DecodingError, match="cut off") as caught:
@@ -129,6 +132,7 @@ async def test_broken(coding: str) -> None:
         await decoded(coding, b"\xff certainly not encoded")
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("coding", ENCODERS)
 async def test_a_bomb(coding: str) -> None:
     with pytest.raises(httpx.DecodingError, match="more than 3000000 bytes"):

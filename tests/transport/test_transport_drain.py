@@ -66,6 +66,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "END_GRACE", 10.0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("rest", [(END,), (b"0\r", b"\n\r\n"), (b"2\r\n\n\n\r\n" + END,)])
@@ -169,6 +170,7 @@ async def test_a_stream_whose_chunks_all_came_at_once_leaves_its_connection(serv
         assert (statistics.connects, statistics.reuses) == (1, 2)
 
 
+@pytest.mark.one_loop
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "rest",

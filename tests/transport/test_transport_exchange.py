@@ -67,6 +67,7 @@ async def test_responses(
     assert counted(transport)[:2] == (0, 0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
 async def test_a_body_that_the_end_of_the_connection_ends(serve: Serve, request_to: Build, version: bytes) -> None:
     def script(peer: Peer) -> None:

@@ -25,6 +25,7 @@ def with_credentials(server: Server) -> str:
     return f"http://user:hunter2@127.0.0.1:{server.port}"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 async def test_an_origin_with_a_proxy(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
@@ -65,6 +66,7 @@ async def test_https_goes_through_a_tunnel(serve: Serve, request_to: Build, monk
     assert proxy.requests[0].startswith(b"CONNECT chat.example:443 HTTP/1.1\r\n")
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "environment",
     [{"NO_PROXY": "localhost,127.0.0.1"}, {"NO_PROXY": "*"}, {"HTTP_PROXY": "", "HTTPS_PROXY": "http://127.0.0.1:1"}],
@@ -87,6 +89,7 @@ async def test_proxies_are_ignored_if_asked(serve: Serve, request_to: Build, mon
         assert await response.aread() == b"ok"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "url",
     ["gopher://user:hunter2@127.0.0.1:1", "socks5://user:hunter2@127.0.0.1:1", "http://user:hunter2@127.0.0.1:port"],

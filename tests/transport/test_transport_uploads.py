@@ -126,6 +126,7 @@ async def test_a_streamed_body_that_is_no_generator(serve: Serve, request_to: Bu
     assert server.requests[0].endswith(b"\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(("length", "message"), [("4", "longer than"), ("6", "has 5 bytes")])
 async def test_a_streamed_body_of_another_length(serve: Serve, request_to: Build, length: str, message: str) -> None:
     async def body() -> AsyncGenerator[bytes, None]:
