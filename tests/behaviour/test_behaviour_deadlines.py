@@ -338,6 +338,12 @@ async def test_a_stream_that_is_finished_and_falls_silent_is_complete(serve: Ser
     assert took == pytest.approx(3, abs=0.1)
 
 
+async def test_a_stream_that_finishes_without_output_has_its_first_token_behind_it(serve: Serve) -> None:
+    empty = WHOLE.replace("Hello, world.", "")
+    result, took = await run(serve(then_silent(empty)), Task("hi"), timeout=Timeouts(first_token=2))
+    assert (result.success, result.output, took) == (True, "", 5)
+
+
 async def test_usage_after_an_error_is_waited_for_a_while(serve: Serve) -> None:
     result, took = await run(serve(then_silent(FIRST, ERROR, USAGE)), Task("hi"))
     assert isinstance(result.exception, StreamServerError)

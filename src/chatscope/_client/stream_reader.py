@@ -201,8 +201,10 @@ class StreamReader:
             await request.send()
             decoder = StreamDecoder(request.headers.get("content-type", ""), secret=request.secret)
             state = self.state = StreamState(decoder, request.prepared.choices)
-            while not (decoder.token_ns or state.is_over or decoder.error is not None):
+            while state.is_open and not decoder.token_ns:
                 await self._read_once("first_token")
+        while not (decoder.token_ns or state.is_over or decoder.error is not None):
+            await self._read_once("idle")  # finished without output: that limit no longer counts
         if decoder.error is None:
             request.on_first_output()
         deadlines.on_chunk()
