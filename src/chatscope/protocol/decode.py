@@ -48,7 +48,14 @@ def decode_chunk(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
                 chunk.usage = chunk.usage or chunk.x_groq.usage
             return chunk, None
     loaded = load_object(data)
-    return chunk_from(loaded, data), loaded
+    if b'"message"' in data or b'"<' in data:  # the shape may be another, or a field of ours may have been sent
+        return chunk_from(loaded, data), loaded
+    try:
+        chunk = _chunks.decode(data)
+    except _REFUSED:
+        return chunk_from(loaded, data), loaded
+    chunk.raw = data
+    return _completed(chunk, loaded, loaded), loaded
 
 
 def decode_text(data: bytes) -> str:
@@ -99,6 +106,11 @@ def _made(loaded: dict[str, Any], cls: type[_S]) -> _S:
         made = msgspec.convert(normal, cls)
     except msgspec.ValidationError:
         made = fit_struct(normal, cls)
+    return _completed(made, normal, loaded)
+
+
+def _completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
+    """Fill in what the typed decoder does not see."""
     fill_extra(made, normal)
     if made.usage is None:
         made.usage = usage_in(loaded)
