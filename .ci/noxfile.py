@@ -67,6 +67,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The tests that need a browser, which the extra `test` leaves out. They skip themselves where there is none."""
+    install(session, "test,browser")
+    session.run("python", "-m", "pytest", "-q", "tests/examples/test_examples_streaming_browser.py")
+
+
+@nox.session
 def corpus(session: nox.Session) -> None:
     """The recorded streams and event-stream cases, if they are beside the repository."""
     folder = ROOT.parent / "shared" / "corpus"

@@ -9,6 +9,8 @@ pytest.importorskip("trustme", reason="the other benchmarks' server needs it")
 from benchmarks.contenders import LOOPS
 from benchmarks.scenarios import many
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_each_task_gives_one_result(loop: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from benchmarks.harness.run import Measured, Plan, available, measure
 from benchmarks.harness.targets import Cell, judge, median
 from benchmarks.scenarios.costs import SCENARIOS, Scenario
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     replace(SCENARIOS["stream-tls"], at_once=2, total=2, tokens=4),
     replace(SCENARIOS["plain-16"], at_once=2, total=4, tokens=4),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Launch
     from tests.support.simulated import Simulate
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(r"p50 +(\d+\.\d\d) ms +p90 +(\d+\.\d\d) ms +p99 +(\d+\.\d\d) ms")
 
 

@@ -28,7 +28,10 @@ CHROMIUM = os.environ.get("CHATSCOPE_CHROMIUM") or next(filter(None, map(shutil.
 
 sync_api.expect.set_options(timeout=60_000)  # milliseconds: long enough for a busy machine
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHATSCOPE_CHROMIUM or put it on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHATSCOPE_CHROMIUM or put it on the PATH"),
+]
 
 # No sandbox, because CI runs as root, and no background traffic.
 ARGUMENTS = (

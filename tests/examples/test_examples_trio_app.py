@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Launch
     from tests.support.simulated import Simulate
 
+pytestmark = pytest.mark.slow
+
 # Far longer than any wait here; it ends a hang.
 SECONDS = 60.0
 

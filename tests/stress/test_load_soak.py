@@ -23,6 +23,8 @@ from chatscope.simulator import Config, Reply, simulator
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
 
+pytestmark = pytest.mark.slow
+
 TASKS = 600
 KEPT = 100
 
