@@ -1,7 +1,7 @@
 """AttemptsLog: one record for each request that was sent for a call, and no other.
 
-Whoever sends a request starts its record and finishes it; whoever decides on a retry records the wait. Nobody else
-writes here.
+The code that sends a request starts and finishes its record. The code that decides on a retry records the wait. Nothing
+else writes here.
 """
 
 from __future__ import annotations

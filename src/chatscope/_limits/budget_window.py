@@ -1,6 +1,6 @@
 """BudgetWindow: a budget per minute that the user set, for requests or for tokens.
 
-Here: what was used within the last minute. Not here: who waits (`rate_limit`), and what a server's headers say
+Here: what was used within the last minute. Not here: waiting (`rate_limit`), and what a server's headers say
 (`learned_limits`).
 """
 

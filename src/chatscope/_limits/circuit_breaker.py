@@ -1,6 +1,6 @@
 """CircuitBreaker: the memory for outages. A server that fails one request after the other gets one at a time.
 
-Here: when a server counts as down, and when the next request may try it. Not here: who waits (`limiter`), and how many
+Here: when a server counts as down, and when the next request may try it. Not here: waiting (`limiter`), and how many
 retries there may be while it works (`retry_budget`).
 """
 
@@ -66,7 +66,7 @@ class CircuitBreaker:
             self._probe_at = anyio.current_time() + self._probe_wait
 
     def on_response(self) -> bool:
-        """Record that the server works, also if it refused a request; tell whether it was down."""
+        """Record that the server works, also if it refused a request; return whether it was down."""
         was_open = self.is_open
         if was_open:
             _log.info("%s works again after %d failures in a row", self._name, self.failures)

@@ -1,8 +1,8 @@
 """ModelLimits: what a server's headers say about one model: how much is left, until when, and pauses that it asks for.
 
-Here: what is known, and for how long. Not here: budgets of the user (`budget_window`), and who waits (`rate_limit`).
+Here: what is known, and for how long. Not here: budgets of the user (`budget_window`), and waiting (`rate_limit`).
 
-A server limits each model on its own, or several models together. So what the headers of one model say holds for that
+A server limits each model on its own, or several models together. So the headers of one model's responses limit that
 model. Models share a limit only as long as the numbers show that they do: the same limit, and what is left of it goes
 down with the requests of either. Everything expires: headers can be wrong, and later responses may have none.
 """
@@ -53,7 +53,7 @@ class LearnedLimit:
         self._expires_at = now + DEFAULT_RESET
 
     def has_expired(self, now: float) -> bool:
-        """Tell whether it says nothing any more."""
+        """Return whether it says nothing any more."""
         return now >= self._expires_at - _EPSILON
 
     def wait_for(self, amount: float, now: float) -> float:
@@ -76,7 +76,7 @@ class LearnedLimit:
         self._level = min(self.limit, self._level + min(amount, self.limit))
 
     def report(self, remaining: int, reset: float | None, now: float) -> None:
-        """Record what a response said: so much is left, and all of it is back after `reset` seconds.
+        """Record what a response reports: so much is left, and all of it is back after `reset` seconds.
 
         What was sent meanwhile may or may not be in `remaining`: the truth is between the two.
         """
@@ -90,7 +90,7 @@ class LearnedLimit:
         self._expires_at = now + seconds
 
     def agrees(self, remaining: int, amount: float, now: float, *, uncounted: float | None = None) -> bool:
-        """Tell whether a response can be about this limit.
+        """Return whether a response can be about this limit.
 
         Args:
             remaining: what its headers say is left.
@@ -224,7 +224,7 @@ class ModelLimits:
         return self._pause_until is None and self.requests._learned is None and self.tokens._learned is None
 
     def is_in_use(self, now: float) -> bool:
-        """Tell whether a request waits or is in flight, or would have to wait for a pause."""
+        """Return whether a request waits or is in flight, or would have to wait for a pause."""
         return bool(self.sent or self.waiters or (self._pause_until is not None and self._pause_until > now))
 
     def forget(self) -> None:
@@ -244,7 +244,7 @@ class ModelLimits:
         return wait
 
     def pause(self, seconds: float, now: float) -> bool:
-        """Let no request go out for so long; tell whether that is longer than before."""
+        """Let no request go out for so long; return whether that is longer than before."""
         until = now + seconds
         if self._pause_until is not None and until <= self._pause_until:
             return False

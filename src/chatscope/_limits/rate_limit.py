@@ -224,7 +224,7 @@ class RateLimiter:
         return wait if self._tokens is None else max(wait, self._tokens.wait_for(tokens, now))
 
     def _is_behind(self, order: Order, limits: ModelLimits, now: float) -> bool:
-        """Tell whether a request for another model, which waits for nothing but the budgets, goes first."""
+        """Return whether a request for another model, which waits for nothing but the budgets, goes first."""
         return any(
             first < order and other.blocked_until <= now
             for other in self._models.values()

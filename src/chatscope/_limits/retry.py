@@ -110,7 +110,7 @@ class RetryPolicy:
 
 
 def waits_disabled() -> bool:
-    """Tell whether stamina's testing mode is on, in which there are no waits."""
+    """Return whether stamina's testing mode is on, in which there are no waits."""
     return stamina.is_testing()
 
 
@@ -243,7 +243,7 @@ class Retrier:
             raise earlier from earlier.__cause__
 
     def _was_held_back(self, error: Exception, sent: int) -> bool:
-        """Tell whether an attempt failed because it had waited too long for a permit, and was never sent."""
+        """Return whether an attempt failed because it had waited too long for a permit, and was never sent."""
         return isinstance(error, APIConnectionError) and error.should_retry is False and 0 < len(self.log) == sent
 
     def _on_failure(self, error: Exception) -> None:

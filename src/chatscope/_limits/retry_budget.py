@@ -1,7 +1,7 @@
 """RetryBudget: a server that fails some requests gets a fraction more traffic, not a multiple.
 
 A token bucket as in gRPC's retry throttling (gRFC A6), shared by all calls of a client: each retry takes a token, and
-each success brings back a part of one. Not here: a server that fails all requests (`circuit_breaker`), and who waits
+each success brings back a part of one. Not here: a server that fails all requests (`circuit_breaker`), and waiting
 (`limiter`).
 """
 

@@ -61,7 +61,7 @@ _MOST_CAUSES: Final = 16
 
 
 def is_transient(error: Exception) -> bool:
-    """Tell whether an error may pass by itself. A server's `x-should-retry` overrides its status.
+    """Return whether an error may pass by itself. A server's `x-should-retry` overrides its status.
 
     Only this package's own errors can be transient: stamina shows its predicate every exception, cancellation included.
     """
@@ -78,19 +78,19 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_refused(error: Exception) -> bool:
-    """Tell whether a connection was refused: the server restarts, and is soon back."""
+    """Return whether a connection was refused: the server restarts, and is soon back."""
     return any(isinstance(cause, ConnectionRefusedError) for cause in _causes(error))
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Tell whether an error that is not this package's is a connection that failed, or a timeout, and may pass."""
+    """Return whether an error that is not this package's is a connection that failed, or a timeout, and may pass."""
     names = _library_names(error)
     is_lost = isinstance(error, ConnectionError | TimeoutError) or not _LOST_CONNECTION.isdisjoint(names)
     return is_lost and not _has_lasting_cause(error)
 
 
 def _has_lasting_cause(error: Exception) -> bool:
-    """Tell whether the next connection would fail in the same way."""
+    """Return whether the next connection would fail in the same way."""
     return any(_lasts(cause) for cause in _causes(error))
 
 

@@ -1,4 +1,4 @@
-"""The protocol of an observer: what it is told about a call, and when.
+"""The protocol of an observer: what is reported to it, and when.
 
 One call is one task, or one request of a `ChatClient`. Without an observer, `None` takes the place of an
 `ObservedCall`, and that test is all it costs. Here: the protocols. Not here: the guard against observers that fail
