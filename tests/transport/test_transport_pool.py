@@ -42,7 +42,7 @@ class Idle:
     async def receive(self, within: float | None) -> bytes:
         raise AssertionError
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         raise AssertionError
 
     def write(self, data: bytes) -> None:

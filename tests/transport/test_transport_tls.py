@@ -30,7 +30,7 @@ class MemoryStream:
     async def receive(self, within: float | None) -> bytes:
         return self.outgoing.read()
 
-    async def pump(self, take: Callable[[bytes], bool], within: float | None) -> bool:
+    async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         raise AssertionError
 
     def write(self, data: bytes) -> None:

@@ -38,6 +38,7 @@ class ParserCallbacks(Protocol):
     @property
     def on_body(self) -> Callable[[bytes], object]:
         """Receive a part of the body."""
+        ...
 
     def on_status(self, reason: bytes) -> None:
         """Receive the reason phrase."""
