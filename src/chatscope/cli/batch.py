@@ -200,11 +200,11 @@ async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
             async with anyio.create_task_group() as group:
                 with _view(arguments, stderr) as view:
                     group.start_soon(_show, run, view)
-                    error = await _finish(run)
+                    failure = await _finish(run)
                     view.show(run.progress())
                     group.cancel_scope.cancel()
-            if error is not None:
-                raise error
+            if failure is not None:
+                raise failure
     except (BatchError, ValueError) as error:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return USAGE

@@ -17,6 +17,7 @@ import httpx
 
 from chatscope.simulator import Close, Outcome, Plan, Repeat, Reset, Send, Stall, Until, Wait
 from chatscope.simulator.plan import Step
+from chatscope.transport.errors import MalformedResponseError
 from chatscope.transport.transport import MAX_HEADER_BYTES
 
 __all__ = ["PlayedResponse"]
@@ -39,6 +40,8 @@ class PlayedResponse(httpx.AsyncByteStream):
         self._on_end: Callable[[Outcome], None] | None = on_end
         self._due = anyio.current_time()
         self._closed = False
+        self._has_ended = False  # the connection, not the response
+        self._is_first = True  # no bytes were received yet
         self._wait: anyio.CancelScope | None = None  # of the current read, if any
         self._read_timeout: float | None = request.extensions.get("timeout", {}).get("read")
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
@@ -89,10 +92,15 @@ class PlayedResponse(httpx.AsyncByteStream):
             try:
                 event = self._parser.next_event()
             except h11.RemoteProtocolError as problem:
-                raise httpx.RemoteProtocolError(str(problem), request=self._request) from problem
+                kind = httpx.RemoteProtocolError if self._has_ended else MalformedResponseError
+                raise kind(str(problem), request=self._request) from problem
             if isinstance(event, h11.Event):
                 return event
             data = await self._receive()
+            self._has_ended = not data
+            if self._is_first and not data.startswith(b"HTTP/"[: len(data)]):  # h11 would wait for a whole line
+                raise MalformedResponseError("the response is not HTTP", request=self._request)
+            self._is_first = False
             if not data and self._parser.their_state is h11.SEND_RESPONSE:
                 raise httpx.RemoteProtocolError("the server closed the connection", request=self._request)
             self._parser.receive_data(data)
