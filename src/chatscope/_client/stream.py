@@ -90,10 +90,13 @@ class ChatStream:
         Raises:
             ChatError: what the stream ended with.
         """
+        reader = self._reader
+        if reader.chunks:
+            return reader.chunks.popleft()
         if not self._is_entered:
             raise StopAsyncIteration
         try:
-            chunk = await self._reader.next_chunk()
+            chunk = await reader.next_chunk()
             if chunk is None:
                 self._on_end()
         except ChatError as error:

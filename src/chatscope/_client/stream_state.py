@@ -42,13 +42,15 @@ class StreamState:
 
     Attributes:
         decoder: holds what has arrived.
+        is_open: more output is expected, so that no time is running. Kept, not derived: it is asked for every chunk.
         is_over: nothing more is read.
     """
 
-    __slots__ = ("_choices", "_ends_at", "_tail_bytes", "decoder", "is_over")
+    __slots__ = ("_choices", "_ends_at", "_tail_bytes", "decoder", "is_open", "is_over")
 
     def __init__(self, decoder: StreamDecoder, choices: int = 1) -> None:
         self.decoder = decoder
+        self.is_open = True
         self.is_over = False
         self._choices = choices
         self._tail_bytes = 0
@@ -69,11 +71,6 @@ class StreamState:
         """Whether every choice has finished, so that silence is the end."""
         assembler = self.decoder.assembler
         return assembler.all_choices_finished and assembler.choice_count >= self._choices
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more output is expected, so that no time is running."""
-        return not self.is_over and self.decoder.error is None and not self.is_finished
 
     def patience(self, now: float) -> float | None:
         """Return how many seconds the next read may take before the stream is over; `None` leaves it to others.
@@ -101,6 +98,8 @@ class StreamState:
             self._ends_at = None
         if decoder.done or (decoder.error is not None and not self._reads_tail()):
             self._end()
+        else:
+            self.is_open = decoder.error is None and not self.is_finished
         return chunks
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
@@ -155,4 +154,5 @@ class StreamState:
     def _end(self) -> None:
         if not self.is_over:
             self.is_over = True
+            self.is_open = False
             self.decoder.assembler.close()
