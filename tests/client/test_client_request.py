@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 
 ONCE = RetryPolicy(attempts=1)
+DEFAULTS: dict[str, Any] = {"retry": ONCE}
 
 
 def open_client(transport: httpx.AsyncBaseTransport, **options: Any) -> ChatClient:
-    return ChatClient(api_key="sk-1", transport=transport, **{"retry": ONCE, **options})
+    return ChatClient(api_key="sk-1", transport=transport, **(DEFAULTS | options))
 
 
 # -- include_usage -----------------------------------------------------------------------------------------------------

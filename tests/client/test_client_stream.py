@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Write hello world"}]}
 
 ONCE = RetryPolicy(attempts=1)
+DEFAULTS: dict[str, Any] = {"retry": ONCE}
 AT_ONCE = RetryPolicy(initial=0, jitter=0)
 
 
@@ -50,7 +51,7 @@ async def read_all(stream: ChatStream) -> str:
 
 
 def open_client(server: httpx.AsyncBaseTransport, **options: Any) -> ChatClient:
-    return ChatClient(api_key="sk-1", transport=server, **{"retry": ONCE, **options})
+    return ChatClient(api_key="sk-1", transport=server, **(DEFAULTS | options))
 
 
 async def test_chunks_and_what_they_add_up_to(serve: Serve) -> None:

@@ -330,7 +330,8 @@ REPORTED_OTHERWISE = [
             % (len(HELLO) + 8, HELLO.encode()),
             Close(),
         ),
-        StreamTruncatedError,
+        InvalidResponseError,
+        200,
         text="Hello",
     ),
 ]
