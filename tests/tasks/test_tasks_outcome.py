@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatError, RetryPolicy, Task, TaskStatus
-from chatscope._tasks.outcome import CallSummary, Charge, Outcome, result_of, without_frames
+from chatscope._tasks.outcome import CallSummary, Charge, TaskOutcome, result_of, without_frames
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
 from chatscope.simulator import Answer, ChatRequest, Reply, ToolCall, error, faults
@@ -41,7 +41,7 @@ NOTHING = Charge(None, "m")
 def test_a_usage_that_is_not_known_makes_the_sums_unknown(
     charges: list[Charge], tokens: int | None, cost: float | None
 ) -> None:
-    outcome = Outcome(TaskStatus.COMPLETED, None, calls=CallSummary(charges=charges))
+    outcome = TaskOutcome(TaskStatus.COMPLETED, None, calls=CallSummary(charges=charges))
     result = result_of(outcome, lambda query: query.usage.total_tokens / 10)
     assert (result.tokens_used, result.cost) == (tokens, cost)
     assert result.metadata["input_tokens"] == (None if tokens is None else 6 * len(charges))

@@ -16,7 +16,7 @@ from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.map import ResultStream
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
-from chatscope._tasks.outcome import Outcome, result_of
+from chatscope._tasks.outcome import TaskOutcome, result_of
 from chatscope._tasks.spending import Spending
 from chatscope._tasks.supervisor import Supervisor, TaskOptions
 from chatscope._tasks.text_stream import TextStream
@@ -43,23 +43,23 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 print(text, end="")
             result = await adapter.get_result(task_id, timeout=30)
 
-    Leaving the block waits for the tasks that still run; leaving it by an exception cancels them. Statuses, results and
-    texts stay readable afterwards. A caller's cancellation passes through every method untouched.
+    Leaving the block waits for running tasks; leaving it by an exception cancels them. Statuses, results and texts stay
+    readable afterwards. The caller's own cancellation passes through every method.
 
     Args:
-        api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
+        api_key: default `OPENAI_API_KEY`. `""` sends no key.
         model: the model of tasks that name none.
-        timeout: seconds of silence that are tolerated, or `Timeouts` for more.
+        timeout: how long the server may be silent, in seconds, or `Timeouts` for more.
         base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
-        hedge_after: seconds without any output of the model after which a second attempt is made beside the first; the
-            first to deliver wins and the other is closed. Never more of them than the retry budget allows.
-        max_cost, max_total_tokens: what the tasks may use in all, in US dollars and in tokens, counted when a task has
-            ended. Once a limit is reached, tasks that wait or are submitted end at once, FAILED with a
-            `BudgetExceededError`; those that run may still pass it. Where a price is not known, only tokens count; that
-            is logged, once.
-        cancel_over_budget: stop the tasks that run as well, with the same outcome and their partial text.
+        hedge_after: a request without output for this many seconds is sent a second time; the first attempt with output
+            delivers, and the other one is closed. Each second attempt takes one retry from the retry budget.
+        max_cost, max_total_tokens: how much all tasks may use, in US dollars and in tokens, counted when a task ends.
+            Once a limit is reached, tasks that wait or are submitted fail at once with a `BudgetExceededError`; running
+            tasks may still exceed it. A task whose cost is not known does not count towards `max_cost`; that is logged
+            once.
+        cancel_over_budget: also stop running tasks then, with the same error and their partial text.
         keep_finished: how many finished tasks are kept; the oldest are forgotten first.
-        prices: what tokens cost: a table, a function, or `None` for the prices that come with the package.
+        prices: the price of tokens: a table, a function, or `None` for the prices that come with the package.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`
             (default 100), `telemetry` and so on.
 
@@ -90,12 +90,20 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         check_count(keep_finished, "keep_finished")
         check_model(model)
         check_seconds(hedge_after, "hedge_after")
-        self.model = model
         arguments.setdefault("max_concurrency", MAX_CONCURRENCY)
         self._core = ClientCore(ClientOptions.of(type(self).__name__, base_url, api_key, timeout, arguments))
         options = TaskOptions(model, resolve(prices), hedge_after, keep_finished, cancel_over_budget)
         spending = Spending(max_cost, max_total_tokens)
         self._tasks = Supervisor(self._core, options, spending, self._generate_task_id)
+
+    @property
+    def model(self) -> str:
+        """The model of tasks that name none."""
+        return self._tasks.model
+
+    @model.setter
+    def model(self, model: str) -> None:
+        self._tasks.model = model
 
     def __repr__(self) -> str:
         return f"<AsyncChatGPTAdapter {getattr(self, '_core', None)!r}>"
@@ -170,7 +178,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         run, state = self._tasks.find_run(task_id), self._tasks.find(task_id)
         if state is None:
             error = UnknownTaskError(f"Unknown task_id: {task_id}")
-            return result_of(Outcome(TaskStatus.UNKNOWN, error), lambda _: None)
+            return result_of(TaskOutcome(TaskStatus.UNKNOWN, error), lambda _: None)
         if run is None or timeout is None:
             return await state.wait()
         result = await state.wait_until(anyio.current_time() + timeout, self._tasks.alarms)

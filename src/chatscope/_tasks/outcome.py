@@ -1,6 +1,6 @@
 """From what happened to a task to its `Result`, prices included. The only place that makes results.
 
-Pure: nothing here waits, sends or knows a run. What happened is collected in an `Outcome` by `runner.py`.
+Pure: nothing here waits, sends or knows a run. What happened is collected in an `TaskOutcome` by `runner.py`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CallSummary(NamedTuple):
 NO_CALLS: Final = CallSummary()
 
 
-class Outcome(NamedTuple):
+class TaskOutcome(NamedTuple):
     """What happened to a task: everything that its result is made from.
 
     Attributes:
@@ -100,7 +100,7 @@ Price = Callable[[PriceQuery], float | None]
 """Returns US dollars, or `None` if the price is not known. It must not raise."""
 
 
-def result_of(outcome: Outcome, price: Price) -> Result:
+def result_of(outcome: TaskOutcome, price: Price) -> Result:
     """Return the result of what happened to a task."""
     failure, calls = outcome.failure, outcome.calls
     completion, usage = calls.completion, total_usage(calls.charges)
@@ -141,7 +141,7 @@ def result_of(outcome: Outcome, price: Price) -> Result:
     )
 
 
-def _timings(outcome: Outcome, submitted_ns: int) -> Timings:
+def _timings(outcome: TaskOutcome, submitted_ns: int) -> Timings:
     calls = outcome.calls
     return Timings(
         submitted_ns, outcome.started_ns, calls.sent_ns, calls.headers_ns, calls.token_ns, outcome.finished_ns
@@ -195,7 +195,7 @@ def total_usage(charges: Sequence[Charge]) -> Usage | None:
     return add_usage(*usages)
 
 
-def _total_cost(outcome: Outcome, price: Price) -> float | None:
+def _total_cost(outcome: TaskOutcome, price: Price) -> float | None:
     total = 0.0
     for charge in outcome.calls.charges:
         completion, usage = charge.completion, charge.usage

@@ -104,32 +104,15 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
     _check_constraints(constraints)
     check_on_tool_error(task.on_tool_error)
     parameters = _parameters(task)
-    timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
-    if "timeout" in parameters:
-        timeouts = Timeouts.of(parameters.pop("timeout"))
-        seconds = min((each for each in (seconds, timeouts.total) if each), default=None)
-        timeouts = replace(timeouts, total=None)  # the task's own scope bounds all of it
-    seconds = seconds or defaults.seconds
-    named = parameters.pop("model", None)
-    if constraints.model is not None:
-        named = constraints.model
-    model = defaults.model if named is None else named
-    check_model(model)
+    timeouts, seconds = _limits(parameters, constraints, defaults)
+    model = _model(parameters, constraints, defaults)
     if constraints.temperature is not None or constraints.max_tokens is not None:
         parameters = _constrained(constraints, model) | parameters
     streams = parameters.pop("stream", None) is not False
     policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
-    if task.messages is not None and task.context:
-        check_messages(model, task.messages)
-    messages = messages_of(task.prompt, task.messages, task.context)
-    conversation = None
-    if task.tools or task.output_type is not None or task.reask:
-        check_messages(model, messages)
-        messages = deepcopy(messages)  # encoded again in each turn: what the caller changes meanwhile is not sent
-        conversation = _conversation(task, messages, parameters)
+    messages, conversation = _messages(task, model, parameters)
+    if conversation is not None:
         parameters = conversation.parameters
-    elif messages is task.messages:
-        messages = list(messages)
     return PreparedTask(
         task=replace(task, task_id=task_id),
         model=model,
@@ -143,6 +126,40 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         observed=core.observe(model, messages, parameters, stream=streams),
         submitted_ns=submitted_ns,
     )
+
+
+def _limits(
+    parameters: dict[str, Any], constraints: TaskConstraints, defaults: TaskDefaults
+) -> tuple[Timeouts, float | None]:
+    """Return the timeouts of each request, and how long the whole task may take: its own scope bounds that."""
+    timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
+    if "timeout" in parameters:
+        timeouts = Timeouts.of(parameters.pop("timeout"))
+        seconds = min((each for each in (seconds, timeouts.total) if each), default=None)
+        timeouts = replace(timeouts, total=None)
+    return timeouts, seconds or defaults.seconds
+
+
+def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: TaskDefaults) -> str:
+    model = parameters.pop("model", None)
+    if constraints.model is not None:
+        model = constraints.model
+    if model is None:
+        return defaults.model
+    check_model(model)
+    return str(model)
+
+
+def _messages(task: Task, model: str, parameters: Mapping[str, Any]) -> tuple[Sequence[Message], Conversation | None]:
+    """Return what the first turn says, and the turns after it, as a copy: later changes by the caller are not sent."""
+    if task.messages is not None and task.context:
+        check_messages(model, task.messages)
+    messages = messages_of(task.prompt, task.messages, task.context)
+    if not task.tools and task.output_type is None and not task.reask:
+        return list(messages) if messages is task.messages and isinstance(messages, list) else messages, None
+    check_messages(model, messages)
+    messages = deepcopy(messages)  # each turn encodes it again
+    return messages, _conversation(task, messages, parameters)
 
 
 def _check_constraints(constraints: TaskConstraints) -> None:

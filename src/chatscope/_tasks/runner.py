@@ -23,7 +23,7 @@ from chatscope._tasks.alarms import Alarm, Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Result, TaskStatus
-from chatscope._tasks.outcome import NO_CALLS, Outcome, result_of, status_after, total_usage, without_frames
+from chatscope._tasks.outcome import NO_CALLS, TaskOutcome, result_of, status_after, total_usage, without_frames
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery
@@ -49,7 +49,7 @@ class Host(Protocol):
         """Return the price of a request."""
         ...
 
-    def on_end(self, state: TaskState, outcome: Outcome, result: Result) -> None:
+    def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
         """Keep a task that has ended."""
 
 
@@ -243,7 +243,7 @@ class TaskRun:
             return self._host.core.limiter.outage
         return self._calls.latest.request.last_failure()
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: TaskOutcome) -> None:
         failure, calls, observed = outcome.failure, outcome.calls, self._prepared.observed
         if observed is not None:
             usage = total_usage(calls.charges)
@@ -253,10 +253,10 @@ class TaskRun:
         seconds = (outcome.now_ns - self._prepared.submitted_ns) / 1e9
         _log.debug("%s: %s after %.3f s", self.state.id, outcome.status, seconds)
 
-    def _outcome(self, failure: Exception | None, status: TaskStatus, finished_ns: int | None = None) -> Outcome:
+    def _outcome(self, failure: Exception | None, status: TaskStatus, finished_ns: int | None = None) -> TaskOutcome:
         prepared, state = self._prepared, self.state
         conversation = prepared.conversation
-        return Outcome(
+        return TaskOutcome(
             status=status,
             failure=None if failure is None else without_frames(failure),
             task=state.task,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -18,10 +18,11 @@ from chatscope._client.core import ClientCore
 from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.models import Result, Task
-from chatscope._tasks.outcome import Outcome, check_cost, reported_tokens
+from chatscope._tasks.outcome import TaskOutcome, check_cost, reported_tokens
 from chatscope._tasks.prepared import TaskDefaults, prepare
 from chatscope._tasks.runner import TaskRun
 from chatscope._tasks.spending import Spending
+from chatscope._validation import check_model
 from chatscope.errors import TaskCancelledError
 from chatscope.pricing import PriceQuery, Pricer
 from chatscope.telemetry.guard import Guard
@@ -74,6 +75,16 @@ class Supervisor:
         self._running: dict[str, TaskRun] = {}
         self._finished: dict[str, TaskState] = {}  # oldest first
         self.alarms = Alarms(self._start_watching)
+
+    @property
+    def model(self) -> str:
+        """The model of tasks that name none."""
+        return self._defaults.model
+
+    @model.setter
+    def model(self, model: str) -> None:
+        check_model(model)
+        self._defaults = replace(self._defaults, model=model)
 
     @property
     def hedge_after(self) -> float | None:
@@ -185,7 +196,7 @@ class Supervisor:
         """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""
         return self._guard.call("prices", None, self._checked_price, query)
 
-    def on_end(self, state: TaskState, outcome: Outcome, result: Result) -> None:
+    def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
         """Move a task that has just ended to those that are kept, and count what it used."""
         self._running.pop(state.id, None)
         self._finished[state.id] = state
