@@ -208,7 +208,7 @@ def test_an_address_shows_no_password(base_url: str) -> None:
         shown = str(error)
     else:
         shown = f"{adapter!r} {adapter.get_adapter_status()}"
-    assert "***@example.com" in shown
+    assert ("***@example.com" if base_url.startswith("http") else "not with ftp://") in shown
     assert "secret" not in shown
 
 

@@ -77,7 +77,7 @@ def test_a_block_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "any key")
+    monkeypatch.setenv("OPENAI_API_KEY", "any-key")
     monkeypatch.setenv("OPENAI_BASE_URL", base_url)
     # The empty lines make a traceback name the line of the document.
     exec(compile("\n" * line + code, str(document), "exec"), {"__name__": "__main__"})

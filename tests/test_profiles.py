@@ -24,7 +24,9 @@ VERSION = f"api-version={AZURE_API_VERSION}"
 
 
 def client_of(server: MemoryServer, base_url: str | None = None, profile: str | None = None) -> ChatClient:
-    return ChatClient(base_url, "sk-12345678", profile=profile, transport=server, retry=RetryPolicy(attempts=1))
+    return ChatClient(
+        "sk-12345678", base_url=base_url, profile=profile, transport=server, retry=RetryPolicy(attempts=1)
+    )
 
 
 # -- which ------------------------------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def test_a_profile_that_does_not_exist() -> None:
         with row(profile):
             says = r"profile must be one of openai, azure, .*, deepseek, not "
             with pytest.raises(ValueError, match=says):
-                ChatClient("http://gpu:8000/v1", "k", profile=profile)
+                ChatClient("k", base_url="http://gpu:8000/v1", profile=profile)
             with pytest.raises(ValueError, match=says):
                 AsyncChatGPTAdapter("k", base_url="http://gpu:8000/v1", profile=profile)
 
@@ -265,7 +267,9 @@ async def test_azures_version_from_the_environment(serve: Serve, monkeypatch: py
 async def test_a_token_of_azures_own_directory_goes_in_a_header_of_the_callers(serve: Serve) -> None:
     server = serve()
     headers = {"Authorization": "Bearer token"}
-    async with ChatClient("https://r.openai.azure.com", "", default_headers=headers, transport=server) as client:
+    async with ChatClient(
+        "", base_url="https://r.openai.azure.com", default_headers=headers, transport=server
+    ) as client:
         await client.complete(**ASK)
     assert server.requests[0].headers["authorization"] == "Bearer token"
     assert "api-key" not in server.requests[0].headers
@@ -316,7 +320,7 @@ async def test_httpx_clients_get_the_address_too(serve: Serve) -> None:
     server = serve()
     async with (
         httpx.AsyncClient(transport=server) as http_client,
-        ChatClient("https://r.openai.azure.com", "k", http_client=http_client) as client,
+        ChatClient("k", base_url="https://r.openai.azure.com", http_client=http_client) as client,
     ):
         await client.complete(**ASK)
     assert server.requests[0].url.path == "/openai/deployments/m/chat/completions"

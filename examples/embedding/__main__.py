@@ -36,7 +36,7 @@ def simulated(request: ChatRequest) -> Reply:
 async def main(*, simulate: bool) -> int:
     """Print a summary of each text; return the exit code."""
     server: AbstractAsyncContextManager[str | None] = simulator(simulated) if simulate else nullcontext()
-    async with server as base_url, ChatClient(base_url, "simulated" if simulate else None) as client:
+    async with server as base_url, ChatClient("simulated" if simulate else None, base_url=base_url) as client:
         try:
             summaries = await Summarizer(client).summarize_all(TEXTS)
         except SummaryError as error:

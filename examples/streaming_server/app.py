@@ -132,7 +132,9 @@ def create_app(base_url: str | None = None, api_key: str | None = None) -> Starl
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         # 100 requests run at once, and 100 more wait. Further ones fail at once, which is kinder than a long wait.
-        async with ChatClient(base_url, api_key, timeout=TIMEOUTS, max_concurrency=100, max_pending=100) as client:
+        async with ChatClient(
+            api_key, base_url=base_url, timeout=TIMEOUTS, max_concurrency=100, max_pending=100
+        ) as client:
             yield {"client": client}
 
     return Starlette(

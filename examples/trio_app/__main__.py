@@ -48,7 +48,7 @@ async def ask(models: Sequence[str], question: str, *, simulate: bool) -> int:
     """Run the race, print the answer, and return the exit code."""
     code = FAILED
     server: AbstractAsyncContextManager[str | None] = simulator(simulated) if simulate else nullcontext()
-    async with server as base_url, ChatClient(base_url, "simulated" if simulate else None) as client:
+    async with server as base_url, ChatClient("simulated" if simulate else None, base_url=base_url) as client:
         try:
             with trio.fail_after(SECONDS):  # one deadline for everything inside
                 winner = await race(client, models, question, show)

@@ -126,6 +126,20 @@ def check_header_value(value: object, name: str) -> None:
         raise ValueError(f"{name} must be text without line breaks, in ASCII, to go into a header")
 
 
+def check_key(value: object) -> None:
+    """Refuse what is no API key. The message never quotes it.
+
+    Raises:
+        ValueError: naming `api_key`.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"api_key must be a text, not {type(value).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+    if "://" in value:
+        raise ValueError("api_key looks like an address: pass addresses as base_url=")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("api_key (or OPENAI_API_KEY) must be ASCII text without blanks and line ends")
+
+
 def check_on_tool_error(value: object) -> None:
     """Refuse what does not say what becomes of a tool's exception.
 

@@ -150,7 +150,10 @@ async def test_an_error_object_with_a_success_status(serve: Serve, shape: ErrorS
 async def test_extra_body_headers_query(serve: Serve) -> None:
     server = serve()
     async with ChatClient(
-        "https://a.example/v1?api-version=1", "k", default_headers={"X-One": "1", "X-Two": "1"}, transport=server
+        "k",
+        base_url="https://a.example/v1?api-version=1",
+        default_headers={"X-One": "1", "X-Two": "1"},
+        transport=server,
     ) as client:
         await client.complete(
             **ASK,
@@ -218,7 +221,7 @@ async def test_a_client_of_the_users_is_not_closed(serve: Serve) -> None:
 
 
 def test_what_it_says_about_itself() -> None:
-    client = ChatClient("https://a.example/v1", "sk-secret")
+    client = ChatClient("sk-secret", base_url="https://a.example/v1")
     assert client.base_url == "https://a.example/v1"
     assert client._core.options.has_key is True
     assert repr(client) == "<ChatClient https://a.example/v1>"

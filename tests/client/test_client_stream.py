@@ -175,7 +175,7 @@ async def test_closing_it_ends_the_reading_of_another_task(serve: Serve, in_memo
     stalls = faults.stall(2)
     async with simulator(stalls) as url:
         texts: list[str] = []
-        client = open_client(serve(stalls)) if in_memory else ChatClient(url, "k", retry=ONCE)
+        client = open_client(serve(stalls)) if in_memory else ChatClient("k", base_url=url, retry=ONCE)
         async with client, client.stream(**ASK) as stream, anyio.create_task_group() as group:
             group.start_soon(texts_of, stream, texts)
             while "".join(texts) != "You asked":
@@ -326,7 +326,7 @@ async def test_a_cancelled_read_of_a_socket_ends_the_stream_with_this_packages_e
     reply = Reply("Hello, world.", faults=(faults.hold(2, release),))
     async with (
         simulator(reply) as base_url,
-        ChatClient(base_url, "k", retry=ONCE) as client,
+        ChatClient("k", base_url=base_url, retry=ONCE) as client,
         client.stream(**ASK) as stream,
     ):
         text = ""

@@ -51,7 +51,7 @@ class Model(pydantic.BaseModel):
 
 
 def client(server: MemoryServer) -> ChatClient:
-    return ChatClient(URL, "", transport=server, retry=RetryPolicy(initial=0, jitter=0))
+    return ChatClient("", base_url=URL, transport=server, retry=RetryPolicy(initial=0, jitter=0))
 
 
 def adapter(server: MemoryServer, **options: Any) -> AsyncChatGPTAdapter:

@@ -44,7 +44,9 @@ def calls(*calls: ToolCall, **reply: Any) -> Reply:
 
 
 def client(server: MemoryServer, **options: Any) -> ChatClient:
-    return ChatClient("http://llm.example/v1", "", transport=server, retry=RetryPolicy(initial=0, jitter=0), **options)
+    return ChatClient(
+        "", base_url="http://llm.example/v1", transport=server, retry=RetryPolicy(initial=0, jitter=0), **options
+    )
 
 
 async def test_the_loop_ends_with_the_models_answer(serve: Serve) -> None:

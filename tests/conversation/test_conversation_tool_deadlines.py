@@ -39,7 +39,7 @@ async def waits(seconds: int) -> str:
 
 async def test_each_call_has_its_own_deadline(serve: Serve) -> None:
     server = serve([CALLS, Reply("Done.")])
-    async with ChatClient("http://x/v1", "", transport=server) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server) as client:
         began = anyio.current_time()
         result = await client.run_tools(**ASK, tools=[waits], tool_timeout=10)
         assert anyio.current_time() - began == 10
@@ -51,7 +51,7 @@ async def test_each_call_has_its_own_deadline(serve: Serve) -> None:
 
 async def test_a_deadline_that_passes_is_raised_where_errors_are(serve: Serve) -> None:
     server = serve([CALLS, Reply("Done.")])
-    async with ChatClient("http://x/v1", "", transport=server) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server) as client:
         with pytest.raises(ToolTimeoutError, match=r"^tool waits took longer than 10 s$"):
             await client.run_tools(**ASK, tools=[waits], tool_timeout=10, on_tool_error="raise")
     assert len(server.requests) == 1
@@ -59,7 +59,7 @@ async def test_a_deadline_that_passes_is_raised_where_errors_are(serve: Serve) -
 
 async def test_the_total_deadline_bounds_all_turns_and_their_tools(serve: Serve) -> None:
     server = serve([Reply(tool_calls=(ToolCall("waits", {"seconds": 6}),))])
-    async with ChatClient("http://x/v1", "", transport=server) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server) as client:
         began = anyio.current_time()
         with pytest.raises(APITimeoutError, match="not finished within 15 s") as caught:
             await client.run_tools(**ASK, tools=[waits], timeout=Timeouts(total=15))
@@ -71,7 +71,7 @@ async def test_the_total_deadline_bounds_all_turns_and_their_tools(serve: Serve)
 
 async def test_the_total_deadline_bounds_the_model_calls_of_later_turns(serve: Serve) -> None:
     server = serve([Reply(tool_calls=(ToolCall("waits", {"seconds": 6}),)), Reply("Slow.", first_token=20)])
-    async with ChatClient("http://x/v1", "", transport=server) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server) as client:
         began = anyio.current_time()
         with pytest.raises(APITimeoutError, match="not finished within 15 s"):
             await client.run_tools(**ASK, tools=[waits], timeout=Timeouts(total=15))

@@ -61,7 +61,7 @@ def mock(content: str) -> httpx.AsyncBaseTransport:
 
 
 async def test_a_mock_transport_is_enough() -> None:
-    async with Summarizer.open("any key", transport=mock(SUMMARY)) as summarizer:
+    async with Summarizer.open("any-key", transport=mock(SUMMARY)) as summarizer:
         assert await summarizer.summarize("A long text.") == Summary("Tasks", ["They end."])
 
 
@@ -73,11 +73,11 @@ async def test_only_a_client_that_it_opened_is_closed() -> None:
             self.closed += 1
 
     transport = Counting(lambda _: httpx.Response(500))
-    async with Summarizer.open("any key", transport=transport):
+    async with Summarizer.open("any-key", transport=transport):
         pass
     assert transport.closed == 1
     transport = Counting(lambda _: httpx.Response(500))
-    async with ChatClient(api_key="any key", transport=transport) as client:
+    async with ChatClient(api_key="any-key", transport=transport) as client:
         Summarizer(client)
         assert transport.closed == 0
     assert transport.closed == 1
@@ -85,7 +85,7 @@ async def test_only_a_client_that_it_opened_is_closed() -> None:
 
 def patient_client(base_url: str) -> ChatClient:
     """Return a client without timeouts and retries, so only a cancellation ends its requests."""
-    return ChatClient(base_url, "any key", timeout=None, retry=RetryPolicy(attempts=1))
+    return ChatClient("any-key", base_url=base_url, timeout=None, retry=RetryPolicy(attempts=1))
 
 
 async def test_errors_are_the_librarys_own() -> None:

@@ -61,7 +61,7 @@ class Browser:
 
     async def get(self, base_url: str) -> None:
         """Send the question to an application that uses the model at `base_url`."""
-        app = create_app(base_url, "any key")
+        app = create_app(base_url, "any-key")
         async with app.router.lifespan_context(app) as state:
             scope = {"type": "http", "method": "POST", "path": "/answer", "headers": [], "state": dict(state or {})}
             with anyio.fail_after(SECONDS):

@@ -44,7 +44,7 @@ def outcomes(server: Simulator) -> dict[str, Outcome]:
 
 def patient_client(base_url: str) -> ChatClient:
     """Return a client without timeouts and retries, so only a cancellation ends its requests."""
-    return ChatClient(base_url, "any key", timeout=None, retry=RetryPolicy(attempts=1))
+    return ChatClient("any-key", base_url=base_url, timeout=None, retry=RetryPolicy(attempts=1))
 
 
 async def test_the_first_to_speak_wins_and_the_losers_are_closed() -> None:
@@ -88,7 +88,7 @@ class AllAtOnce(httpx.AsyncBaseTransport):
 
 async def test_a_dead_heat_has_one_winner() -> None:
     shown: list[str] = []
-    async with ChatClient("http://race.test/v1", "any key", transport=AllAtOnce(5)) as client:
+    async with ChatClient("any-key", base_url="http://race.test/v1", transport=AllAtOnce(5)) as client:
         winner = await race(client, ["a", "b", "c", "d", "e"], "who?", shown.append)
     assert winner.text == "Me!"
     assert shown == ["Me!"]

@@ -71,7 +71,7 @@ async def _as_task(row: Row, base_url: str, transport: HTTPTransport) -> Outcome
 async def _as_call(row: Row, base_url: str, transport: HTTPTransport) -> Outcome:
     arguments: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
     text = ""
-    async with ChatClient(base_url, "sk-1", timeout=row.timeouts, transport=transport, retry=RETRY) as client:
+    async with ChatClient("sk-1", base_url=base_url, timeout=row.timeouts, transport=transport, retry=RETRY) as client:
         failure: ChatError | None = None
         try:
             if row.via is Via.COMPLETE:

@@ -104,7 +104,7 @@ def tasks_of_the_loop() -> list[object]:
 
 async def test_no_object_of_a_client_shows_it() -> None:
     async with simulator(Reply(between_tokens=0.001)) as base_url:
-        client = ChatClient(base_url, KEY, transport=HTTPTransport(trust_env=False))
+        client = ChatClient(KEY, base_url=base_url, transport=HTTPTransport(trust_env=False))
         check_reprs(client)
         async with client, client.stream(model=MODEL, messages=MESSAGES) as stream:
             check_reprs(client, stream)
@@ -235,7 +235,7 @@ async def test_no_error_and_no_log_shows_it(
         async with adapter_for(base_url) as adapter:
             result = await adapter.execute(Task("hi"))
         async with ChatClient(
-            base_url, KEY, timeout=BRIEF, retry=RETRY, transport=HTTPTransport(trust_env=False)
+            KEY, base_url=base_url, timeout=BRIEF, retry=RETRY, transport=HTTPTransport(trust_env=False)
         ) as client:
             try:
                 async with client.stream(model=MODEL, messages=MESSAGES) as stream:

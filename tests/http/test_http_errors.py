@@ -37,7 +37,7 @@ def serve() -> Iterator[Serve]:
 
 async def failure(base_url: str, way: dict[str, Any]) -> tuple[ChatError, int]:
     """Return the error that a request ends with, and how many requests were made for it."""
-    async with ChatClient(base_url, "key", retry=THRICE, **way) as client:
+    async with ChatClient("key", base_url=base_url, retry=THRICE, **way) as client:
         with pytest.raises(ChatError) as caught:
             await client.complete(**ASK)
     return caught.value, caught.value.attempts

@@ -61,7 +61,7 @@ async def handed_in(way: str) -> AsyncIterator[dict[str, Any]]:
 async def test_only_the_packages_own_transport_is_called_directly() -> None:
     senders: dict[str, type] = {"nothing": BuiltinSender, "transport": BuiltinSender, "subclass": TransportSender}
     for name, kind in senders.items():
-        async with ChatClient("http://x/v1", "k", **WAYS[name]()) as client:
+        async with ChatClient("k", base_url="http://x/v1", **WAYS[name]()) as client:
             assert type(client._core.sender) is kind, name
 
 
@@ -77,7 +77,7 @@ async def test_a_response_with_too_many_codings_is_closed(serve: Serve, way: str
     server = serve(script)
     async with (
         handed_in(way) as options,
-        ChatClient(f"{server.url}v1", "k", retry=ONCE, timeout=3, **options) as client,
+        ChatClient("k", base_url=f"{server.url}v1", retry=ONCE, timeout=3, **options) as client,
     ):
         for _ in range(2):  # through a client of one connection, too
             with pytest.raises(InvalidResponseError, match="6 content-encodings"):

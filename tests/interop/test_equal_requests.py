@@ -108,7 +108,7 @@ def comparable(value: Any) -> Any:
 
 async def ours(base_url: str, request: dict[str, Any], *, stream: bool) -> Any:
     """Return what came of a request by chatscope."""
-    async with ChatClient(base_url, KEY) as client:
+    async with ChatClient(KEY, base_url=base_url) as client:
         if stream:
             async with client.stream(**request) as chunks:
                 [chunk async for chunk in chunks]
@@ -206,7 +206,7 @@ def asked(server: Simulator) -> Any:
 async def test_structured_output_from_the_same_class() -> None:
     reply = Reply('{"name": "Oslo", "people": 5, "mayor": null}')
     server, their_server = simulator(reply), simulator(reply)
-    async with server as base_url, ChatClient(base_url, KEY) as client:
+    async with server as base_url, ChatClient(KEY, base_url=base_url) as client:
         ours = await client.complete(model=MODEL, messages=HELLO, response_format=City)
     async with their_server as base_url, AsyncOpenAI(api_key=KEY, base_url=base_url) as their_client:
         theirs: Any = await their_client.chat.completions.parse(
@@ -220,7 +220,7 @@ async def test_structured_output_from_the_same_class() -> None:
 
 async def test_client_headers_are_all_that_differs() -> None:
     ours, theirs = simulator(), simulator()
-    async with ours as base_url, ChatClient(base_url, KEY, organization="org", project="p") as client:
+    async with ours as base_url, ChatClient(KEY, base_url=base_url, organization="org", project="p") as client:
         await client.complete(model=MODEL, messages=HELLO, extra_headers={"x-mine": "1"})
     async with (
         theirs as base_url,

@@ -48,7 +48,7 @@ ERRORS = pytest.mark.parametrize(
 
 
 def client_of(proxy: LiteLLMProxy) -> ChatClient:
-    return ChatClient(proxy.base_url, proxy.api_key, retry=NO_RETRY)
+    return ChatClient(proxy.api_key, base_url=proxy.base_url, retry=NO_RETRY)
 
 
 def adapter_of(proxy: LiteLLMProxy) -> AsyncChatGPTAdapter:
@@ -132,7 +132,7 @@ async def test_an_error_inside_a_stream_keeps_the_text_before_it(litellm_proxy: 
 
 
 async def test_a_wrong_key_is_refused_and_not_shown(litellm_proxy: LiteLLMProxy) -> None:
-    async with ChatClient(litellm_proxy.base_url, "sk-wrong-key") as client:
+    async with ChatClient("sk-wrong-key", base_url=litellm_proxy.base_url) as client:
         with pytest.raises(BadRequestError) as caught:
             await client.complete(model=MODEL, messages=ASKED)
     assert (caught.value.status, caught.value.attempts) == (400, 1)

@@ -47,7 +47,7 @@ class Sum:
 
 def open_client(server: MemoryServer, recorder: Recorder, **options: Any) -> ChatClient:
     options.setdefault("telemetry", recorder.telemetry())
-    return ChatClient("http://[::1]:8080/v1", "", transport=server, **options)
+    return ChatClient("", base_url="http://[::1]:8080/v1", transport=server, **options)
 
 
 def error_types(recorder: Recorder) -> list[tuple[str, object]]:
@@ -329,7 +329,7 @@ async def test_the_attempt_is_current_for_whoever_instruments_the_client(serve: 
 
     async with (
         httpx.AsyncClient(transport=serve(), event_hooks={"request": [hook]}) as http_client,
-        ChatClient("http://x/v1", "", http_client=http_client, telemetry=recorder.telemetry()) as client,
+        ChatClient("", base_url="http://x/v1", http_client=http_client, telemetry=recorder.telemetry()) as client,
     ):
         await client.complete(model="m", messages=HI)
     assert [child.name for child in recorder.children(recorder.span("attempt"))] == ["POST"]
@@ -340,7 +340,7 @@ async def test_true_reports_to_the_global_providers(
 ) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: recorder.tracer_provider)
     monkeypatch.setattr("opentelemetry.metrics._internal.get_meter_provider", lambda: recorder.meter_provider)
-    async with ChatClient("http://x/v1", "", transport=serve(), telemetry=True) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=serve(), telemetry=True) as client:
         await client.complete(model="m", messages=HI)
     assert recorder.names == ["queue", "attempt", "chat m"]
     assert "gen_ai.client.operation.duration" in recorder.metrics()
@@ -355,7 +355,7 @@ async def test_without_a_sdk_it_reports_to_nobody(serve: Serve) -> None:
 
 async def test_off_is_off(serve: Serve) -> None:
     server = serve()
-    async with ChatClient("http://x/v1", "", transport=server) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server) as client:
         request = client._core.request("m", HI, {}, stream=False)
         assert request.observed is None
         await client.complete(model="m", messages=HI)
@@ -366,6 +366,6 @@ def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("chatscope.telemetry")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    ChatClient("http://x/v1", "")
+    ChatClient("", base_url="http://x/v1")
     with pytest.raises(ImportError, match=r"pip install 'chatscope\[otel\]'"):
-        ChatClient("http://x/v1", "", telemetry=True)
+        ChatClient("", base_url="http://x/v1", telemetry=True)

@@ -122,7 +122,7 @@ async def test_a_task_does_not_notice(serve: Serve, step: str, caplog: pytest.Lo
 
 async def test_a_client_does_not_notice(serve: Serve, step: str) -> None:
     server = serve(["Hello."] * 2)
-    async with ChatClient("http://x/v1", "", transport=server, telemetry=CallEnd(step)) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=server, telemetry=CallEnd(step)) as client:
         assert (await client.complete(model="m", messages=HI)).text == "Hello."
         async with client.stream(model="m", messages=HI) as stream:
             assert "".join([chunk.text async for chunk in stream]) == "Hello."
@@ -134,7 +134,7 @@ async def test_an_observer_s_block_swallows_no_error(serve: Serve) -> None:
         def current(self) -> AbstractContextManager[object]:
             return suppress(Exception)
 
-    async with ChatClient("http://x/v1", "", transport=serve([error(400)]), telemetry=Swallows("")) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=serve([error(400)]), telemetry=Swallows("")) as client:
         with pytest.raises(BadRequestError):
             await client.complete(model="m", messages=HI)
 

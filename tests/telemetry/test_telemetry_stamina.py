@@ -52,7 +52,7 @@ async def test_a_hook_sees_the_retries_of_a_task(serve: Serve, seen: list[RetryD
 
 
 async def test_a_hook_sees_the_retries_of_a_client_and_no_last_failure(serve: Serve, seen: list[RetryDetails]) -> None:
-    async with ChatClient("http://x/v1", "", transport=serve(error(429)), retry=QUICK) as client:
+    async with ChatClient("", base_url="http://x/v1", transport=serve(error(429)), retry=QUICK) as client:
         with pytest.raises(RateLimitError):
             await client.complete(model="m", messages=[{"role": "user", "content": "hi"}])
     assert [details.retry_num for details in seen] == [1, 2, 3]

@@ -101,7 +101,7 @@ async def test_both_have_the_same_effect(stream: bool) -> None:
         endpoint.add(response)
         async with ChatClient(api_key="k", transport=endpoint, retry=once) as client:
             scripted[name] = await outcome(client, stream=stream)
-        async with simulator(response) as base_url, ChatClient(base_url, "k", retry=once) as client:
+        async with simulator(response) as base_url, ChatClient("k", base_url=base_url, retry=once) as client:
             served[name] = await outcome(client, stream=stream)
         assert (endpoint.open, endpoint.problems()) == (0, []), name
     assert scripted == served

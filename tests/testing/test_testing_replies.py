@@ -33,7 +33,7 @@ async def test_text_parts_are_tokens(chat_endpoint: ChatEndpoint) -> None:
 
 
 async def test_the_simulator_sends_the_same_text_parts() -> None:
-    async with simulator(Reply(("Hel", "lo."))) as base_url, ChatClient(base_url, "k") as client:
+    async with simulator(Reply(("Hel", "lo."))) as base_url, ChatClient("k", base_url=base_url) as client:
         assert await texts(client) == ["Hel", "lo."]
 
 

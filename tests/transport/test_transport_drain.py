@@ -160,7 +160,7 @@ async def test_a_stream_whose_chunks_all_came_at_once_leaves_its_connection(serv
             sent.release()
 
     server = serve(script)
-    async with HTTPTransport() as transport, ChatClient(server.url, "k", transport=transport) as client:
+    async with HTTPTransport() as transport, ChatClient("k", base_url=server.url, transport=transport) as client:
         for _ in range(3):
             async with client.stream(model="m", messages=[{"role": "user", "content": "hi"}]) as stream:
                 assert [chunk.text async for chunk in stream] == ["Hi"]

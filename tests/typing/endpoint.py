@@ -165,7 +165,7 @@ def clients(ours: httpx.AsyncClient, theirs: httpx2.AsyncClient) -> None:
     ChatClient(http_client=ours)
     ChatClient(http_client=theirs)
     AsyncChatGPTAdapter(http_client=theirs)
-    ChatClient("https://mine.openai.azure.com", profile="azure")
+    ChatClient(base_url="https://mine.openai.azure.com", profile="azure")
     AsyncChatGPTAdapter(base_url="http://gpu:8000/v1", profile="vllm")
     ChatClient(http_client=httpx.Client())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ChatClient(profile=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

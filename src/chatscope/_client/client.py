@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType, UnionType
@@ -18,6 +19,7 @@ from chatscope._conversation.tools import OnToolError
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.timeouts import Timeouts
 from chatscope.errors import ChatError
+from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
 from chatscope.telemetry.observer import observed
@@ -34,8 +36,8 @@ class ChatClient:
             completion = await client.complete(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
 
     Args:
-        base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
         api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
+        base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
         timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits forever.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`,
             `telemetry` and so on.
@@ -50,13 +52,16 @@ class ChatClient:
 
     def __init__(
         self,
-        base_url: str | None = None,
         api_key: str | None = None,
-        *,
+        *earlier: str | None,
+        base_url: str | None = None,
         timeout: float | Timeouts | None = 60.0,
         **arguments: Unpack[ClientArguments],
     ) -> None:
-        self._core = ClientCore(ClientOptions.of("ChatClient", base_url, api_key, timeout, arguments))
+        api_key = Secret(api_key) if isinstance(api_key, str) else api_key
+        if earlier:
+            api_key, base_url = _in_order(api_key, earlier, base_url)
+        self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments))
 
     def __repr__(self) -> str:
         return repr(getattr(self, "_core", "<ChatClient>"))  # also while __init__ refuses a bad argument
@@ -251,6 +256,20 @@ class ChatClient:
         output = Output.of(output_type)
         parameters["response_format"] = output.response_format
         return ParsedStream(self._core.request(model, messages, parameters, stream=True), output)
+
+
+def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
+    """Return the key and the address of a call that gives both by position, in the order that was once the only one.
+
+    Raises:
+        TypeError: they are in another order, or there are more.
+    """
+    if len(others) == 1 and base_url is None and isinstance(first, str) and "://" in first:
+        warnings.warn(
+            "pass the address by keyword: ChatClient(api_key, base_url=...)", DeprecationWarning, stacklevel=3
+        )
+        return others[0], str(first)
+    raise TypeError("ChatClient() takes the key first and all else by keyword: ChatClient(api_key, base_url=...)")
 
 
 def _type_in(parameters: dict[str, Any]) -> Any:

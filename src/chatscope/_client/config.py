@@ -104,8 +104,8 @@ class ClientOptions:
     def of(
         cls,
         owner: str,
-        base_url: str | None,
         api_key: str | None,
+        base_url: str | None,
         timeout: float | Timeouts | None,
         arguments: ClientArguments,
     ) -> ClientOptions:
@@ -113,8 +113,8 @@ class ClientOptions:
 
         Args:
             owner: the class that the user called, for errors.
-            base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
             api_key: default `OPENAI_API_KEY`; `""` sends none.
+            base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
             timeout: seconds, or `Timeouts`.
             arguments: everything else.
 

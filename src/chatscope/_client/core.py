@@ -214,7 +214,7 @@ class ClientCore:
             url = httpx.URL(endpoint.url(extra_query, model))
         except httpx.InvalidURL:
             # From None, as httpx's own words may quote a password.
-            raise ValueError(f"base_url is not a URL: {shown_url(endpoint.base_url)!r}") from None
+            raise ValueError("base_url is not a URL: its host or port cannot be read") from None
         return PostTemplate(url, httpx.Headers(endpoint.request_headers(extra_headers)))
 
 

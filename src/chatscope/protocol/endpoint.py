@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from chatscope._validation import check_header_value, check_headers
+from chatscope._validation import check_header_value, check_headers, check_key
 from chatscope.version import __version__
 
 _BASE_URL: Final = re.compile(r"https?://[^/?#\s]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,15}", re.IGNORECASE)
+_KEY_LIKE: Final = re.compile(r"(sk|gsk|xai|pk)[-_][^/]*|[^./:]{16,}", re.IGNORECASE | re.DOTALL)
+"""An address has a dot, a colon or a slash somewhere; keys of common servers begin like this, or are long."""
 _UP_TO_THE_HOST: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 """To the last @ wherever it stands: a password that should have been quoted is one nevertheless."""
 _USER_AGENT: Final = f"chatscope/{__version__}"
@@ -50,14 +53,14 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_url, str) or not _BASE_URL.fullmatch(self.base_url):
-            given = shown_url(self.base_url) if isinstance(self.base_url, str) else self.base_url
-            raise ValueError(f"base_url must begin with http:// or https:// and name a host, not {given!r}")
+            raise ValueError(f"base_url must begin with http:// or https:// and name a host{_why_not(self.base_url)}")
         try:
             _ = urlsplit(self.base_url).port  # which is looked at only when it is asked for
         except ValueError:
             # From None, as Python's own words may quote a password.
-            raise ValueError(f"base_url is no URL: {shown_url(self.base_url)!r}") from None
-        for name in ("api_key", "organization", "project"):
+            raise ValueError("base_url is not a URL: its host or port cannot be read") from None
+        check_key(self.api_key)
+        for name in ("organization", "project"):
             if (value := getattr(self, name)) is not None:
                 check_header_value(value, name)
         check_headers({self.key_header: ""}, "key_header")
@@ -100,6 +103,18 @@ class Endpoint:
             check_headers(extra, "extra_headers")
             headers.update((name.lower(), value) for name, value in extra.items())
         return headers
+
+
+def _why_not(base_url: object) -> str:
+    """Return what is wrong with an address, without quoting it: it may be a key, or hold one."""
+    if not isinstance(base_url, str):
+        return f", not be of type {type(base_url).__name__}"
+    scheme, mark, _ = base_url.partition("://")
+    if mark and _SCHEME.fullmatch(scheme):
+        return "" if scheme.lower() in {"http", "https"} else f", not with {scheme}://"
+    if _KEY_LIKE.fullmatch(base_url):
+        return "; what was given looks like a key, which goes into api_key"
+    return "; is http:// or https:// missing?" if base_url else "; it is empty"
 
 
 def shown_url(url: str) -> str:
