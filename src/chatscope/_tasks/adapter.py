@@ -133,7 +133,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             await self._core.aclose()
 
     async def submit_task(self, task: Task) -> str:
-        """Accept a task and return its id at once, `chatgpt_<YYYYMMDD>_<8 hex digits>`; the work goes on by itself.
+        """Accept a task and return its id, `chatgpt_<YYYYMMDD>_<8 hex digits>`, at once. It runs in the background.
 
         Raises:
             ValueError: the task can never be right; the error names what is wrong and nothing was sent.
@@ -151,7 +151,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return ChatTask(self._tasks.submit(task))
 
     async def get_status(self, task_id: str) -> TaskStatus:
-        """Return where a task stands; UNKNOWN for an id never seen or already forgotten."""
+        """Return a task's status; UNKNOWN for an id that was never given or has been forgotten."""
         state = self._tasks.find(task_id)
         return TaskStatus.UNKNOWN if state is None else state.status
 
@@ -164,15 +164,15 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     ) -> Result:
         """Return a task's result, waiting for it if necessary. Cancelling the wait leaves the task running.
 
-        An unknown id and a wait that takes too long come back as results with `success=False`.
+        For an unknown id, and if the wait takes too long, the result has `success=False` and says so.
 
         Args:
             task_id: the id that `submit_task` returned.
             timeout: how long to wait, in seconds; `None` waits for ever.
-            cancel_on_timeout: cancel the task when the wait takes too long, instead of leaving it running.
+            cancel_on_timeout: cancel the task if the wait takes too long, instead of leaving it running.
 
         Raises:
-            ValueError: `timeout` is no number of seconds.
+            ValueError: `timeout` is not a number of seconds.
         """
         check_seconds(timeout, "timeout", zero=True)
         run, state = self._tasks.find_run(task_id), self._tasks.find(task_id)
@@ -189,18 +189,18 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))
 
     def stream_result(self, task_id: str) -> TextStream:
-        """Iterate over a task's text: what came before, then live until the task ends.
+        """Iterate over a task's text: first what has arrived, then live until the task ends.
 
-        Any number of readers may, early or late. A failed task raises its error after the text that did arrive. Leaving
-        early leaves the task running. An unknown id yields nothing.
+        Any number of readers can attach, at any time. A failed task raises its error after the text that did arrive.
+        Leaving the iterator early leaves the task running. An unknown id yields nothing.
         """
         return TextStream(self._tasks.find(task_id))
 
     async def cancel_task(self, task_id: str) -> bool:
-        """Stop a task; when this returns, its connection is closed and its partial text is in its result.
+        """Stop a task. When this returns, its connection is closed and its result holds the partial text.
 
         Returns:
-            True if it stopped a task that was pending or running, False for a finished or unknown one.
+            True if the task was pending or running and ended as cancelled, False if it was finished or unknown.
         """
         state = self._tasks.find(task_id)
         return False if state is None else await state.cancel()
@@ -222,8 +222,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     def execute_streaming(self, task: Task) -> TextStream:
         """Submit a task and iterate over its text: `async with adapter.execute_streaming(task) as text`.
 
-        The end of the block, `aclose`, or a cancellation of the reader cancel the task; so does the end of the last
-        reference to the iterator. A `break` alone does not while a variable refers to the iterator.
+        Leaving the block, `aclose` and a cancellation of the reader cancel the task, and so does dropping the last
+        reference to the iterator. A `break` alone does not cancel it while a variable refers to the iterator.
 
         Raises:
             ValueError, QueueFullError, RuntimeError: as `submit_task`.
@@ -235,21 +235,21 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     ) -> ResultStream:
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
-        The source is read while tasks run, a bounded number ahead of the results that the loop has taken: so it may be
-        endless, and a slow loop holds it back. Failures are results too, and so is a task that can never be right.
-        Leaving the block early cancels what runs and closes the source if it is a generator; when the source raises,
-        what runs is cancelled, and the loop gets the exception as it is. A result that was delivered is forgotten by
-        the adapter, so that a long loop neither fills the memory nor pushes out other tasks.
+        The source is read while tasks run, a bounded number of tasks ahead of the delivered results. So the source may
+        be endless, and a slow loop holds it back. Failures are results too; so are tasks that are refused. Leaving the
+        block early cancels running tasks and closes the source if it is a generator. If the source raises, running
+        tasks are cancelled and the loop raises the same exception. The adapter forgets delivered results, so a long
+        loop neither fills the memory nor pushes out other tasks.
 
         Args:
             tasks: the source. A sync one is read in the event loop, so it must not block.
-            ordered: deliver in the order of the source, not of the ends. A slow task then holds back those after it, as
-                far as the bound allows.
-            look_ahead: how many tasks are read but not delivered at the most; default the number of slots and 64 more.
-                Fewer than slots leave slots empty.
+            ordered: deliver results in the order of the source instead of the order in which tasks end. A slow task
+                then holds back those after it, as far as the bound allows.
+            look_ahead: how many tasks may be read and not delivered; default the number of slots plus 64. A smaller
+                number than that of the slots leaves slots empty.
 
         Raises:
-            TypeError, ValueError: `tasks` is no iterable, or `look_ahead` no whole number of at least 1.
+            TypeError, ValueError: `tasks` is not an iterable, or `look_ahead` is not a whole number of at least 1.
             RuntimeError: outside the adapter's block.
         """
         self._tasks.open_group()
@@ -258,7 +258,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:
         """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
 
-        As with `map`, failures are results, and the adapter does not keep them.
+        As with `map`, failures are results, and the adapter keeps none of them.
 
         Raises:
             TypeError, RuntimeError: as `map`.
@@ -271,11 +271,11 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return [found[number] for number in range(len(found))]
 
     def forget(self, task_id: str) -> bool:
-        """Forget a finished task; tell whether there was one."""
+        """Forget a finished task. Return whether there was one."""
         return self._tasks.forget(task_id)
 
     def statistics(self) -> Statistics:
-        """Return the counts of slots, queues, pauses and retries as they are now."""
+        """Return the current counts of slots, queues, pauses and retries."""
         return self._core.limiter.statistics()
 
     @property
@@ -289,7 +289,10 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return "working" if self._core.options.has_key else "unavailable"
 
     def get_adapter_status(self) -> dict[str, Any]:
-        """Return what the adapter is, whether it works, and live counts; `cost` leaves out the tasks in `unpriced`."""
+        """Describe the adapter, with live counts.
+
+        `cost` leaves out the tasks counted in `unpriced`; `tokens` has only what was reported of those in `uncounted`.
+        """
         spending = self._tasks.spending
         return {
             **super().get_adapter_status(),

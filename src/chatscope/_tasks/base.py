@@ -1,4 +1,4 @@
-"""What every adapter of a platform offers: the abstract base, and how task ids are made."""
+"""AsyncBasePlatformAdapter: the abstract base of all adapters, and how task ids are made."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class AsyncBasePlatformAdapter(ABC):
     @property
     @abstractmethod
     def implementation_status(self) -> str:
-        """One word on whether it works here and now."""
+        """One word: `working`, or why not."""
 
     @abstractmethod
     async def submit_task(self, task: Task) -> str:
-        """Accept a task and return its id at once; the work goes on by itself."""
+        """Accept a task and return its id at once. The task runs in the background."""
 
     @abstractmethod
     async def get_status(self, task_id: str) -> TaskStatus:
-        """Return where a task stands."""
+        """Return a task's status."""
 
     @abstractmethod
     async def get_result(self, task_id: str, timeout: float = 300) -> Result:  # noqa: ASYNC109 - the contract's own argument
@@ -59,10 +59,10 @@ class AsyncBasePlatformAdapter(ABC):
 
     @abstractmethod
     async def cancel_task(self, task_id: str) -> bool:
-        """Stop a task; tell whether there was something to stop."""
+        """Stop a task. Return whether it was pending or running."""
 
     def get_adapter_status(self) -> dict[str, Any]:
-        """Return what the adapter is and whether it works."""
+        """Describe the adapter and whether it works."""
         return {
             "name": type(self).__name__,
             "platform": self.platform.value,
@@ -72,7 +72,7 @@ class AsyncBasePlatformAdapter(ABC):
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Make ready to run tasks."""
+        """Get ready to run tasks."""
 
     @abstractmethod
     async def __aexit__(
@@ -83,7 +83,7 @@ class AsyncBasePlatformAdapter(ABC):
     def _generate_task_id(self) -> str:
         """Return an id `<platform>_<YYYYMMDD>_<8 hex digits>` (the date in UTC).
 
-        The digits count up from a random start, so that an id is not given twice before 2**32 tasks.
+        The digits count up from a random start, so ids are unique for 2**32 tasks.
         """
         day = int(time.time()) // SECONDS_A_DAY
         if day != self._day:  # formatting a date costs more than the rest

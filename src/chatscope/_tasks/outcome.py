@@ -172,7 +172,9 @@ def without_frames(error: Exception) -> Exception:
     """
     if not isinstance(error, ChatError) and error.__traceback__ is not None:
         lines = traceback.format_tb(error.__traceback__)[-NOTE_FRAMES:]
-        error.add_note("Raised in a task, at (most recent call last):\n" + "".join(lines).rstrip())
+        note = "Raised in a task, at (most recent call last):\n" + "".join(lines).rstrip()
+        if note not in getattr(error, "__notes__", ()):  # one exception may end many tasks
+            error.add_note(note)
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
