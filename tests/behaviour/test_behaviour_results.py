@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, ChatError, Price, PriceQuery, Result, Task, TaskConstraints, TaskStatus
+from chatscope import (
+    AsyncChatGPTAdapter,
+    ChatError,
+    InvalidResponseError,
+    Price,
+    PriceQuery,
+    Result,
+    Task,
+    TaskConstraints,
+    TaskStatus,
+)
 from chatscope.simulator import Reply, Stage, ToolCall, UsageIn, error, faults, respond
 
 if TYPE_CHECKING:
@@ -212,10 +222,11 @@ async def test_reasoning_is_no_output(serve: Serve) -> None:
     assert len(result.timings.token_ns) == 4 + 4
 
 
-async def test_an_empty_reply(serve: Serve) -> None:
+async def test_a_response_without_any_choice_fails(serve: Serve) -> None:
     empty = respond(200, b'{"id": "x", "object": "chat.completion", "choices": []}')
     result = await result_of(serve, empty, Task("hi", parameters={"stream": False}))
-    assert (result.success, result.output, result.message, result.finish_reason) == (True, "", None, None)
+    assert (result.success, result.output, result.message, result.finish_reason) == (False, "", None, None)
+    assert isinstance(result.exception, InvalidResponseError)
 
 
 async def test_length(serve: Serve) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from chatscope._client.core import ClientCore
 from chatscope._tasks.alarms import Alarms
@@ -122,6 +123,9 @@ class Supervisor:
                 group.cancel_scope.cancel()
             self.alarms.close()
             await group.__aexit__(None, None, None)
+            if not cancel:
+                # A cancellation in the tick of the last task's end may have reached that task and not this wait.
+                await checkpoint_if_cancelled()
         finally:
             self._group = None
             self._cancel_waiting()
