@@ -10,6 +10,7 @@ import pytest
 
 import chatscope
 import chatscope.batch
+import chatscope.load
 import chatscope.simulator
 import chatscope.telemetry
 import chatscope.testing
@@ -34,7 +35,15 @@ def documented() -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    [chatscope, chatscope.batch, chatscope.simulator, chatscope.telemetry, chatscope.testing, chatscope.transport],
+    [
+        chatscope,
+        chatscope.batch,
+        chatscope.load,
+        chatscope.simulator,
+        chatscope.telemetry,
+        chatscope.testing,
+        chatscope.transport,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_every_public_name_is_documented(module: ModuleType) -> None:

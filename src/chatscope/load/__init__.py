@@ -1,0 +1,56 @@
+"""Measure a chat server, and tell whether the measurement is true.
+
+Here: schedules, records, the formulas, the verdict on the client. Not here: how one request is sent (the client), and
+the command `chatscope load`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatscope.load.distributions import Distribution as Distribution
+    from chatscope.load.distributions import Percentile as Percentile
+    from chatscope.load.metrics import FORMULAS as FORMULAS
+    from chatscope.load.metrics import Formula as Formula
+    from chatscope.load.metrics import StageSummary as StageSummary
+    from chatscope.load.objectives import Objective as Objective
+    from chatscope.load.objectives import ObjectiveResult as ObjectiveResult
+    from chatscope.load.records import RequestError as RequestError
+    from chatscope.load.records import RequestRecord as RequestRecord
+    from chatscope.load.records import read_records as read_records
+    from chatscope.load.schedule import OpenLoop as OpenLoop
+    from chatscope.load.verdict import ClientEvidence as ClientEvidence
+    from chatscope.load.verdict import Verdict as Verdict
+    from chatscope.load.workload import Length as Length
+    from chatscope.load.workload import Workload as Workload
+
+_HOMES = {
+    "FORMULAS": "metrics",
+    "ClientEvidence": "verdict",
+    "Distribution": "distributions",
+    "Formula": "metrics",
+    "Length": "workload",
+    "Objective": "objectives",
+    "ObjectiveResult": "objectives",
+    "OpenLoop": "schedule",
+    "Percentile": "distributions",
+    "RequestError": "records",
+    "RequestRecord": "records",
+    "StageSummary": "metrics",
+    "Verdict": "verdict",
+    "Workload": "workload",
+    "read_records": "records",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'chatscope.load' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"chatscope.load.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

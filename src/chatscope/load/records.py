@@ -1,0 +1,107 @@
+"""The record of one request: its stamps, its outcome, and its counts, as a line of `requests.jsonl`.
+
+Here: the record and its JSON. Not here: what follows from records (`metrics`).
+
+Every stamp is on the clock of `time.perf_counter_ns`, which is the same in every process of a Linux machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from chatscope.errors import ChatError
+from chatscope.load.schedule import Window
+
+RequestOutcome = Literal["ok", "failed", "unfinished"]
+
+
+class RequestError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a request failed. `class_` is the exception's name, `class` in JSON."""
+
+    class_: str = msgspec.field(name="class")
+    message: str = ""
+    status: int | None = None
+    code: str | None = None
+    phase: str | None = None
+
+    @classmethod
+    def of(cls, error: ChatError) -> RequestError:
+        """Return what a record keeps of an error."""
+        return cls(
+            class_=type(error).__name__,
+            message=error.message,
+            status=error.status,
+            code=error.code,
+            phase=error.phase,
+        )
+
+    @property
+    def kind(self) -> str:
+        """What failures are counted by: the status if there is one, else the class, and the phase of a deadline."""
+        name = self.class_ if self.status is None else f"{self.status} {self.class_}"
+        return name if self.phase is None else f"{name} ({self.phase})"
+
+
+class RequestRecord(msgspec.Struct, kw_only=True):
+    """What is known of one request.
+
+    `due_ns` is when it should have been sent: by the schedule, or in a closed loop when its slot became free.
+    `dispatched_ns` is when the client began; `None` if it never did. `queued_ns` is how long it had then waited for
+    `max_concurrency`. `sent_ns` is when sending began, which includes connecting where that was needed. Token counts
+    are the server's own; `None` means that it did not report them.
+    """
+
+    index: int
+    due_ns: int
+    stage: int = 0
+    worker: int = 0
+    session: str | None = None
+    turn: int = 0
+    request_id: str | None = None
+    dispatched_ns: int | None = None
+    queued_ns: int = 0
+    sent_ns: int | None = None
+    headers_ns: int | None = None
+    token_ns: list[int] = []
+    """When each chunk with output was read."""
+    answer_ns: int | None = None
+    """When the first chunk with output other than reasoning was read."""
+    finished_ns: int | None = None
+    outcome: RequestOutcome = "unfinished"
+    error: RequestError | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    requested_prompt_tokens: int | None = None
+    requested_output_tokens: int | None = None
+    finish_reason: str | None = None
+    window: Window = "measured"
+
+    def to_json(self) -> bytes:
+        """Return the record as one line of `requests.jsonl`."""
+        return _ENCODER.encode(self) + b"\n"
+
+
+def read_records(path: Path) -> Iterator[RequestRecord]:
+    """Yield the records of a `requests.jsonl`. A last line that was cut off is left out.
+
+    Raises:
+        ValueError: a line is not a record; the message has its number.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _DECODER.decode(line)
+            except msgspec.DecodeError as error:
+                raise ValueError(f"{path}: line {number} is not a record: {error}") from error
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(RequestRecord)

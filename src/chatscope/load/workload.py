@@ -1,0 +1,231 @@
+"""What the requests ask: synthetic prompts of a given length, or prompts from a file. Seeded, and free of a tokenizer.
+
+Here: lengths and messages. Not here: when requests are due (`schedule`), and how long a word is in tokens
+(`calibration`).
+
+A synthetic prompt starts with words that no other prompt has, in this run or another. A server's prefix cache then
+finds nothing, as with real users. Prompts that share a prefix do so on request.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from chatscope._validation import check_count, check_wait
+from chatscope.load.traces import TraceRow
+from chatscope.protocol.messages import Message
+
+SALT_WORDS: Final = 8
+"""Six bits each: two prompts of a run begin alike once in 2**48."""
+
+BLOCK_TOKENS: Final = 512
+"""Tokens of a block in Mooncake's traces."""
+
+_COMMON: Final = (
+    "time year people way day man thing woman life child world school state family student group country problem "
+    "hand part place case week company system program question work number night point home water room mother "
+    "area money story fact month lot right study book eye job word business issue side kind head house service "
+    "friend father power hour game line end law car city"
+)
+_WORDS: Final = _COMMON.split()
+"""Common words: one token each, with the space before it, in the tokenizers of current models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A length in tokens: `mean`, and the standard deviation of a normal distribution that is cut off at 1."""
+
+    mean: int
+    deviation: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count(self.mean, "mean")
+        check_wait(self.deviation, "deviation")
+
+    def draw(self, random: Random) -> int:
+        """Return one length."""
+        return max(1, round(random.gauss(self.mean, self.deviation))) if self.deviation else self.mean
+
+
+@dataclass(frozen=True, slots=True)
+class WordScale:
+    """How many tokens the server counts for a prompt: `overhead + per_word * words`."""
+
+    per_word: float = 1.0
+    overhead: float = 0.0
+
+    def words_for(self, tokens: int) -> int:
+        """Return how many words make a prompt of so many tokens: at least one."""
+        return max(1, round((tokens - self.overhead) / self.per_word))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What the requests ask.
+
+    Args:
+        prompt_tokens: the length of synthetic prompts.
+        output_tokens: the length of the responses to ask for; `None` leaves it to the model.
+        shared_prefix_tokens: how much of each synthetic prompt is the same in all of them, at its beginning.
+        prompts: a file of prompts instead of synthetic ones: JSON lines with `messages`, `prompt` or `text_input`, or
+            ShareGPT's JSON. It starts again at its end; repeated prompts then begin with words of their own.
+        seed: equal seeds give equal lengths.
+        salt: what the unique words follow from. Equal salts give equal prompts.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    prompt_tokens: Length = Length(512)
+    output_tokens: Length | None = None
+    shared_prefix_tokens: int = 0
+    prompts: Path | None = None
+    seed: int = 0
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.shared_prefix_tokens:
+            check_count(self.shared_prefix_tokens, "shared_prefix_tokens")
+
+    def prompt_sources(self) -> Iterator[PromptSource]:
+        """Yield what each request asks, without end.
+
+        Raises:
+            ValueError: the file has no prompt, or a line is none; the message has its number.
+        """
+        if self.prompts is None:
+            yield from map(self._synthetic, itertools.count())
+            return
+        for repetition in itertools.count():
+            is_empty = True
+            for source in read_prompts(self.prompts):
+                is_empty = False
+                yield (
+                    source
+                    if not repetition
+                    else PromptSource(
+                        messages=source.messages, output_tokens=source.output_tokens, repetition=repetition
+                    )
+                )
+            if is_empty:
+                raise ValueError(f"{self.prompts}: there is no prompt in it")
+
+    def messages(self, index: int, source: PromptSource, scale: WordScale) -> list[Message]:
+        """Return the messages of a request: the same for equal salts, whichever worker asks.
+
+        Args:
+            index: the request's number in the run.
+            source: what it asks.
+            scale: the length of words in tokens.
+        """
+        salt = _words(f"{self.salt}:salt:{index}", SALT_WORDS)
+        if source.messages:
+            return _salted(source.messages, salt) if source.repetition else list(source.messages)
+        words = scale.words_for(source.prompt_tokens or 1)
+        if source.block_ids:
+            start = [word for block in source.block_ids for word in self._block(block, scale)]
+        else:
+            shared = min(round(self.shared_prefix_tokens / scale.per_word), words)
+            start = _words(f"{self.salt}:shared", shared) + salt
+        start = start[:words]
+        return [{"role": "user", "content": " ".join(start + _words(f"{self.salt}:{index}", words - len(start)))}]
+
+    def _synthetic(self, index: int) -> PromptSource:
+        random = Random(f"{self.seed}:lengths:{index}")  # noqa: S311 - no secret
+        prompt = self.prompt_tokens.draw(random)
+        return PromptSource(
+            prompt_tokens=prompt, output_tokens=None if self.output_tokens is None else self.output_tokens.draw(random)
+        )
+
+    def _block(self, block: int, scale: WordScale) -> list[str]:
+        return _words(f"{self.salt}:block:{block}", round(BLOCK_TOKENS / scale.per_word))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSource:
+    """What one request asks, in short. `repetition` counts how often a file was read before."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    block_ids: tuple[int, ...] = ()
+    messages: tuple[Message, ...] = ()
+    repetition: int = 0
+    session: str | None = None
+
+    @classmethod
+    def of_row(cls, row: TraceRow) -> PromptSource:
+        """Return what a row of a trace asks."""
+        return cls(
+            prompt_tokens=row.prompt_tokens,
+            output_tokens=row.output_tokens,
+            block_ids=row.block_ids,
+            session=row.session,
+        )
+
+
+def read_prompts(path: Path) -> Iterator[PromptSource]:
+    """Yield the prompts of a file.
+
+    Raises:
+        ValueError: a line is no prompt; the message has its number.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as head:
+        is_array = head.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    with path.open(encoding="utf-8-sig") as file:
+        if is_array:  # ShareGPT's files are one array
+            rows: Iterable[Any] = json.load(file)
+        else:
+            rows = (json.loads(line) for line in file if line.strip())
+        number = 0
+        iterator = iter(rows)
+        while True:
+            number += 1
+            try:
+                row = next(iterator)
+                source = _share_gpt(row) if "conversations" in row else _prompt(row)
+            except StopIteration:
+                return
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: prompt {number} is malformed: {error!r}") from error
+            if source is not None:
+                yield source
+
+
+def _prompt(row: Mapping[str, Any]) -> PromptSource:
+    messages = row.get("messages")
+    if messages is None:
+        text = row["prompt"] if "prompt" in row else row["text_input"]
+        messages = [{"role": "user", "content": text}]
+    names = ("output_tokens", "output_length", "output_tokens_count")
+    given = next((row[name] for name in names if row.get(name) is not None), None)
+    return PromptSource(messages=tuple(messages), output_tokens=None if given is None else int(given))
+
+
+def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
+    """Return the first turn of a conversation. Some have none, or start with the model's."""
+    turns = row["conversations"]
+    if not turns or turns[0].get("from") not in {"human", "user"}:
+        return None
+    return PromptSource(messages=({"role": "user", "content": turns[0]["value"]},))
+
+
+def _salted(messages: tuple[Message, ...], salt: list[str]) -> list[Message]:
+    """Put unique words before the first text."""
+    salted: list[Any] = [dict(message) for message in messages]
+    for message in salted:
+        if isinstance(message.get("content"), str):
+            message["content"] = f"{' '.join(salt)} {message['content']}"
+            break
+    return salted
+
+
+def _words(seed: str, count: int) -> list[str]:
+    return Random(seed).choices(_WORDS, k=count) if count > 0 else []  # noqa: S311 - no secret
