@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.support.loops import BACKENDS, is_its_loop, loop_name
 from tests.support.memory_server import MemoryServer, Serve
+from tests.support.reports import encodable
 
 from chatscope.simulator import Reply, Script
 from chatscope.testing.loops import Backend
@@ -28,6 +29,12 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Make each row of a test marked `one_loop` for one loop only."""
     made = yield
     return [item for item in made if is_its_loop(item)] if isinstance(made, list) else made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let workers of pytest-xdist report whatever a test printed."""
+    return encodable((yield))
 
 
 @pytest.fixture
