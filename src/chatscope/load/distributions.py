@@ -145,11 +145,11 @@ def _bootstrap_ranks(count: int, share: float) -> tuple[float, float]:
     if count > _EXACT_UP_TO:
         return share - _QUANTILE * deviation, share + _QUANTILE * deviation
     tail = (1 - CONFIDENCE) / 2
-    total, low, high = 0.0, 0, 0
+    total, low, high = 0.0, 0, -1
     while total < 1 - tail and high < count:
+        high += 1
         total += _binomial(count, high, share)
         low += total < tail
-        high += 1
     return low / count, high / count
 
 
