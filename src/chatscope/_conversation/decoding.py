@@ -14,11 +14,11 @@ import msgspec
 
 from chatscope._conversation.type_parts import (
     Alternatives,
-    Choice,
     Described,
     Field,
     Items,
     Leaf,
+    MixedEnum,
     Record,
     classes_in,
     fields_of,
@@ -74,8 +74,8 @@ class _Converters:
                 return partial(_convert_items, part, self.of(part.item))
             case Alternatives():
                 return partial(_convert_to_first, [(self.of(one), _keys(one)) for one in part.kinds])
-            case Choice():
-                return partial(_convert_choice, part)
+            case MixedEnum():
+                return partial(_convert_mixed_enum, part)
             case Record():
                 return self._of_record(kind, part)
 
@@ -157,7 +157,7 @@ def _convert_items(part: Items, convert: Converter, value: Any, place: str) -> A
     return part.container([convert(item, f"{place}[{index}]") for index, item in enumerate(items)])
 
 
-def _convert_choice(part: Choice, value: Any, place: str) -> Any:
+def _convert_mixed_enum(part: MixedEnum, value: Any, place: str) -> Any:
     try:
         return part.cls(value)
     except ValueError as error:

@@ -21,11 +21,11 @@ import msgspec
 
 from chatscope._conversation.type_parts import (
     Alternatives,
-    Choice,
     Described,
     Field,
     Items,
     Leaf,
+    MixedEnum,
     Record,
     classes_in,
     fields_of,
@@ -170,7 +170,7 @@ class _Raw:
                 return bare | {"items": self.schema(part.item)}
             case Alternatives():
                 return {"anyOf": [self.schema(one) for one in part.kinds]}
-            case Choice():
+            case MixedEnum():
                 return {"enum": [member.value for member in part.cls]}
             case Record():
                 return {"$ref": _DEFS + self._definition(kind, part)}

@@ -70,7 +70,7 @@ class Alternatives(NamedTuple):
     kinds: tuple[Any, ...]
 
 
-class Choice(NamedTuple):
+class MixedEnum(NamedTuple):
     """An enum that no library reads, as its values are of several types."""
 
     cls: type[enum.Enum]
@@ -107,7 +107,7 @@ class Described:
     description: str
 
 
-Part = Leaf | Items | Alternatives | Choice | Record | Described
+Part = Leaf | Items | Alternatives | MixedEnum | Record | Described
 
 
 def type_adapter(kind: Any) -> Any:
@@ -132,7 +132,7 @@ def part_of(kind: Any) -> Part:
         plain = Annotated[(list[Any], *metadata)] if metadata else list[Any]  # type: ignore[index,misc,unused-ignore]
         return Items(container, args[0], plain)
     elif isinstance(bare, type) and issubclass(bare, enum.Enum):
-        part = Choice(bare)
+        part = MixedEnum(bare)
     elif (fields := fields_of(bare)) is not None:
         part = Record(origin or bare, tuple(fields))
     elif isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):

@@ -53,7 +53,7 @@ class Received:
         return msgspec.json.decode(self.content)
 
 
-class Endpoint:
+class ScriptedEndpoint:
     """Decides what each request gets.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from chatscope.simulator.faults import Fault
 from chatscope.simulator.plan import Plan, Response
-from chatscope.simulator.request import ChatRequest, Tool, named_tools
+from chatscope.simulator.request import ChatRequest, DefinedTool, named_tools
 from chatscope.simulator.schemas import minimal
 from chatscope.simulator.tokens import stretch, tokenize
 
@@ -191,7 +191,7 @@ def _due_calls(request: ChatRequest, reply: Reply) -> Iterator[ToolCall]:
         yield from (_smallest_call(tool) for tool in (offered if reply.use_tools else offered[:1]))
 
 
-def _smallest_call(tool: Tool) -> ToolCall:
+def _smallest_call(tool: DefinedTool) -> ToolCall:
     definition = tool.definition
     if tool.type == "custom":
         return ToolCall(definition.name, "simulated input", "custom")

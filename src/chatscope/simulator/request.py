@@ -74,7 +74,7 @@ class FunctionTool(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
-class Tool(msgspec.Struct, frozen=True):
+class DefinedTool(msgspec.Struct, frozen=True):
     """A tool the model may call."""
 
     type: Literal["function", "custom"]
@@ -131,7 +131,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     seed: int | None = None
-    tools: list[Tool] | None = None
+    tools: list[DefinedTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

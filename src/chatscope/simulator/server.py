@@ -22,7 +22,7 @@ from anyio.streams.tls import TLSListener
 
 from chatscope.simulator.config import DEFAULT_CONFIG, Config, Script
 from chatscope.simulator.connection import BodyTooLargeError, Connection, Incoming, Outcome
-from chatscope.simulator.endpoint import Endpoint, Received
+from chatscope.simulator.endpoint import Received, ScriptedEndpoint
 from chatscope.simulator.errors import error
 from chatscope.simulator.plan import Framing, Plan, Response
 from chatscope.simulator.replies import Reply
@@ -75,7 +75,7 @@ class Simulator:
         self.connections_accepted = 0
         self.connections_open = 0
         self._address = address
-        self._endpoint = Endpoint(script, config)
+        self._endpoint = ScriptedEndpoint(script, config)
         self._changed: anyio.Event | None = None
 
     @property
