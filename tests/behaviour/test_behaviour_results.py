@@ -27,6 +27,8 @@ from chatscope.simulator import Reply, Stage, ToolCall, UsageIn, error, faults, 
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
 
+pytestmark = pytest.mark.one_loop
+
 HELLO = Reply("Hello, world.")  # 4 tokens, asked for with 3 and 6 around them
 
 

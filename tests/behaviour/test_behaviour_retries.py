@@ -88,13 +88,14 @@ async def test_these_do_not(serve: Serve, status: int, kind: type[APIStatusError
     assert (type(result.exception), result.attempts, len(server.requests)) == (kind, 1, 1)
 
 
-@pytest.mark.parametrize("code", sorted(QUOTA_CODES))
-async def test_no_retry_helps_an_exhausted_quota(serve: Serve, code: str) -> None:
-    server = serve(error(429, code=code, retry_after=1))
+async def test_no_retry_helps_an_exhausted_quota(serve: Serve) -> None:
+    codes = sorted(QUOTA_CODES)
+    server = serve([error(429, code=code, retry_after=1) for code in codes])
     async with adapter_for(server) as adapter:
-        result = await adapter.execute(Task("hi"))
-    assert isinstance(result.exception, QuotaExceededError)
-    assert (result.exception.code, result.attempts) == (code, 1)
+        for code in codes:
+            result = await adapter.execute(Task("hi"))
+            assert isinstance(result.exception, QuotaExceededError), code
+            assert (result.exception.code, result.attempts) == (code, 1)
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(429, 1), (500, 1), (503, 1)])

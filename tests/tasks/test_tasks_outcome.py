@@ -20,6 +20,8 @@ from chatscope.simulator import Answer, ChatRequest, Reply, ToolCall, error, fau
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
 
+pytestmark = pytest.mark.one_loop
+
 TEN = Charge(Completion(usage=Usage(prompt_tokens=6, completion_tokens=4, total_tokens=10)), "m")
 SILENT = Charge(Completion(), "m")
 UNCOUNTED = Charge(Completion(usage=Usage()), "m")
