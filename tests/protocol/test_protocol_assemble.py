@@ -470,6 +470,7 @@ def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, say
         ([], [{"index": 0}], [{"index": 0}]),
         ({"a": "x", "b": 1}, {"a": "y", "c": []}, {"a": "xy", "b": 1, "c": []}),
         ({"id": "x", "type": "t"}, {"id": "y", "type": "t"}, {"id": "y", "type": "t"}),
+        ({"signature": "x", "format": "f"}, {"signature": "y", "format": "f"}, {"signature": "y", "format": "f"}),
         ({"id": "x"}, {"id": None}, {"id": "x"}),
         ({"a": 1}, "b", "b"),
     ],
