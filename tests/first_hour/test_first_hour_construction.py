@@ -49,8 +49,7 @@ def test_the_key_is_the_first_argument_of_both(make: Callable[..., Any]) -> None
 def test_the_client_takes_only_the_key_by_position() -> None:
     with pytest.raises(TypeError, match=r"ChatClient\(api_key, base_url=\.\.\.\)"):
         ChatClient(KEY, URL)
-    with pytest.warns(DeprecationWarning, match="pass the address by keyword"):
-        assert ChatClient(URL, KEY).base_url == URL
+    assert ChatClient(URL, KEY).base_url == URL, "an address is no key, whichever comes first"
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])

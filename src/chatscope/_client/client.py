@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType, UnionType
@@ -53,14 +52,14 @@ class ChatClient:
     def __init__(
         self,
         api_key: str | None = None,
-        *earlier: str | None,
+        *others: str | None,
         base_url: str | None = None,
         timeout: float | Timeouts | None = 60.0,
         **arguments: Unpack[ClientArguments],
     ) -> None:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
-        if earlier:
-            api_key, base_url = _in_order(api_key, earlier, base_url)
+        if others:
+            api_key, base_url = _in_order(api_key, others, base_url)
         self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments))
 
     def __repr__(self) -> str:
@@ -259,15 +258,14 @@ class ChatClient:
 
 
 def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
-    """Return the key and the address of a call that gives both by position, in the order that was once the only one.
+    """Return the key and the address of a call that gives both by position, address first.
+
+    That order leaves no doubt, since no key contains `://`. The other one is refused: it could send a key as an address.
 
     Raises:
         TypeError: they are in another order, or there are more.
     """
     if len(others) == 1 and base_url is None and isinstance(first, str) and "://" in first:
-        warnings.warn(
-            "pass the address by keyword: ChatClient(api_key, base_url=...)", DeprecationWarning, stacklevel=3
-        )
         return others[0], str(first)
     raise TypeError("ChatClient() takes the key first and all else by keyword: ChatClient(api_key, base_url=...)")
 
