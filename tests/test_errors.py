@@ -61,6 +61,8 @@ KNOWN: dict[str, Any] = {
     "partial_text": "text",
     "retry_after": 1.5,
     "should_retry": True,
+    "where": "POST http://a/v1",
+    "hint": "a hint",
 }
 
 
@@ -75,7 +77,7 @@ def full(kind: type[ChatError]) -> ChatError:
 
 
 def test_what_an_error_carries() -> None:
-    error = ChatError("what happened", **KNOWN)
+    error = ChatError("what happened", **{name: KNOWN[name] for name in KNOWN.keys() - {"where", "hint"}})
     assert error.args == ("what happened",)
     assert error.message == "what happened"
     assert error.status == error.status_code == 429
@@ -139,7 +141,7 @@ def test_an_error_survives_pickle_and_copy(kind: type[ChatError]) -> None:
         assert other is not error
         assert vars(other) == vars(error)
         assert other.args == error.args
-        assert str(other) == str(error) == "what happened (not retried: a reason)"
+        assert str(other) == str(error) == "what happened (POST http://a/v1; a hint; not retried: a reason)"
         assert other.__notes__ == ["a note"]
 
 

@@ -64,6 +64,9 @@ class ChatError(Exception):
         should_retry: whether a retry can help, if known: from the server's `x-should-retry` header, or from what
             the error means. It overrides the status.
         not_retried: why an error that is usually retried was not.
+        where: the request that met it, such as `POST http://localhost:8000/v1/chat/completions`, without user, password
+            and query; and the type of a response that is neither JSON nor a stream.
+        hint: what may be wrong with the address.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class ChatError(Exception):
         self.retry_after = retry_after
         self.should_retry = should_retry
         self.not_retried: str | None = None
+        self.where: str | None = None
+        self.hint: str | None = None
 
     @property
     def status_code(self) -> int | None:
@@ -102,7 +107,9 @@ class ChatError(Exception):
         return self.status
 
     def __str__(self) -> str:
-        return f"{self.message} (not retried: {self.not_retried})" if self.not_retried else self.message
+        not_retried = f"not retried: {self.not_retried}" if self.not_retried else None
+        details = "; ".join(filter(None, (self.where, self.hint, not_retried)))
+        return f"{self.message} ({details})" if details else self.message
 
 
 class APIConnectionError(ChatError):

@@ -204,7 +204,7 @@ async def test_a_task_that_fails(serve: Serve) -> None:
         result = await adapter.get_result(task_id)
         assert await adapter.get_status(task_id) is TaskStatus.FAILED
     assert (result.success, result.status, result.output) == (False, TaskStatus.FAILED, "")
-    assert result.error == "HTTP 400: No such tool."
+    assert str(result.error).startswith("HTTP 400: No such tool. (POST ")
     assert (result.tokens_used, result.cost) == (None, None)
     with pytest.raises(BadRequestError, match="No such tool") as caught:
         result.raise_for_error()

@@ -173,7 +173,7 @@ async def test_five_attempts_doubling(serve: Serve) -> None:
     assert waits(server) == [1, 2, 4, 8]
     assert isinstance(result.exception, InternalServerError)
     assert (result.status, result.attempts, result.exception.attempts) == (TaskStatus.FAILED, 5, 5)
-    assert result.error == result.exception.message
+    assert result.error == str(result.exception)
     log = result.attempts_log
     assert [attempt.wait_seconds for attempt in log] == [1, 2, 4, 8, None]
     assert [attempt.status for attempt in log] == [503] * 5

@@ -266,7 +266,9 @@ async def test_what_an_error_carries(serve: Serve) -> None:
     assert raised.body == {
         "error": {"message": "Slow down.", "type": "tokens", "param": "model", "code": "rate_limit_exceeded"}
     }
-    assert str(raised) == raised.message == "HTTP 429: Slow down."
+    assert raised.message == "HTTP 429: Slow down."
+    assert str(raised) == f"HTTP 429: Slow down. ({raised.where})"
+    assert raised.where == "POST https://api.openai.com/v1/chat/completions"
 
 
 @pytest.mark.parametrize("closing", [httpx.ReadError("gone"), httpx.CloseError("gone")])

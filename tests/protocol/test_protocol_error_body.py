@@ -108,7 +108,7 @@ SHAPES: dict[str, tuple[object, str, str | None, str | None, str | None]] = {
     "text over several lines": (b"no\n\t such  \r\n thing\n", "no such thing", None, None, None),
     "a page": (
         b"<html>\n<body>Bad gateway</body>\n</html>",
-        "<html> <body>Bad gateway</body> </html>",
+        "Bad gateway",
         None,
         None,
         None,

@@ -23,7 +23,9 @@ from chatscope.errors import (
     ChatError,
     InvalidResponseError,
     Phase,
+    StreamError,
 )
+from chatscope.protocol.addresses import locate
 from chatscope.protocol.error_body import BODY_LIMIT, status_error
 from chatscope.protocol.headers import request_id
 from chatscope.protocol.redaction import redact
@@ -33,6 +35,9 @@ from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 _T = TypeVar("_T")
+
+_LOCATED = (APIConnectionError, APIStatusError, InvalidResponseError, StreamError)
+"""Errors that are about the server, so that its address matters."""
 
 
 class ClientRequest:
@@ -307,6 +312,8 @@ class ClientRequest:
         error.request_id = error.request_id or self.request_id
         if isinstance(error, InvalidResponseError):
             error.status = error.status or self.status
+        if isinstance(error, _LOCATED) and error.phase not in {"queue", "total"}:  # which are about the call
+            locate(error, str(self.prepared.post.url), self.headers if self.status is not None else {})
 
     def _end_attempt(self, error: BaseException | None) -> None:
         self._finish_record(error)

@@ -19,7 +19,7 @@ from chatscope.protocol.headers import ResponseHeaders
 from chatscope.protocol.redaction import is_secret, redact
 from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.errors import is_malformed, is_permanent, reason_for
+from chatscope.transport.errors import is_malformed, is_permanent, proxy_note, reason_for
 from chatscope.transport.proxies import HttpxBody
 from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES
@@ -153,6 +153,8 @@ def translated(
         is_connecting = issubclass(nearest, httpx.ConnectTimeout | httpx.PoolTimeout)
         return transport_timeout(timeouts, "connect" if is_connecting else phase)
     reason = reason_for(error)
+    if note := proxy_note(error):
+        reason = f"{reason} ({note})"
     if is_secret(secret):
         _redact(error, secret)
         reason = redact(reason, secret)

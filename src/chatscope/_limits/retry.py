@@ -285,7 +285,7 @@ class Retrier:
             self.label,
             failed,
             type(error).__name__,
-            error,
+            error.message if isinstance(error, ChatError) else error,  # without the address, which is always the same
             wait,
         )
         return wait

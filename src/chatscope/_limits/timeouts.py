@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 import anyio
 
 from chatscope._validation import check_seconds
-from chatscope.errors import APITimeoutError, Phase
+from chatscope.errors import APITimeoutError, ChatError, Phase
 
 FINISH_GRACE: Final = 5.0
 """How long a stream may stay silent after its finish_reason, in seconds, before it counts as complete. Usage and
@@ -99,7 +99,8 @@ class Deadline(NamedTuple):
         """
         message = _MESSAGES[self.phase].format(f"{self.seconds:g}")
         if last_failure is not None:
-            message += f"; last failure: {str(last_failure) or type(last_failure).__name__}"
+            said = last_failure.message if isinstance(last_failure, ChatError) else str(last_failure)
+            message += f"; last failure: {said or type(last_failure).__name__}"
         error = APITimeoutError(message, phase=self.phase)
         error.__cause__ = last_failure
         return error

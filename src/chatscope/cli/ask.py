@@ -23,7 +23,9 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 """The exit code when nothing was sent; click uses it for bad arguments."""
 
-_ERROR_FIELDS: Final = ("status", "code", "type", "param", "request_id", "phase", "retry_after", "not_retried", "body")
+_ERROR_FIELDS: Final = (
+    *("status", "code", "type", "param", "request_id", "phase", "retry_after", "not_retried", "where", "hint", "body"),
+)
 
 
 @dataclass(frozen=True, slots=True)

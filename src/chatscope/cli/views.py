@@ -180,7 +180,8 @@ def report(terminal: Terminal, rows: Sequence[Row]) -> None:
                 line = f"attempt {number} got {attempt.status} ({attempt.error}), waited {attempt.wait_seconds:g} s"
                 terminal.print(Text(f"{row.prefix} {line}"), soft_wrap=True)
         if result is not None and not result.success:
-            terminal.print(Text(f"{row.prefix} {result.error}; the text received:"), soft_wrap=True)
+            why = getattr(result.exception, "message", result.error)  # without the address, to fit the line
+            terminal.print(Text(f"{row.prefix} {why}; the text received:"), soft_wrap=True)
             terminal.print(Text(result.output.strip(), style="dim"))
 
 

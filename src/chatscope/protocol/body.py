@@ -8,7 +8,7 @@ from typing import Any, Final
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import completion_from, decode_exact
-from chatscope.protocol.error_body import body_text, status_error
+from chatscope.protocol.error_body import body_text, first_words, status_error
 from chatscope.protocol.error_object import find_error
 from chatscope.protocol.loading import load
 from chatscope.protocol.response import Completion
@@ -56,7 +56,9 @@ def decode_body(
         what = "a JSON object without choices" if isinstance(loaded, dict) else "not a JSON completion"
         if completion is not None:
             what = "a chunk of a stream, and no more of it came"
-        raise InvalidResponseError(f"the response is {what}", status=status, body=body_text(data, secret))
+        says = "" if isinstance(loaded, dict) else first_words(data, secret)
+        message = f"the response is {what}: {says}" if says else f"the response is {what}"
+        raise InvalidResponseError(message, status=status, body=body_text(data, secret))
     return completion
 
 

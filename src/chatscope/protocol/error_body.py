@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chatscope.errors import APIStatusError, QuotaExceededError, StreamServerError
+from chatscope.protocol.addresses import visible_words
 from chatscope.protocol.endpoint import shown_url
 from chatscope.protocol.error_codes import status_error_class
 from chatscope.protocol.error_object import ErrorReport, read_error
@@ -17,8 +18,11 @@ BODY_LIMIT: Final = 64 * 1024
 """How much of an error body is read, in bytes. Errors of real servers are below 10 KiB; HTML pages of proxies may be
 megabytes, and nobody reads them in a traceback."""
 
+_FIRST_WORDS: Final = 80
+"""How much of a success that is no completion goes into the error's message, in characters."""
+
 _TEXT_LIMIT: Final = 500
-"""How much of a body without a message goes into the error's own, in characters: enough to recognise an HTML page."""
+"""How much of a body without a message goes into the error's own, in characters: enough to recognise a page."""
 
 
 def status_error(
@@ -75,6 +79,11 @@ def body_text(data: bytes, secret: str) -> str:
     return redact_json(data[:BODY_LIMIT].decode("utf-8", "replace"), secret)
 
 
+def first_words(body: bytes, secret: str) -> str:
+    """Return the first words of a body that is not what was expected, or `""`."""
+    return _gist(body_text(body, secret))[:_FIRST_WORDS]
+
+
 def _loaded(body: bytes) -> Any:
     try:
         return load(body[:BODY_LIMIT])
@@ -101,4 +110,4 @@ def _redirect(headers: Mapping[str, str], secret: str) -> str:
 
 
 def _gist(text: str) -> str:
-    return " ".join(text.split())[:_TEXT_LIMIT]
+    return visible_words(text)[:_TEXT_LIMIT]

@@ -14,7 +14,7 @@ from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolErro
 from chatscope.protocol.assemble import Assembler
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from, decode_chunk, decode_text
-from chatscope.protocol.error_body import BODY_LIMIT, body_text, stream_server_error
+from chatscope.protocol.error_body import BODY_LIMIT, body_text, first_words, stream_server_error
 from chatscope.protocol.error_object import ErrorReport, find_error, read_error
 from chatscope.protocol.loading import dump, load, load_object
 from chatscope.protocol.redaction import redact
@@ -228,7 +228,10 @@ class StreamDecoder:
 
     def _no_stream(self, *, is_object: bool = False) -> InvalidResponseError:
         what = "a JSON object without choices" if is_object else "neither an event stream nor a JSON completion"
-        return InvalidResponseError(f"the response is {what}", body=body_text(bytes(self._body), self._secret))
+        body = bytes(self._body)
+        says = "" if is_object else first_words(body, self._secret)
+        message = f"the response is {what}: {says}" if says else f"the response is {what}"
+        return InvalidResponseError(message, body=body_text(body, self._secret))
 
     def _no_chunk(self, data: bytes) -> ChatError:
         body = body_text(data, self._secret)

@@ -32,6 +32,8 @@ class Config:
     """The models that exist. If empty, all do."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    base_path: str | None = "/v1"
+    """The path before `/chat/completions` and `/models`; any other is answered with 404. `None` takes them all."""
     directives: bool = True
     """Whether a request may choose its own faults (see `directives`)."""
     keep_requests: int = 10_000

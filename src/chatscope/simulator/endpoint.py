@@ -102,7 +102,7 @@ class ScriptedEndpoint:
 
     def _response(self, received: Received) -> Response | Plan:
         path = received.path.partition("?")[0]
-        if not path.endswith(("/chat/completions", "/models")):
+        if not self._is_known(path):
             raise RefusedError(error(404, f"Invalid URL ({received.method} {path})"))
         if received.method != ("GET" if path.endswith("/models") else "POST"):
             raise RefusedError(error(405, f"Not allowed to {received.method} on {path}", code="method_not_supported"))
@@ -117,6 +117,11 @@ class ScriptedEndpoint:
             message = f"The model `{model}` does not exist or you do not have access to it."
             raise RefusedError(error(404, message, code="model_not_found"))
         return self._completion(request)
+
+    def _is_known(self, path: str) -> bool:
+        base = self.config.base_path
+        known = ("/chat/completions", "/models")
+        return path.endswith(known) if base is None else path in {f"{base}{name}" for name in known}
 
     def _completion(self, request: ChatRequest) -> Response | Plan:
         answer = answer_at(self._script, self._played, request)

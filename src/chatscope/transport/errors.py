@@ -19,6 +19,8 @@ __all__ = [
     "UnusableProxyError",
     "is_malformed",
     "is_permanent",
+    "note_proxy",
+    "proxy_note",
     "reason_for",
     "translated",
 ]
@@ -35,6 +37,8 @@ CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly cl
 
 # Classes of httpx, httpx2 and this module, by name: httpx2 need not be installed.
 PERMANENT = frozenset({"InvalidURL", "LocalProtocolError", "UnsupportedProtocol", "UnusableProxyError"})
+
+PROXY_NOTE = "through the environment's proxy "
 
 
 class MalformedResponseError(httpx.RemoteProtocolError):
@@ -97,6 +101,16 @@ def is_permanent(error: BaseException) -> bool:
 def reason_for(error: BaseException) -> str:
     """Return the first text in an error's chain of causes, or the name of its class. On trio, httpx's may be empty."""
     return next(filter(None, map(str, _causes(error))), type(error).__name__)
+
+
+def note_proxy(error: BaseException, proxy: str) -> None:
+    """Note on an error that the request went through the proxy at that host and port."""
+    error.add_note(f"{PROXY_NOTE}{proxy}")
+
+
+def proxy_note(error: BaseException) -> str:
+    """Return the note that `note_proxy` made, or `""`."""
+    return next((note for note in getattr(error, "__notes__", ()) if note.startswith(PROXY_NOTE)), "")
 
 
 def _is_permanent_cause(error: BaseException) -> bool:

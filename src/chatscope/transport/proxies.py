@@ -57,6 +57,10 @@ class Proxies:
         )  # fmt: skip
         return self._transports[proxy]
 
+    def host_of(self, transport: httpx.AsyncHTTPTransport) -> str:
+        """Return the host and port of the proxy that a transport goes through."""
+        return next((_host(proxy) for proxy, known in self._transports.items() if known is transport), "")
+
     async def aclose(self) -> None:
         """Close the transports."""
         while self._transports:

@@ -17,7 +17,7 @@ from chatscope.transport.base import RESEND_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import drain
-from chatscope.transport.errors import Operation, translated
+from chatscope.transport.errors import Operation, note_proxy, translated
 from chatscope.transport.http1 import ResponseStream
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import HttpxBody, Proxies
@@ -275,6 +275,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             response = await proxy.handle_async_request(request)
         except httpx.RequestError as exc:
             exc.request = request
+            if self._proxies is not None:
+                note_proxy(exc, self._proxies.host_of(proxy))
             raise
         stream = HttpxBody(response, request)
         try:

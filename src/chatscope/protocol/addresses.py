@@ -1,0 +1,49 @@
+"""What an error says about the address that its request went to, and what may be wrong with it. Pure functions.
+
+Not here: what the address is made of (`endpoint`), and what a response means (`error_body`, `body`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from typing import Final
+
+from chatscope.errors import ChatError
+from chatscope.protocol.endpoint import shown_url
+
+_VERSIONED: Final = re.compile(r"/v\d|/deployments/")
+"""Paths that servers of this protocol use: a version, or one of Azure's deployments."""
+
+_EXPECTED_TYPES: Final = ("json", "event-stream")
+
+_WRONG_PATH: Final = frozenset({404, 405})
+
+_HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
+
+
+def locate(error: ChatError, url: str, headers: Mapping[str, str]) -> None:
+    """Let an error say where its request went and, if that looks like the wrong place, why.
+
+    Args:
+        error: the error; a place that it names already stays.
+        url: the address of the request.
+        headers: the response's, names in lower case; empty if there was none.
+    """
+    if error.where is not None:
+        return
+    address = shown_url(url)
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_expected = not content_type or content_type.endswith(_EXPECTED_TYPES)
+    error.where = f"POST {address}" if is_expected else f"POST {address}, which sent {content_type}"
+    is_unknown_path = error.status in _WRONG_PATH and error.code is None
+    if (is_unknown_path or content_type == "text/html") and not _VERSIONED.search(address):
+        error.hint = "does base_url lack /v1?"
+
+
+def visible_words(text: str) -> str:
+    """Return the words of a body in one line: of a page of HTML, those that a browser would show."""
+    if text.lstrip()[:1] == "<":
+        text = unescape(_HIDDEN.sub(" ", text))
+    return " ".join(text.split())
