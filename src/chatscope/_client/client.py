@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType, UnionType
-from typing import Any, Final, Self, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
-from chatscope._client.parameters import RequestParameters, RunParameters, TypedParameters
+from chatscope._client.parameters import (
+    REQUEST_NAMES,
+    RequestParameters,
+    RunParameters,
+    TypedParameters,
+    unknown_parameter,
+)
 from chatscope._client.stream import ChatStream, ParsedStream
 from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, ToolOptions
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
@@ -22,8 +28,6 @@ from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion
 from chatscope.telemetry.observer import observed
-
-_PARAMETERS: Final = frozenset(RequestParameters.__annotations__)
 
 
 class ChatClient:
@@ -260,7 +264,8 @@ class ChatClient:
 def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
     """Return the key and the address of a call that gives both by position, address first.
 
-    That order leaves no doubt, since no key contains `://`. The other one is refused: it could send a key as an address.
+    That order leaves no doubt, since no key contains `://`. The other one is refused: it might
+    send a key as an address.
 
     Raises:
         TypeError: they are in another order, or there are more.
@@ -277,6 +282,5 @@ def _type_in(parameters: dict[str, Any]) -> Any:
 
 
 def _check_names(parameters: Mapping[str, Any]) -> None:
-    if not parameters.keys() <= _PARAMETERS:
-        name = next(name for name in parameters if name not in _PARAMETERS)
-        raise TypeError(f"unknown parameter {name!r}: what the endpoint does not list goes through extra_body")
+    if not parameters.keys() <= REQUEST_NAMES:
+        raise TypeError(unknown_parameter(parameters, REQUEST_NAMES))

@@ -1,14 +1,18 @@
-"""A request's keyword arguments: the endpoint's parameters, and settings that concern this request alone."""
+"""A request's parameters: the endpoint's, and settings that concern this request alone. Their names are checked here.
+
+Not here: the values (`chatscope._validation`, `chatscope.protocol.request`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from types import UnionType
-from typing import Any
+from typing import Any, Final
 
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Timeouts
-from chatscope.protocol.parameters import CommonParameters, ResponseFormat, ToolParameter
+from chatscope.protocol.parameters import CommonParameters, ResponseFormat, TaskParameters, ToolParameter
 
 
 class RunParameters(CommonParameters, total=False):
@@ -31,3 +35,36 @@ class RequestParameters(TypedParameters, total=False):
     """Parameters of a request: the endpoint's, and settings of its own."""
 
     response_format: ResponseFormat | UnionType
+
+
+REQUEST_NAMES: Final = frozenset(RequestParameters.__annotations__)
+"""What `complete`, `stream` and `run_tools` take by name, besides their own arguments."""
+
+TASK_NAMES: Final = frozenset({*TaskParameters.__annotations__, "retry", "timeout"})
+"""What `Task.parameters` may hold."""
+
+_HABITS: Final = {
+    "max_retries": "use retry=, the number of attempts: one more than the retries",
+    "parallel_tool_call": "did you mean 'parallel_tool_calls'?",
+    "stream": "use client.stream(...) for a streamed response",
+}
+"""Names that other libraries have, and what is meant here."""
+
+
+def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None:
+    """Return what is wrong with the first name that is not known, and what may be meant; `None` if all are."""
+    for name in names:
+        if name not in known:
+            return f"unknown parameter {name!r}: {hint_for(name, known, _HABITS)}"
+    return None
+
+
+def hint_for(name: object, known: Iterable[str], habits: Mapping[str, str]) -> str:
+    """Return what may be meant by a parameter that is not known."""
+    elsewhere = "what the endpoint does not list goes through extra_body"
+    if not isinstance(name, str):
+        return elsewhere
+    if name in habits:
+        return habits[name]
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"did you mean {near[0]!r}? Otherwise, {elsewhere}" if near else elsewhere

@@ -303,6 +303,9 @@ class ClientRequest:
         """Record that the attempt failed or was cancelled."""
         self._end_attempt(error)
         if isinstance(error, ChatError):
+            # Not in `annotate`: a tool of the user's may have raised the error, about another server.
+            if isinstance(error, _LOCATED):
+                locate(error, str(self.prepared.post.url), self.headers if self.status is not None else {})
             self.annotate(error)
             self._permit.on_failure(error)
 
@@ -312,8 +315,6 @@ class ClientRequest:
         error.request_id = error.request_id or self.request_id
         if isinstance(error, InvalidResponseError):
             error.status = error.status or self.status
-        if isinstance(error, _LOCATED) and error.phase not in {"queue", "total"}:  # which are about the call
-            locate(error, str(self.prepared.post.url), self.headers if self.status is not None else {})
 
     def _end_attempt(self, error: BaseException | None) -> None:
         self._finish_record(error)

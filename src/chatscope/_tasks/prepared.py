@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from chatscope._client.core import ClientCore
+from chatscope._client.parameters import TASK_NAMES, unknown_parameter
 from chatscope._client.server import PreparedRequest
 from chatscope._conversation.loop import Conversation, ToolOptions
 from chatscope._limits.retry import RetryPolicy
@@ -179,6 +180,8 @@ def _parameters(task: Task) -> dict[str, Any]:
     check_instance(task.parameters, Mapping, "parameters")
     if "messages" in task.parameters:
         raise ValueError("parameters has messages: give them as the task's own `messages`")
+    if not task.parameters.keys() <= TASK_NAMES:
+        raise ValueError(f"parameters: {unknown_parameter(task.parameters, TASK_NAMES)}")
     return dict(task.parameters)
 
 
