@@ -261,6 +261,44 @@ def test_waits_in_the_body_are_hints() -> None:
         assert wait_in("", {"retry_after": odd}) is None
 
 
+@each_row(
+    ("loaded", "status"),
+    [
+        ({"choices": None, "error_type": "BadRequestError", "error_message": "too long"}, 400),  # DeepInfra
+        ({"__type": "ThrottlingException", "message": "Rate exceeded"}, 429),
+        ({"throttlingException": {"message": "Rate exceeded"}}, 429),
+        ({"Response": {"Error": {"Code": "LimitExceeded", "Message": "slow"}}}, 429),  # Tencent
+        ({"ErrorMsg": {"Msg": "no", "Code": 2003}}, None),
+        ({"type": "about:blank", "title": "Too Many Requests", "status": 429}, 429),  # RFC 9457
+        ({"detail": {"error": {"message": "no", "code": 404}}}, 404),
+        ({"error": '{"error": {"message": "deep", "code": 503}}'}, 503),
+        ({"choices": [{"delta": {"content": "a"}}], "x_groq": {"error": "over_capacity"}}, None),
+        ({"choices": [{"delta": {}, "finish_reason": "ERROR"}]}, 500),
+        ({"error": {"message": "m", "type": "ServiceUnavailableException"}}, 503),
+        ({"error": {"message": "m", "type": "Too Many Requests"}}, 429),
+        ({"error": {"message": "m", "code": "RateLimitReached"}}, 429),
+    ],
+)
+def test_errors_in_the_shapes_and_names_of_clouds(loaded: dict[str, Any], status: int | None) -> None:
+    report = find_error(loaded)
+    assert report is not None
+    assert report.status == status
+
+
+@each_row(
+    "body",
+    [
+        {"type": "CreditsError", "message": "no"},
+        {"error": {"message": "m", "metadata": {"raw": "You exceeded your current quota, check your billing"}}},
+        {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": ""},
+        {"error": {"message": "Key limit exceeded (monthly limit)"}},
+        b"Insufficient Balance",
+    ],
+)
+def test_an_account_is_unpaid_wherever_it_is_said(body: Any) -> None:
+    assert type(refusal(429, body)) is QuotaExceededError
+
+
 def test_a_redirect_says_where_to() -> None:
     error = refusal(307, b"", location="https://user:pass@api.test/v1/chat/completions?key=secret")
     assert str(error) == (
@@ -336,7 +374,9 @@ def test_blotting_out_leaves_the_rest() -> None:
     assert redact(value, "") is value
 
 
-@each_row("key", ["", "x", "EMPTY", "none", "ollama", "dummy", "limit", "not-needed", "sk-no-key-required"])
+@each_row(
+    "key", ["", "x", "EMPTY", "none", "ollama", "dummy", "limit", "not-needed", "sk-no-key-required", "sk-anything"]
+)
 def test_keys_that_are_none_stay_in_messages(key: str) -> None:
     assert not is_secret(key)
     code = "project_spend_limit_exceeded"

@@ -189,6 +189,8 @@ COMPLETE = {
         None,
     ),
     "a whole completion as one event": (data(WHOLE) + DONE, "whole", "stop"),
+    "[DONE] as JSON": (ONE + b'data: "[DONE]"\n\n', "one", None),
+    "data of an event that opens": (b"event: open\ndata: connected\n\n" + ONE + DONE, "one", None),
     "error: null": (data(says("one", error=None)) + DONE, "one", None),
 }
 COMPLETE["duplicate keys"] = (COMPLETE["duplicate keys"][0] + DONE, "one", None)
@@ -430,6 +432,12 @@ def test_usage_after_an_error_still_counts() -> None:
     completion = decoder.assembler.completion()
     assert (completion.text, completion.usage) == ("one", Usage(total_tokens=3))
     assert completion.extra == {"usage": {"cost": 0.5}}
+
+
+def test_usage_in_an_event_named_error_counts() -> None:
+    decoder = StreamDecoder()
+    decoder.feed(ONE + b'event: error\ndata: {"error": "no", "usage": {"input_tokens": 3, "output_tokens": 1}}\n\n', 1)
+    assert decoder.assembler.usage == Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4)
 
 
 def test_a_body_without_blank_lines_says_so_and_is_not_worth_a_retry() -> None:

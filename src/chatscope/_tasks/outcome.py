@@ -201,8 +201,8 @@ def _total_cost(outcome: TaskOutcome, price: Price) -> float | None:
     total = 0.0
     for charge in outcome.calls.charges:
         completion, usage = charge.completion, charge.usage
-        if completion is None or usage is None:
-            return None
+        if completion is None or usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+            return None  # zeros, or a mere total, say nothing that could be priced
         cost = price(
             PriceQuery(
                 model=completion.model or charge.model,

@@ -16,7 +16,7 @@ import msgspec
 
 from chatscope.protocol.loading import dump
 from chatscope.protocol.response import text_in
-from chatscope.protocol.usage import Usage
+from chatscope.protocol.usage import Usage, merge_usage
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _UNFIT: Final = object()
@@ -30,7 +30,7 @@ def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
 def as_list(value: Any) -> list[Any]:
     """Return a list; one object where a list belongs is a list of one."""
     if isinstance(value, dict):
-        return [value]
+        return [value] if value else []
     return value if isinstance(value, list) else []
 
 
@@ -57,15 +57,27 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
 
 
 def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
-    """Return the usage that a decoded response reports: its own, a choice's (Moonshot), or Groq's part's."""
+    """Return the usage that a decoded response reports: its own, a choice's (Moonshot), and Groq's part's, merged."""
     choices = choices_of(loaded)
     places: list[Any] = [loaded, *choices]
     places += [choice.get(name) for choice in choices for name in ("delta", "message")]
     places.append(loaded.get("x_groq"))
+    usage: Usage | None = None
     for place in places:
         if isinstance(place, dict) and isinstance(counts := place.get("usage"), dict):
-            return fit_struct(counts, Usage)
-    return None
+            usage = merge_usage(usage, _usage(counts))
+    return usage
+
+
+def _usage(counts: dict[str, Any]) -> Usage | None:
+    """Return the usage that an object holds, if it holds any count."""
+    named = dict(counts)
+    for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
+        named[name] = named.get(name) or named.get(other)  # Anthropic's names, from gateways
+    usage = fit_struct(named, Usage)
+    if not usage.total_tokens:
+        usage = msgspec.structs.replace(usage, total_tokens=usage.prompt_tokens + usage.completion_tokens)
+    return usage if any(isinstance(count, int | float | str) for count in named.values()) else None
 
 
 def fit_struct(loaded: Mapping[str, Any], cls: type[_S]) -> _S:

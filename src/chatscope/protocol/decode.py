@@ -11,10 +11,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from chatscope.protocol.coerce import fit_struct, normalized, usage_in
-from chatscope.protocol.error_codes import FAILED_FINISH_REASONS
+from chatscope.protocol.error_codes import failed_status
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Choice, Chunk, ChunkChoice, Completion
 from chatscope.protocol.unknown import STRICT_CHUNK, STRICT_COMPLETION, fill_extra, text_chunk
+from chatscope.protocol.usage import merge_usage
 
 _S = TypeVar("_S", Chunk, Completion)
 
@@ -45,7 +46,7 @@ def decode_chunk(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
         if chunk.object not in {"chat.completion", "error"} and _reasons_are_plain(chunk.choices):
             chunk.raw = data
             if chunk.x_groq is not None:
-                chunk.usage = chunk.usage or chunk.x_groq.usage
+                chunk.usage = merge_usage(chunk.usage, chunk.x_groq.usage)
             return chunk, None
     loaded = load_object(data)
     if b'"message"' in data or b'"<' in data:  # the shape may be another, or a field of ours may have been sent
@@ -112,7 +113,7 @@ def _made(loaded: dict[str, Any], cls: type[_S]) -> _S:
 def _completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     """Fill in what the typed decoder does not see."""
     fill_extra(made, normal)
-    if made.usage is None:
+    if made.usage is None or not (made.usage.prompt_tokens and made.usage.completion_tokens):
         made.usage = usage_in(loaded)
     for choice in made.choices:
         if choice.finish_reason in _NO_FINISH_REASON:
@@ -124,6 +125,6 @@ def _reasons_are_plain(choices: list[ChunkChoice] | list[Choice]) -> bool:
     """Return whether each finish_reason is one that can be taken as it is."""
     for choice in choices:
         reason = choice.finish_reason
-        if reason is not None and (reason in _NO_FINISH_REASON or reason in FAILED_FINISH_REASONS):
+        if reason is not None and (reason in _NO_FINISH_REASON or failed_status(reason) is not None):
             return False
     return True

@@ -38,11 +38,11 @@ def status_error(
         secret: the key that was sent; it is redacted wherever the server repeats it.
     """
     loaded = _loaded(body)
-    report = read_error(loaded) if isinstance(loaded, dict | list) else ErrorReport()
+    text = body_text(body, secret)
+    report = read_error(loaded if isinstance(loaded, dict | list) else _gist(text))
     meant = status if status >= 400 or report.status is None else report.status
     is_quota = report.is_quota and meant < 500
     error_class = QuotaExceededError if is_quota else status_error_class(meant, report.code, report.type)
-    text = body_text(body, secret)
     says = redact(report.message, secret) or _gist(text)
     if 300 <= status < 400:
         says = _redirect(headers, secret)

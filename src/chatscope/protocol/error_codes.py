@@ -69,9 +69,18 @@ QUOTA_CODES: Final = frozenset(
         "account_suspended",
         "account_inactive",
         "account_not_active",
+        "not_enough_balance",  # Novita
+        "credits_error",  # OpenCode
+        "quota_exceeded",  # Azure, GitHub, StepFun: of a period, not of a minute
+        "billing_disabled",  # google.rpc.ErrorInfo
+        "organization_restricted",  # Groq
+        "1113",  # docs.bigmodel.cn, Zhipu: in arrears, locked, plan expired
+        "1112",
+        "1309",
+        "11200",  # www.xfyun.cn/doc, Spark: no licence left
     }
 )
-"""Codes and types that stay until somebody pays or a billing period ends; in lower case.
+"""Codes and types that stay until somebody pays or a billing period ends. They are compared by `_bare`.
 
 DashScope: https://help.aliyun.com/zh/model-studio/error-code. Volcengine: https://www.volcengine.com/docs/82379/1299023.
 Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
@@ -91,12 +100,19 @@ _QUOTA_WORDS: Final = re.compile(
     | budget \s (has\sbeen\s)? exceeded
     | (account|organi[sz]ation|workspace|team|project|subscription|billing) \s (\S+\s){0,3}?
       (not\sactive|inactive|suspended|deactivated|disabled|overdue|in\sarrears|past\sdue|delinquent|not\sin\sgood\sstanding)\b
+    | (credits?|quota) \s (exhausted|depleted|used\sup)\b
+    | (does(n't|\snot)|do(n't|\snot)) \s have \s (any|enough|sufficient) \s (credits?|funds|balance)\b
+    | exceeded \s your \s (\w+\s){0,2} included \s credits\b
+    | key \s limit \s exceeded | over \s budget | exceededbudget
+    | billing \s to \s be \s enabled | enable \s billing
+    | no \s active \s subscription | (plan|package|subscription|credits) \s (has|have)? \s? expired\b
+    | trial \s key .{0,60} /\s?month
     | account \s is \s in \s good \s standing   # DashScope: "make sure your account is in good standing"
     | (payment|account) \s (\w+\s)? (required|overdue|past\sdue) | \b(overdue|unpaid) \s (payment|invoice|bill)
     | failure \s to \s pay | arrearage | \bin \s arrears
     | \u4f59\u989d\u4e0d\u8db3 | \u6b20\u8d39   # balance insufficient; in arrears
     | \u989d\u5ea6\s*\u5df2?(\u4e0d\u8db3|\u7528\u5c3d|\u7528\u5b8c|\u8017\u5c3d)   # quota insufficient or used up
-    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981)   # account stopped, frozen, banned
+    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u88ab)?(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981|\u9501\u5b9a)   # account stopped, frozen, banned, locked
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -105,7 +121,7 @@ credit balance is too low"), and so have Zhipu (code 1113), MiniMax (1008), Sili
 
 _TOO_LARGE_WORDS: Final = re.compile(r"request (is )?too large", re.IGNORECASE)
 _LIMIT_AND_REQUESTED: Final = re.compile(
-    r"\blimit:? (\d{1,15})\b.{0,40}?\brequested:? (\d{1,15})\b", re.IGNORECASE | re.DOTALL
+    r"\blimit:? (\d[\d,]{0,18})\b.{0,40}?\brequested:? (\d[\d,]{0,18})\b", re.IGNORECASE | re.DOTALL
 )
 
 FAILED_FINISH_REASONS: Final = {
@@ -119,32 +135,52 @@ FAILED_FINISH_REASONS: Final = {
 STATUS_OF: Final = {
     # OpenAI, and vLLM's names of exceptions
     "invalid_request_error": 400,
-    "badrequesterror": 400,
+    "bad_request_error": 400,
     "context_length_exceeded": 400,
+    "content_filter": 400,  # Azure
     "invalid_api_key": 401,
-    "authenticationerror": 401,
-    "permissiondeniederror": 403,
-    "notfounderror": 404,
+    "authentication_error": 401,
+    "unauthorized": 401,
+    "permission_denied_error": 403,
+    "forbidden": 403,
+    "not_found_error": 404,
     "model_not_found": 404,
-    "unprocessableentityerror": 422,
+    "unprocessable_entity_error": 422,
     "insufficient_quota": 429,
     "rate_limit_exceeded": 429,
-    "ratelimiterror": 429,
+    "rate_limit_error": 429,
+    "requests": 429,  # the types of its rate limits
+    "tokens": 429,
     "too_many_requests": 429,
     "server_error": 500,
-    "internal_error": 500,
     "internal_server_error": 500,
-    "internalservererror": 500,
-    "service_unavailable": 503,
+    "internal_error": 500,
+    "api_connection_error": 503,  # the SDK's exceptions, handed on by LiteLLM
+    "api_timeout_error": 504,
     "service_unavailable_error": 503,
-    "engine_overloaded_error": 503,  # Moonshot
+    "timeout": 504,
+    "request_timeout": 408,
+    "gateway_timeout": 504,
+    "bad_gateway": 502,
+    "upstream_error": 502,
+    "provider_error": 502,
+    "server_overloaded": 503,
+    "server_busy": 503,
+    # llama.cpp, tools/server
+    "exceed_context_size_error": 400,
+    "not_supported_error": 501,
+    "unavailable_error": 503,
+    # Moonshot, Mistral, Cerebras
+    "engine_overloaded_error": 503,
+    "rate_limit_reached_error": 429,
+    "rate_limited": 429,
+    "service_tier_capacity_exceeded": 429,
+    "too_many_tokens_error": 429,
+    "queue_exceeded": 429,
     # docs.anthropic.com/en/api/errors. Its 529 is a 503 elsewhere.
-    "authentication_error": 401,
     "billing_error": 402,
     "permission_error": 403,
-    "not_found_error": 404,
     "request_too_large": 413,
-    "rate_limit_error": 429,
     "api_error": 500,
     "overloaded_error": 503,
     "timeout_error": 504,
@@ -166,23 +202,51 @@ STATUS_OF: Final = {
     "unavailable": 503,
     "deadline_exceeded": 504,
     # huggingface/text-generation-inference, router/src/server.rs
+    "overloaded": 429,
     "validation": 422,
     "generation": 424,
-    "overloaded": 429,
     "incomplete_generation": 500,
     # DashScope
+    "invalid_parameter": 400,
     "throttling": 429,
     "throttling.ratequota": 429,
     "throttling.allocationquota": 429,
     "throttling.user": 429,
+    "limit_requests": 429,
+    "limit_burst_rate": 429,
     "datainspectionfailed": 400,
     "inspectionfailed": 400,
-    "internalerror": 500,
-    # TypeScript gateways
-    "gateway_timeout": 504,
-    "bad_gateway": 502,
+    "system_error": 500,
+    # Amazon Bedrock, Azure, Databricks, Volcengine, Hunyuan
+    "throttling_exception": 429,
+    "model_not_ready_exception": 429,
+    "validation_exception": 400,
+    "access_denied_exception": 403,
+    "model_error_exception": 424,
+    "model_stream_error_exception": 424,
+    "no_capacity": 503,
+    "rate_limit_reached": 429,
+    "request_limit_exceeded": 429,
+    "limit_exceeded": 429,
+    "temporarily_unavailable": 503,
+    "internal_failure": 500,
+    # docs.bigmodel.cn, Zhipu: concurrency, frequency, load
+    "1302": 429,
+    "1303": 429,
+    "1305": 429,
+    # www.xfyun.cn/doc, Spark: rate, concurrency; capacity
+    "11202": 429,
+    "11203": 429,
+    "10008": 503,
+    "10110": 503,
+    # cloud.baidu.com/doc/WENXINWORKSHOP, Qianfan: rates; load
+    "18": 429,
+    "336501": 429,
+    "336502": 429,
+    "336100": 503,
 }
-"""The status that a code or type means, for errors that come without a number; names in lower case."""
+"""The status that a code or type means, for errors that come without a number. A name that is
+not there as it is, in lower case, is looked up by `_bare`."""
 
 STATUS_OF_BASE_RESP: Final = {
     # platform.minimaxi.com/document/error codes
@@ -203,6 +267,17 @@ STATUS_OF_BASE_RESP: Final = {
     2049: 401,
 }
 """The status that a code in MiniMax's `base_resp` means."""
+
+_AFFIXES: Final = re.compile(r"(?<=.)(error|exception)$")
+
+
+def _bare(name: str) -> str:
+    """Return a name in the form in which names are compared: `ServiceUnavailableError` is `service_unavailable`."""
+    return _AFFIXES.sub("", re.sub(r"[^a-z0-9]", "", name[:100].lower()))
+
+
+_BARE_QUOTA_CODES: Final = frozenset(map(_bare, QUOTA_CODES))
+_BARE_STATUS_OF: Final = {_bare(name): status for name, status in STATUS_OF.items()}
 
 _CLASS_OF_STATUS: Final[dict[int, type[APIStatusError]]] = {
     400: BadRequestError,
@@ -227,7 +302,18 @@ def status_error_class(status: int, code: str | None = None, type: str | None = 
 
 def has_quota_code(*codes: str | None) -> bool:
     """Return whether one of the codes or types means that an account is unpaid or used up."""
-    return any(code is not None and code.lower() in QUOTA_CODES for code in codes)
+    return any(code is not None and _bare(code) in _BARE_QUOTA_CODES for code in codes)
+
+
+def status_meant(name: str | None) -> int | None:
+    """Return the status that a code or type means, if it is one that is known."""
+    return (STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(_bare(name))) if name else None
+
+
+def failed_status(reason: str) -> int | None:
+    """Return the status that a finish_reason means if it says that the response failed."""
+    name = reason.lower()
+    return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(("error", "failed", "failure")) else None)
 
 
 def says_unpaid(message: str) -> bool:
@@ -239,5 +325,6 @@ def says_too_large(message: str) -> bool:
     """Return whether a message says that the request alone is larger than a rate limit: no wait makes it fit."""
     numbers = _LIMIT_AND_REQUESTED.search(message)
     if numbers is not None:
-        return int(numbers[2]) > int(numbers[1])
+        limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
+        return requested > limit
     return _TOO_LARGE_WORDS.search(message) is not None

@@ -6,34 +6,41 @@ and words mean is in `error_codes.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from chatscope.protocol.coerce import choices_of
+from chatscope.protocol.coerce import as_list, choices_of
 from chatscope.protocol.error_codes import (
     FAILED_FINISH_REASONS,
-    STATUS_OF,
     STATUS_OF_BASE_RESP,
+    failed_status,
     has_quota_code,
     says_too_large,
     says_unpaid,
+    status_meant,
 )
-from chatscope.protocol.loading import dump
+from chatscope.protocol.loading import dump, load
 from chatscope.protocol.waits import wait_in
 
 _MESSAGE_NAMES: Final = (
-    *("message", "msg", "error_msg", "error_message", "errorMessage", "errmsg", "err_msg"),
-    *("status_msg", "detail", "faultstring", "error_description"),
+    *("message", "msg", "errormsg", "errormessage", "errmsg", "statusmsg"),
+    *("detail", "faultstring", "errordescription", "title"),
 )
-_CODE_NAMES: Final = ("code", "error_code", "errorCode", "errcode", "err_code", "status_code")
-_TYPE_NAMES: Final = ("type", "error_type", "errorType")
-_STATUS_NAMES: Final = ("status_code", "status", "statusCode", "http_status", "http_code", *_CODE_NAMES)
-_ERROR_ONLY_NAMES: Final = frozenset({"detail", "error_msg", "error_message", "errorMessage", "errmsg", "err_msg"})
-"""Names that nothing but an error has."""
+_CODE_NAMES: Final = ("code", "errorcode", "errcode", "statuscode", "reason")
+_TYPE_NAMES: Final = ("type", "errortype", "__type")
+_STATUS_NAMES: Final = ("statuscode", "status", "httpstatus", "httpcode", *_CODE_NAMES)
+_ERROR_NAMES: Final = ("error", "errors", "fault", "exception")
+_ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg")
+"""Names that nothing but an error has. All names here are as `_plain` returns them: servers write the same name as
+`error_msg`, `errorMsg` and `ErrorMsg`."""
 
-_NO_ERROR_WORDS: Final = frozenset({"", "null", "none", "false", "ok", "success", "succeeded", "no error"})
+_NO_ERROR_WORDS: Final = frozenset({"", "null", "none", "false", "ok", "success", "succeeded", "no error", "n/a"})
 _FAILED_WORDS: Final = ("error", "failed", "failure")
+_KEEP_ALIVE_TYPES: Final = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
+_WORDS_LIMIT: Final = 8192
+"""How much of an error is searched for words, in characters."""
+
 _CHUNK_NAMES: Final = frozenset({"id", "object", "model", "created", "usage", "choices"})
 
 
@@ -92,11 +99,16 @@ def _find(loaded: dict[str, Any]) -> ErrorReport | None:
         return _base_resp_report(base)
     for choice in choices:
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason in FAILED_FINISH_REASONS:
-            return ErrorReport(f"the response ended with finish_reason {reason!r}", FAILED_FINISH_REASONS[reason])
+        if isinstance(reason, str) and (status := failed_status(reason)) is not None:
+            return ErrorReport(f"the response ended with finish_reason {reason!r}", status)
         if isinstance(reason, dict) and reason.get("type") in FAILED_FINISH_REASONS:  # SGLang
             return _report(reason, {})
-    return _report(loaded, {}) if _names_error(loaded, has_choices=bool(choices)) else None
+    fields = _plain(loaded)
+    if choices:
+        return _report(loaded, {}) if _names_error_beside_choices(fields) else None
+    if _names_error(fields):
+        return _report(loaded, {})
+    return next((_report(error, {}) for error in _nested_errors(loaded)), None)
 
 
 def _places(loaded: dict[str, Any], choices: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -106,84 +118,156 @@ def _places(loaded: dict[str, Any], choices: list[dict[str, Any]]) -> Iterator[d
         for name in ("delta", "message"):
             if isinstance(spoken := choice.get(name), dict):
                 yield spoken
+    if isinstance(groq := loaded.get("x_groq"), dict):
+        yield groq
 
 
-def _names_error(loaded: dict[str, Any], *, has_choices: bool) -> bool:
-    """Return whether an object without an `error` says in another way that it is one."""
-    if loaded.get("object") == "error":
+def _nested_errors(loaded: dict[str, Any]) -> Iterator[Any]:
+    """Yield the errors of an object without choices that are named or nested in a cloud's own way.
+
+    Tencent's `Response.Error`, Volcengine's `ResponseMetadata.Error`, Amazon's `throttlingException`.
+    """
+    for name, value in loaded.items():
+        if not isinstance(value, dict):
+            continue
+        if name.lower().endswith("exception") and _has_meaning(value):
+            yield _with_type(value, name)
+        fields = _plain(value)
+        yield from (fields[error] for error in _ERROR_NAMES if _has_meaning(fields.get(error)))
+        if name == "header" and not _means_success(fields.get("code", 0)):  # Spark's own
+            yield value
+
+
+def _names_error_beside_choices(fields: Mapping[str, Any]) -> bool:
+    if fields.get("object") == "error":
         return True
-    message = _first(loaded, _MESSAGE_NAMES)
-    code = _first(loaded, _CODE_NAMES)
-    number = _number(code)
-    if has_choices:
-        return number is not None and number >= 400 and isinstance(message, str) and _has_meaning(message)
-    if loaded.get("success") is False or _has_meaning(loaded.get("errors")) or loaded.get("type") == "error":
+    message, number = _first(fields, _MESSAGE_NAMES), _number(_first(fields, _CODE_NAMES))
+    return number is not None and number >= 400 and isinstance(message, str) and _has_meaning(message)
+
+
+def _names_error(fields: Mapping[str, Any]) -> bool:
+    """Return whether an object without choices and without an `error` says in another way that it is one."""
+    kind = fields.get("type")
+    if fields.get("object") == "error" or fields.get("success") is False or kind == "error":
         return True
-    if _has_meaning(loaded.get("fault")) or any(_has_meaning(loaded.get(name)) for name in _ERROR_ONLY_NAMES):
+    if any(_has_meaning(fields.get(name)) for name in (*_ERROR_NAMES, *_ERROR_ONLY_NAMES)):
         return True
+    message = _first(fields, _MESSAGE_NAMES)
+    code = _first(fields, _CODE_NAMES)
     if not isinstance(message, str) or not _has_meaning(message):
+        number = _number(code)
         return number is not None and 400 <= number <= 599
     if code is not None:
         return not _means_success(code)
-    is_nothing_else = not (loaded.keys() & _CHUNK_NAMES) and loaded.get("type") != "ping"
-    return is_nothing_else or _status(loaded) is not None or loaded.get("status") in _FAILED_WORDS
+    is_nothing_else = not (fields.keys() & _CHUNK_NAMES) and kind not in _KEEP_ALIVE_TYPES
+    return is_nothing_else or _status(fields) is not None or fields.get("status") in _FAILED_WORDS
 
 
 def _report(error: Any, around: Mapping[str, Any]) -> ErrorReport:
     """Return what an error object says; `around` is the object that it stands in."""
     value = _innermost(error)
-    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    fields = _plain(value) if isinstance(value, dict) else {}
+    beside = _plain(around)
     message = _text(_first(fields, _MESSAGE_NAMES))
     if not fields:
-        message = value if isinstance(value, str) else _text(_first(around, _MESSAGE_NAMES))
-    code = _text(_first(fields, _CODE_NAMES) if fields else None) or _text(_first(around, _CODE_NAMES))
+        message = value if isinstance(value, str) else _text(_first(beside, _MESSAGE_NAMES))
+    code = _text(_first(fields, _CODE_NAMES) if fields else None) or _text(_first(beside, _CODE_NAMES))
     kind = _text(_first(fields, _TYPE_NAMES)) if fields else None
-    if kind is None and around.get("type") != "error":
-        kind = _text(_first(around, _TYPE_NAMES))
+    if kind is None and beside.get("type") != "error":
+        kind = _text(_first(beside, _TYPE_NAMES))
     rpc_status = fields.get("status")
     if kind is None and isinstance(rpc_status, str) and not rpc_status.isdecimal():
         kind = rpc_status  # Google's canonical code, such as RESOURCE_EXHAUSTED
-    status = _status(fields) or _status(around) or _meant(kind) or _meant(code)
-    wait = wait_in(message or "", fields, around)
-    return _judged(message or "", status, code, kind, _text(fields.get("param")), wait)
+    sent = ErrorReport(
+        message=message or "",
+        status=_status(fields) or _status(beside),
+        code=code,
+        type=kind,
+        param=_text(fields.get("param")),
+    )
+    places = (value, around) if isinstance(value, dict) else (around,)
+    return _judged(sent, places, _reasons(fields))
+
+
+def _reasons(fields: Mapping[str, Any]) -> list[str]:
+    """Return what an error says elsewhere than in its own words: a provider's error as it came, Google's details."""
+    found: list[str] = []
+    for name in ("metadata", "details"):
+        for item in as_list(fields.get(name)):
+            if isinstance(item, dict):
+                found += [item[key] for key in ("raw", "reason") if isinstance(item.get(key), str)]
+    if isinstance(reason := fields.get("reason"), str):
+        found.append(reason)
+    return found
 
 
 def _base_resp_report(base: dict[str, Any]) -> ErrorReport:
-    message = _text(base.get("status_msg")) or ""
-    status = STATUS_OF_BASE_RESP.get(_number(base["status_code"]) or 0)
-    return _judged(message, status, _text(base["status_code"]), None, None, wait_in(message, base))
+    sent = ErrorReport(
+        message=_text(base.get("status_msg")) or "",
+        status=STATUS_OF_BASE_RESP.get(_number(base["status_code"]) or 0),
+        code=_text(base["status_code"]),
+    )
+    return _judged(sent, (base,), [])
 
 
-def _judged(
-    message: str, status: int | None, code: str | None, kind: str | None, param: str | None, wait: float | None
-) -> ErrorReport:
+def _judged(sent: ErrorReport, places: Sequence[Mapping[str, Any]], reasons: list[str]) -> ErrorReport:
+    """Return what a server says together with what that means.
+
+    Args:
+        sent: the error as the server words it; its status is the number that it names, if it names one.
+        places: the objects that may say how long to wait.
+        reasons: further words and codes of the error.
+    """
+    words = "\n".join([sent.message, *reasons])[:_WORDS_LIMIT]
+    wait = wait_in(words, *places)
     # A server that says when to come back speaks of a rate limit, even if in the words of a quota (Gemini).
-    may_be_unpaid = wait is None and (status is None or status < 500)
-    return ErrorReport(
-        message=message,
+    may_be_unpaid = wait is None and (sent.status is None or sent.status < 500)
+    is_unpaid = has_quota_code(sent.code, sent.type, *reasons) or (may_be_unpaid and says_unpaid(words))
+    status = sent.status or status_meant(sent.type) or status_meant(sent.code)
+    return replace(
+        sent,
         status=status,
-        code=code,
-        type=kind,
-        param=param,
         retry_after=wait,
-        is_quota=status == 402 or has_quota_code(code, kind) or (may_be_unpaid and says_unpaid(message)),
-        is_too_large=says_too_large(message),
+        is_quota=status == 402 or is_unpaid,
+        is_too_large=says_too_large(words) or 413 in {status_meant(sent.type), status_meant(sent.code)},
     )
 
 
 def _innermost(error: Any) -> Any:
     """Return the object or text that has the words: the first of a list, the error inside an error."""
     for _ in range(8):
-        if isinstance(error, list):
+        if isinstance(error, str) and error[:1] in {"{", "["}:  # JSON within JSON
+            try:
+                error = load(error.encode())
+            except ValueError:
+                return error
+        elif isinstance(error, list):
             error = next((item for item in error if _has_meaning(item)), None)
-        elif isinstance(error, dict) and _first(error, _MESSAGE_NAMES) is None:
-            inner = next((error[name] for name in ("error", "errors", "fault") if _has_meaning(error.get(name))), None)
+        elif not isinstance(error, dict):
+            return error
+        else:
+            fields = _plain(error)
+            words = _first(fields, _MESSAGE_NAMES)
+            if isinstance(words, dict) and any(name in _plain(words) for name in (*_ERROR_NAMES, *_MESSAGE_NAMES)):
+                error = words  # FastAPI puts an error object into `detail`
+                continue
+            if words is not None:
+                return error
+            inner = next((fields[name] for name in _ERROR_NAMES if _has_meaning(fields.get(name))), None)
             if inner is None:
                 return error
             error = inner
-        else:
-            return error
     return error
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with its names in lower case and without underscores; the endpoint's own spelling wins."""
+    plain = {name.lower().replace("_", ""): value for name, value in fields.items()}
+    return plain | {name: value for name, value in fields.items() if name in plain or name.startswith("__")}
+
+
+def _with_type(value: dict[str, Any], name: str) -> dict[str, Any]:
+    return {"type": name} | value
 
 
 def _has_meaning(value: object) -> bool:
@@ -191,9 +275,11 @@ def _has_meaning(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() not in _NO_ERROR_WORDS
     if isinstance(value, dict):
-        codes = [item for name, item in value.items() if name in _STATUS_NAMES]
-        rest = [item for name, item in value.items() if name not in _STATUS_NAMES]
-        return not all(map(_means_success, codes)) or any(map(_has_meaning, rest))
+        fields = _plain(value)
+        codes = [fields[name] for name in _STATUS_NAMES if fields.get(name) not in (None, "")]
+        if codes:
+            return not all(map(_means_success, codes))  # `{"code": 0, "message": "Request processed"}` is none
+        return any(_has_meaning(item) for name, item in fields.items() if name not in _STATUS_NAMES)
     if isinstance(value, list):
         return any(map(_has_meaning, value))
     return bool(value)
@@ -206,10 +292,6 @@ def _means_success(code: object) -> bool:
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((fields[name] for name in names if fields.get(name) not in (None, "")), None)
-
-
-def _meant(name: str | None) -> int | None:
-    return STATUS_OF.get(name.lower()) if name else None
 
 
 def _status(fields: Mapping[str, Any]) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import Any, Final
 
 from chatscope.protocol.loading import dump
@@ -10,50 +12,107 @@ _SHORTEST_SECRET: Final = 8
 """Shorter keys are made up for servers that check none. They occur in ordinary words, and replacing those would spoil
 messages without protecting anything."""
 
-_PLACEHOLDERS: Final = frozenset(
-    {
-        "api-key",
-        "api_key",
+_PLACEHOLDER_WORDS: Final = frozenset(
+    [
+        "a",
+        "an",
+        "any",
+        "anonymous",
+        "anything",
+        "api",
+        "applicable",
+        "auth",
+        "authentication",
+        "change",
         "changeme",
-        "change-me",
-        "dummy-api-key",
-        "dummy-key",
-        "dummy_key",
-        "fake-api-key",
-        "fake-key",
-        "lm-studio",  # LM Studio's documentation
+        "cpp",
+        "default",
+        "demo",
+        "dummy",
+        "empty",
+        "example",
+        "fake",
+        "free",
+        "here",
+        "in",
+        "is",
+        "key",
+        "keys",
+        "llama",
+        "lm",
+        "lmstudio",
+        "local",
         "localhost",
-        "no-api-key",
-        "no-key-needed",
-        "no-key-required",
-        "no_key_required",
-        "nokeyrequired",
-        "not-needed",  # LM Studio's and llama-cpp-python's examples
-        "not-required",
-        "not-used",
-        "not_needed",
-        "not_required",
+        "me",
+        "missing",
+        "mock",
+        "my",
+        "na",
+        "necessary",
+        "needed",
+        "no",
+        "noauth",
+        "nokey",
+        "none",
+        "not",
         "notneeded",
         "notrequired",
-        "openai-api-key",
-        "openai_api_key",
+        "notused",
+        "null",
+        "ollama",
+        "open",
+        "openai",
+        "optional",
+        "or",
         "placeholder",
-        "sk-dummy",
-        "sk-no-key-required",  # llama.cpp's documentation
-        "sk-placeholder",
-        "test-key",
-        "token-abc123",  # vLLM's documentation
+        "provided",
+        "random",
+        "replace",
+        "required",
+        "sample",
+        "set",
+        "sglang",
+        "sk",
+        "some",
+        "string",
+        "studio",
+        "test",
+        "testing",
+        "the",
+        "this",
+        "token",
         "undefined",
-        "your-api-key",
-        "your_api_key",
+        "unset",
+        "unused",
+        "used",
+        "vllm",
+        "whatever",
+        "with",
+        "your",
+    ]
+)
+_PLACEHOLDERS: Final = frozenset(
+    {
+        "nokeyrequired",
+        "nokeyneeded",
+        "token-abc123",  # vLLM's documentation
     }
 )
-"""What servers that check no key are given instead of one. vLLM's "EMPTY" and "ollama" are short enough anyway."""
+"""What servers that check no key are given instead of one: `lm-studio` and `not-needed` in LM Studio's and
+llama-cpp-python's examples, `sk-no-key-required` in llama.cpp's. vLLM's "EMPTY" and "ollama" are
+short enough anyway."""
 
 
 def is_secret(key: str) -> bool:
     """Return whether a key has to be kept out of messages."""
-    return len(key) >= _SHORTEST_SECRET and key.lower() not in _PLACEHOLDERS
+    return len(key) >= _SHORTEST_SECRET and not _is_placeholder(key.lower())
+
+
+@lru_cache(maxsize=64)
+def _is_placeholder(key: str) -> bool:
+    """Return whether a key is made of words that say that it is none, or of one character."""
+    words = re.findall(r"[^\W_]+", key)
+    return key in _PLACEHOLDERS or len(set(key)) == 1 or all(word in _PLACEHOLDER_WORDS for word in words)
 
 
 def redact(value: Any, key: str) -> Any:

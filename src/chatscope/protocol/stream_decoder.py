@@ -31,6 +31,16 @@ _JSON_STARTS: Final = b"{["
 _KEEP_ALIVE: Final = re.compile(rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing)\W*", re.IGNORECASE)
 """Names and data of events that only keep the connection open. Such data is a comment in disguise."""
 
+_DONE: Final = re.compile(rb'"?\[DONE\]"?|DONE', re.IGNORECASE)
+"""How gateways write `[DONE]`: encoded as JSON, in lower case, without brackets."""
+
+_NOTHING: Final = frozenset({b"null", b'""'})
+_ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
+_OPENING_EVENTS: Final = frozenset(
+    {"open", "opened", "connect", "connected", "start", "started", "end", "close", "done"}
+)
+"""Names of events that tell of the connection; their data is a chunk or of no interest."""
+
 
 class StreamDecoder:
     """Decode one streamed response.
@@ -131,15 +141,18 @@ class StreamDecoder:
             data = sent
             if data[:1] != b"{":
                 data = _unwrapped(data)
-                if data == b"[DONE]":
+                if _DONE.fullmatch(data):
                     self._end_with(self.assembler.verdict(done=True, broken=False))
                     break
-                if data == b"null" or _is_keep_alive(data):
+                if data in _NOTHING or _is_keep_alive(data):
                     continue
             if self.error is not None:
                 self._epilogue(data)
-            elif name == "error":
+            elif name != "message" and _ERROR_EVENT.search(name):
                 self._fail(stream_server_error(_report(data), data, secret=self._secret))
+                self._epilogue(data)
+            elif data[:1] != b"{" and name.lower() in _OPENING_EVENTS:
+                continue
             elif (chunk := self._chunk(data, at_ns)) is not None:
                 chunks.append(chunk)
         return chunks

@@ -31,6 +31,7 @@ _FIELDS: Final = {
     "retry_after_seconds": 1.0,
     "retryAfter": 1.0,
     "retryAfterSeconds": 1.0,
+    "retry-after": 1.0,
     "retryDelay": 1.0,  # google.rpc.RetryInfo, in error.details
 }
 

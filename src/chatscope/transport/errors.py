@@ -30,7 +30,11 @@ PASSING_LOOKUP_ERRORS = {
     getattr(socket, name, None) for name in ("EAI_AGAIN", "EAI_FAIL", "EAI_MEMORY", "EAI_SYSTEM")
 } - {None}
 # Of the errors of TLS these mean that the connection broke off, not that the two sides disagree.
-LOST_TLS_CONNECTIONS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+# The last two say that a record had not arrived whole, and are in the context of what was raised while waiting for it.
+LOST_TLS_CONNECTIONS = (
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
+    *(ssl.SSLWantReadError, ssl.SSLWantWriteError),
+)
 # How httpcore and h11 begin, if a server closed the connection. All else that they call a RemoteProtocolError is a
 # malformed response.
 CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed")
