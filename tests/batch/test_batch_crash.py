@@ -16,6 +16,7 @@ from tests.support.crashing import CONCURRENCY, REQUESTS
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it forks, and kills by signals")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["before", "within", "after"])
 def test_a_run_that_is_killed_at_each_write_ends_whole(tmp_path: Path, mode: str) -> None:
     command = [sys.executable, "-m", "tests.support.crashing", str(tmp_path), mode]
