@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from chatscope import (
@@ -83,7 +85,7 @@ TASKS: list[tuple[str, Task]] = [
     ("parameters has messages", with_parameters(messages=HI)),
     ("model", with_parameters(model="")),
     ("model", with_parameters(model=5)),
-    ("retry", with_parameters(retry=2)),
+    ("retry", with_parameters(retry=0)),
     ("logit_bias", with_parameters(logit_bias={"5": NAN})),
     ("extra_body", with_parameters(extra_body={"top_k": INF})),
     ("extra_body", with_parameters(extra_body=5)),
@@ -148,11 +150,16 @@ ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("base_url", {"base_url": "http://example.com:99999/v1"}),
     ("base_url", {"base_url": 5}),
     ("base_url", {"base_url": ""}),
-    ("retry", {"retry": 3}),
+    ("retry", {"retry": 0}),
     ("retry", {"retry": True}),
     ("retry", {"retry": {"attempts": 3}}),
     ("transport", {"transport": "x"}),
     ("http_client", {"http_client": "x"}),
+    ("verify", {"verify": 5}),
+    ("verify", {"verify": "/no/such/file.pem"}),
+    ("verify and cert", {"verify": False, "transport": httpx.MockTransport(lambda _: httpx.Response(200))}),
+    ("cert", {"cert": "/no/such/file.pem"}),
+    ("cert", {"cert": "/no/such/file.pem", "verify": ssl.create_default_context()}),
     ("telemetry", {"telemetry": "yes"}),
     ("telemetry", {"telemetry": 5}),
     ("default_headers", {"default_headers": "x"}),
@@ -271,7 +278,7 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("extra_body", {"model": "m", "messages": HI, "extra_body": 5}),
     ("extra_body", {"model": "m", "messages": HI, "extra_body": {"a": [NAN]}}),
     ("logit_bias", {"model": "m", "messages": HI, "logit_bias": {"5": NAN}}),
-    ("retry", {"model": "m", "messages": HI, "retry": 2}),
+    ("retry", {"model": "m", "messages": HI, "retry": 0}),
     ("user", {"model": "m", "messages": HI, "user": object()}),
 ]
 

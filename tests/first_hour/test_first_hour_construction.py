@@ -5,12 +5,21 @@ Not here: values that can never be right (`tests/test_bad_input.py`).
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+import trustme
 
-from chatscope import AsyncChatGPTAdapter, ChatClient
+from chatscope import AsyncChatGPTAdapter, ChatClient, InternalServerError, Task
+from chatscope._client.config import ClientArguments
+from chatscope.simulator import Reply, error, simulator
+
+if TYPE_CHECKING:
+    from tests.support.memory_server import Serve
 
 KEY = "sk-proj-0123456789abcdef"
 URL = "http://localhost:8000/v1"
@@ -58,3 +67,91 @@ def test_the_same_from_the_environment(monkeypatch: pytest.MonkeyPatch, name: st
     with pytest.raises(ValueError, match="looks like") as caught:
         ChatClient()
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", BOTH)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("max_retries", "use retry=, the number of attempts"),
+        ("azure_endpoint", "pass it as base_url="),
+        ("default_header", "did you mean 'default_headers'?"),
+        ("apikey", "did you mean 'api_key'?"),
+        ("wholly_unknown", ""),
+    ],
+)
+def test_an_argument_of_another_library(make: Callable[..., Any], name: str, hint: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        make(KEY, **{name: "x"})
+    assert str(caught.value).startswith(f"{make.__name__}() got an unexpected keyword argument {name!r}")
+    assert hint in str(caught.value)
+
+
+ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def test_a_number_of_attempts(serve: Serve) -> None:
+    server = serve([error(503), Reply("yes")])
+    async with ChatClient("k", transport=server, retry=1) as client:
+        with pytest.raises(InternalServerError):
+            await client.complete(**ASK)
+        assert (await client.complete(**ASK, retry=2)).text == "yes"
+    server = serve(error(503))
+    async with AsyncChatGPTAdapter("k", transport=server, retry=1) as adapter:
+        assert (await adapter.execute(Task("hi"))).attempts == 1
+
+
+def test_httpx_timeouts_are_taken() -> None:
+    client = ChatClient("k", timeout=httpx.Timeout(5, connect=2))
+    assert client._core.options.timeouts.for_transport() == {"connect": 2, "read": 5, "write": 5, "pool": 5}
+    forever = ChatClient("k", timeout=httpx.Timeout(5, connect=None))
+    assert forever._core.options.timeouts.for_transport()["connect"] is None
+
+
+async def test_copies_share_connections_and_limits(serve: Serve) -> None:
+    server = serve([error(503), Reply("yes")])
+    async with ChatClient("k", transport=server, max_concurrency=3) as client:
+        once = client.with_options(timeout=2, retry=1)
+        with pytest.raises(InternalServerError):
+            await once.complete(**ASK)
+        await once.aclose()  # which is left to the client
+        assert (await client.with_options(retry=2).complete(**ASK)).text == "yes"
+        assert once.statistics() == client.statistics()
+        with pytest.raises(RuntimeError, match="a copy of a client needs no block of its own"):
+            await once.__aenter__()
+        with pytest.raises(TypeError, match=r"with_options\(\) takes timeout and retry, not 'max_retries'"):
+            client.with_options(max_retries=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(RuntimeError, match="is not open"):
+        await once.complete(**ASK)
+
+
+async def test_a_private_ca_and_a_certificate_of_its_own(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(server)
+    leaf = authority.issue_cert("me.example")
+    ca, chain, cert, key = (tmp_path / name for name in ("ca.pem", "both.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca)
+    leaf.private_key_and_cert_chain_pem.write_to_path(chain)
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    context = ssl.create_default_context(cafile=str(ca))
+    leaf.configure_cert(context)
+    ways: list[ClientArguments] = [
+        {"verify": str(ca), "cert": str(chain)},
+        {"verify": ca, "cert": (cert, key)},
+        {"verify": context},
+        {"verify": False, "cert": chain},
+    ]
+    async with simulator(ssl_context=server) as base_url:
+        for way in ways:
+            async with ChatClient("k", base_url=base_url, **way) as client:
+                assert (await client.complete(**ASK)).text
+        async with AsyncChatGPTAdapter("k", base_url=base_url, **ways[0]) as adapter:
+            assert (await adapter.execute(Task("hi"))).success
+        async with AsyncChatGPTAdapter("k", base_url=base_url) as adapter:
+            result = await adapter.execute(Task("hi"))
+        assert "CERTIFICATE_VERIFY_FAILED" in str(result.error)
+        assert result.attempts == 1

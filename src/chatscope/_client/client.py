@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from types import TracebackType, UnionType
 from typing import Any, Self, Unpack, overload
@@ -12,6 +14,7 @@ from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import (
     REQUEST_NAMES,
+    CopyOptions,
     RequestParameters,
     RunParameters,
     TypedParameters,
@@ -22,7 +25,8 @@ from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, Too
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._conversation.tools import OnToolError
 from chatscope._limits.limiter import Statistics
-from chatscope._limits.timeouts import Timeouts
+from chatscope._limits.retry import RetryPolicy
+from chatscope._limits.timeouts import Timeout, Timeouts
 from chatscope.errors import ChatError
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
@@ -41,7 +45,8 @@ class ChatClient:
     Args:
         api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
         base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
-        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits forever.
+        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits forever. An `httpx.Timeout`
+            is taken too.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`,
             `telemetry` and so on.
 
@@ -58,7 +63,7 @@ class ChatClient:
         api_key: str | None = None,
         *others: str | None,
         base_url: str | None = None,
-        timeout: float | Timeouts | None = 60.0,
+        timeout: Timeout = 60.0,
         **arguments: Unpack[ClientArguments],
     ) -> None:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
@@ -87,6 +92,28 @@ class ChatClient:
     async def aclose(self) -> None:
         """Close the client's connections. Takes at most `CLOSE_GRACE` seconds, even if cancelled."""
         await self._core.aclose()
+
+    def with_options(self, **options: Unpack[CopyOptions]) -> Self:
+        """Return a copy with another `timeout` or `retry` for its requests.
+
+        The copy shares this client's connections and limits. It needs no block: it is open while this client is.
+
+        Raises:
+            ValueError: an argument can never be right.
+            TypeError: an argument is unknown.
+        """
+        if unknown := options.keys() - CopyOptions.__annotations__:
+            raise TypeError(f"with_options() takes timeout and retry, not {min(unknown)!r}")
+        given = self._core.options
+        copied = copy(self)
+        copied._core = self._core.with_options(
+            replace(
+                given,
+                timeouts=Timeouts.of(options["timeout"]) if "timeout" in options else given.timeouts,
+                retry=RetryPolicy.of(options.get("retry"), given.retry),
+            )
+        )
+        return copied
 
     def statistics(self) -> Statistics:
         """Return the counts of this client as they are now."""

@@ -7,22 +7,26 @@ replace missing ones, and every check. Not here: anything that opens, sends or c
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from os import PathLike
 from typing import Any, Final, Literal, TypedDict
 
 import httpx
 
+from chatscope._client.parameters import hint_for
 from chatscope._http.base import Sender
 from chatscope._http.httpx2_client import HTTPClient, sender_through
 from chatscope._limits.retry import RetryPolicy
-from chatscope._limits.timeouts import Timeouts
+from chatscope._limits.timeouts import Timeout, Timeouts
 from chatscope._validation import check_count, check_headers, check_rate
 from chatscope.profiles import Profile, find_profile
 from chatscope.protocol.endpoint import Endpoint, Secret
 from chatscope.telemetry.guarded import GuardedObserver
 from chatscope.telemetry.observer import Observer
+from chatscope.transport.tls import client_context
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 
@@ -35,8 +39,8 @@ class ClientArguments(TypedDict, total=False):
     `openrouter`, `mistral`, `groq` or `deepseek`. Requests are then shaped for that server; a server that follows the
     endpoint's documentation needs none. See `chatscope.profiles`."""
 
-    retry: RetryPolicy | None
-    """How often to try, and how long to wait in between."""
+    retry: RetryPolicy | int | None
+    """How often to try, and how long to wait in between. A number is the number of attempts: 1 means no retry."""
 
     organization: str | None
     """Default: `OPENAI_ORG_ID`."""
@@ -49,6 +53,14 @@ class ClientArguments(TypedDict, total=False):
 
     transport: httpx.AsyncBaseTransport | None
     """Sends the requests instead of the default transport. It is closed with the client."""
+
+    verify: ssl.SSLContext | str | PathLike[str] | bool
+    """Which certificates of servers are accepted: those of the system (`True`, the default; OpenSSL reads
+    `SSL_CERT_FILE` and `SSL_CERT_DIR`), those of a CA file or directory, those of an `ssl.SSLContext`, or any
+    (`False`). Not with `transport` or `http_client`, which have their own."""
+
+    cert: str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
+    """The client's own certificate for mutual TLS: a PEM file, or a pair of certificate and key."""
 
     http_client: HTTPClient | None
     """An `httpx.AsyncClient` or `httpx2.AsyncClient` that sends the requests, with its hooks, proxies and auth. The
@@ -74,6 +86,15 @@ class ClientArguments(TypedDict, total=False):
 
 _NAMES: Final = frozenset(ClientArguments.__annotations__)
 
+_HABITS: Final = {
+    "azure_endpoint": "pass it as base_url=",
+    "default_query": "put the query into base_url=",
+    "max_retries": "use retry=, the number of attempts: one more than the retries",
+    "model": "name the model in each request",
+    "proxy": "set HTTPS_PROXY, or pass an http_client=",
+}
+"""Arguments of other libraries' clients, and what is meant here."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
@@ -85,6 +106,7 @@ class ClientOptions:
         profile: how the server wants to be asked.
         timeouts, retry: those of requests that bring none of their own.
         transport: the user's; `None` for the default one.
+        verify: for the default transport.
         sender: sends through the user's HTTP client, if there is one.
         observer: observes the calls.
         limits: the limiter's arguments, by name.
@@ -96,6 +118,7 @@ class ClientOptions:
     timeouts: Timeouts
     retry: RetryPolicy
     transport: httpx.AsyncBaseTransport | None
+    verify: ssl.SSLContext | bool
     sender: Sender | None
     observer: GuardedObserver | None
     limits: Mapping[str, Any]
@@ -106,7 +129,7 @@ class ClientOptions:
         owner: str,
         api_key: str | None,
         base_url: str | None,
-        timeout: float | Timeouts | None,
+        timeout: Timeout,
         arguments: ClientArguments,
     ) -> ClientOptions:
         """Check what the user gave, and add what the environment says.
@@ -125,7 +148,8 @@ class ClientOptions:
         """
         for name in arguments:
             if name not in _NAMES:
-                raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
+                hint = hint_for(name, {*_NAMES, "api_key", "base_url", "timeout"}, _HABITS)
+                raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}{hint and f': {hint}'}")
         if api_key is not None and not isinstance(api_key, str):
             raise ValueError(f"api_key must be a text, not {type(api_key).__name__}")
         # From here on no frame of this package holds the key as plain text.
@@ -139,6 +163,7 @@ class ClientOptions:
             timeouts=Timeouts.of(timeout),
             retry=RetryPolicy.of(arguments.get("retry")),
             transport=_transport(arguments),
+            verify=_verify(arguments),
             sender=None if http_client is None else sender_through(http_client),
             observer=_observer(arguments.get("telemetry", False)),
             limits=_limits(arguments),
@@ -177,6 +202,17 @@ def _transport(arguments: ClientArguments) -> httpx.AsyncBaseTransport | None:
     if not isinstance(transport, httpx.AsyncBaseTransport):
         raise ValueError(f"transport must be an httpx.AsyncBaseTransport, not {type(transport).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
     return transport
+
+
+def _verify(arguments: ClientArguments) -> ssl.SSLContext | bool:
+    """Return what the default transport is told about certificates."""
+    verify, cert = arguments.get("verify", True), arguments.get("cert")
+    if (verify is None or verify is True) and cert is None:
+        return True
+    for name in ("transport", "http_client"):
+        if arguments.get(name) is not None:
+            raise ValueError(f"verify and cert are for the default transport: {name} has its own")
+    return client_context(verify, cert)
 
 
 def _limits(arguments: ClientArguments) -> Mapping[str, Any]:

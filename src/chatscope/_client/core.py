@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Final
 
 import anyio
@@ -38,7 +39,7 @@ class ClientCore:
         limiter: what all requests share: slots, pace and retry budget.
     """
 
-    __slots__ = ("_post", "_server", "_shares_post", "limiter", "options")
+    __slots__ = ("_original", "_post", "_server", "_shares_post", "limiter", "options")
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
@@ -46,6 +47,15 @@ class ClientCore:
         self._shares_post = not options.endpoint.names_model
         self.limiter = Limiter(self._post.url.host, **options.limits)
         self._server: Server | None = None
+        self._original: ClientCore | None = None
+
+    def with_options(self, options: ClientOptions) -> ClientCore:
+        """Return a core with other options that sends through this one: same connections, same limits."""
+        copied = copy(self)
+        copied.options = options
+        copied._original = self._original or self
+        copied._server = None
+        return copied
 
     def __repr__(self) -> str:
         return f"<ChatClient {shown_url(self.options.endpoint.base_url)}>"
@@ -58,19 +68,22 @@ class ClientCore:
             RuntimeError: it is open already.
         """
         options = self.options
+        if self._original is not None:
+            raise RuntimeError("a copy of a client needs no block of its own: it is open while the client is")
         if not options.has_key:
             raise ValueError("no API key: pass api_key= or set OPENAI_API_KEY (api_key='' sends none)")
         if self._server is not None:
             raise RuntimeError("this client is open already")
         sender = options.sender
         if sender is None:
-            sender = sender_by(options.transport or HTTPTransport())
+            sender = sender_by(options.transport or HTTPTransport(verify=options.verify))
         self._server = Server(sender, options.endpoint.api_key, self.limiter)
 
     @property
     def sender(self) -> Sender | None:
         """What sends the requests, while the client is open."""
-        return None if self._server is None else self._server.sender
+        server = (self._original or self)._server
+        return None if server is None else server.sender
 
     async def aclose(self) -> None:
         """Close the connections. Takes at most `CLOSE_GRACE` seconds, even if cancelled."""
@@ -120,9 +133,10 @@ class ClientCore:
         return self._observed_call(model, profile.adapt_messages(messages), profile.adapt(body), stream=stream)
 
     def _open_server(self) -> Server:
-        if self._server is None:
+        server = (self._original or self)._server
+        if server is None:
             raise RuntimeError(f"{self!r} is not open: use 'async with' around the code that sends requests")
-        return self._server
+        return server
 
     def request(
         self,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from chatscope._limits.retry import RetryPolicy
-from chatscope._limits.timeouts import Timeouts
+from chatscope._limits.timeouts import Timeout
 from chatscope.protocol.parameters import CommonParameters, ResponseFormat, TaskParameters, ToolParameter
 
 
@@ -21,8 +21,15 @@ class RunParameters(CommonParameters, total=False):
     extra_body: Mapping[str, Any]
     extra_headers: Mapping[str, str]
     extra_query: Mapping[str, Any]
-    timeout: float | Timeouts | None
-    retry: RetryPolicy | None
+    timeout: Timeout
+    retry: RetryPolicy | int | None
+
+
+class CopyOptions(TypedDict, total=False):
+    """What a copy of a client may have of its own."""
+
+    timeout: Timeout
+    retry: RetryPolicy | int | None
 
 
 class TypedParameters(RunParameters, total=False):
@@ -45,7 +52,6 @@ TASK_NAMES: Final = frozenset({*TaskParameters.__annotations__, "retry", "timeou
 
 _HABITS: Final = {
     "max_retries": "use retry=, the number of attempts: one more than the retries",
-    "parallel_tool_call": "did you mean 'parallel_tool_calls'?",
     "stream": "use client.stream(...) for a streamed response",
 }
 """Names that other libraries have, and what is meant here."""
@@ -55,16 +61,15 @@ def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None
     """Return what is wrong with the first name that is not known, and what may be meant; `None` if all are."""
     for name in names:
         if name not in known:
-            return f"unknown parameter {name!r}: {hint_for(name, known, _HABITS)}"
+            hint = hint_for(name, known, _HABITS) if isinstance(name, str) else ""
+            elsewhere = "what the endpoint does not list goes through extra_body"
+            return f"unknown parameter {name!r}: {hint and f'{hint}; '}{elsewhere}"
     return None
 
 
-def hint_for(name: object, known: Iterable[str], habits: Mapping[str, str]) -> str:
-    """Return what may be meant by a parameter that is not known."""
-    elsewhere = "what the endpoint does not list goes through extra_body"
-    if not isinstance(name, str):
-        return elsewhere
+def hint_for(name: str, known: Iterable[str], habits: Mapping[str, str]) -> str:
+    """Return what may be meant by a name that is not known, or `""`."""
     if name in habits:
         return habits[name]
     near = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {near[0]!r}? Otherwise, {elsewhere}" if near else elsewhere
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -83,16 +83,21 @@ class RetryPolicy:
             check_wait(getattr(self, name), f"retry.{name}")
 
     @classmethod
-    def of(cls, retry: RetryPolicy | None, default: RetryPolicy | None = None) -> RetryPolicy:
+    def of(cls, retry: RetryPolicy | int | None, default: RetryPolicy | None = None) -> RetryPolicy:
         """Return the policy that an argument `retry=` means; `None` means the default.
 
+        A number means that many attempts, with the waits of the default.
+
         Raises:
-            ValueError: it is no policy.
+            ValueError: it is no policy and no number of attempts.
         """
         if retry is None:
             return default or cls()
+        if isinstance(retry, int) and not isinstance(retry, bool):
+            check_count(retry, "retry")
+            return replace(default or cls(), attempts=retry)
         if not isinstance(retry, RetryPolicy):
-            raise ValueError(f"retry must be a RetryPolicy, not {type(retry).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+            raise ValueError(f"retry must be a RetryPolicy or a number of attempts, not {type(retry).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
         return retry
 
     def backoff(self, failed: int, *, is_refused: bool = False) -> float:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 import anyio
 
@@ -24,6 +24,13 @@ FINISH_GRACE: Final = 5.0
 CLOSE_GRACE: Final = 2.0
 """How long closing a connection may take during cancellation, in seconds. Closing sends at most a TLS alert; a
 transport that needs longer has lost its peer."""
+
+
+class HTTPXTimeout(Protocol):
+    """An `httpx.Timeout` or `httpx2.Timeout`, whose `connect` and `read` are used."""
+
+    connect: float | None
+    read: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +59,22 @@ class Timeouts:
             check_seconds(getattr(self, item.name), f"timeout.{item.name}")
 
     @classmethod
-    def of(cls, timeout: float | Timeouts | None) -> Timeouts:
+    def of(cls, timeout: Timeout) -> Timeouts:
         """Return the timeouts for an argument `timeout=`.
+
+        Of an `httpx.Timeout`, `connect` and `read` are used: nothing here waits for a pool, and writing is reading's.
 
         Raises:
             ValueError: it is not a positive number of seconds.
         """
         if isinstance(timeout, Timeouts):
             return timeout
-        check_seconds(timeout, "timeout")
-        return cls(read=timeout)
+        if timeout is None or isinstance(timeout, int | float):
+            check_seconds(timeout, "timeout")
+            return cls(read=timeout)
+        if type(timeout).__module__.partition(".")[0] not in {"httpx", "httpx2"}:
+            check_seconds(timeout, "timeout")
+        return cls(connect=math.inf if timeout.connect is None else timeout.connect, read=timeout.read)
 
     def for_transport(self) -> dict[str, float | None]:
         """Return the value of `request.extensions["timeout"]` for an httpx transport."""
@@ -72,6 +85,10 @@ class Timeouts:
             "write": read,
             "pool": read,
         }
+
+
+Timeout: TypeAlias = float | Timeouts | HTTPXTimeout | None
+"""What an argument `timeout=` may be."""
 
 
 def _finite(seconds: float | None) -> float | None:

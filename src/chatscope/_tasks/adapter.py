@@ -11,7 +11,7 @@ import anyio
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._limits.limiter import Statistics
-from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts
+from chatscope._limits.timeouts import CLOSE_GRACE, Timeout
 from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.map import ResultStream
@@ -74,7 +74,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         self,
         api_key: str | None = None,
         model: str = "gpt-4o-mini",
-        timeout: float | Timeouts | None = 60.0,
+        timeout: Timeout = 60.0,
         *,
         base_url: str | None = None,
         hedge_after: float | None = None,

@@ -8,6 +8,8 @@ open, and in speed. Not here: sockets (`streams`), addresses and the handshake's
 from __future__ import annotations
 
 import ssl
+from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from chatscope.transport.base import SocketStream
 
-__all__ = ["TLSStream", "default_context"]
+__all__ = ["TLSStream", "client_context", "default_context"]
 
 # The largest plaintext of one TLS record (RFC 8446, section 5.1). SSLObject.read never returns more.
 RECORD_SIZE = 16 * 1024
@@ -33,6 +35,38 @@ def default_context(*, verify: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def client_context(
+    verify: ssl.SSLContext | str | PathLike[str] | bool,
+    cert: str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None = None,
+) -> ssl.SSLContext:
+    """Return the context for a client's arguments `verify` and `cert`, in the forms that httpx takes.
+
+    Raises:
+        ValueError: one of them can never be right; the error names it.
+    """
+    if isinstance(verify, ssl.SSLContext):
+        if cert is not None:
+            raise ValueError("cert belongs to the SSLContext that verify is: use its load_cert_chain()")
+        return verify
+    context = default_context(verify=verify is not False)
+    if isinstance(verify, str | PathLike):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_verify_locations(**{"capath" if Path(verify).is_dir() else "cafile": fspath(verify)})
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"verify: no certificates can be read from {fspath(verify)!r}: {error}") from error
+    elif not isinstance(verify, bool) and verify is not None:
+        raise ValueError(f"verify must be an ssl.SSLContext, a path or a bool, not {type(verify).__name__}")
+    if cert is not None:
+        files = (cert,) if isinstance(cert, str | PathLike) else cert
+        try:
+            context.load_cert_chain(*files)
+        except (OSError, TypeError) as error:
+            raise ValueError(f"cert: no certificate with its key can be read from {files!r}: {error}") from error
     return context
 
 
