@@ -1,4 +1,4 @@
-"""AsyncChatGPTAdapter: many tasks at once, each in its own cancel scope, under one root task group."""
+"""AsyncChatGPTAdapter: many tasks at once, each in its own task group, under one root task group."""
 
 from __future__ import annotations
 

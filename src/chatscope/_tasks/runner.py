@@ -1,8 +1,8 @@
 """The running of one task: from its submission to exactly one result.
 
 Until its slot is granted, a task is only an entry in the queue of slots: it has no coroutine. Then it runs as a child
-of the root group, in a cancel scope of its own. All its failures become the result in here, so that siblings never see
-them; only cancellation from outside passes through.
+of the root group, in a task group of its own, whose cancel scope stops it. All its failures become the result in here,
+so that siblings never see them; only cancellation from outside passes through.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import time
 from contextlib import nullcontext
 from contextvars import Context, copy_context
-from math import inf
 from typing import Final, Protocol
 
 import anyio
@@ -131,7 +130,7 @@ class TaskRun:
             self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
 
     async def run(self, was_queued: bool) -> None:
-        """Run the task in a cancel scope of its own, and give it its result.
+        """Run the task in a task group of its own, and give it its result.
 
         If cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
 
@@ -139,11 +138,14 @@ class TaskRun:
             was_queued: whether it waited for its slot.
         """
         deadline = self._prepared.deadline
-        scope = self._scope = anyio.CancelScope(deadline=inf if deadline is None else deadline.at)
         failure: Exception | None = None
         succeeded = False
+        scope: anyio.CancelScope | None = None
         try:
-            with scope:
+            async with anyio.create_task_group() as group:
+                scope = self._scope = group.cancel_scope
+                if deadline is not None:
+                    scope.deadline = deadline.at
                 if self.state.cancel_requested:
                     scope.cancel()
                 assert self._slot is not None  # noqa: S101 - `enter` took it
@@ -157,7 +159,7 @@ class TaskRun:
                     failure = error
         finally:
             if not succeeded and failure is None:
-                failure = self._interruption(timed_out=scope.cancelled_caught)
+                failure = self._interruption(timed_out=scope is not None and scope.cancelled_caught)
             self.end(failure)
             failure = None  # its causes may refer to this frame
 
