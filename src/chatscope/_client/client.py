@@ -260,7 +260,7 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-        response_format: type[T],
+    That order leaves no doubt: no key contains `://`. The other one is refused, as it could send a key as an address.
         **parameters: Unpack[TypedParameters],
     ) -> ParsedStream[T]: ...
     @overload
