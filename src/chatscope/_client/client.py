@@ -260,7 +260,7 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-    That order leaves no doubt: no key contains `://`. The other one is refused, as it could send a key as an address.
+        response_format: type[T],
         **parameters: Unpack[TypedParameters],
     ) -> ParsedStream[T]: ...
     @overload
@@ -291,8 +291,8 @@ class ChatClient:
 def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
     """Return the key and the address of a call that gives both by position, address first.
 
-    That order leaves no doubt, since no key contains `://`. The other one is refused: it might
-    send a key as an address.
+    That order is unambiguous, since no key contains `://`. The reverse order is rejected, because a key could be sent
+    as an address.
 
     Raises:
         TypeError: they are in another order, or there are more.
