@@ -171,6 +171,7 @@ ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("max_concurrency", {"max_concurrency": True}),
     ("max_concurrency", {"max_concurrency": "many"}),
     ("max_pending", {"max_pending": 0}),
+    ("backpressure", {"backpressure": "no"}),
     ("requests_per_minute", {"requests_per_minute": 0}),
     ("tokens_per_minute", {"tokens_per_minute": NAN}),
     ("default_headers", {"default_headers": {"x-a": "1\nx-b: 2"}}),

@@ -165,6 +165,20 @@ async def test_a_refusal_that_names_a_time_is_a_pause_for_the_model(error: ChatE
     assert await seconds_until_sent(limiter) == pytest.approx(pause)
 
 
+async def test_without_backpressure_no_request_waits_for_the_server() -> None:
+    """Whatever it says of its limits, and however often it fails."""
+    limiter = Limiter("server", backpressure=False)
+    failures = [InternalServerError(status=503)] * 20 + [RateLimitError(status=429, retry_after=7.0)]
+    for error in failures:
+        permit = await acquire(limiter)
+        permit.on_send()
+        permit.on_headers({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"})
+        permit.on_failure(error)
+        permit.release()
+    assert await seconds_until_sent(limiter) == 0
+    assert limiter.statistics().in_flight == 0
+
+
 async def test_in_stamina_s_testing_mode_there_are_no_pauses() -> None:
     limiter = Limiter("server")
     with stamina.set_testing(testing=True, attempts=2):

@@ -21,7 +21,7 @@ from chatscope._http.base import Sender
 from chatscope._http.httpx2_client import HTTPClient, sender_through
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
-from chatscope._validation import check_count, check_headers, check_rate
+from chatscope._validation import check_count, check_headers, check_instance, check_rate
 from chatscope.profiles import Profile, find_profile
 from chatscope.protocol.endpoint import Endpoint, Secret
 from chatscope.telemetry.guarded import GuardedObserver
@@ -79,6 +79,10 @@ class ClientArguments(TypedDict, total=False):
 
     tokens_per_minute: float | None
     """A budget for all tokens. They are estimated when a request is sent, and settled when its usage is reported."""
+
+    backpressure: bool | None
+    """Whether requests wait for the server: after a 429, for the limits in its `x-ratelimit-*` headers, and while it is
+    down. The default is `True`. A load generator must send a request when it is due, and sets `False`."""
 
     telemetry: Observer | bool
     """Report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to choose what is reported where."""
@@ -225,6 +229,9 @@ def _limits(arguments: ClientArguments) -> Mapping[str, Any]:
         check_count(limits["max_concurrency"], "max_concurrency")
     if limits["max_pending"] is not None:
         check_count(limits["max_pending"], "max_pending")
+    backpressure = arguments.get("backpressure")
+    limits["backpressure"] = True if backpressure is None else backpressure
+    check_instance(limits["backpressure"], bool, "backpressure")
     check_rate(limits["requests_per_minute"], "requests_per_minute")
     check_rate(limits["tokens_per_minute"], "tokens_per_minute")
     return limits

@@ -59,12 +59,13 @@ class Limiter:
         max_concurrency: how many calls at a time; `None` is no limit, `"auto"` finds it out.
         max_pending: how many calls may wait for a slot; `None` is no limit.
         requests_per_minute, tokens_per_minute: budgets; `None` is no limit.
+        backpressure: whether requests wait for a server that refuses, fails, or announces its limits.
 
     Attributes:
         slots: those of the calls.
     """
 
-    __slots__ = ("_breaker", "_budget", "_held_back", "_numbers", "_rate", "_requests", "slots")
+    __slots__ = ("_backpressure", "_breaker", "_budget", "_held_back", "_numbers", "_rate", "_requests", "slots")
 
     def __init__(
         self,
@@ -74,7 +75,9 @@ class Limiter:
         max_pending: int | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        backpressure: bool = True,
     ) -> None:
+        self._backpressure = backpressure
         self.slots = Slots(max_concurrency, max_pending)
         self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute)
         self._budget = RetryBudget()
@@ -251,7 +254,8 @@ class Permit:
         """Record that the response's headers arrived, and what they say of limits."""
         if self._is_held and not self._is_answered and self._reservation is not None:
             self._is_sent = self._is_answered = True
-            self._limiter._rate.on_response(self._reservation, headers)
+            learned_from = headers if self._limiter._backpressure else {}
+            self._limiter._rate.on_response(self._reservation, learned_from)
 
     def on_first_output(self) -> None:
         """Record that the model works."""
@@ -260,6 +264,8 @@ class Permit:
     def on_failure(self, error: ChatError) -> None:
         """Record what the attempt failed with."""
         limiter = self._limiter
+        if not limiter._backpressure:
+            return
         if isinstance(error, RateLimitError):
             if self._reservation is not None:
                 limiter._rate.on_refusal(self._reservation)

@@ -1,7 +1,9 @@
 """Measure a chat server, and tell whether the measurement is true.
 
-Here: schedules, records, the formulas, the verdict on the client. Not here: how one request is sent (the client), and
-the command `chatscope load`.
+`run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`. `chatscope load` is its command.
+
+Here: schedules, sending at the right time, records, the formulas, the verdict on the client. Not here: how one request
+is sent (the client).
 """
 
 from importlib import import_module
@@ -13,11 +15,18 @@ if TYPE_CHECKING:
     from chatscope.load.metrics import FORMULAS as FORMULAS
     from chatscope.load.metrics import Formula as Formula
     from chatscope.load.metrics import StageSummary as StageSummary
+    from chatscope.load.monitor import LoadMonitor as LoadMonitor
+    from chatscope.load.monitor import LoadProgress as LoadProgress
     from chatscope.load.objectives import Objective as Objective
     from chatscope.load.objectives import ObjectiveResult as ObjectiveResult
+    from chatscope.load.plan import LoadPlan as LoadPlan
     from chatscope.load.records import RequestError as RequestError
     from chatscope.load.records import RequestRecord as RequestRecord
     from chatscope.load.records import read_records as read_records
+    from chatscope.load.report import LoadReport as LoadReport
+    from chatscope.load.report import StageReport as StageReport
+    from chatscope.load.report import load_report as load_report
+    from chatscope.load.run import run as run
     from chatscope.load.schedule import OpenLoop as OpenLoop
     from chatscope.load.verdict import ClientEvidence as ClientEvidence
     from chatscope.load.verdict import Verdict as Verdict
@@ -25,6 +34,13 @@ if TYPE_CHECKING:
     from chatscope.load.workload import Workload as Workload
 
 _HOMES = {
+    "run": "run",
+    "load_report": "report",
+    "StageReport": "report",
+    "LoadReport": "report",
+    "LoadProgress": "monitor",
+    "LoadPlan": "plan",
+    "LoadMonitor": "monitor",
     "FORMULAS": "metrics",
     "ClientEvidence": "verdict",
     "Distribution": "distributions",

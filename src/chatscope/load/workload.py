@@ -76,8 +76,8 @@ class Workload:
         shared_prefix_tokens: how much of each synthetic prompt is the same in all of them, at its beginning.
         prompts: a file of prompts instead of synthetic ones: JSON lines with `messages`, `prompt` or `text_input`, or
             ShareGPT's JSON. It starts again at its end; repeated prompts then begin with words of their own.
-        seed: equal seeds give equal lengths.
-        salt: what the unique words follow from. Equal salts give equal prompts.
+        seed: equal seeds give equal lengths. A run sets it to its plan's.
+        salt: what the unique words follow from. Equal salts give equal prompts. A run sets it to its plan's.
 
     Raises:
         ValueError: a value is out of range; the message names it.

@@ -1,0 +1,226 @@
+"""What a load test is told: plain values, checked where they are made, and the stages that they mean.
+
+Here: `LoadPlan`, and what is due in each of its stages. Not here: running it (`run`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from chatscope._validation import check_count, check_model, check_rate, check_seconds, check_wait
+from chatscope.load.objectives import Objective
+from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets
+from chatscope.load.traces import read_trace
+from chatscope.load.workload import PromptSource, Workload
+from chatscope.protocol.request import max_tokens_name
+
+GRACE: Final = 5.0
+"""Seconds that running requests get after the first Ctrl-C."""
+
+TIMEOUT: Final = 600.0
+"""Seconds of silence after which a request fails. An overloaded server may be silent for minutes before the first
+token, and that wait is what a load test wants to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRequest:
+    """One request of a stage: its number in the stage, when it is due, and what it asks.
+
+    `offset` is in nanoseconds from the start of the stage. In a closed loop it is `None`: a request is due when a slot
+    is free.
+    """
+
+    index: int
+    offset: int | None
+    source: PromptSource
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStage:
+    """One load, held for a while: a number of slots, a rate, or a trace."""
+
+    index: int
+    concurrency: int | None = None
+    shape: OpenLoop | None = None
+    trace: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The load in words."""
+        if self.concurrency is not None:
+            return f"concurrency {self.concurrency}"
+        return f"trace {self.trace.name}" if self.trace is not None else f"rate {self.rate:g}"
+
+    @property
+    def rate(self) -> float | None:
+        """Requests per second of an open loop; `None` for others."""
+        return None if self.shape is None else self.shape.rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """What to measure, and how.
+
+    Exactly one of `concurrency`, `rate` and `trace` says how much load; a sequence makes one stage of each value.
+
+    Args:
+        model: the model's name.
+        base_url: the server; default `OPENAI_BASE_URL`, else OpenAI's own address.
+        api_key: default `OPENAI_API_KEY`; `""` sends none.
+        profile: the server's name, if its URL does not reveal it.
+        concurrency: a closed loop of so many slots. A slot sends its next request when it is free, so a slow server
+            gets fewer requests.
+        rate: an open loop of so many requests a second, however slow the server is.
+        trace: a file of recorded arrivals and lengths (Mooncake, Azure, BurstGPT).
+        arrivals: the gaps of an open loop: `constant`, `poisson` or `gamma`.
+        burstiness: the shape of gamma gaps; less than 1 is burstier than Poisson.
+        ramp: seconds over which the load of a stage grows to its full size.
+        time_scale: stretches the arrivals of an open loop or trace: 0.5 is twice as fast.
+        max_concurrency: how many requests of an open loop or trace may run at a time; others wait for a slot.
+        requests: how many requests a stage sends at most.
+        duration: seconds for which a stage sends. Give at least one of the two; a trace may end by itself.
+        warmup: seconds at the start of a stage that are not measured.
+        cooldown: seconds at its end that are not measured; needs `duration`.
+        workload: what the requests ask.
+        seed: equal seeds give equal schedules and lengths.
+        salt: makes the prompts; equal salts give equal prompts, which a server may have cached. Default: a new one.
+        stream: whether to ask for streams. Without, there is no time of a first token.
+        parameters: parameters of every request, as for `ChatClient.stream`; also `extra_body`.
+        slos: objectives such as `ttft:p99<500ms` and `failed<1%`.
+        calibrate: send two small requests first, whose usage tells how long a word is in tokens.
+        timeout: seconds of silence after which a request fails.
+        grace: seconds that running requests get when the run is stopped.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    concurrency: int | Sequence[int] | None = None
+    rate: float | Sequence[float] | None = None
+    trace: Path | None = None
+    arrivals: ArrivalProcess = "poisson"
+    burstiness: float = 1.0
+    ramp: float = 0.0
+    time_scale: float = 1.0
+    max_concurrency: int | None = None
+    requests: int | None = None
+    duration: float | None = None
+    warmup: float = 0.0
+    cooldown: float = 0.0
+    workload: Workload = field(default_factory=Workload)
+    seed: int = 0
+    salt: str | None = None
+    stream: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    slos: Sequence[str] = ()
+    calibrate: bool = True
+    timeout: float = TIMEOUT
+    grace: float = GRACE
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        if sum(load is not None for load in (self.concurrency, self.rate, self.trace)) != 1:
+            raise ValueError("give exactly one of concurrency, rate and trace")
+        for name in ("requests", "max_concurrency"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        for slots in _values(self.concurrency):
+            check_count(slots, "concurrency")
+        for name in ("duration", "timeout"):
+            check_seconds(getattr(self, name), name)
+        for name in ("warmup", "cooldown", "grace"):
+            check_wait(getattr(self, name), name)
+        check_rate(self.time_scale, "time_scale")
+        self._check_lengths()
+        if not self.stages():  # made here, since shapes and objectives check themselves
+            raise ValueError("give at least one value of concurrency or rate")
+        self.objectives()
+        for name in ("messages", "model", "stream"):
+            if name in self.parameters:
+                raise ValueError(f"parameters must not have {name!r}: the plan sets it")
+
+    def _check_lengths(self) -> None:
+        if self.requests is None and self.duration is None and self.trace is None:
+            raise ValueError("give requests or duration: the load does not end by itself")
+        if self.duration is None and self.cooldown:
+            raise ValueError("cooldown needs duration: without it, nobody knows beforehand when a stage ends")
+        if self.duration is not None and self.warmup + self.cooldown >= self.duration:
+            raise ValueError("warmup and cooldown leave nothing of duration to measure")
+        if self.max_concurrency is not None and self.concurrency is not None:
+            raise ValueError("max_concurrency is for open loops: concurrency limits a closed one already")
+
+    def stages(self) -> list[LoadStage]:
+        """Return the stages, in the order in which they run."""
+        if self.trace is not None:
+            return [LoadStage(0, trace=self.trace)]
+        if self.concurrency is not None:
+            return [LoadStage(index, concurrency=slots) for index, slots in enumerate(_values(self.concurrency))]
+        shape = (self.arrivals, self.burstiness, self.ramp, self.time_scale)
+        return [LoadStage(index, shape=OpenLoop(rate, *shape)) for index, rate in enumerate(_values(self.rate))]
+
+    def objectives(self) -> list[Objective]:
+        """Return the objectives of `slos`."""
+        return [Objective.parse(text) for text in self.slos]
+
+    def windows(self) -> Windows:
+        """Return the windows of a stage."""
+        end = None if self.duration is None else round((self.duration - self.cooldown) * SECOND)
+        return Windows(round(self.warmup * SECOND), end)
+
+    def schedule(self, stage: LoadStage, workload: Workload) -> Iterator[PlannedRequest]:
+        """Yield the requests of a stage, in order: the same for equal seeds, on every loop.
+
+        Raises:
+            ValueError: a file of prompts or a trace cannot be read.
+        """
+        if stage.trace is not None:
+            yield from self._traced(stage.trace, workload)
+            return
+        offsets: Iterator[int | None] = itertools.repeat(None)
+        if stage.shape is not None:
+            seed = f"{self.seed}:arrivals:{stage.index}"
+            offsets = due_offsets(stage.shape, seed, requests=self.requests, duration=self.duration)
+        pairs = itertools.islice(zip(offsets, workload.prompt_sources(), strict=False), self.requests)
+        for index, (offset, source) in enumerate(pairs):
+            yield PlannedRequest(index, offset, source)
+
+    def _traced(self, path: Path, workload: Workload) -> Iterator[PlannedRequest]:
+        prompts = workload.prompt_sources() if workload.prompts is not None else itertools.repeat(None)
+        end = None if self.duration is None else self.duration * SECOND
+        rows = zip(itertools.islice(read_trace(path), self.requests), prompts, strict=False)
+        for index, (row, prompt) in enumerate(rows):
+            offset = round(row.arrived * self.time_scale)
+            if end is not None and offset >= end:
+                return
+            source = PromptSource.of_row(row)
+            if prompt is not None:
+                source = replace(source, messages=prompt.messages, repetition=prompt.repetition)
+            yield PlannedRequest(index, offset, source)
+
+    def parameters_for(self, source: PromptSource, *, profile: str | None) -> dict[str, Any]:
+        """Return the parameters of a request, the requested length of the response among them.
+
+        vLLM is told to produce exactly that many tokens; others may end earlier.
+        """
+        parameters = dict(self.parameters)
+        if source.output_tokens is not None:
+            parameters[max_tokens_name(self.model)] = source.output_tokens
+            if profile == "vllm":
+                exact = {"ignore_eos": True, "min_tokens": source.output_tokens}
+                parameters["extra_body"] = exact | dict(parameters.get("extra_body") or {})
+        return parameters
+
+
+def _values(given: Any) -> Sequence[Any]:
+    """Return the values of an argument that is one value or a sequence of them."""
+    if given is None:
+        return ()
+    return given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)

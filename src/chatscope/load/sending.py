@@ -1,0 +1,134 @@
+"""One request of a load test: encoded before it is due, sent once, read to its end, recorded.
+
+Here: a request and its record. Not here: when it is sent (`worker`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chatscope import ChatClient, ChatError, ChatStream, Chunk, Completion
+from chatscope.load.plan import LoadPlan, PlannedRequest
+from chatscope.load.records import RequestError, RequestRecord
+from chatscope.load.workload import WordScale, Workload
+from chatscope.protocol.messages import Message
+from chatscope.protocol.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """A request with nothing left to do but to send it.
+
+    `stream` has the encoded body; it is `None` if the response is not to be streamed.
+    """
+
+    planned: PlannedRequest
+    messages: Sequence[Message]
+    parameters: Mapping[str, Any]
+    stream: ChatStream | None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Makes the requests of a run.
+
+    Args:
+        client: sends them; its block is open, and it makes one attempt.
+        plan: the run's.
+        workload: what they ask, with the run's seed and salt.
+        scale: the length of words in tokens.
+        profile: the server's name, if it is known.
+    """
+
+    client: ChatClient
+    plan: LoadPlan
+    workload: Workload
+    scale: WordScale
+    profile: str | None = None
+
+    def encode(self, planned: PlannedRequest, salt_index: int) -> EncodedRequest:
+        """Encode a request. Nothing is sent.
+
+        Args:
+            planned: the request.
+            salt_index: its number in the whole run, which makes its prompt unique.
+
+        Raises:
+            ValueError: a parameter can never be right.
+        """
+        messages = self.workload.messages(salt_index, planned.source, self.scale)
+        parameters = self.plan.parameters_for(planned.source, profile=self.profile)
+        stream = None
+        if self.plan.stream:
+            stream = self.client.stream(model=self.plan.model, messages=messages, **parameters)
+        return EncodedRequest(planned, messages, parameters, stream)
+
+    async def send(self, request: EncodedRequest, record: RequestRecord) -> None:
+        """Send a request and write into its record what happens. A failure is recorded and not raised.
+
+        If cancelled, the connection is closed, and the record stays `unfinished` with what had arrived.
+        """
+        record.dispatched_ns = time.perf_counter_ns()
+        try:
+            if request.stream is None:
+                await self._complete(request, record)
+            else:
+                await _read(request.stream, record)
+            record.outcome = "ok"
+        except ChatError as error:
+            record.outcome = "failed"
+            record.error = RequestError.of(error)
+            record.request_id = record.request_id or error.request_id
+        finally:
+            if record.finished_ns is None:
+                record.finished_ns = time.perf_counter_ns()
+
+    async def _complete(self, request: EncodedRequest, record: RequestRecord) -> None:
+        completion = await self.client.complete(
+            model=self.plan.model, messages=request.messages, **dict(request.parameters)
+        )
+        record.finished_ns = time.perf_counter_ns()
+        _note_completion(record, completion)
+
+
+async def _read(stream: ChatStream, record: RequestRecord) -> None:
+    """Read a stream to its end. Stamps are those of the reads, not of this task's turn."""
+    try:
+        async with stream:
+            async for chunk in stream:
+                if _is_answer(chunk):
+                    record.answer_ns = stream.token_ns[-1]  # of the read that brought this chunk
+                    break
+            async for _ in stream:
+                pass
+            record.finished_ns = stream.timings.finished_ns
+    finally:
+        timings = stream.timings
+        record.sent_ns, record.headers_ns = timings.sent_ns, timings.headers_ns
+        record.token_ns = list(timings.token_ns)
+        record.request_id = stream.request_id
+        _note_completion(record, stream.completion)
+
+
+def _is_answer(chunk: Chunk) -> bool:
+    """Return whether a chunk has output other than reasoning."""
+    for choice in chunk.choices:
+        delta = choice.delta
+        if delta.content or delta.refusal or delta.tool_calls or delta.function_call or delta.audio:
+            return True
+    return False
+
+
+def _note_completion(record: RequestRecord, completion: Completion) -> None:
+    record.finish_reason = completion.finish_reason
+    record.request_id = record.request_id or completion.request_id
+    usage: Usage | None = completion.usage
+    if usage is not None:
+        record.prompt_tokens, record.output_tokens = usage.prompt_tokens, usage.completion_tokens
+        if usage.prompt_tokens_details is not None:
+            record.cached_tokens = usage.cached_tokens
+        if usage.completion_tokens_details is not None:
+            record.reasoning_tokens = usage.reasoning_tokens
