@@ -14,7 +14,7 @@ import msgspec
 
 from chatscope.simulator.faults import DONE, Fault
 from chatscope.simulator.plan import Framing, Part, Plan, Response, Stage, Step, Wait
-from chatscope.simulator.replies import Answer, Choice, Reply, Token, ToolCall, UsageIn, choices_of
+from chatscope.simulator.replies import Answer, Reply, ReplyChoice, Token, ToolCall, UsageIn, choices_of
 from chatscope.simulator.request import ChatRequest
 
 ARGUMENT_FIELDS = {"function": "arguments", "custom": "input"}
@@ -42,7 +42,7 @@ def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
     raise TypeError(f"an answer must be a Reply, a Fault, a Response or a Plan, not {answer!r}")
 
 
-def render(request: ChatRequest, reply: Reply, choices: tuple[Choice, ...]) -> Response:
+def render(request: ChatRequest, reply: Reply, choices: tuple[ReplyChoice, ...]) -> Response:
     """Return the HTTP response for a reply, its faults applied in order."""
     streamed = request.parameters.stream if reply.stream is None else reply.stream
     longest = max(len(choice.tokens) for choice in choices)
@@ -65,7 +65,7 @@ def render(request: ChatRequest, reply: Reply, choices: tuple[Choice, ...]) -> R
 class _Writer:
     """Spells choices as chunks and as a completion."""
 
-    def __init__(self, request: ChatRequest, reply: Reply, choices: tuple[Choice, ...]) -> None:
+    def __init__(self, request: ChatRequest, reply: Reply, choices: tuple[ReplyChoice, ...]) -> None:
         self._request = request
         self._parameters = request.parameters
         self._reply = reply
@@ -160,11 +160,11 @@ class _Writer:
             **given,
         }
 
-    def _opening(self, choice: Choice, call: ToolCall, index: int) -> dict[str, Any]:
+    def _opening(self, choice: ReplyChoice, call: ToolCall, index: int) -> dict[str, Any]:
         inner = {"name": call.name, ARGUMENT_FIELDS[call.type]: ""}
         return {"id": f"call_{self._request.number:08d}_{choice.index}_{index}", "type": call.type, call.type: inner}
 
-    def _delta(self, choice: Choice, token: Token) -> dict[str, Any]:
+    def _delta(self, choice: ReplyChoice, token: Token) -> dict[str, Any]:
         call = token.call
         if call is None:
             return {token.kind: token.text}
@@ -174,7 +174,7 @@ class _Writer:
             piece = {call.type: {ARGUMENT_FIELDS[call.type]: token.text}}
         return {"tool_calls": [{"index": token.call_index, **piece}]}
 
-    def _message(self, choice: Choice) -> dict[str, Any]:
+    def _message(self, choice: ReplyChoice) -> dict[str, Any]:
         texts: dict[str, str] = {}
         calls: list[dict[str, Any]] = []
         for token in choice.tokens:
@@ -202,7 +202,11 @@ def _event(chunk: dict[str, Any], stage: Stage) -> Part:
 
 
 def _chunk_choice(
-    choice: Choice, delta: dict[str, Any], finish_reason: str | None = None, *, logprobs: dict[str, Any] | None = None
+    choice: ReplyChoice,
+    delta: dict[str, Any],
+    finish_reason: str | None = None,
+    *,
+    logprobs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {"index": choice.index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 

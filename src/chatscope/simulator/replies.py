@@ -101,7 +101,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ReplyChoice:
     """One of the `n` choices."""
 
     index: int
@@ -117,12 +117,12 @@ def cost(request: ChatRequest, answer: Answer) -> int:
     return request.prompt_tokens + sum(len(choice.tokens) for choice in completion)
 
 
-def choices_of(request: ChatRequest, reply: Reply) -> tuple[Choice, ...]:
+def choices_of(request: ChatRequest, reply: Reply) -> tuple[ReplyChoice, ...]:
     """Return the choices, cut at the request's stop sequences and token limit."""
     return tuple(_choice(request, reply, index) for index in range(request.parameters.n or 1))
 
 
-def _choice(request: ChatRequest, reply: Reply, index: int) -> Choice:
+def _choice(request: ChatRequest, reply: Reply, index: int) -> ReplyChoice:
     tokens = [Token(reply.reasoning_field, text) for text in tokenize(reply.reasoning)]
     calls = reply.tool_calls or tuple(_due_calls(request, reply))
     finish_reason = "tool_calls" if calls else "stop"
@@ -135,7 +135,7 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> Choice:
         tokens += (Token("tool_calls", text, call, number) for text in tokenize(call.text))
     if request.token_limit is not None and len(tokens) > request.token_limit:
         tokens, finish_reason = tokens[: request.token_limit], "length"
-    return Choice(index, tuple(tokens), reply.finish_reason or finish_reason)
+    return ReplyChoice(index, tuple(tokens), reply.finish_reason or finish_reason)
 
 
 def _pieces(request: ChatRequest, reply: Reply, index: int) -> Iterable[str]:

@@ -67,7 +67,7 @@ class Message(msgspec.Struct, frozen=True):
         return sum("text" not in part for part in self.content) if isinstance(self.content, list) else 0
 
 
-class FunctionTool(msgspec.Struct, frozen=True):
+class ToolDefinition(msgspec.Struct, frozen=True):
     """The function, or custom tool, inside a tool definition."""
 
     name: str
@@ -78,23 +78,23 @@ class DefinedTool(msgspec.Struct, frozen=True):
     """A tool the model may call."""
 
     type: Literal["function", "custom"]
-    function: FunctionTool | None = None
-    custom: FunctionTool | None = None
+    function: ToolDefinition | None = None
+    custom: ToolDefinition | None = None
 
     @property
-    def definition(self) -> FunctionTool:
+    def definition(self) -> ToolDefinition:
         """The function or custom tool."""
         found = self.function if self.type == "function" else self.custom
-        return found or FunctionTool("")
+        return found or ToolDefinition("")
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
+class StreamSettings(msgspec.Struct, frozen=True):
     """`stream_options`."""
 
     include_usage: bool | None = None
 
 
-class JSONSchema(msgspec.Struct, frozen=True):
+class NamedSchema(msgspec.Struct, frozen=True):
     """`response_format.json_schema`."""
 
     name: str
@@ -106,7 +106,7 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     """`response_format`."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JSONSchema | None = None
+    json_schema: NamedSchema | None = None
 
 
 PositiveInt: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -119,7 +119,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     messages: Annotated[list[Message], Meta(min_length=1)]
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: StreamSettings | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
