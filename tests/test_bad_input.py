@@ -125,7 +125,7 @@ async def test_a_task(serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("wrong", ["hello", None, {"prompt": "hi"}])
+@pytest.mark.parametrize("wrong", [b"hello", None, {"prompt": "hi"}])
 async def test_what_is_no_task(serve: Serve, wrong: Any) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
         with pytest.raises(ValueError, match="task must be a Task, not "):

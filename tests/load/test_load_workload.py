@@ -12,18 +12,18 @@ import pytest
 from chatscope.load import Length, Workload
 from chatscope.load.traces import TraceRow, read_trace
 from chatscope.load.workload import BLOCK_TOKENS, PromptSource, WordScale, read_prompts
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.simulator.tokens import tokenize
 
 SCALE = WordScale()
 
 
-def first(workload: Workload, count: int) -> list[tuple[PromptSource, list[Message]]]:
+def first(workload: Workload, count: int) -> list[tuple[PromptSource, list[SentMessage]]]:
     sources = itertools.islice(workload.prompt_sources(), count)
     return [(source, workload.messages(index, source, SCALE)) for index, source in enumerate(sources)]
 
 
-def text(messages: list[Message]) -> str:
+def text(messages: list[SentMessage]) -> str:
     return str(messages[-1].get("content"))
 
 

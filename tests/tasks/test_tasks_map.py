@@ -340,8 +340,8 @@ async def test_what_closing_the_source_raises_comes_out_of_the_block(serve: Serv
 
 async def test_only_tasks_are_tasks(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:
-        with pytest.raises(TypeError, match="tasks must yield tasks only, not str"):
-            await adapter.gather(["hello"])  # type: ignore[list-item]  # that is the point
+        with pytest.raises(TypeError, match="tasks must yield tasks or prompts only, not bytes"):
+            await adapter.gather([b"hello"])  # type: ignore[list-item]  # that is the point
         for tasks in (5, None, Task("hello")):
             with pytest.raises(TypeError, match=r"^tasks must be an iterable of tasks, not "):
                 adapter.map(tasks)  # type: ignore[arg-type]  # that is the point

@@ -93,7 +93,8 @@ async def many(adapter: AsyncChatGPTAdapter) -> None:
     assert_type(await adapter.gather([Task("hi")]), list[Result])
     assert_type(await adapter.gather(slow_source()), list[Result])
     assert_type(adapter.statistics(), Statistics)
-    adapter.map(["hi"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    adapter.map(["hi"])
+    adapter.map([5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 def budgets(result: Result) -> None:

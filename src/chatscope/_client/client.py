@@ -30,7 +30,7 @@ from chatscope._limits.timeouts import Timeout, Timeouts
 from chatscope.errors import ChatError
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
-from chatscope.protocol.response import Completion
+from chatscope.protocol.response import Completion, plain_messages
 from chatscope.telemetry.observer import observed
 
 
@@ -161,15 +161,16 @@ class ChatClient:
             RuntimeError: the client is not open.
         """
         _check_names(parameters)
+        sent = plain_messages(messages)
         output_type = _type_in(parameters)
         if output_type is None and not reask:
-            request = self._core.request(model, messages, parameters, stream=False)
+            request = self._core.request(model, sent, parameters, stream=False)
             if request.observed is None:
                 return await request.run(partial(fetch, request, acquires_permit=True))
             with observed(request.observed) as seen:
                 seen.completion = await request.run(partial(fetch, request, acquires_permit=True))
                 return seen.completion
-        conversation = Conversation(messages, parameters, output_type=output_type, reask=reask)
+        conversation = Conversation(sent, parameters, output_type=output_type, reask=reask)
         await self._converse(model, conversation)
         return conversation.parsed_completion()
 
@@ -215,8 +216,9 @@ class ChatClient:
         if response_format is not None:
             given["response_format"] = response_format
         _check_names(given)
+        sent = plain_messages(messages)
         conversation = Conversation(
-            messages,
+            sent,
             given,
             tools=ToolOptions(tools, max_turns, tool_timeout, on_tool_error),
             output_type=_type_in(given),
@@ -280,12 +282,13 @@ class ChatClient:
             RuntimeError: the client is not open.
         """
         _check_names(parameters)
+        sent = plain_messages(messages)
         output_type = _type_in(parameters)
         if output_type is None:
-            return ChatStream(self._core.request(model, messages, parameters, stream=True))
+            return ChatStream(self._core.request(model, sent, parameters, stream=True))
         output = Output.of(output_type)
         parameters["response_format"] = output.response_format
-        return ParsedStream(self._core.request(model, messages, parameters, stream=True), output)
+        return ParsedStream(self._core.request(model, sent, parameters, stream=True), output)
 
 
 def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:

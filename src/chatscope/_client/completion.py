@@ -71,5 +71,5 @@ def _completion(data: bytes, request: ClientRequest) -> Completion:
         at_ns=request.read_ns,
         secret=request.secret,
     )
-    completion.request_id = request.request_id
+    completion.request_id, completion.status, completion.headers = request.request_id, request.status, request.headers
     return completion

@@ -21,7 +21,7 @@ from chatscope._limits.limiter import Limiter
 from chatscope._limits.retry import Retrier, RetryPolicy
 from chatscope._limits.timeouts import CLOSE_GRACE, CallDeadlines, Timeouts
 from chatscope.protocol.endpoint import shown_url
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.request import encode_body
 from chatscope.telemetry.observer import ObservedCall
 from chatscope.transport import HTTPTransport
@@ -93,7 +93,7 @@ class ClientCore:
                 await server.sender.transport.aclose()
 
     def prepare(
-        self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], *, stream: bool
+        self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool
     ) -> PreparedRequest:
         """Check and encode a request. Nothing is sent. `timeout` and `retry` among the parameters are left out.
 
@@ -123,7 +123,7 @@ class ClientCore:
         return ClientRequest(self._open_server(), prepared, retrier, deadlines, observed=observed, priority=priority)
 
     def observe(
-        self, model: str, messages: Sequence[Message], parameters: Mapping[str, Any], *, stream: bool
+        self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool
     ) -> ObservedCall | None:
         """Return what observes a call; `None` if nobody does."""
         if self.options.observer is None:
@@ -141,7 +141,7 @@ class ClientCore:
     def request(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         stream: bool,
@@ -188,7 +188,13 @@ class ClientCore:
         return ClientRequest(server, prepared, retrier, deadlines, observed=observed, priority=priority)
 
     def _prepare(
-        self, model: str, messages: Sequence[Message], body: Mapping[str, Any], own: Mapping[str, Any], *, stream: bool
+        self,
+        model: str,
+        messages: Sequence[SentMessage],
+        body: Mapping[str, Any],
+        own: Mapping[str, Any],
+        *,
+        stream: bool,
     ) -> PreparedRequest:
         post, extra_body = self._post, None
         if own or not self._shares_post:
@@ -208,7 +214,7 @@ class ClientCore:
         return PreparedRequest(post, encoded, adds_usage, model, max_tokens, body.get("n") or 1)
 
     def _observed_call(
-        self, model: str, messages: Sequence[Message], body: Mapping[str, Any], *, stream: bool
+        self, model: str, messages: Sequence[SentMessage], body: Mapping[str, Any], *, stream: bool
     ) -> ObservedCall | None:
         observer, url = self.options.observer, self._post.url
         if observer is None:

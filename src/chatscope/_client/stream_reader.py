@@ -68,7 +68,10 @@ class StreamReader:
     @property
     def completion(self) -> Completion:
         """What has arrived so far, assembled."""
-        return self.state.decoder.assembler.completion(self.request.request_id)
+        request = self.request
+        completion = self.state.decoder.assembler.completion(request.request_id)
+        completion.status, completion.headers = request.status, request.headers
+        return completion
 
     @property
     def text_parts(self) -> list[str]:

@@ -18,7 +18,7 @@ from chatscope._conversation.tools import OnToolError, Toolbox
 from chatscope._limits.timeouts import Deadline, fail_at
 from chatscope._validation import check_count
 from chatscope.errors import OutputError, OutputInvalidError, ToolLoopError
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion, CompletionMessage, ToolCall
 from chatscope.protocol.usage import Usage, add_usage
 
@@ -107,7 +107,7 @@ class Conversation:
 
     def __init__(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         tools: ToolOptions = _NO_TOOLS,

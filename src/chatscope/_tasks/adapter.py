@@ -132,7 +132,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         finally:
             await self._core.aclose()
 
-    async def submit_task(self, task: Task) -> str:
+    async def submit_task(self, task: Task | str) -> str:
         """Accept a task and return its id, `chatgpt_<YYYYMMDD>_<8 hex digits>`, at once. It runs in the background.
 
         Raises:
@@ -142,7 +142,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """
         return self._tasks.submit(task).id
 
-    def start_task(self, task: Task) -> ChatTask:
+    def start_task(self, task: Task | str) -> ChatTask:
         """Accept a task and return its handle at once.
 
         Raises:
@@ -205,7 +205,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         state = self._tasks.find(task_id)
         return False if state is None else await state.cancel()
 
-    async def execute(self, task: Task) -> Result:
+    async def execute(self, task: Task | str) -> Result:
         """Submit a task and wait for its result. Cancelling the caller cancels the task.
 
         Raises:
@@ -219,7 +219,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 await state.cancel()
             raise
 
-    def execute_streaming(self, task: Task) -> TextStream:
+    def execute_streaming(self, task: Task | str) -> TextStream:
         """Submit a task and iterate over its text: `async with adapter.execute_streaming(task) as text`.
 
         Leaving the block, `aclose` and a cancellation of the reader cancel the task, and so does dropping the last
@@ -231,7 +231,11 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return TextStream(self._tasks.submit(task), owner=True)
 
     def map(
-        self, tasks: Iterable[Task] | AsyncIterable[Task], *, ordered: bool = False, look_ahead: int | None = None
+        self,
+        tasks: Iterable[Task | str] | AsyncIterable[Task | str],
+        *,
+        ordered: bool = False,
+        look_ahead: int | None = None,
     ) -> ResultStream:
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
@@ -242,7 +246,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         loop neither fills the memory nor pushes out other tasks.
 
         Args:
-            tasks: the source. A sync one is read in the event loop, so it must not block.
+            tasks: the source, of tasks or prompts. A sync one is read in the event loop, so it must not block.
             ordered: deliver results in the order of the source instead of the order in which tasks end. A slow task
                 then holds back those after it, as far as the bound allows.
             look_ahead: how many tasks may be read and not delivered; default the number of slots plus 64. A smaller
@@ -255,7 +259,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         self._tasks.open_group()
         return ResultStream(tasks, self._tasks, ordered=ordered, look_ahead=look_ahead)
 
-    async def gather(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> list[Result]:
+    async def gather(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> list[Result]:
         """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
 
         As with `map`, failures are results, and the adapter keeps none of them.

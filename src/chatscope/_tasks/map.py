@@ -73,7 +73,7 @@ class ResultStream:
 
     def __init__(
         self,
-        tasks: Iterable[Task] | AsyncIterable[Task],
+        tasks: Iterable[Task | str] | AsyncIterable[Task | str],
         starter: Starter,
         *,
         ordered: bool,
@@ -257,8 +257,8 @@ class _Source:
 
     __slots__ = ("_tasks", "close_error")
 
-    def __init__(self, tasks: Iterable[Task] | AsyncIterable[Task]) -> None:
-        if not isinstance(tasks, AsyncIterable | Iterable):
+    def __init__(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> None:
+        if isinstance(tasks, str) or not isinstance(tasks, AsyncIterable | Iterable):
             raise TypeError(f"tasks must be an iterable of tasks, not {type(tasks).__name__}")
         self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
         self.close_error: Exception | None = None
@@ -275,8 +275,10 @@ class _Source:
             item = await anext(self._tasks) if isinstance(self._tasks, AsyncIterator) else next(self._tasks)
         except (StopIteration, StopAsyncIteration):
             return None
+        if isinstance(item, str):
+            return Task(item)
         if not isinstance(item, Task):
-            raise TypeError(f"tasks must yield tasks only, not {type(item).__name__}")
+            raise TypeError(f"tasks must yield tasks or prompts only, not {type(item).__name__}")
         return item
 
     async def close(self) -> None:

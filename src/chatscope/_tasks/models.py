@@ -93,6 +93,8 @@ class Task:
         output_type: the type of the answer: a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or any
             other type that strict JSON schema can express. An answer of another type is an `OutputError`.
         reask: how often the model is asked again, and told what is wrong, if its answer is invalid.
+        model, temperature: as in `constraints`, which then leave them open.
+        system: a system message, sent first.
     """
 
     prompt: str = ""
@@ -107,6 +109,9 @@ class Task:
     on_tool_error: Literal["report", "raise"] = "report"
     output_type: Any = None
     reask: int = 0
+    model: str | None = None
+    temperature: float | None = None
+    system: str | None = None
 
 
 def _no_metadata() -> dict[str, Any]:

@@ -29,9 +29,10 @@ from chatscope._validation import (
     check_on_tool_error,
     check_seconds,
 )
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.request import conversation as messages_of
 from chatscope.protocol.request import max_tokens_name
+from chatscope.protocol.response import plain_messages
 from chatscope.telemetry.observer import ObservedCall
 
 
@@ -55,7 +56,7 @@ class PreparedTask:
 
     task: Task
     model: str
-    messages: Sequence[Message]
+    messages: Sequence[SentMessage]
     request: PreparedRequest
     streams: bool
     policy: RetryPolicy
@@ -101,8 +102,7 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
     """
     submitted_ns = time.perf_counter_ns()
     check_instance(task, Task, "task")
-    constraints = task.constraints
-    _check_constraints(constraints)
+    constraints = _constraints(task)
     check_on_tool_error(task.on_tool_error)
     parameters = _parameters(task)
     timeouts, seconds = _limits(parameters, constraints, defaults)
@@ -151,11 +151,14 @@ def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: T
     return str(model)
 
 
-def _messages(task: Task, model: str, parameters: Mapping[str, Any]) -> tuple[Sequence[Message], Conversation | None]:
+def _messages(
+    task: Task, model: str, parameters: Mapping[str, Any]
+) -> tuple[Sequence[SentMessage], Conversation | None]:
     """Return what the first turn says, and the turns after it, as a copy: later changes by the caller are not sent."""
-    if task.messages is not None and task.context:
-        check_messages(model, task.messages)
-    messages = messages_of(task.prompt, task.messages, task.context)
+    given = plain_messages(task.messages)
+    if given is not None and (task.context or task.system is not None):
+        check_messages(model, given)
+    messages = messages_of(task.prompt, given, task.context, task.system)
     if not task.tools and task.output_type is None and not task.reask:
         return list(messages) if messages is task.messages and isinstance(messages, list) else messages, None
     check_messages(model, messages)
@@ -163,8 +166,16 @@ def _messages(task: Task, model: str, parameters: Mapping[str, Any]) -> tuple[Se
     return messages, _conversation(task, messages, parameters)
 
 
-def _check_constraints(constraints: TaskConstraints) -> None:
+def _constraints(task: Task) -> TaskConstraints:
+    """Return a task's constraints, those that the task itself names among them, checked."""
+    constraints = task.constraints
     check_instance(constraints, TaskConstraints, "constraints")
+    if task.model is not None or task.temperature is not None:
+        own: dict[str, Any] = {"model": task.model, "temperature": task.temperature}
+        for name, value in own.items():
+            if value is not None and getattr(constraints, name) is not None:
+                raise ValueError(f"{name} is given twice: by the task and by its constraints")
+        constraints = replace(constraints, **{name: value for name, value in own.items() if value is not None})
     check_seconds(constraints.timeout_seconds, "timeout_seconds")
     check_number(constraints.priority, "priority")
     check_count(constraints.max_turns, "max_turns")
@@ -173,6 +184,7 @@ def _check_constraints(constraints: TaskConstraints) -> None:
         check_count(constraints.max_tokens, "max_tokens")
     if constraints.temperature is not None:
         check_number(constraints.temperature, "temperature")
+    return constraints
 
 
 def _parameters(task: Task) -> dict[str, Any]:
@@ -190,7 +202,7 @@ def _constrained(constraints: TaskConstraints, model: str) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _conversation(task: Task, messages: Sequence[Message], parameters: Mapping[str, Any]) -> Conversation:
+def _conversation(task: Task, messages: Sequence[SentMessage], parameters: Mapping[str, Any]) -> Conversation:
     limits = task.constraints
     tools = ToolOptions(task.tools or (), limits.max_turns, limits.tool_timeout_seconds, task.on_tool_error)
     return Conversation(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import iscoroutine
 
 import anyio
 import anyio.abc
@@ -55,6 +56,7 @@ class Supervisor:
         "_finished",
         "_group",
         "_guard",
+        "_host_id",
         "_new_id",
         "_options",
         "_running",
@@ -73,6 +75,7 @@ class Supervisor:
         self._guard = Guard()
         self._group: anyio.abc.TaskGroup | None = None
         self._thread = 0
+        self._host_id = 0
         self._running: dict[str, TaskRun] = {}
         self._finished: dict[str, TaskState] = {}  # oldest first
         self.alarms = Alarms(self._start_watching)
@@ -113,10 +116,12 @@ class Supervisor:
         self._thread = threading.get_ident()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
+        self._host_id = anyio.get_current_task().id
 
     async def close(self, *, cancel: bool) -> None:
         """Wait for the tasks, or cancel them. If cancelled while waiting, cancel them and wait for their ends."""
         group = self.open_group()
+        self._check_host()
         try:
             if cancel:
                 self._cancel_waiting()
@@ -131,6 +136,21 @@ class Supervisor:
             self._cancel_waiting()
             for run in list(self._running.values()):
                 run.end(TaskCancelledError("the task was cancelled"))  # natively, before its first step (asyncio only)
+
+    def _check_host(self) -> None:
+        """Refuse to leave the block in another task than the one that entered it; cancel the tasks then.
+
+        Raises:
+            RuntimeError: as said.
+        """
+        if anyio.get_current_task().id == self._host_id:
+            return
+        for run in list(self._running.values()):
+            run.state.request_cancel()
+        raise RuntimeError(
+            "the adapter's block was entered in one task and is left in another: a task group must be left where it "
+            "was entered. Keep 'async with' in one function or, in pytest, in a fixture of the anyio plugin"
+        )
 
     def open_group(self) -> anyio.abc.TaskGroup:
         """Return the root task group.
@@ -147,13 +167,15 @@ class Supervisor:
             )
         return self._group
 
-    def submit(self, task: Task) -> TaskState:
-        """Accept a task. If this raises, it leaves no slot and no task behind.
+    def submit(self, task: Task | str) -> TaskState:
+        """Accept a task, or a prompt for one. If this raises, it leaves no slot and no task behind.
 
         Raises:
             ValueError, QueueFullError, RuntimeError: as `AsyncChatGPTAdapter.start_task`.
         """
         self.open_group()
+        if isinstance(task, str):
+            task = Task(task)
         task_id = self._new_id()
         run = TaskRun(self, prepare(self.core, task, task_id, self._defaults))
         task.task_id = task_id
@@ -173,7 +195,11 @@ class Supervisor:
     def find(self, task_id: str) -> TaskState | None:
         """Return a task that runs or is kept."""
         run = self._running.get(task_id)
-        return run.state if run is not None else self._finished.get(task_id)
+        state = run.state if run is not None else self._finished.get(task_id)
+        if state is None and iscoroutine(task_id):
+            task_id.close()  # else Python would warn of it as well
+            raise TypeError(f"task_id is a coroutine: forgot 'await' before {task_id.__name__}()?")
+        return state
 
     def find_run(self, task_id: str) -> TaskRun | None:
         """Return the run of a task that has not ended."""

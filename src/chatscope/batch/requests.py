@@ -201,6 +201,7 @@ def _task(number: int, task: Task) -> ParsedRow:
         "parameters": dict(task.parameters),
         "constraints": [getattr(task.constraints, name) for name in ("model", "max_tokens", "temperature")],
         "output_type": repr(task.output_type),
+        **{name: given for name in ("model", "temperature", "system") if (given := getattr(task, name)) is not None},
         "tools": [getattr(tool, "__qualname__", repr(tool)) for tool in task.tools],
     }
     return ParsedRow(

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from chatscope._validation import check_count, check_wait
 from chatscope.load.traces import TraceRow
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 
 SALT_WORDS: Final = 8
 """Six bits each: two prompts of a run begin alike once in 2**48."""
@@ -117,7 +117,7 @@ class Workload:
             if is_empty:
                 raise ValueError(f"{self.prompts}: there is no prompt in it")
 
-    def messages(self, index: int, source: PromptSource, scale: WordScale) -> list[Message]:
+    def messages(self, index: int, source: PromptSource, scale: WordScale) -> list[SentMessage]:
         """Return the messages of a request: the same for equal salts, whichever worker asks.
 
         Args:
@@ -155,7 +155,7 @@ class PromptSource:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     block_ids: tuple[int, ...] = ()
-    messages: tuple[Message, ...] = ()
+    messages: tuple[SentMessage, ...] = ()
     repetition: int = 0
     session: str | None = None
 
@@ -217,7 +217,7 @@ def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
     return PromptSource(messages=({"role": "user", "content": turns[0]["value"]},))
 
 
-def _salted(messages: tuple[Message, ...], salt: list[str]) -> list[Message]:
+def _salted(messages: tuple[SentMessage, ...], salt: list[str]) -> list[SentMessage]:
     """Put unique words before the first text."""
     salted: list[Any] = [dict(message) for message in messages]
     for message in salted:

@@ -97,7 +97,8 @@ def chunk_from(loaded: dict[str, Any], raw: bytes) -> Chunk:
 def completion_from(loaded: dict[str, Any]) -> Completion:
     """Return a completion from a decoded object."""
     completion = _made(loaded, Completion)
-    completion.request_id = completion.parsed = None  # whatever the server itself called so
+    completion.request_id = completion.parsed = completion.status = None  # whatever the server itself called so
+    completion.headers = {}
     return completion
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
+from chatscope.protocol.response import CompletionMessage
+
 
 class TextPart(TypedDict):
     """Text."""
@@ -161,7 +163,7 @@ class FunctionMessage(TypedDict):
     name: str
 
 
-Message = (
+SentMessage = (
     DeveloperMessage
     | SystemMessage
     | UserMessage
@@ -170,4 +172,7 @@ Message = (
     | FunctionMessage
     | Mapping[str, Any]
 )
-"""One message of a conversation."""
+"""One message of a conversation, as it is sent."""
+
+Message = SentMessage | CompletionMessage
+"""One message of a conversation. What a model answered (`completion.message`) can be appended as it is."""

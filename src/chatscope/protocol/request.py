@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from chatscope._validation import check_messages, check_number
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 
 _NUMBERS: Final = frozenset(
     {"frequency_penalty", "max_completion_tokens", "max_tokens", "n", "presence_penalty", "seed", "temperature"}
@@ -31,7 +31,7 @@ def max_tokens_name(model: str) -> str:
 
 def encode_body(
     model: str,
-    messages: Sequence[Message],
+    messages: Sequence[SentMessage],
     parameters: Mapping[str, Any],
     *,
     stream: bool,
@@ -93,9 +93,12 @@ def _plain(value: object) -> object:
 
 
 def conversation(
-    prompt: str, messages: Sequence[Message] | None = None, context: Mapping[str, Any] | None = None
-) -> Sequence[Message]:
-    """Return the messages that a prompt, or a conversation, and a context make.
+    prompt: str,
+    messages: Sequence[SentMessage] | None = None,
+    context: Mapping[str, Any] | None = None,
+    system: str | None = None,
+) -> Sequence[SentMessage]:
+    """Return the messages that a prompt, or a conversation, a context and a system message make.
 
     Raises:
         ValueError: neither or both of prompt and messages, or one of a wrong type; the error names it.
@@ -105,9 +108,14 @@ def conversation(
     if messages is None and (not prompt or not isinstance(prompt, str)):
         raise ValueError("prompt must be a text that is not empty, where there are no messages")
     spoken = [{"role": "user", "content": prompt}] if messages is None else messages
+    if system is not None:
+        if not isinstance(system, str) or not system:
+            raise ValueError("system must be a text that is not empty")
+        spoken = [{"role": "system", "content": system}, *spoken]
     if not context:
         return spoken
     if not isinstance(context, Mapping):
         raise ValueError(f"context must be a mapping, not {type(context).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
     lines = "\n".join(f"{key}: {value}" for key, value in context.items())
-    return [{"role": "system", "content": f"Context:\n{lines}"}, *spoken]
+    facts = {"role": "system", "content": f"Context:\n{lines}"}
+    return [facts, *spoken] if system is None else [spoken[0], facts, *spoken[1:]]

@@ -8,8 +8,9 @@ a second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -20,10 +21,26 @@ _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that every JSON library and every clock can hold."""
 
 
+_DUMPS: Final = {
+    "model_dump": "to_dict()",
+    "dict": "to_dict()",
+    "model_dump_json": "msgspec.json.encode(....to_dict())",
+    "json": "msgspec.json.encode(....to_dict())",
+}
+"""What users of the openai package look for, and what there is instead."""
+
+
 class _Open(msgspec.Struct, kw_only=True, gc=False):
     """A struct that keeps the fields it has no name for."""
 
     extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
+
+    if not TYPE_CHECKING:  # a checker would take any name
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse a name that does not exist; for pydantic's methods, say what there is instead."""
+            hint = f": use {_DUMPS[name]}" if name in _DUMPS and hasattr(type(self), "to_dict") else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
 
 class FunctionCall(_Open, kw_only=True):
@@ -231,6 +248,10 @@ class Completion(_ResponseFields, kw_only=True):
     choices: list[Choice] = []
     metadata: Any = None
     request_id: str | None = msgspec.field(default=None, name="<request_id>")
+    status: int | None = msgspec.field(default=None, name="<status>")
+    """The response's HTTP status."""
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict, name="<headers>")
+    """The response's headers, names in lower case."""
     parsed: Any = msgspec.field(default=None, name="<parsed>")
 
     @property
@@ -257,6 +278,13 @@ class Completion(_ResponseFields, kw_only=True):
             built["usage"] = _overlaid(_to_dict(self.usage), usage)
         copied: dict[str, Any] = msgspec.to_builtins(built)
         return copied
+
+
+def plain_messages(messages: Any) -> Any:
+    """Return a conversation with every message that a model wrote as the dict that is sent; what is none stays."""
+    if not isinstance(messages, list | tuple) or not any(isinstance(item, CompletionMessage) for item in messages):
+        return messages
+    return [item.to_dict() if isinstance(item, CompletionMessage) else item for item in messages]
 
 
 def thinking_in(part: object) -> str:

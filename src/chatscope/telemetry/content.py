@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion
 
 
-def input_messages(messages: Sequence[Message]) -> str:
+def input_messages(messages: Sequence[SentMessage]) -> str:
     """Return a conversation as the value of `gen_ai.input.messages`."""
     return _json([{"role": message.get("role"), "parts": _parts(message)} for message in messages])
 

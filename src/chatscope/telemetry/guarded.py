@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from chatscope._validation import check_headers
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
 from chatscope.telemetry.guard import Guard
@@ -34,7 +34,7 @@ class GuardedObserver:
     def call(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         stream: bool,

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
 
@@ -84,7 +84,7 @@ class Observer(Protocol):
     def call(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         stream: bool,

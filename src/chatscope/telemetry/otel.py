@@ -18,7 +18,7 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from chatscope.errors import APIStatusError
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
 from chatscope.telemetry.attributes import (
@@ -77,7 +77,7 @@ class Telemetry:
     def call(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         stream: bool,
@@ -105,7 +105,7 @@ class CallSpan:
         self,
         telemetry: Telemetry,
         model: str,
-        messages: Sequence[Message],
+        messages: Sequence[SentMessage],
         parameters: Mapping[str, Any],
         *,
         stream: bool,

@@ -1,0 +1,99 @@
+"""What users of other libraries try with tasks and completions: it works, or the error says what does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from chatscope import AsyncChatGPTAdapter, ChatClient, Message, Task, TaskConstraints
+from chatscope.simulator import Reply
+
+if TYPE_CHECKING:
+    from tests.support.memory_server import Serve
+
+
+async def test_a_prompt_is_a_task(serve: Serve) -> None:
+    async with AsyncChatGPTAdapter("k", transport=serve(Reply("yes"))) as adapter:
+        assert (await adapter.execute("hi")).output == "yes"
+        assert [result.output for result in await adapter.gather(["a", "b"])] == ["yes", "yes"]
+        assert (await adapter.get_result(await adapter.submit_task("hi"))).success
+        assert (await adapter.start_task("hi").wait()).success
+        async with adapter.execute_streaming("hi") as text:
+            assert "".join([part async for part in text]) == "yes"
+        with pytest.raises(ValueError, match="prompt must be a text that is not empty"):
+            await adapter.execute("")
+        with pytest.raises(TypeError, match="tasks must be an iterable of tasks, not str"):
+            await adapter.gather("one prompt")
+
+
+async def test_a_task_names_model_temperature_and_system_itself(serve: Serve) -> None:
+    server = serve()
+    async with AsyncChatGPTAdapter("k", transport=server) as adapter:
+        await adapter.execute(Task("hi", model="m", temperature=0.5, system="Be brief.", context={"a": 1}))
+        with pytest.raises(ValueError, match="model is given twice: by the task and by its constraints"):
+            await adapter.execute(Task("hi", model="m", constraints=TaskConstraints(model="n")))
+        with pytest.raises(ValueError, match="system must be a text"):
+            await adapter.execute(Task("hi", system=""))
+    sent = server.requests[0].json
+    assert (sent["model"], sent["temperature"]) == ("m", 0.5)
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "Context:\na: 1", "hi"]
+
+
+async def test_a_coroutine_as_an_id(serve: Serve) -> None:
+    async with AsyncChatGPTAdapter("k", transport=serve()) as adapter:
+        ask: Any = adapter
+        for call in (ask.get_result, ask.get_status, ask.cancel_task):
+            with pytest.raises(TypeError, match=r"task_id is a coroutine: forgot 'await' before submit_task\(\)\?"):
+                await call(adapter.submit_task("hi"))
+        with pytest.raises(TypeError, match="forgot 'await'"):
+            ask.stream_result(adapter.submit_task("hi"))
+
+
+@pytest.mark.one_loop
+async def test_a_block_that_is_left_in_another_task(serve: Serve) -> None:
+    adapter = AsyncChatGPTAdapter("k", transport=serve())
+    await adapter.__aenter__()
+    async with anyio.create_task_group() as group:
+
+        async def leave() -> None:
+            with pytest.raises(RuntimeError, match="entered in one task and is left in another"):
+                await adapter.__aexit__(None, None, None)
+
+        group.start_soon(leave)
+    await adapter.__aexit__(None, None, None)
+
+
+async def test_a_completion_has_its_status_and_headers(serve: Serve) -> None:
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with ChatClient("k", transport=serve()) as client:
+        completion = await client.complete(**ask)
+        async with client.stream(**ask) as stream:
+            async for _ in stream:
+                pass
+        for each in (completion, stream.completion):
+            assert each.status == 200
+            assert "content-type" in each.headers
+            assert "headers" not in each.to_dict()
+        with pytest.raises(AttributeError, match=r"no attribute 'model_dump': use to_dict\(\)"):
+            completion.model_dump()
+
+
+async def test_the_models_message_is_appended_as_it_is(serve: Serve) -> None:
+    server = serve(Reply("yes"))
+    messages: list[Message] = [{"role": "user", "content": "hi"}]
+    async with ChatClient("k", transport=server) as client:
+        completion = await client.complete(model="m", messages=messages)
+        messages += [completion.message, {"role": "user", "content": "more"}]
+        await client.complete(model="m", messages=messages)
+        async with client.stream(model="m", messages=messages) as stream:
+            async for _ in stream:
+                pass
+    again = serve(Reply("yes"))
+    async with AsyncChatGPTAdapter("k", transport=again) as adapter:
+        assert (await adapter.execute(Task(messages=messages, system="Be brief."))).success
+    for request in [*list(server.requests)[1:], *again.requests]:
+        assert {"role": "assistant", "content": "yes"} in [
+            {name: message[name] for name in ("role", "content")} for message in request.json["messages"]
+        ]
