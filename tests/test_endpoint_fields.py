@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from chatscope import ChatClient, Chunk, Completion, RetryPolicy
-from chatscope.protocol.decode import decode_chunk
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -153,7 +153,7 @@ def test_the_tables_have_every_field() -> None:
         return set(value.__struct_fields__) - ours
 
     completion = msgspec.convert(COMPLETION, Completion)
-    chunk = decode_chunk(msgspec.json.encode(CHUNK))[0]
+    chunk = ChunkDecoder().decode(msgspec.json.encode(CHUNK))[0]
     assert fields(completion) == COMPLETION.keys()
     assert fields(chunk) == CHUNK.keys()
     assert fields(completion.choices[0]) == COMPLETION["choices"][0].keys()

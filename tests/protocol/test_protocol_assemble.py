@@ -11,7 +11,7 @@ from tests.support.tables import each_row
 
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.assemble import Assembler
-from chatscope.protocol.decode import decode_chunk
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.merge import GrowingValue
 from chatscope.protocol.response import Chunk, Completion, CompletionMessage, FunctionDelta
 from chatscope.protocol.usage import Usage
@@ -19,7 +19,7 @@ from chatscope.protocol.usage import Usage
 
 def chunk_of(data: bytes) -> Chunk:
     """Return the chunk that an event's data holds."""
-    return decode_chunk(data)[0]
+    return ChunkDecoder().decode(data)[0]
 
 
 def assemble(*chunks: dict[str, Any]) -> Assembler:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from tests.support.tables import each_row
 
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
-from chatscope.protocol.decode import completion_from, decode_chunk, decode_exact, decode_text
+from chatscope.protocol.decode import completion_from, decode_exact
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, Completion, CompletionMessage
 from chatscope.protocol.usage import Usage
@@ -19,7 +20,7 @@ from chatscope.protocol.usage import Usage
 
 def chunk_of(data: bytes) -> Chunk:
     """Return the chunk that an event's data holds."""
-    return decode_chunk(data)[0]
+    return ChunkDecoder().decode(data)[0]
 
 
 CHUNK: dict[str, Any] = {
@@ -417,7 +418,7 @@ def _chunk_of(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
     ],
 )
 def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
-    assert decode_text(msgspec.json.encode(chunk)) == "a"
+    assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)).choices[0].delta.content == "a"
 
 
 @each_row(
@@ -451,12 +452,12 @@ def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
     ],
 )
 def test_more_than_a_piece_of_text(chunk: dict[str, Any]) -> None:
-    assert decode_text(msgspec.json.encode(chunk)) == ""
+    assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)) is None
 
 
 @each_row("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
 def test_no_piece_of_text(data: bytes) -> None:
-    assert decode_text(data) == ""
+    assert ChunkDecoder().decode_text(data) is None
 
 
 @each_row(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.support.tables import each_row
 
-from chatscope.protocol.decode import decode_chunk
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.events import (
     ChoiceFinished,
     EventReader,
@@ -30,7 +30,7 @@ from chatscope.protocol.usage import Usage
 
 def chunk_of(data: bytes) -> Chunk:
     """Return the chunk that an event's data holds."""
-    return decode_chunk(data)[0]
+    return ChunkDecoder().decode(data)[0]
 
 
 def delta(finish_reason: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:

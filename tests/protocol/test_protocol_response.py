@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from tests.support.tables import each_row
 
-from chatscope.protocol.decode import completion_from, decode_chunk
+from chatscope.protocol.chunk_decoder import ChunkDecoder
+from chatscope.protocol.decode import completion_from
 from chatscope.protocol.response import (
     Choice,
     Chunk,
@@ -24,7 +25,7 @@ from chatscope.protocol.usage import CompletionTokensDetails, PromptTokensDetail
 
 def chunk_of(data: bytes) -> Chunk:
     """Return the chunk that an event's data holds."""
-    return decode_chunk(data)[0]
+    return ChunkDecoder().decode(data)[0]
 
 
 def test_tokens_that_the_details_tell() -> None:

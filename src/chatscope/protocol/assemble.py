@@ -26,7 +26,7 @@ class Assembler:
         "_choices",
         "_extra",
         "_head",
-        "_takes_text",
+        "_last_text",
         "_unfinished",
         "_usage",
         "chunks",
@@ -38,7 +38,7 @@ class Assembler:
         self.chunks = 0
         self.finished = False
         self.text_parts: list[str] = []
-        self._takes_text = False  # choice 0 has begun and not finished, and the model is named
+        self._last_text: Any = None  # what was added last by `add_text`; its unknown fields are read when needed
         self._unfinished = 0  # choices seen that have not finished
         self._choices: dict[int, GrowingChoice] = {}
         self._head = Completion(object="chat.completion")
@@ -68,8 +68,15 @@ class Assembler:
         """How many choices were seen."""
         return len(self._choices)
 
+    @property
+    def takes_text(self) -> bool:
+        """Whether `add_text` may be called: choice 0 has begun and not finished, and the model is named."""
+        return bool(self._head.model) and 0 in self._choices and self._choices[0].takes_text
+
     def add(self, chunk: Chunk) -> bool:
         """Add a chunk; return whether it carried something that the model wrote."""
+        if self._last_text is not None:
+            self._read_last_text()
         gained = False
         for part in chunk.choices:
             choice = self._choices.get(part.index)
@@ -86,28 +93,24 @@ class Assembler:
         if not gained or not self._head.model or chunk.extra:
             self._add_head(chunk)
         self.chunks += 1
-        self._takes_text = bool(self._head.model) and 0 in self._choices and self._choices[0].takes_text
         return gained
 
-    def add_text(self, text: str) -> bool:
-        """Add a chunk that holds a part of the first choice's text and nothing else; return whether it was taken.
+    def add_text(self, text: str, sent: Any = None) -> None:
+        """Add a chunk that holds a part of the first choice's text and nothing else, if `takes_text`.
 
-        It is taken once an earlier chunk has opened the choice and named the model.
+        Args:
+            text: the text.
+            sent: the chunk with its unknown fields (`ChunkDecoder.decode_text`). They replace those of earlier chunks.
         """
-        if not self._takes_text:
-            return False
         self.text_parts.append(text)
         self.chunks += 1
-        return True
+        self._last_text = sent
 
     def add_epilogue(self, chunk: Chunk) -> None:
         """Add a chunk that came after an error: its usage and unknown fields count, its text does not."""
+        self._read_last_text()
         self._usage = merge_usage(self._usage, chunk.usage)
         self._add_head(chunk)
-
-    def stop(self) -> None:
-        """Take no more text from `add_text`: the stream has failed."""
-        self._takes_text = False
 
     def close(self) -> None:
         """Close the response: no chunk follows. Without a choice 0, the first choice's text becomes `text_parts`.
@@ -122,6 +125,7 @@ class Assembler:
 
     def completion(self, request_id: str | None = None) -> Completion:
         """Return what has arrived so far as a completion of its own."""
+        self._read_last_text()
         head = self._head
         return Completion(
             id=head.id,
@@ -155,6 +159,12 @@ class Assembler:
         return self._truncated(
             "the stream held nothing but [DONE]" if done else "the stream ended before its first event"
         )
+
+    def _read_last_text(self) -> None:
+        sent, self._last_text = self._last_text, None
+        if sent is not None:
+            self._extra.update(sent.unknown())
+            self._choices[0].add_extra(sent.choices[0].unknown())
 
     def _add_head(self, chunk: Chunk) -> None:
         """Take what is reported once per response rather than once per token.

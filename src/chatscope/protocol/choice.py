@@ -105,6 +105,10 @@ class GrowingChoice:
             self.is_open = True
         return gained
 
+    def add_extra(self, extra: dict[str, Any]) -> None:
+        """Add unknown fields of the choice itself."""
+        self._extra.update(extra)
+
     def choice(self, index: int) -> Choice:
         """Return the choice as it is so far."""
         call = self._function_call

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -80,11 +81,17 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
     return usage if any(isinstance(count, int | float | str) for count in named.values()) else None
 
 
+@cache
+def fields_of(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct. Finding them out takes longer than decoding a response."""
+    return msgspec.structs.fields(cls)
+
+
 def fit_struct(loaded: Mapping[str, Any], cls: type[_S]) -> _S:
     """Build a struct field by field, leaving out what does not fit."""
     given = {
         field.name: _fit(loaded[field.encode_name], field.type)
-        for field in msgspec.structs.fields(cls)
+        for field in fields_of(cls)
         if loaded.get(field.encode_name) is not None
     }
     return cls(**{name: value for name, value in given.items() if value is not _UNFIT})

@@ -12,64 +12,19 @@ import msgspec
 
 from chatscope.protocol.coerce import fit_struct, normalized, usage_in
 from chatscope.protocol.error_codes import failed_status
-from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Choice, Chunk, ChunkChoice, Completion
-from chatscope.protocol.unknown import STRICT_CHUNK, STRICT_COMPLETION, fill_extra, text_chunk
-from chatscope.protocol.usage import merge_usage
+from chatscope.protocol.unknown import fill_extra, strict
+from chatscope.protocol.usage import Usage
 
 _S = TypeVar("_S", Chunk, Completion)
 
-_chunks: Final = msgspec.json.Decoder(Chunk)
-_strict_chunks: Final = msgspec.json.Decoder(STRICT_CHUNK)
-_text_chunks: Final = msgspec.json.Decoder[Any](text_chunk())
 _completions: Final = msgspec.json.Decoder(Completion)
-_strict_completions: Final = msgspec.json.Decoder(STRICT_COMPLETION)
+_strict_completions: Final = msgspec.json.Decoder(strict(Completion))
 
-_REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _NO_FINISH_REASON: Final = frozenset({"", "null"})
 """What some servers send instead of null."""
-
-
-def decode_chunk(data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
-    """Return the chunk that an event's data holds, and the decoded object if it has to be searched for an error.
-
-    Raises:
-        ValueError: the data is not a JSON object.
-    """
-    try:
-        _strict_chunks.decode(data)
-        chunk = _chunks.decode(data)
-    except _REFUSED:
-        pass
-    else:
-        if chunk.object not in {"chat.completion", "error"} and _reasons_are_plain(chunk.choices):
-            chunk.raw = data
-            if chunk.x_groq is not None:
-                chunk.usage = merge_usage(chunk.usage, chunk.x_groq.usage)
-            return chunk, None
-    loaded = load_object(data)
-    if b'"message"' in data or b'"<' in data:  # the shape may be another, or a field of ours may have been sent
-        return chunk_from(loaded, data), loaded
-    try:
-        chunk = _chunks.decode(data)
-    except _REFUSED:
-        return chunk_from(loaded, data), loaded
-    chunk.raw = data
-    return _completed(chunk, loaded, loaded), loaded
-
-
-def decode_text(data: bytes) -> str:
-    """Return the text that an event's data adds to the first choice, if it does nothing else; otherwise `""`.
-
-    For callers that do not need the chunks: it takes less than half the time of decoding one and adding it to the
-    others (`timeit` on the event of `benchmarks.harness.wire.token_chunk(1)`).
-    """
-    try:
-        text: str = _text_chunks.decode(data).choices[0].delta.content
-    except _REFUSED:
-        return ""
-    return text
 
 
 def decode_exact(data: bytes) -> Completion | None:
@@ -81,9 +36,9 @@ def decode_exact(data: bytes) -> Completion | None:
     try:
         _strict_completions.decode(data)
         completion = _completions.decode(data)
-    except _REFUSED:
+    except REFUSED:
         return None
-    is_plain = completion.choices and completion.object != "error" and _reasons_are_plain(completion.choices)
+    is_plain = completion.choices and completion.object != "error" and reasons_are_plain(completion.choices)
     return completion if is_plain else None
 
 
@@ -108,13 +63,13 @@ def _made(loaded: dict[str, Any], cls: type[_S]) -> _S:
         made = msgspec.convert(normal, cls)
     except msgspec.ValidationError:
         made = fit_struct(normal, cls)
-    return _completed(made, normal, loaded)
+    return completed(made, normal, loaded)
 
 
-def _completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
+def completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     """Fill in what the typed decoder does not see."""
     fill_extra(made, normal)
-    if made.usage is None or not (made.usage.prompt_tokens and made.usage.completion_tokens):
+    if made.usage is None or not is_whole(made.usage):
         made.usage = usage_in(loaded)
     for choice in made.choices:
         if choice.finish_reason in _NO_FINISH_REASON:
@@ -122,10 +77,15 @@ def _completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     return made
 
 
-def _reasons_are_plain(choices: list[ChunkChoice] | list[Choice]) -> bool:
+def reasons_are_plain(choices: list[ChunkChoice] | list[Choice]) -> bool:
     """Return whether each finish_reason is one that can be taken as it is."""
     for choice in choices:
         reason = choice.finish_reason
         if reason is not None and (reason in _NO_FINISH_REASON or failed_status(reason) is not None):
             return False
     return True
+
+
+def is_whole(usage: Usage) -> bool:
+    """Return whether a usage needs no other place or name to be looked at for what it lacks."""
+    return bool(usage.prompt_tokens and usage.completion_tokens)

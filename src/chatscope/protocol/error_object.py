@@ -36,6 +36,7 @@ _ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg")
 `error_msg`, `errorMsg` and `ErrorMsg`."""
 
 _NO_ERROR_WORDS: Final = frozenset({"", "null", "none", "false", "ok", "success", "succeeded", "no error", "n/a"})
+_JUDGED_NAMES: Final = frozenset({"error", "baseresp", "object", "message", "delta", *_CODE_NAMES})
 _FAILED_WORDS: Final = ("error", "failed", "failure")
 _KEEP_ALIVE_TYPES: Final = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
 _WORDS_LIMIT: Final = 8192
@@ -87,6 +88,11 @@ def read_error(loaded: object) -> ErrorReport:
     if isinstance(loaded, list):
         loaded = next((item for item in loaded if isinstance(item, dict)), loaded)
     return _report(loaded, {})
+
+
+def is_judged(name: str) -> bool:
+    """Return whether `find_error` looks at a field of a response with choices, by its name."""
+    return _plain_name(name) in _JUDGED_NAMES
 
 
 def _find(loaded: dict[str, Any]) -> ErrorReport | None:
@@ -260,9 +266,13 @@ def _innermost(error: Any) -> Any:
     return error
 
 
+def _plain_name(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with its names in lower case and without underscores; the endpoint's own spelling wins."""
-    plain = {name.lower().replace("_", ""): value for name, value in fields.items()}
+    plain = {_plain_name(name): value for name, value in fields.items()}
     return plain | {name: value for name, value in fields.items() if name in plain or name.startswith("__")}
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from typing import Final
+from typing import Any, Final
 
 from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
 from chatscope.protocol.assemble import Assembler
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
-from chatscope.protocol.decode import chunk_from, decode_chunk, decode_text
+from chatscope.protocol.decode import chunk_from
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, first_words, stream_server_error
 from chatscope.protocol.error_object import ErrorReport, find_error, read_error
 from chatscope.protocol.loading import dump, load, load_object
@@ -60,13 +61,18 @@ class StreamDecoder:
         token_ns: when each chunk with something written by the model arrived (`time.perf_counter_ns`).
     """
 
-    __slots__ = ("_body", "_expects_events", "_first", "_secret", "_sse", "assembler", "done", "error", "token_ns")
+    __slots__ = (
+        *("_body", "_chunk_decoder", "_expects_events", "_expects_text", "_first", "_secret", "_sse"),
+        *("assembler", "done", "error", "token_ns"),
+    )
 
     def __init__(self, content_type: str = "text/event-stream", *, secret: str = "") -> None:
         self.assembler = Assembler()
         self.done = False
         self.error: ChatError | None = None
         self.token_ns: array[int] = array("q")
+        self._chunk_decoder = ChunkDecoder()
+        self._expects_text = False  # the next chunk is likely to add text and nothing else
         self._secret = secret
         self._expects_events = "event-stream" in content_type
         self._sse: SSEDecoder | None = None
@@ -80,9 +86,12 @@ class StreamDecoder:
             if self._sse is None:
                 return []
         lone = self._sse.lone_data(data)
-        if lone is not None and lone[:1] == b"{" and self.error is None:
-            chunk = self._chunk(lone, at_ns)
-            return [] if chunk is None else [chunk]
+        if lone is not None:
+            if self._expects_text and (sent := self._take_text(lone, at_ns)) is not None:
+                return [self._chunk_decoder.text_chunk(sent, lone)]
+            if lone[:1] == b"{" and self.error is None:
+                chunk = self._chunk(lone, at_ns)
+                return [] if chunk is None else [chunk]
         try:
             events = self._sse.feed(data)
         except StreamProtocolError as error:
@@ -95,11 +104,10 @@ class StreamDecoder:
 
         If it was not, nothing has happened, and `feed` has to be called.
         """
-        lone = None if self._sse is None else self._sse.lone_data(data)
-        if lone is None or not (text := decode_text(lone)) or not self.assembler.add_text(text):
+        sse = self._sse
+        if not self._expects_text or sse is None or (lone := sse.lone_data(data)) is None:
             return False
-        self.token_ns.append(at_ns)
-        return True
+        return self._take_text(lone, at_ns) is not None
 
     def end(self, at_ns: int, *, broken: bool = False) -> list[Chunk]:
         """End the body, return the last chunks and set `error` or `done`.
@@ -157,10 +165,20 @@ class StreamDecoder:
                 chunks.append(chunk)
         return chunks
 
+    def _take_text(self, data: bytes, at_ns: int) -> Any:
+        """Take the data of one event if it adds text and nothing else; return what it holds, or `None`."""
+        sent = self._chunk_decoder.decode_text(data)
+        if sent is None:
+            self._expects_text = False
+            return None
+        self.assembler.add_text(sent.choices[0].delta.content, sent)
+        self.token_ns.append(at_ns)
+        return sent
+
     def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
         """Take the data of one event. If it is not a chunk, `error` says so."""
         try:
-            chunk, loaded = decode_chunk(data)
+            chunk, loaded = self._chunk_decoder.decode(data)
             report = None if loaded is None else find_error(loaded)
             if report is not None:
                 chunk = self._without_key(chunk, data)
@@ -171,6 +189,7 @@ class StreamDecoder:
             return None
         if gained:
             self.token_ns.append(at_ns)
+            self._expects_text = chunk.usage is None and bool(chunk.text) and self.assembler.takes_text
         if report is not None:
             self._fail(stream_server_error(report, data, secret=self._secret))
         return chunk
@@ -178,7 +197,7 @@ class StreamDecoder:
     def _epilogue(self, data: bytes) -> None:
         """Take what an event after an error reports about the response."""
         try:
-            chunk, _ = decode_chunk(data)
+            chunk, _ = self._chunk_decoder.decode(data)
             self.assembler.add_epilogue(self._without_key(chunk, data))
         except (ValueError, RecursionError):
             pass  # the error that came first is the one to report
@@ -259,7 +278,7 @@ class StreamDecoder:
     def _fail(self, error: ChatError) -> None:
         error.partial_text = self.assembler.text
         self.error = error
-        self.assembler.stop()
+        self._expects_text = False
 
 
 def _is_keep_alive(text: bytes) -> bool:

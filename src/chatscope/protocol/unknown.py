@@ -7,15 +7,54 @@ objects, and the unknown fields are put into the `extra` of the struct that they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from operator import attrgetter
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from chatscope.protocol.response import Chunk, ChunkChoice, Completion, Delta
+from chatscope.protocol.coerce import fields_of
+from chatscope.protocol.error_object import is_judged
+from chatscope.protocol.response import Chunk, ChunkChoice, Delta
 from chatscope.protocol.usage import Usage
+
+_MOST_NAMES: Final = 32
+"""How many unknown fields are learned."""
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
+
+
+class UnknownNames(NamedTuple):
+    """The names of fields without a name here that chunks bring, by the object that they stand in; each sorted."""
+
+    chunk: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
+    delta: tuple[str, ...] = ()
+
+    def can_be_learned(self) -> bool:
+        """Return whether the fields say nothing that has to be judged in every chunk, and are not too many."""
+        names = [*self.chunk, *self.choice, *self.delta]
+        return len(names) <= _MOST_NAMES and all(
+            name != "usage" and not is_judged(name) and _PLAIN_NAME.fullmatch(name) for name in names
+        )
+
+    def union(self, other: UnknownNames) -> UnknownNames:
+        """Return the names of both."""
+        return UnknownNames(*(tuple(sorted({*mine, *others})) for mine, others in zip(self, other, strict=True)))
+
+
+def unknown_names(chunk: Chunk) -> UnknownNames:
+    """Return the names of the unknown fields of a chunk whose `extra` is filled in."""
+    choices = {name for choice in chunk.choices for name in choice.extra}
+    deltas = {name for choice in chunk.choices for name in choice.delta.extra}
+    return UnknownNames(
+        tuple(sorted(chunk.extra.keys() - set(Chunk.__struct_encode_fields__))),
+        tuple(sorted(choices - set(ChunkChoice.__struct_encode_fields__))),
+        tuple(sorted(deltas - set(Delta.__struct_encode_fields__))),
+    )
 
 
 @cache
@@ -24,25 +63,34 @@ def strict(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
     It refuses an `error` too: whether that is one has to be looked at.
     """
-    types = {field.name: _strict_type(field.type) for field in msgspec.structs.fields(cls)}
-    return _twin(cls, types | {"error": None})
+    return _twin(cls, _strict_types(cls))
 
 
-def text_chunk() -> type[msgspec.Struct]:
+def strict_chunk(names: UnknownNames) -> type[msgspec.Struct]:
+    """Return the strict twin of a chunk, with some of the fields that are unknown elsewhere."""
+    delta = _twin(Delta, _strict_types(Delta), dict.fromkeys(names.delta, Any))
+    choice = _twin(ChunkChoice, _strict_types(ChunkChoice) | {"delta": delta}, dict.fromkeys(names.choice, Any))
+    types = _strict_types(Chunk) | {"choices": list[choice]}  # type: ignore[valid-type]  # made at run time
+    return _twin(Chunk, types, dict.fromkeys(names.chunk, Any))
+
+
+def text_chunk(names: UnknownNames) -> type[msgspec.Struct]:
     """Return a struct for chunks that add text to the first choice and do nothing else.
 
     The fields that are the same in every chunk may be there. Any other field has to be null, also one that is added to
-    `response.py` later.
+    `response.py` later. All of the unknown fields that are named have to be there, so that the last chunk tells all
+    that the chunks before it do; those of the delta have to be null, since they grow.
     """
-    delta = _twin(Delta, dict.fromkeys(Delta.__struct_fields__, None) | {"role": Literal["assistant"] | None})
-    delta = _with_required(delta, content=str)
-    choice = _twin(ChunkChoice, dict.fromkeys(ChunkChoice.__struct_fields__, None) | {"index": Literal[0]})
-    choice = _with_required(choice, delta=delta)
+    types = dict.fromkeys(Delta.__struct_fields__, None) | {"role": Literal["assistant"] | None}
+    delta = _twin(
+        Delta, types, dict.fromkeys(names.delta, None), required={"content": Annotated[str, msgspec.Meta(min_length=1)]}
+    )
+    types = dict.fromkeys(ChunkChoice.__struct_fields__, None) | {"index": Literal[0]}
+    choice = _twin(ChunkChoice, types, dict.fromkeys(names.choice, Any), required={"delta": delta})
     head = {"id", "created", "model", "system_fingerprint", "service_tier", "obfuscation"}
-    fields: dict[str, Any] = dict.fromkeys(Chunk.__struct_fields__, None)
-    fields |= {field.name: field.type for field in msgspec.structs.fields(Chunk) if field.name in head}
-    chunk = _twin(Chunk, fields | {"object": Literal["chat.completion.chunk", ""]})
-    return _with_required(chunk, choices=tuple[choice])  # type: ignore[valid-type]  # made at run time
+    types = dict.fromkeys(Chunk.__struct_fields__, None) | {"object": Literal["chat.completion.chunk", ""]}
+    types |= {field.name: field.type for field in fields_of(Chunk) if field.name in head}
+    return _twin(Chunk, types, dict.fromkeys(names.chunk, Any), required={"choices": tuple[choice]})  # type: ignore[valid-type]  # made at run time
 
 
 def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
@@ -75,21 +123,26 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
 
 
 def _unknown_counts(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
-    names, nested = _shape(cls)
+    names, _ = _shape(cls)
     unknown = {name: value for name, value in sent.items() if name not in names}
-    details = {field.encode_name: field.type for field in msgspec.structs.fields(cls)}
-    for _, name in nested:
+    for name, struct in _details(cls):
         inner = sent.get(name)
-        struct = next((arm for arm in get_args(details[name]) if arm is not NoneType), None)
-        if isinstance(inner, Mapping) and struct is not None and (more := _unknown_counts(inner, struct)):
+        if isinstance(inner, Mapping) and (more := _unknown_counts(inner, struct)):
             unknown[name] = more
     return unknown
 
 
 @cache
+def _details(cls: type[msgspec.Struct]) -> tuple[tuple[str, type[msgspec.Struct]], ...]:
+    """Return the fields of a struct that hold another one, by their names in the JSON."""
+    arms = [(field.encode_name, arm) for field in fields_of(cls) for arm in get_args(field.type)]
+    return tuple((name, arm) for name, arm in arms if isinstance(arm, type) and issubclass(arm, msgspec.Struct))
+
+
+@cache
 def _shape(cls: type[msgspec.Struct]) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
     """Return the names that a struct knows, and its fields that may hold something unknown or be left out."""
-    fields = [field for field in msgspec.structs.fields(cls) if not field.encode_name.startswith("<")]
+    fields = [field for field in fields_of(cls) if not field.encode_name.startswith("<")]
     nested = [field for field in fields if NoneType in get_args(field.type) or _holds_structs(field.type)]
     return frozenset(cls.__struct_encode_fields__), tuple((field.name, field.encode_name) for field in nested)
 
@@ -100,20 +153,67 @@ def _holds_structs(wanted: Any) -> bool:
     return any(map(_holds_structs, get_args(wanted)))
 
 
-def _twin(cls: type[msgspec.Struct], types: Mapping[str, Any]) -> type[msgspec.Struct]:
-    """Return a strict struct with other types for the fields of a struct. What is not part of the JSON is left out."""
+def _twin(
+    cls: type[msgspec.Struct],
+    types: Mapping[str, Any],
+    unknown: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    required: Mapping[str, Any] | None = None,
+) -> type[msgspec.Struct]:
+    """Return a strict struct with other types for the fields of a struct. What is not part of the JSON is left out.
+
+    Args:
+        cls: the struct.
+        types: the types of its fields, by attribute.
+        unknown: the types of fields that it has no name for, by their names. Its method `unknown` returns them.
+        required: the types of fields that must be there. The unknown ones are required with them.
+    """
+    required = required or {}
     fields = [
-        (field.name, types[field.name], msgspec.field(default=None, name=field.encode_name))
-        for field in msgspec.structs.fields(cls)
+        (field.name, required[field.name], msgspec.field(name=field.encode_name))
+        if field.name in required
+        else (field.name, types[field.name], msgspec.field(default=_default(field), name=field.encode_name))
+        for field in fields_of(cls)
         if not field.encode_name.startswith("<")
     ]
-    return msgspec.defstruct(f"Strict{cls.__name__}", fields, forbid_unknown_fields=True, kw_only=True, gc=False)
+    if not any(field.name == "error" for field in fields_of(cls)):
+        fields.append(("error", None, msgspec.field(default=None, name="error")))
+    attributes = [(f"unknown_{place}", name) for place, name in enumerate(unknown)]
+    for attribute, name in attributes:
+        setting = msgspec.field(name=name) if required else msgspec.field(default=msgspec.UNSET, name=name)
+        fields.append((attribute, unknown[name], setting))
 
-
-def _with_required(cls: type[msgspec.Struct], **required: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct(
-        cls.__name__, [*required.items()], bases=(cls,), forbid_unknown_fields=True, kw_only=True, gc=False
+        f"Strict{cls.__name__}",
+        fields,
+        forbid_unknown_fields=True,
+        kw_only=True,
+        gc=False,
+        namespace={"unknown": _reader(attributes, required=bool(required))},
     )
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return None if field.default is msgspec.NODEFAULT else field.default
+
+
+def _reader(attributes: list[tuple[str, str]], *, required: bool) -> Callable[[Any], dict[str, Any]]:
+    """Return a method that returns the unknown fields of a twin by name; it is called for every chunk."""
+    if required and len(attributes) == 1:
+        attribute, name = attributes[0]
+        get = attrgetter(attribute)
+        return lambda twin: {name: get(twin)}
+
+    def read(twin: Any) -> dict[str, Any]:
+        fields = [(name, getattr(twin, attribute)) for attribute, name in attributes]
+        return {name: value for name, value in fields if value is not msgspec.UNSET}
+
+    return read if attributes else lambda _: {}
+
+
+def _strict_types(cls: type[msgspec.Struct]) -> dict[str, Any]:
+    types = {field.name: _strict_type(field.type) for field in fields_of(cls)}
+    return types | {"error": None}
 
 
 def _strict_type(wanted: Any) -> Any:
@@ -124,7 +224,3 @@ def _strict_type(wanted: Any) -> Any:
     if get_origin(wanted) in {Union, UnionType}:
         return Union[tuple(map(_strict_type, get_args(wanted)))]  # noqa: UP007 - made at run time
     return wanted
-
-
-STRICT_CHUNK = strict(Chunk)
-STRICT_COMPLETION = strict(Completion)
