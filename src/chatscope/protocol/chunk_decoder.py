@@ -61,7 +61,7 @@ class ChunkDecoder:
             self._learn(unknown_names(chunk))
         chunk.raw = data
         if chunk.x_groq is not None:
-            chunk.usage = merge_usage(chunk.usage, chunk.x_groq.usage)
+            chunk.usage = merge_usage(chunk.x_groq.usage, chunk.usage)
         return chunk, None
 
     def decode_text(self, data: bytes) -> Any:

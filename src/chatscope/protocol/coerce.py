@@ -64,7 +64,7 @@ def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
     places += [choice.get(name) for choice in choices for name in ("delta", "message")]
     places.append(loaded.get("x_groq"))
     usage: Usage | None = None
-    for place in places:
+    for place in reversed(places):  # a response's own counts replace those of its parts
         if isinstance(place, dict) and isinstance(counts := place.get("usage"), dict):
             usage = merge_usage(usage, _usage(counts))
     return usage
