@@ -45,7 +45,7 @@ TABLE = every_way(
     completes("data that is no JSON, after [DONE]", faulty(faults.insert(faults.MALFORMED, Stage.END))),
     *(
         fails(f"data that is no object: {data[:10]}", events(data), StreamProtocolError)
-        for data in ("[]", "7", "done", "[DONE", "[" * 5000 + "]" * 5000)
+        for data in ("[]", "7", "gone", "[DONE", "[" * 5000 + "]" * 5000)
     ),
 )
 
