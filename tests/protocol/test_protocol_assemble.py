@@ -148,6 +148,10 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [("a", "f", PARIS)],
     ),
     "no arguments at all": ([call(0, "a", "f"), call(1, "b", "g", "")], [("a", "f", ""), ("b", "g", "")]),
+    "the same id for all": (
+        [call(0, "a", "f", PARIS), call(0, "a", "f", ROME)],
+        [("a", "f", PARIS), ("a", "f", ROME)],
+    ),
     "several in one chunk": (
         [{"several": [call(0, "a", "f", PARIS), call(1, "b", "g", ROME)]}],
         [("a", "f", PARIS), ("b", "g", ROME)],

@@ -112,7 +112,8 @@ _QUOTA_WORDS: Final = re.compile(
     | failure \s to \s pay | arrearage | \bin \s arrears
     | \u4f59\u989d\u4e0d\u8db3 | \u6b20\u8d39   # balance insufficient; in arrears
     | \u989d\u5ea6\s*\u5df2?(\u4e0d\u8db3|\u7528\u5c3d|\u7528\u5b8c|\u8017\u5c3d)   # quota insufficient or used up
-    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u88ab)?(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981|\u9501\u5b9a)   # account stopped, frozen, banned, locked
+    # account stopped, frozen, banned, locked
+    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u88ab)?(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981|\u9501\u5b9a)
     """,
     re.IGNORECASE | re.VERBOSE,
 )

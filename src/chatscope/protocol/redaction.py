@@ -12,84 +12,16 @@ _SHORTEST_SECRET: Final = 8
 """Shorter keys are made up for servers that check none. They occur in ordinary words, and replacing those would spoil
 messages without protecting anything."""
 
-_PLACEHOLDER_WORDS: Final = frozenset(
-    [
-        "a",
-        "an",
-        "any",
-        "anonymous",
-        "anything",
-        "api",
-        "applicable",
-        "auth",
-        "authentication",
-        "change",
-        "changeme",
-        "cpp",
-        "default",
-        "demo",
-        "dummy",
-        "empty",
-        "example",
-        "fake",
-        "free",
-        "here",
-        "in",
-        "is",
-        "key",
-        "keys",
-        "llama",
-        "lm",
-        "lmstudio",
-        "local",
-        "localhost",
-        "me",
-        "missing",
-        "mock",
-        "my",
-        "na",
-        "necessary",
-        "needed",
-        "no",
-        "noauth",
-        "nokey",
-        "none",
-        "not",
-        "notneeded",
-        "notrequired",
-        "notused",
-        "null",
-        "ollama",
-        "open",
-        "openai",
-        "optional",
-        "or",
-        "placeholder",
-        "provided",
-        "random",
-        "replace",
-        "required",
-        "sample",
-        "set",
-        "sglang",
-        "sk",
-        "some",
-        "string",
-        "studio",
-        "test",
-        "testing",
-        "the",
-        "this",
-        "token",
-        "undefined",
-        "unset",
-        "unused",
-        "used",
-        "vllm",
-        "whatever",
-        "with",
-        "your",
-    ]
+_PLACEHOLDER_WORD: Final = re.compile(
+    r"""
+    an?|any|anything|applicable|change|changeme|default|empty|here|in|is|me|missing|my|na|necessary|needed|no|none|not
+    |notneeded|notrequired|notused|null|optional|or|placeholder|provided|random|replace|required|set|some|string|the|this
+    |undefined|unset|unused|used|whatever|with|your
+    |anonymous|api|auth|authentication|key|keys|noauth|nokey|sk|token
+    |demo|dummy|example|fake|free|mock|sample|test|testing
+    |cpp|llama|lm|lmstudio|local|localhost|ollama|open|openai|sglang|studio|vllm
+    """,
+    re.VERBOSE,
 )
 _PLACEHOLDERS: Final = frozenset(
     {
@@ -112,7 +44,7 @@ def is_secret(key: str) -> bool:
 def _is_placeholder(key: str) -> bool:
     """Return whether a key is made of words that say that it is none, or of one character."""
     words = re.findall(r"[^\W_]+", key)
-    return key in _PLACEHOLDERS or len(set(key)) == 1 or all(word in _PLACEHOLDER_WORDS for word in words)
+    return key in _PLACEHOLDERS or len(set(key)) == 1 or all(map(_PLACEHOLDER_WORD.fullmatch, words))
 
 
 def redact(value: Any, key: str) -> Any:

@@ -32,8 +32,8 @@ _JSON_STARTS: Final = b"{["
 _KEEP_ALIVE: Final = re.compile(rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing)\W*", re.IGNORECASE)
 """Names and data of events that only keep the connection open. Such data is a comment in disguise."""
 
-_DONE: Final = re.compile(rb'"?\[DONE\]"?|DONE', re.IGNORECASE)
-"""How gateways write `[DONE]`: encoded as JSON, in lower case, without brackets."""
+_DONE: Final = re.compile(rb'"?\[DONE\]"?', re.IGNORECASE)
+"""How gateways write `[DONE]`: encoded as JSON, or in lower case."""
 
 _NOTHING: Final = frozenset({b"null", b'""'})
 _ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
@@ -97,7 +97,10 @@ class StreamDecoder:
         except StreamProtocolError as error:
             self._fail(error)
             return []
-        return self._chunks(events, at_ns)
+        chunks = self._chunks(events, at_ns)
+        if not self.done and self._sse.pending == b"[DONE]":  # the blank line after it may never come
+            self._end_with(self.assembler.verdict(done=True, broken=False))
+        return chunks
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
         """Take in what was read if it is one chunk with a part of text and nothing else; return whether it was.

@@ -44,7 +44,7 @@ class ToolCalls:
             call = self._calls[place]
             call.add(piece)
             if call.id:
-                self._by_id.setdefault(call.id, place)
+                self._by_id[call.id] = place
             places.append(place)
         return places
 
@@ -93,16 +93,17 @@ class GrowingCall:
         """Return whether a piece with this call's index, or without one, belongs to this call.
 
         A server that gives every call index 0, or none, begins a new one with a name and another id (Ollama, Gemini).
-        Without ids, a name begins a new call after complete arguments, and another name does after arguments of any
-        kind, be they empty, or together with a type. Another id alone begins nothing: vLLM once made a new one for
-        every delta.
+        Without ids, or with the same id for all, a name begins a new call after complete arguments if it brings more of
+        them. Without ids, so does a name with a type, and another name after arguments of any kind, be they empty, or
+        together with a type. Another id alone begins nothing: vLLM once made a new one for every delta.
         """
         name = _name_of(piece)
         if not name or not self.name:
             return True
+        is_complete = self._scanner.is_complete(self.arguments)
         if piece.id and self.id:
-            return piece.id == self.id
-        if piece_text(piece) and self._scanner.is_complete(self.arguments):
+            return piece.id == self.id and not (is_complete and piece_text(piece).strip())
+        if is_complete and (piece_text(piece) or (piece.type and self._type)):
             return False
         return name == self.name or not (self.has_arguments or (piece.type and self._type))
 
