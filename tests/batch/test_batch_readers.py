@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from chatscope.batch.errors import InputError
-from chatscope.batch.readers import InputFormat, Reader
+from chatscope.batch.readers import InputFormat, Reader, RowError
 
 A, B = {"custom_id": "a"}, {"custom_id": "é\u2028"}
 LINES = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in (A, B))
@@ -82,7 +82,7 @@ def test_csv_cells_may_hold_line_feeds_and_quotes(tmp_path: Path) -> None:
     assert rows(path) == [
         (3, {"id": "1", "text": "two\nlines"}),
         (4, {"id": "2", "text": 'a "quoted" é'}),
-        (5, {"": "the row has 1 cells, and there are 2 columns"}),
+        (5, RowError("the row has 1 cells, and there are 2 columns")),
     ]
 
 

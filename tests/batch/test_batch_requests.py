@@ -10,7 +10,7 @@ from tests.support.batches import MODEL, line
 
 from chatscope import Task
 from chatscope.batch import BatchOptions
-from chatscope.batch.digests import DigestTable, pair_digest, request_key
+from chatscope.batch.digests import DigestTable, request_key, text_digest
 from chatscope.batch.errors import LineError
 from chatscope.batch.readers import InputRow
 from chatscope.batch.requests import ParsedRow, RowParser
@@ -122,15 +122,15 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], message: str) 
 
 
 def test_a_table_of_digests_holds_what_was_added() -> None:
-    digests = [pair_digest(str(number), b"") for number in range(3000)]
+    digests = [text_digest(str(number)) for number in range(3000)]
     table = DigestTable()
     for digest in [*digests, digests[7]]:
         table.add(digest)
     assert list(table.duplicates()) == [digests[7]]
     assert all(digest in table for digest in digests)
-    assert pair_digest("other", b"") not in table
-    table.add(pair_digest("other", b""))
-    assert pair_digest("other", b"") in table
+    assert text_digest("other") not in table
+    table.add(text_digest("other"))
+    assert text_digest("other") in table
 
 
 def test_digests_that_overlap_are_told_apart() -> None:

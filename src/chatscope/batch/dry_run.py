@@ -9,10 +9,12 @@ from typing import Final
 import msgspec
 
 from chatscope import PriceQuery, Usage
-from chatscope.batch.errors import LineError
+from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.journal import Paths
+from chatscope.batch.manifest import check_manifest
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, Judge, RowIterator
+from chatscope.batch.prepare import settings_of
 from chatscope.batch.readers import Reader
 from chatscope.batch.requests import RowParser
 from chatscope.batch.scan import Recorded
@@ -54,9 +56,14 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
 
     Raises:
         InputError, JournalError: the batch could not be run.
+        OSError: the output cannot be read.
     """
+    if str(source) == "-":
+        raise InputError("a dry run reads the input twice: give a file instead of standard input")
+    paths = Paths(output)
+    check_manifest(paths, settings_of(options, model, base_url), new_settings=options.new_settings)
     recorded = Recorded(retry_errors=options.retry_errors)
-    recorded.read(Paths(output), check=lambda: None)
+    recorded.read(paths, check=lambda: None)
     parser, judge = RowParser(options, model), Judge(recorded, options)
     plan = FilePlan(judge, parser, options)
     with Reader(source, options.input_format) as reader:
@@ -80,6 +87,7 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
             to_send += 1
             prompt = len(msgspec.json.encode(body["messages"], enc_hook=str)) // BYTES_PER_TOKEN
             limit = body.get("max_completion_tokens") or body.get("max_tokens")
+            limit = limit if isinstance(limit, int) and not isinstance(limit, bool) else None
             prompt_tokens += prompt
             completion_tokens = None if completion_tokens is None or limit is None else completion_tokens + limit
             price = None if limit is None else _price(pricer, body["model"], base_url, prompt, limit)

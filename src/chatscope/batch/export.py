@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from chatscope.batch.digests import DigestTable
 from chatscope.batch.errors import InputError, JournalError
-from chatscope.batch.journal import Paths
+from chatscope.batch.finish import pair_of, standing_failures
+from chatscope.batch.journal import Paths, Replacement
 from chatscope.batch.readers import optional
+from chatscope.batch.records import RECORD
+from chatscope.batch.scan import CHUNK, recorded_lines
 
 COLUMNS: Final[dict[str, str]] = {
     "custom_id": "string",
@@ -42,36 +47,41 @@ def export(output: str | Path, target: str | Path) -> int:
     Raises:
         JournalError: there is no such output, or a line of it is not JSON.
         InputError: the ending is neither, or pyarrow is not installed.
+        OSError: a file cannot be read or written; the target is then as before.
     """
     paths, target = Paths(output), Path(target)
     if not paths.output.exists():
         raise JournalError(f"{paths.output}: there is no such output")
-    if target.suffix == ".csv":
-        return _write_csv(paths, target)
-    if target.suffix in {".parquet", ".pq"}:
-        return _write_parquet(paths, target)
-    raise InputError(f"{target}: the ending must be .parquet or .csv")
-
-
-def _write_csv(paths: Paths, target: Path) -> int:
-    count = 0
-    with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in _rows(paths):
-            writer.writerow(row)
-            count += 1
+    write = {".csv": _write_csv, ".parquet": _write_parquet, ".pq": _write_parquet}.get(target.suffix.lower())
+    if write is None:
+        raise InputError(f"{target}: the ending must be .parquet or .csv")
+    with Replacement(target) as replacement:
+        count = write(_rows(paths), replacement.file)
+        replacement.commit()
     return count
 
 
-def _write_parquet(paths: Paths, target: Path) -> int:
+def _write_csv(rows: Iterator[dict[str, Any]], file: BinaryIO) -> int:
+    count = 0
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row)
+        count += 1
+    text.flush()
+    text.detach()
+    return count
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], file: BinaryIO) -> int:
     pyarrow, parquet = optional("pyarrow", "parquet"), optional("pyarrow.parquet", "parquet")
     schema = pyarrow.schema(list(COLUMNS.items()))
     count = 0
-    with parquet.ParquetWriter(target, schema) as writer:
-        for rows in _groups(_rows(paths)):
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-            count += len(rows)
+    with parquet.ParquetWriter(file, schema) as writer:
+        for group in _groups(rows):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+            count += len(group)
     return count
 
 
@@ -87,35 +97,41 @@ def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _rows(paths: Paths) -> Iterator[dict[str, Any]]:
-    for path in (paths.output, paths.errors):
-        if not path.exists():
-            continue
-        with path.open("rb") as file:
-            for number, data in enumerate(file, 1):
-                if data.strip():
-                    try:
-                        line = msgspec.json.decode(data, type=dict[str, Any])
-                    except msgspec.MsgspecError as error:
-                        raise JournalError(f"{path}: line {number} is not a record: {error}") from error
-                    yield _row(line)
+    """Iterate over the rows: the output's lines, then the failures that no success supersedes."""
+    succeeded = DigestTable()
+    with paths.output.open("rb", CHUNK) as file:
+        for _, offset, recorded in recorded_lines(paths.output):
+            if not recorded.failed:
+                succeeded.add(pair_of(recorded))
+            if file.tell() != offset:
+                file.seek(offset)
+            yield _row(msgspec.json.decode(file.readline()))
+    failures = standing_failures(paths, lambda _, pair: pair in succeeded).values()
+    with paths.errors.open("rb") if failures else io.BytesIO() as file:
+        for offset in failures:
+            file.seek(offset)
+            yield _row(msgspec.json.decode(file.readline()))
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
-    response = _object(line.get("response"))
-    body = _object(response.get("body"))
     facts = _object(line.get("chatscope"))
-    choice = _object(next(iter(body.get("choices") or ()), None))
-    usage = _object(body.get("usage") or line.get("usage"))
-    status = response.get("status_code")
+    is_record = facts.get("format") == RECORD  # then a `response` is a column of the input
+    response = {} if is_record else _object(line.get("response"))
+    body = _object(response.get("body"))
+    choices = body.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    usage = _object(line.get("usage") if is_record else body.get("usage"))
+    status = facts.get("status_code") if is_record else response.get("status_code")
     given = line.get("error")
     error = _object(given) or _object(body.get("error")) or ({"message": given} if isinstance(given, str) else {})
-    return {
+    failed = given is not None or (isinstance(status, int) and status >= 400)
+    row = {
         "custom_id": line.get("custom_id"),
-        "success": not error and (status is None or status < 400),
-        "output": _object(choice.get("message")).get("content", line.get("output")),
+        "success": not failed,
+        "output": line.get("output") if is_record else _object(choice.get("message")).get("content"),
         "finish_reason": choice.get("finish_reason"),
         "status_code": status,
-        "error_code": None if error.get("code") is None else str(error["code"]),
+        "error_code": error.get("code"),
         "error_message": error.get("message"),
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
@@ -126,6 +142,18 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
         "line": facts.get("line"),
         "request_id": response.get("request_id"),
     }
+    return {name: _as(COLUMNS[name], value) for name, value in row.items()}
+
+
+def _as(kind: str, value: object) -> object:
+    """Return a value as its column holds it. Servers send texts as lists of parts, and counts as they like."""
+    if value is None or kind == "bool":
+        return value
+    if kind == "string":
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if kind == "double" else int(value)
 
 
 def _object(value: object) -> dict[str, Any]:

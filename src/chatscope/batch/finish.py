@@ -1,43 +1,118 @@
-"""The last steps of a run, each of which replaces a file at once: failures that still stand, and the input's order."""
+"""Steps that replace a file at once: failures that still stand, the input's order, and lines that cannot be read."""
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
-from chatscope.batch.journal import Journal
-from chatscope.batch.scan import CHUNK, key_of, recorded_lines
+import msgspec
+
+from chatscope.batch.digests import DigestTable, OffsetTable, pair_digest, text_digest
+from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
+from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
+
+_SMALL: Final = 1 << 14
+"""The buffer where lines are read in any order: a larger one would be filled anew for each of them."""
 
 
-def rewrite_errors(journal: Journal) -> int:
-    """Leave in the errors file what still fails: the latest failure of each request that has not succeeded since.
-
-    Blocks. Reads the outputs once more, if there are failures. Returns how many still stand.
+def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes], bool]) -> dict[bytes, int]:
+    """Return where in the errors file the latest failure of each request stands that nothing supersedes, by its pair.
 
     Raises:
+        JournalError: a line is no record.
+        OSError: the file cannot be read.
+    """
+    latest: dict[bytes, int] = {}
+    for _, offset, line in recorded_lines(paths.errors):
+        pair = pair_of(line)
+        latest.pop(pair, None)  # the later one goes to the end
+        if not is_superseded(line, pair):
+            latest[pair] = offset
+    return latest
+
+
+def successes(path: Path) -> DigestTable:
+    """Return the pairs that have succeeded. Blocks; reads the whole output.
+
+    Raises:
+        JournalError, OSError: as `standing_failures`.
+    """
+    found = DigestTable()
+    for _, _, line in recorded_lines(path):
+        if not line.failed:
+            found.add(pair_of(line))
+    return found
+
+
+def pair_of(line: RecordedLine) -> bytes:
+    """Return the pair of id and key that a line records."""
+    return pair_digest(text_digest(line.custom_id), key_of(line))
+
+
+class Supersession:
+    """Tells which recorded failures no longer stand.
+
+    Args:
+        succeeded: the pairs that earlier runs have settled, failures among them.
+        failed: those failures.
+        run_id: this run.
+        outcomes: the ids that this run has recorded an outcome for.
+        invalid: the keys of the input's invalid rows, if all of the input was read: others have been put right.
+    """
+
+    def __init__(
+        self,
+        succeeded: DigestTable,
+        failed: DigestTable,
+        run_id: str,
+        outcomes: DigestTable,
+        invalid: Iterable[bytes] | None,
+    ) -> None:
+        self._succeeded = succeeded
+        self._failed = failed
+        self._run_id = run_id
+        self._outcomes = outcomes
+        self._invalid = None if invalid is None else frozenset(invalid)
+
+    def __call__(self, line: RecordedLine, pair: bytes) -> bool:
+        """Tell whether a later outcome replaces a failure."""
+        if line.chatscope.run == self._run_id:
+            return False
+        if pair in self._succeeded and pair not in self._failed:
+            return True
+        if line.error_class == INVALID_LINE and self._invalid is not None and key_of(line) not in self._invalid:
+            return True
+        return text_digest(line.custom_id) in self._outcomes  # of the same request, or of the one in its place
+
+
+def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:
+    """Leave in the errors file what still fails, and return how many that are. Blocks.
+
+    What the other lines have cost is kept: it counts against `max_cost`.
+
+    Raises:
+        JournalError: a line is no record.
         OSError: the disk is full, or failed; the file is then as before.
     """
     errors = journal.paths.errors
     if not errors.stat().st_size:
         return 0
-    succeeded = DigestTable()
-    for _, _, line in recorded_lines(journal.paths.output):
-        if not line.failed:
-            succeeded.add(pair_digest(line.custom_id, key_of(line)))
-    latest: dict[bytes, int] = {}
-    lines = 0
+    latest = standing_failures(journal.paths, is_superseded)
+    kept, lines = set(latest.values()), 0
+    superseded: dict[str, float] = {}
     for _, offset, line in recorded_lines(errors):
         lines += 1
-        pair = pair_digest(line.custom_id, key_of(line))
-        if pair not in succeeded:
-            latest.pop(pair, None)
-            latest[pair] = offset
+        if offset not in kept and line.chatscope.cost_usd:
+            superseded[outcome_digest(pair_of(line), line.chatscope.run).hex()] = line.chatscope.cost_usd
+    if superseded:
+        content = msgspec.json.encode(read_superseded(journal.paths) | superseded)
+        write_durably(journal.paths.superseded, content)
     if len(latest) < lines:
-        _copy_lines(errors, errors.with_name(errors.name + ".tmp"), latest.values())
-        journal.replace("errors", errors.with_name(errors.name + ".tmp"))
+        journal.replace("errors", _lines_at(errors, latest.values()))
     return len(latest)
 
 
@@ -52,26 +127,62 @@ def reorder(journal: Journal, ids: Iterable[bytes]) -> None:
         OSError: as `rewrite_errors`.
     """
     output = journal.paths.output
-    places = sorted(
-        text_digest(line.custom_id) + offset.to_bytes(8, "big") for _, offset, line in recorded_lines(output)
-    )
-    ordered: list[int] = []
+    places, everything = OffsetTable(), array("Q")
+    for _, offset, line in recorded_lines(output):
+        places.add(text_digest(line.custom_id), offset)
+        everything.append(offset)
+    ordered = array("Q")
     for digest in ids:
-        at = bisect_left(places, digest)
-        while at < len(places) and places[at][:SIZE] == digest:
-            ordered.append(int.from_bytes(places[at][SIZE:], "big"))
-            at += 1
-    placed = set(ordered)
-    ordered += sorted(at for place in places if (at := int.from_bytes(place[SIZE:], "big")) not in placed)
-    temporary = output.with_name(output.name + ".tmp")
-    _copy_lines(output, temporary, ordered)
-    journal.replace("output", temporary)
+        ordered.extend(places.offsets(digest))
+    placed = iter(array("Q", sorted(ordered)))
+    following = next(placed, None)
+    for offset in everything:
+        if offset == following:
+            following = next(placed, None)
+        else:
+            ordered.append(offset)
+    if ordered != everything:
+        journal.replace("output", _lines_at(output, ordered))
 
 
-def _copy_lines(source: Path, target: Path, offsets: Iterable[int]) -> None:
-    with source.open("rb", CHUNK) as lines, target.open("wb", CHUNK) as copy:
+def set_bad_lines_aside(journal: Journal) -> None:
+    """Take the lines that are no records out of the outputs, and append them to `torn.jsonl`. Blocks.
+
+    Raises:
+        OSError: as `rewrite_errors`.
+    """
+    for name, path in (("output", journal.paths.output), ("errors", journal.paths.errors)):
+        bad = 0
+        with path.open("rb", CHUNK) as file, journal.paths.torn.open("ab") as torn:
+            for data in file:
+                if data.strip() and not _is_record(data):
+                    torn.write(data)
+                    bad += 1
+            torn.flush()
+            os.fsync(torn.fileno())
+        if bad:
+            journal.replace(name, _records(path))
+            journal.notices.append(f"{path.name}: {bad} lines are no records; they are kept in {journal.paths.torn}")
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    with path.open("rb", CHUNK) as file:
+        for data in file:
+            if _is_record(data):
+                yield data
+
+
+def _is_record(data: bytes) -> bool:
+    try:
+        decode_line(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    with path.open("rb", _SMALL) as lines:
         for offset in offsets:
-            lines.seek(offset)
-            copy.write(lines.readline())
-        copy.flush()
-        os.fsync(copy.fileno())
+            if lines.tell() != offset:
+                lines.seek(offset)
+            yield lines.readline()

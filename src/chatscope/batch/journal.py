@@ -6,13 +6,17 @@ a power failure loses at most what was not synced yet.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
+import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from types import TracebackType
+from typing import IO, BinaryIO, Final, Self
 
 import msgspec
 
@@ -23,6 +27,9 @@ SYNC_LINES: Final = 256
 """Lines after which a group is synced, if a second has not passed before: some hundred KiB."""
 
 _TAIL: Final = 1 << 16
+_BUFFER: Final = 1 << 18
+_HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+"""What a lock that is held reports; which of them depends on the system."""
 
 
 class Paths:
@@ -42,6 +49,7 @@ class Paths:
         self.started = self.meta / "started.log"
         self.lock = self.meta / "lock"
         self.torn = self.meta / "torn.jsonl"
+        self.superseded = self.meta / "superseded.json"
 
 
 class Journal:
@@ -64,6 +72,7 @@ class Journal:
         self.notices: list[str] = []
         self.unsynced = 0
         self._files: dict[str, _AppendedFile] = {}
+        self._files_guard = threading.Lock()  # syncing and replacing happen in worker threads
         try:
             paths.meta.mkdir(parents=True, exist_ok=True)
             self._lock = _Lock(paths.lock)
@@ -71,7 +80,9 @@ class Journal:
             raise JournalError(f"{error.filename or paths.meta}: {error.strerror or error}") from error
         try:
             for name, path in (("output", paths.output), ("errors", paths.errors), ("started", paths.started)):
-                self._files[name] = _AppendedFile(path)
+                self._files[name] = _AppendedFile(path, with_lock=name == "output")
+            for path in (paths.output, paths.errors, paths.summary, paths.manifest, paths.superseded):
+                temporary_of(path).unlink(missing_ok=True)  # a run was killed while it replaced this file
             for name in ("output", "errors"):
                 self._mend_tail(self._files[name])
             sync_folder(paths.output.parent)
@@ -92,17 +103,22 @@ class Journal:
         self.unsynced += 1
         return at
 
-    def start(self, key: bytes, custom_id: str) -> None:
-        """Note that a request is about to be sent. Not synced: it only has to outlive the process.
+    def start(self, pair: bytes, custom_id: str) -> None:
+        """Record that a request is about to be sent. Not synced: it only has to outlive the process.
 
         Raises:
             OSError: as `append`.
         """
-        self._files["started"].append(b"%s %s\n" % (key.hex().encode(), msgspec.json.encode(custom_id)))
+        self._files["started"].append(b"%s %s\n" % (pair.hex().encode(), msgspec.json.encode(custom_id)))
 
-    def clear_started(self) -> None:
-        """Forget the requests that an earlier run had started."""
+    def clear_started(self, run_id: str) -> None:
+        """Forget the requests that an earlier run had started. The log now belongs to this run.
+
+        Raises:
+            OSError: as `append`.
+        """
         self._files["started"].truncate(0)
+        self._files["started"].append(b"run %s\n" % run_id.encode())
 
     def sync(self) -> None:
         """Write what was appended to the disk. Blocks; several milliseconds on most disks.
@@ -111,8 +127,10 @@ class Journal:
             OSError: the disk failed.
         """
         self.unsynced = 0
-        for name in ("output", "errors"):
-            self._files[name].sync()
+        with self._files_guard:
+            for name in ("output", "errors"):
+                if name in self._files:
+                    self._files[name].sync()
 
     def read_at(self, offset: int) -> bytes:
         """Return the line of the output that stands at an offset."""
@@ -120,40 +138,53 @@ class Journal:
             file.seek(offset)
             return file.readline()
 
-    def replace(self, name: str, temporary: Path) -> None:
-        """Put a file that was written beside it in the place of `output` or `errors`, atomically."""
-        file = self._files.pop(name)
-        file.close()
-        os.replace(temporary, file.path)  # noqa: PTH105 - the atomic call by its own name
-        sync_folder(file.path.parent)
-        self._files[name] = _AppendedFile(file.path)
+    def replace(self, name: str, lines: Iterable[bytes]) -> None:
+        """Replace the content of `output` or `errors`, atomically.
+
+        Raises:
+            OSError: the disk is full, or failed; the file is then as before.
+        """
+        with self._files_guard:
+            file = self._files[name]
+            with Replacement(file.path) as replacement:
+                for line in lines:
+                    replacement.write(line)
+                file.close()  # Windows does not replace a file that is open
+                try:
+                    replacement.commit()
+                finally:
+                    self._files[name] = _AppendedFile(file.path, with_lock=name == "output")
 
     def close(self) -> None:
         """Close the files and release the lock."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        with self._files_guard:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
         self._lock.release()
 
     def _mend_tail(self, file: _AppendedFile) -> None:
         """Complete a last line that lacks only its line feed, or set aside one that was cut."""
         size = file.size
         with file.path.open("rb") as reader:
-            begun = b""
+            parts: list[bytes] = []
             at = size
-            while at > 0 and b"\n" not in begun:
+            while at > 0 and not (parts and b"\n" in parts[-1]):
                 step = min(_TAIL, at)
                 at -= step
                 reader.seek(at)
-                begun = reader.read(step) + begun
+                parts.append(reader.read(step))
+        begun = b"".join(reversed(parts))
         torn = begun[begun.rfind(b"\n") + 1 :]
         if not torn:
             return
         try:
             decode_line(torn)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             with self.paths.torn.open("ab") as aside:
                 aside.write(torn + b"\n")
+                aside.flush()
+                os.fsync(aside.fileno())
             file.truncate(size - len(torn))
             self.notices.append(
                 f"{file.path.name}: the last line was cut ({len(torn)} bytes); it is kept in {self.paths.torn}"
@@ -166,11 +197,28 @@ class Journal:
 class _AppendedFile:
     """A file that is only appended to, by whole lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_lock: bool = False) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            if with_lock:
+                self._lock()
+        except BaseException:
+            os.close(self._fd)
+            raise
         self.size = os.fstat(self._fd).st_size
         self._synced = self.size
+
+    def _lock(self) -> None:
+        """Lock the file itself: a link may lead to it under another name, with another folder beside it."""
+        if sys.platform == "win32":
+            return  # there, it could not be read meanwhile
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(f"{self.path}: another run is writing this output under another name") from error
 
     def append(self, data: bytes) -> int:
         at, rest = self.size, memoryview(data)
@@ -205,6 +253,9 @@ class _Lock:
         try:
             _lock_file(self._file)
         except OSError as error:
+            if error.errno not in _HELD:
+                self._file.close()
+                raise  # the file system has no locks
             self._file.seek(0)
             holder = self._file.read().decode(errors="replace").strip() or "another process"
             self._file.close()
@@ -240,12 +291,75 @@ def sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
+def temporary_of(path: Path) -> Path:
+    """Return where a file is written before it replaces another: in the folder of the file that a link leads to."""
+    target = path.resolve()
+    return target.with_name(f".{target.name}.tmp")
+
+
+class Replacement:
+    """The new content of a file. Until `commit`, the file is as before; without it, nothing is left behind.
+
+    Args:
+        path: the file. A symbolic link stays, and the file that it leads to is replaced.
+
+    Attributes:
+        file: the temporary file, in the block.
+    """
+
+    file: BinaryIO
+
+    def __init__(self, path: Path) -> None:
+        self._target = path.resolve()
+        self._temporary = temporary_of(path)
+
+    def __enter__(self) -> Self:
+        self.file = self._temporary.open("wb", _BUFFER)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self.file.close()
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Add data.
+
+        Raises:
+            OSError: the disk is full, or failed.
+        """
+        self.file.write(data)
+
+    def sync(self) -> None:
+        """Write what was added to the disk.
+
+        Raises:
+            OSError: as `write`.
+        """
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def commit(self) -> None:
+        """Replace the file, at once and durably: temporary file, sync, rename, sync of the folder.
+
+        Raises:
+            OSError: as `write`.
+        """
+        self.sync()
+        self.file.close()
+        os.replace(self._temporary, self._target)  # noqa: PTH105 - the atomic call by its own name
+        sync_folder(self._target.parent)
+
+
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that after a crash it is there as before, or whole: temporary file, sync, rename, sync."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic call by its own name
-    sync_folder(path.parent)
+    """Write a small file so that after a crash it is as before, or whole.
+
+    Raises:
+        OSError: the disk is full, or failed; the file is then as before.
+    """
+    with Replacement(path) as replacement:
+        replacement.write(data)
+        replacement.commit()

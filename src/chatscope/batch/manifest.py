@@ -16,41 +16,56 @@ VERSION: Final = 1
 """The layout of the files beside the output. A later version that cannot be continued gets another number."""
 
 
-def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool) -> list[str]:
-    """Compare the settings with those of the run that began this output; return the names of those that changed.
+def read_manifest(paths: Paths) -> dict[str, Any] | None:
+    """Return the manifest of an output, or `None` if there is none.
 
     Raises:
-        JournalError: the manifest cannot be read, or a setting that changes answers differs and `new_settings` is off.
+        JournalError: it cannot be read, or another version wrote it.
     """
     try:
         recorded = msgspec.json.decode(paths.manifest.read_bytes())
     except FileNotFoundError:
-        return []
+        return None
     except (OSError, msgspec.DecodeError) as error:
         raise JournalError(f"{paths.manifest}: cannot be read: {error}") from error
     if not isinstance(recorded, dict) or recorded.get("version") != VERSION:
         raise JournalError(f"{paths.manifest}: written by another version of chatscope; use another output")
+    return recorded
+
+
+def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool) -> list[dict[str, Any]]:
+    """Compare the settings with those of the latest run; return the settings under which earlier lines were written.
+
+    Raises:
+        JournalError: the manifest cannot be read, or a setting that changes answers differs and `new_settings` is off.
+    """
+    recorded = read_manifest(paths)
+    if recorded is None:
+        return []
     earlier = recorded.get("settings", {})
+    history: list[dict[str, Any]] = list(recorded.get("earlier_settings", ()))
     now = msgspec.to_builtins(settings, enc_hook=str)
     changed = sorted(name for name in {*earlier, *now} if earlier.get(name) != now.get(name))
     if changed and not new_settings:
         name = changed[0]
         raise JournalError(
             f"{name} was {earlier.get(name)!r} when this output was begun, and is {now.get(name)!r} now."
-            " To go on all the same, say --new-settings; rows that are recorded stay as they are"
+            " To resume all the same, say --new-settings, with --changed=keep to keep what is recorded or"
+            " --changed=rerun to send it again"
         )
-    return changed
+    if changed:
+        history.append({"until": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "settings": earlier})
+    return history
 
 
-def write_manifest(paths: Paths, settings: dict[str, Any], source: str) -> None:
+def write_manifest(paths: Paths, settings: dict[str, Any], history: list[dict[str, Any]], source: str | None) -> None:
     """Write the manifest. It is there as before, or whole, whatever happens meanwhile.
 
     Raises:
         OSError: the disk is full, or failed.
     """
-    described: dict[str, Any] = {"path": source}
-    path = Path(source)
-    if source != "-" and path.is_file():
+    described: dict[str, Any] = {"path": source}  # nothing for an iterable
+    if source not in {None, "-"} and (path := Path(str(source))).is_file():
         status = path.stat()
         described |= {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     content = {
@@ -58,6 +73,7 @@ def write_manifest(paths: Paths, settings: dict[str, Any], source: str) -> None:
         "chatscope": __version__,
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "settings": settings,
+        "earlier_settings": history,
         "input": described,
     }
     write_durably(paths.manifest, msgspec.json.format(msgspec.json.encode(content, enc_hook=str)) + b"\n")

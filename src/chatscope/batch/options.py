@@ -12,6 +12,8 @@ from chatscope.batch.readers import InputFormat
 
 Fsync = Literal["group", "each", "none"]
 
+DEFAULT_URL: Final = "/v1/chat/completions"
+
 GRACE: Final = 30.0
 """Seconds that running requests get after the first Ctrl-C: most responses end within that."""
 
@@ -41,7 +43,8 @@ class BatchOptions:
         retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
         changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun`, or `keep`
             what is recorded.
-        new_settings: go on although settings that change answers differ from those of the earlier run.
+        new_settings: resume although settings that change answers differ from those of the earlier run. `changed` then
+            says what becomes of the rows that are recorded.
         repair: set unreadable lines of the output aside instead of refusing to go on.
         dedup: send equal requests once; each id gets its line.
         ordered: at the end, bring the output into the order of the input.
@@ -62,7 +65,7 @@ class BatchOptions:
     prompt: str | None = None
     id_column: str | None = None
     schema: Mapping[str, Any] | None = None
-    url: str = "/v1/chat/completions"
+    url: str = DEFAULT_URL
     stream: bool = True
     input_format: InputFormat = "auto"
     limit: int | None = None
@@ -94,6 +97,11 @@ class BatchOptions:
         for name in ("messages", "stream"):
             if name in self.parameters:
                 raise ValueError(f"parameters must not have {name!r}: the batch sets it for each line")
+        for name in ("extra_headers", "extra_query", "extra_body"):  # a header may be a secret; the manifest is a file
+            if name in self.parameters:
+                raise ValueError(f"parameters must not have {name!r}: they are fields of the request's body")
+        if self.schema is not None and not isinstance(self.schema, Mapping):
+            raise ValueError(f"schema must be a JSON object, not {type(self.schema).__name__}")
         if self.prompt is not None:
             template_fields(self.prompt)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -20,6 +21,8 @@ from chatscope.batch.options import BatchOptions
 from chatscope.batch.readers import InputRow, Reader
 from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed_id
 from chatscope.batch.scan import CHECKED, Recorded
+
+EDITED: Final = "the input was changed while it was being run; the same command runs what is new"
 
 TODO: Final = 0
 SETTLED: Final = 1
@@ -42,6 +45,8 @@ class Judge:
         recorded: the argument.
         settled: how many rows are recorded.
         changed: how many ids are recorded for another request.
+        kept: how many of these keep what is recorded; they are among the settled.
+        failed: how many of the settled rows have failed permanently.
     """
 
     def __init__(self, recorded: Recorded, options: BatchOptions) -> None:
@@ -49,8 +54,10 @@ class Judge:
         self._changed_rule = options.changed
         self.settled = 0
         self.changed = 0
+        self.kept = 0
+        self.failed = 0
 
-    def is_settled(self, pair: bytes, id_digest: bytes, custom_id: str) -> bool:
+    def is_settled(self, pair: bytes, id_digest: bytes, custom_id: str = "") -> bool:
         """Tell whether a row need not be sent.
 
         Raises:
@@ -58,16 +65,29 @@ class Judge:
         """
         if pair in self.recorded.settled or id_digest in self.recorded.keyless:
             self.settled += 1
+            if pair in self.recorded.failed:
+                self.failed += 1
             return True
         if id_digest not in self.recorded.ids:
             return False
         self.changed += 1
         if self._changed_rule == "refuse":
-            raise JournalError(
-                f"custom_id {custom_id!r} is recorded for another request. To send the new one, say --changed=rerun;"
-                " to keep what is recorded, --changed=keep"
-            )
-        return self._changed_rule == "keep"
+            raise ChangedError(custom_id)
+        if self._changed_rule == "rerun":
+            return False
+        self.settled += 1
+        self.kept += 1
+        return True
+
+
+class ChangedError(JournalError):
+    """A row's id is recorded for another request."""
+
+    def __init__(self, custom_id: str, where: str = "") -> None:
+        super().__init__(
+            f"{where}custom_id {custom_id!r} is recorded for another request. To send the new one, say"
+            " --changed=rerun; to keep what is recorded, --changed=keep"
+        )
 
 
 class FilePlan:
@@ -85,7 +105,7 @@ class FilePlan:
         self._options = options
         self._states = bytearray()
         self._repeated: frozenset[bytes] = frozenset()
-        self._seen: Counter[bytes] = Counter()
+        self._seen = Occurrences(self._repeated)
         self.total = 0
         self.invalid = 0
 
@@ -100,15 +120,18 @@ class FilePlan:
             InputError: two rows have one id, or `strict` and a row can never be right.
             JournalError: as `Judge.is_settled`.
         """
-        rows, kinds, unnamed = bytearray(), bytearray(), DigestTable()
-        ids, known = DigestTable(), self.judge.recorded.sources
+        rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
+        known, source_digest = self.judge.recorded.sources, self._parser.source_digest
+        has_known = len(known) > 0
         for row in RowIterator(reader, self._options.limit):
+            if not self.total:
+                self._parser.check_columns(reader)
             self.total += 1
             if not self.total % CHECKED:
                 check()
-            if isinstance(row.data, bytes) and (digest := self._parser.source_digest(row.data)) in known:
+            if has_known and isinstance(row.data, bytes) and (digest := source_digest(row.data)) in known:
                 kinds += _KNOWN
-                ids.add(digest)  # in the place of its id, which it shares with no other line that is recorded
+                ids.add(digest)  # in the place of its id; `_check_known` looks at what this could hide
                 continue
             try:
                 parsed = self._parser.parse(row)
@@ -128,47 +151,91 @@ class FilePlan:
                 kinds += _NAMED
                 id_digest = text_digest(parsed.custom_id)
                 ids.add(id_digest)
-                rows += pair_digest(parsed.custom_id, parsed.key) + id_digest
+                rows += pair_digest(id_digest, parsed.key) + id_digest
         if (twice := next(ids.duplicates(), None)) is not None:
             raise InputError(self._name_duplicate(reader, twice))
         self._repeated = frozenset(unnamed.duplicates())
-        self._decide(rows, kinds)
+        if known_rows := kinds.count(_KNOWN):
+            self._check_known(reader, known_rows, rows, kinds)
+        self._decide(rows, kinds, ids, reader)
 
     def wants(self, ordinal: int) -> bool:
-        """Tell whether the row at a place, from 0, has to be looked at again."""
+        """Tell whether the row at a place, from 0, has to be looked at again.
+
+        Raises:
+            InputError: there was no such row when the file was planned.
+        """
+        if ordinal >= len(self._states):
+            raise InputError(EDITED)
         return self._states[ordinal] != SETTLED
 
     def request(self, parsed: ParsedRow) -> BatchRequest | None:
         """Return the request of a row that is wanted."""
-        return parsed.request(self._occurrence(parsed.key) if parsed.custom_id is None else 0)
+        return parsed.request(self._seen.next(parsed.key) if parsed.custom_id is None else 0)
 
-    def _decide(self, rows: bytearray, kinds: bytearray) -> None:
-        at = 0
+    def all_settled(self, start: int, count: int) -> bool:
+        """Tell whether none of the rows from a place on has to be looked at again."""
+        return not self._repeated and self._states.count(SETTLED, start, start + count) == count
+
+    def occurrences(self) -> Occurrences:
+        """Return a counter of rows without an id, for one more pass over the input."""
+        return Occurrences(self._repeated)
+
+    def _check_known(self, reader: Reader, known_rows: int, rows: bytearray, kinds: bytearray) -> None:
+        """Refuse a row that has the id of one that was passed over unread. Few inputs have a row that could be one."""
+        suspects, at, recorded = set(), 0, self.judge.recorded
         for kind in kinds:
+            if kind == _NAMED[0]:
+                id_digest = bytes(rows[at + SIZE : at + 2 * SIZE])
+                if id_digest in recorded.ids:
+                    suspects.add(id_digest)
+                at += 2 * SIZE
+            elif kind == _UNNAMED[0]:
+                at += SIZE
+        if not suspects:
+            return
+        with Reader(reader.path, reader.format) as again:
+            for kind, row in zip(kinds, RowIterator(again, self._options.limit), strict=False):
+                if kind == _KNOWN[0]:
+                    custom_id = self._parser.parse(row).custom_id
+                    if custom_id is not None and (digest := text_digest(custom_id)) in suspects:
+                        raise InputError(self._name_duplicate(reader, digest))
+                    known_rows -= 1
+                    if not known_rows:
+                        return
+
+    def _decide(self, rows: bytearray, kinds: bytearray, ids: DigestTable, reader: Reader) -> None:
+        at, occurrences, judge = 0, self.occurrences(), self.judge
+        states = {_KNOWN[0]: SETTLED, _BAD[0]: INVALID}
+        for ordinal, kind in enumerate(kinds):
             if kind == _NAMED[0]:
                 pair, id_digest = bytes(rows[at : at + SIZE]), bytes(rows[at + SIZE : at + 2 * SIZE])
                 at += 2 * SIZE
-                settled = self.judge.is_settled(pair, id_digest, "(see --changed)")
             elif kind == _UNNAMED[0]:
                 key = bytes(rows[at : at + SIZE])
                 at += SIZE
-                custom_id = unnamed_id(key, self._occurrence(key))
-                settled = self.judge.is_settled(pair_digest(custom_id, key), text_digest(custom_id), custom_id)
+                id_digest = text_digest(unnamed_id(key, occurrences.next(key)))
+                pair = pair_digest(id_digest, key)
+                if id_digest in ids:
+                    raise InputError(self._name_duplicate(reader, id_digest))
             else:
-                settled = kind == _KNOWN[0]
-                self.judge.settled += settled
-            self._states.append(SETTLED if settled else INVALID if kind == _BAD[0] else TODO)
-        self._seen.clear()
+                self._states.append(states[kind])
+                judge.settled += kind == _KNOWN[0]
+                continue
+            try:
+                self._states.append(SETTLED if judge.is_settled(pair, id_digest) else TODO)
+            except ChangedError as error:
+                raise self._name_changed(reader, ordinal) from error
+        self._seen = self.occurrences()
+
+    def _name_changed(self, reader: Reader, ordinal: int) -> ChangedError:
+        with Reader(reader.path, reader.format) as again:
+            row = next(islice(RowIterator(again, None), ordinal, None))
+            return ChangedError(self._parser.parse(row).custom_id or "", f"{reader.path}: line {row.number}: ")
 
     def skip(self, parsed_key: bytes) -> None:
         """Count a settled row without an id, so that the next one of its key gets the right occurrence."""
-        self._occurrence(parsed_key)
-
-    def _occurrence(self, key: bytes) -> int:
-        if key not in self._repeated:
-            return 0
-        self._seen[key] += 1
-        return self._seen[key] - 1
+        self._seen.next(parsed_key)
 
     @property
     def has_repeated(self) -> bool:
@@ -177,18 +244,38 @@ class FilePlan:
 
     def _name_duplicate(self, reader: Reader, digest: bytes) -> str:
         numbers: list[int] = []
-        custom_id = ""
+        name, occurrences = "", self.occurrences()
         with Reader(reader.path, reader.format) as again:
             for row in RowIterator(again, self._options.limit):
                 try:
                     parsed = self._parser.parse(row)
-                    found, source = parsed.custom_id, parsed.source
+                    custom_id: str | None = parsed.custom_id or unnamed_id(parsed.key, occurrences.next(parsed.key))
+                    source = parsed.source
                 except LineError as error:
-                    found, source = error.custom_id, b""
-                if found is not None and digest in {text_digest(found), source}:
-                    custom_id = found
+                    custom_id, source = error.custom_id, b""
+                if custom_id is not None and digest in {text_digest(custom_id), source}:
+                    name = custom_id
                     numbers.append(row.number)
-        return f"{reader.path}: lines {' and '.join(map(str, numbers[:2]))} have the same custom_id {custom_id!r}"
+        return f"{reader.path}: lines {' and '.join(map(str, numbers[:2]))} have the same custom_id {name!r}"
+
+
+class Occurrences:
+    """Counts rows that have no id, by key. Only the keys that repeat are kept.
+
+    Args:
+        repeated: those keys.
+    """
+
+    def __init__(self, repeated: frozenset[bytes]) -> None:
+        self._repeated = repeated
+        self._seen: Counter[bytes] = Counter()
+
+    def next(self, key: bytes) -> int:
+        """Return how many rows with this key came before, and count this one."""
+        if key not in self._repeated:
+            return 0
+        self._seen[key] += 1
+        return self._seen[key] - 1
 
 
 class StreamPlan:
@@ -199,7 +286,7 @@ class StreamPlan:
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
         self._ids: set[bytes] = set()
-        self._seen: Counter[bytes] = Counter()
+        self._seen: Counter[bytes] = Counter()  # here, any key may repeat
         self.total = 0
         self.invalid = 0
 
@@ -225,6 +312,10 @@ class StreamPlan:
             raise LineError(f"custom_id {request.custom_id!r} stands in an earlier row")
         self._ids.add(id_digest)
         return None if self.judge.is_settled(request.pair, id_digest, request.custom_id) else request
+
+    def all_settled(self, start: int, count: int) -> bool:  # noqa: ARG002 - as `FilePlan.all_settled`
+        """Tell whether rows can be passed over: here, none."""
+        return False
 
     def skip(self, parsed_key: bytes) -> None:
         """Do nothing: every row is counted in `request`."""
@@ -260,5 +351,8 @@ def invalid_key(row: InputRow) -> bytes:
     """Return the key under which a row that cannot be a request is recorded."""
     data = row.data
     if not isinstance(data, bytes):
-        data = repr(data).encode() if isinstance(data, Task) else msgspec.json.encode(data, enc_hook=str)
+        try:
+            data = repr(data).encode() if isinstance(data, Task) else msgspec.json.encode(data, enc_hook=str)
+        except (TypeError, ValueError, RecursionError):  # which may be why it is invalid
+            data = f"row {row.number}".encode()
     return blake2b(data, digest_size=SIZE).digest()

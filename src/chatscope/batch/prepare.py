@@ -5,8 +5,11 @@ All of it blocks and runs in a worker thread; `Prepared` can be looked at meanwh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -14,16 +17,17 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from chatscope import AsyncChatGPTAdapter
-from chatscope.batch.digests import text_digest
-from chatscope.batch.errors import AbandonedError, BatchError, LineError
-from chatscope.batch.finish import reorder, rewrite_errors
+from chatscope.batch.digests import DigestTable, text_digest
+from chatscope.batch.errors import AbandonedError, InputError, JournalError, LineError
+from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths, write_durably
 from chatscope.batch.manifest import check_manifest, write_manifest
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, Judge, RowIterator, StreamPlan
+from chatscope.batch.plan import FilePlan, Judge, Occurrences, RowIterator, StreamPlan
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
-from chatscope.batch.requests import RowParser
+from chatscope.batch.recorder import validator
+from chatscope.batch.requests import RowParser, unnamed_id
 from chatscope.batch.scan import Recorded, started_without_record
 from chatscope.batch.source import Requests, Source, iterator_of
 
@@ -41,7 +45,8 @@ class Prepared:
     journal: Journal
     requests: Requests
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
         self.cancelled = False
         self.phase: Phase = "reading the output"
         self.recorded = Recorded()
@@ -74,38 +79,47 @@ class Prepared:
         if self.cancelled:
             raise AbandonedError
 
-    def finish(self) -> None:
+    def finish(self, outcomes: DigestTable) -> None:
         """Do the last steps: the failures that still stand, and the input's order. Blocks.
 
+        Args:
+            outcomes: the ids that this run has recorded an outcome for.
+
         Raises:
+            BatchError: the output or the input cannot be read any more.
             OSError: the disk is full, or failed.
         """
-        self.standing_failures = rewrite_errors(self.journal)
-        if self._options.ordered and self._again is not None and self._parser is not None:
+        recorded, is_whole = self.recorded, isinstance(self.plan, FilePlan) and self.requests.is_exhausted
+        invalid = self.requests.invalid if is_whole else None
+        self.standing_failures = rewrite_errors(
+            self.journal, Supersession(recorded.settled, recorded.failed, self.run_id, outcomes, invalid)
+        )
+        if self._options.ordered and isinstance(self.plan, FilePlan) and self._again is not None:
             with Reader(self._again.path, self._again.format) as reader:
-                reorder(self.journal, self._ids(reader, self._parser))
+                reorder(self.journal, self._ids(reader, self.plan.occurrences()))
 
-    def summary(
-        self, tally: Tally, run_id: str, seconds: float, reason: StopReason | None, message: str | None
-    ) -> BatchSummary:
+    def summary(self, tally: Tally, seconds: float, reason: StopReason | None, message: str | None) -> BatchSummary:
         """Return the summary of a run, and write it beside the output."""
         judge = self.judge
         settled = judge.settled if judge is not None else 0
         changed = judge.changed if judge is not None else 0
+        rerun = changed - (judge.kept if judge is not None else 0)
         total = self.total if self.total is not None else (None if reason else self._streamed_total())
         not_sent = None if total is None else max(0, total - settled - tally.succeeded - tally.failed)
+        failed = (judge.failed if judge is not None else 0) + tally.failed
         summary = BatchSummary(
-            run=run_id,
+            run=self.run_id,
             total=total,
             settled=settled,
             not_sent=not_sent,
             changed=changed,
-            vanished=max(0, len(self.recorded.settled) - settled - changed) if self.total is not None else 0,
+            vanished=max(0, len(self.recorded.settled) - settled - rerun) if self.total is not None else 0,
             **tally.facts(),
             total_cost=tally.cost + self.recorded.cost,
             unpriced=tally.unpriced + self.recorded.unpriced,
             wall_seconds=seconds,
             standing_failures=self.standing_failures,
+            failed_rows=failed,
             in_flight_at_kill=self.in_flight_at_kill,
             stop_reason=reason,
             stop_message=message,
@@ -115,7 +129,8 @@ class Prepared:
             content = msgspec.json.format(msgspec.json.encode(summary.to_dict())) + b"\n"
             write_durably(self.journal.paths.summary, content)
         except OSError as error:
-            self.journal.notices.append(f"{self.journal.paths.summary}: not written: {error}")
+            notice = f"{self.journal.paths.summary}: not written: {error}"
+            summary = replace(summary, notices=(*summary.notices, notice))
         return summary
 
     def close(self) -> None:
@@ -126,15 +141,14 @@ class Prepared:
     def _streamed_total(self) -> int | None:
         return self.plan.total if self.plan is not None else None
 
-    def _ids(self, reader: Reader, parser: RowParser) -> list[bytes]:
-        ids = []
+    def _ids(self, reader: Reader, occurrences: Occurrences) -> Iterator[bytes]:
+        assert self._parser is not None  # noqa: S101 - the rows were parsed once
         for row in RowIterator(reader, self._options.limit):
             try:
-                custom_id = parser.parse(row).request().custom_id
+                parsed = self._parser.parse(row)
             except LineError:
                 continue
-            ids.append(text_digest(custom_id))
-        return ids
+            yield text_digest(parsed.custom_id or unnamed_id(parsed.key, occurrences.next(parsed.key)))
 
 
 def prepare(
@@ -144,19 +158,24 @@ def prepare(
 
     Raises:
         InputError, JournalError, LockedError: the batch cannot be run.
+        OSError: the disk is full, or a file cannot be read.
     """
-    is_file = isinstance(source, str | Path)
     reader = Reader(source, options.input_format) if isinstance(source, str | Path) else None
     if reader is not None:
         prepared._closes.append(reader)
+    if options.schema is not None:
+        validator(options.schema)
     paths = Paths(output)
+    if reader is not None:
+        _check_apart(reader.path, paths)
     journal = prepared.journal = Journal(paths)
     prepared._closes.append(journal)
-    settings = options.settings() | {"base_url": adapter.get_adapter_status()["base_url"]}
-    settings["model"] = options.model or adapter.model
-    check_manifest(paths, settings, new_settings=options.new_settings)
+    settings = settings_of(options, adapter.model, adapter.get_adapter_status()["base_url"])
+    history = check_manifest(paths, settings, new_settings=options.new_settings)
+    if options.repair:
+        set_bad_lines_aside(journal)
     recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
-    recorded.read(paths, check=prepared.check, repair=options.repair)
+    recorded.read(paths, check=prepared.check)
     prepared.in_flight_at_kill = started_without_record(paths, recorded)
     parser = RowParser(options, adapter.model)
     judge = prepared.judge = Judge(recorded, options)
@@ -168,18 +187,31 @@ def prepare(
         plan = StreamPlan(judge)
         requests = Requests(reader, plan, parser, recorded, options)
     else:
+        identity = reader.identity()
         prepared.plan = plan = FilePlan(judge, parser, options)
         plan.read(reader, prepared.check)
         again = prepared._again = Reader(reader.path, reader.format)
         prepared._closes.append(again)
-        requests = Requests(again, plan, parser, recorded, options)
+        requests = Requests(again, plan, parser, recorded, options, identity)
     prepared.plan, prepared._parser, prepared._options = plan, parser, options
-    try:
-        write_manifest(paths, settings, str(source) if is_file else type(source).__name__)
-        journal.clear_started()
-    except OSError as error:
-        raise BatchError(f"{paths.meta}: {error.strerror or error}") from error
+    write_manifest(paths, settings, history, None if reader is None else reader.path)
+    journal.clear_started(prepared.run_id)
     prepared.requests = requests
+
+
+def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
+    """Return the settings that change answers, for the manifest. A password in the address is left out."""
+    scheme, separator, rest = base_url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return options.settings() | {"model": options.model or model, "base_url": address}
+
+
+def _check_apart(source: str, paths: Paths) -> None:
+    """Refuse an output that would be written over its own input."""
+    for path in (paths.output, paths.errors, paths.summary):
+        if source != "-" and path.exists() and path.samefile(source):
+            raise InputError(f"{source}: the input is a file that the run would write; give another output")
 
 
 async def prepare_in_thread(
@@ -198,15 +230,18 @@ async def prepare_in_thread(
             prepared.cancelled = True
 
     opening = partial(prepare, prepared, source, output, options, adapter)
-    error: BatchError | None = None
+    error: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(tell_when_cancelled)
         try:
             await anyio.to_thread.run_sync(opening, limiter=anyio.CapacityLimiter(1))
         except AbandonedError:
             await checkpoint()  # raises the cancellation
-        except BatchError as raised:
-            error = raised  # raised outside the group, which would wrap it
+        except OSError as raised:
+            error = JournalError(f"{raised.filename or output}: {raised.strerror or raised}")
+            error.__cause__ = raised
+        except Exception as raised:  # noqa: BLE001 - raised outside the group, which would wrap it
+            error = raised
         group.cancel_scope.cancel()
     if error is not None:
         raise error

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from chatscope import Result, Usage
 
 Phase = Literal["reading the output", "reading the input", "running", "stopping", "finishing", "ended"]
-StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens"]
+StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens", "input"]
 
 PERCENTILES: Final = (50, 90, 99)
 
@@ -156,7 +156,9 @@ class BatchSummary:
     failures: dict[str, int]
     examples: dict[str, str]
     standing_failures: int
-    """Requests that have failed, in this run or an earlier one, and not succeeded since."""
+    """Lines that the errors file still holds, those of rows that are not in the input any more among them."""
+    failed_rows: int
+    """Rows of this input that have failed, in this run or permanently in an earlier one."""
     in_flight_at_kill: int
     stop_reason: StopReason | None
     stop_message: str | None
@@ -167,9 +169,9 @@ class BatchSummary:
         """What `chatscope batch run` exits with: 0 all done, 1 some failed, 3 stopped early, 130 interrupted."""
         if self.stop_reason == "interrupted":
             return 130
-        if self.stop_reason is not None:
+        if self.stop_reason is not None or self.not_sent:
             return 3
-        return 1 if self.standing_failures else 0
+        return 1 if self.failed_rows else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as JSON can hold it."""

@@ -10,14 +10,17 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
+import select
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from chatscope import Task
 from chatscope.batch.errors import InputError
@@ -30,10 +33,22 @@ CHUNK: Final = 1 << 18
 ROWS: Final = 256
 """Rows of one block where rows are not read by bytes (CSV, Parquet)."""
 
+_POLL_SECONDS: Final = 0.1
+"""How soon a thread that waits for standard input sees that nobody wants it any more."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _PARQUET: Final = b"PAR1"
+_JSON_SUFFIXES: Final = frozenset({".jsonl", ".ndjson", ".json"})
+_CSV_FIELD: Final = 1 << 30
+"""Characters of one cell: more than any server takes."""
+
+
+class RowError(NamedTuple):
+    """What stands for a row that is no record; the rest of the input can be read."""
+
+    message: str
 
 
 class InputRow(NamedTuple):
@@ -41,7 +56,7 @@ class InputRow(NamedTuple):
 
     number: int
     """The line in the file, from 1; in Parquet and in iterables, the row."""
-    data: bytes | dict[str, Any] | Task
+    data: bytes | dict[str, Any] | Task | RowError
 
 
 class Reader:
@@ -55,17 +70,17 @@ class Reader:
         InputError: it cannot be opened, or what it holds is not supported.
 
     Attributes:
-        format: what it holds.
         size: bytes of the file as it is stored; 0 for standard input.
+        columns: the columns of a CSV or Parquet file, once `blocks` has been started.
     """
 
     def __init__(self, path: str | Path, input_format: InputFormat = "auto") -> None:
         self.path = str(path)
-        self._raw: BinaryIO
+        self._raw: Any
         if self.path == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed")
-            self._raw, self.size = sys.stdin.buffer, 0
+            self._raw, self.size = _standard_input(), 0
         else:
             try:
                 self._raw = Path(path).open("rb")  # noqa: SIM115 - closed by `close`
@@ -73,11 +88,34 @@ class Reader:
             except OSError as error:
                 raise InputError(f"{self.path}: {error.strerror or error}") from error
         self._counted = _Counted(self._raw)
+        self._wanted = input_format
+        self._format: Literal["jsonl", "csv", "parquet"] | None = None
+        self._stream: Any = None
+        self.columns: list[str] | None = None
         try:
-            self._stream, self.format = self._opened(input_format)
+            if self.path != "-":  # standard input may be silent for long; `blocks` looks at it
+                self._open()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def format(self) -> InputFormat:
+        """What it holds; of standard input that is not known before the first row was read."""
+        return self._format or self._wanted
+
+    def identity(self) -> tuple[int, ...]:
+        """Return what changes when the file is edited or replaced.
+
+        Raises:
+            InputError: the file is not there any more.
+        """
+        try:
+            status = os.fstat(self._raw.fileno())
+            named = Path(self.path).stat()
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror or error}") from error
+        return (status.st_size, status.st_mtime_ns, named.st_dev, named.st_ino)
 
     @property
     def bytes_read(self) -> int:
@@ -91,18 +129,20 @@ class Reader:
             InputError: the file is damaged, or its text is not UTF-8.
         """
         try:
-            if self.format == "parquet":
-                yield from _parquet_blocks(self._raw, self.path)
-            elif self.format == "csv":
-                yield from _csv_blocks(self._stream, self.path)
+            if self._format is None:
+                self._open()
+            if self._format == "parquet":
+                yield from self._parquet_blocks()
+            elif self._format == "csv":
+                yield from self._csv_blocks()
             else:
                 yield from _line_blocks(self._stream)
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Close the file. Standard input stays open."""
-        if self.path != "-":
+        """Close the file. Standard input stays open, and is not read any more."""
+        if self.path != "-" or isinstance(self._raw, _Pipe):
             with suppress(OSError):
                 self._raw.close()
 
@@ -114,33 +154,112 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _opened(self, wanted: InputFormat) -> tuple[io.BufferedIOBase, Literal["jsonl", "csv", "parquet"]]:
+    def _open(self) -> None:
         stream: Any = io.BufferedReader(self._counted, CHUNK)
-        head = stream.peek(4)[:4]
-        if head.startswith(_GZIP):
-            stream = gzip.GzipFile(fileobj=stream)
-        elif head == _ZSTD:
-            stream = io.BufferedReader(_zstd(stream), CHUNK)
-        if head == _PARQUET or wanted == "parquet":
-            if self.path == "-":
-                raise InputError("Parquet is read from its end: give a file instead of standard input")
-            return stream, "parquet"
-        if wanted != "auto":
-            return stream, wanted
-        stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)
         try:
-            first = stream.peek(CHUNK).removeprefix(_BOM).lstrip()[:1]
+            head = stream.peek(4)[:4]
+            if head.startswith(_GZIP):
+                stream = gzip.GzipFile(fileobj=stream)
+            elif head == _ZSTD:
+                stream = io.BufferedReader(_Zstd(stream), CHUNK)
+            self._stream = stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)
+            if head == _PARQUET or self._wanted == "parquet":
+                self._format = "parquet"
+            elif self._wanted != "auto":
+                self._format = self._wanted
+            else:
+                self._format = self._guess(stream.peek(CHUNK).removeprefix(_BOM).lstrip()[:1])
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
+        if self._format == "parquet" and self.path == "-":
+            raise InputError("Parquet is read from its end: give a file instead of standard input")
+
+    def _guess(self, first: bytes) -> Literal["jsonl", "csv"]:
+        """Return what a text holds, by its first byte, or by its name if its first line is damaged."""
         if first == b"[":
             raise InputError(f"{self.path}: one JSON array; write one object a line (JSONL)")
-        return stream, "jsonl" if first in {b"{", b""} else "csv"
+        is_named_so = any(suffix in _JSON_SUFFIXES for suffix in Path(self.path).suffixes[-2:])
+        return "jsonl" if first in {b"{", b""} or is_named_so else "csv"
+
+    def _csv_blocks(self) -> Iterator[list[InputRow]]:
+        # The limit is the process's. Its default, 128 KiB, is less than a document.
+        csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD))
+        text = io.TextIOWrapper(self._stream, "utf-8-sig", newline="")
+        reader: Any = None
+        try:
+            first = text.readline()
+            dialect = "excel-tab" if "\t" in first and "," not in first else "excel"
+            reader = csv.reader(chain([first], text), dialect, strict=True)  # an open quote would swallow the rest
+            columns: list[str] = next(reader, [])
+            self.columns = columns
+            if not columns or len(set(columns)) < len(columns):
+                raise InputError(f"{self.path}: line 1 must name the columns, each once")
+            block: list[InputRow] = []
+            for cells in reader:
+                if cells:
+                    block.append(InputRow(reader.line_num, _record(columns, cells)))
+                if len(block) >= ROWS:
+                    yield block
+                    block = []
+            if block:
+                yield block
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path}: line {_next_line(reader)} is not UTF-8: {error}") from error
+        except csv.Error as error:
+            raise InputError(f"{self.path}: line {_next_line(reader)} is not CSV: {error}") from error
+        finally:
+            with suppress(ValueError):
+                text.detach()  # the stream is closed by its reader
+
+    def _parquet_blocks(self) -> Iterator[list[InputRow]]:
+        parquet = optional("pyarrow.parquet", "parquet")
+        self._raw.seek(0)
+        number = 0
+        try:
+            file = parquet.ParquetFile(self._raw)
+            self.columns = list(file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=ROWS):
+                yield [InputRow(number + at, record) for at, record in enumerate(batch.to_pylist(), 1)]
+                number += batch.num_rows
+        except import_module("pyarrow").ArrowException as error:
+            raise InputError(f"{self.path}: not a readable Parquet file: {error}") from error
+
+
+def _standard_input() -> Any:
+    stdin = sys.stdin.buffer
+    try:
+        return stdin if sys.platform == "win32" else _Pipe(stdin.fileno())
+    except OSError:  # no file behind it
+        return stdin
+
+
+class _Pipe:
+    """Standard input, read without its buffer: a thread that waits for a silent pipe must end with the run.
+
+    Python's own buffer is locked while a thread reads it, and the interpreter aborts at its end if it still is.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._is_closed = False
+
+    def read1(self, size: int) -> bytes:
+        while not self._is_closed:
+            ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
+            if ready:
+                return os.read(self._fd, size)
+        return b""
+
+    read = read1
+
+    def close(self) -> None:
+        self._is_closed = True
 
 
 class _Counted(io.RawIOBase):
     """A file that counts what was read of it, and returns what one read of a pipe brings."""
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: Any) -> None:
         self._read: Any = getattr(raw, "read1", raw.read)
         self.count = 0
 
@@ -177,54 +296,48 @@ def _line_blocks(stream: io.BufferedIOBase) -> Iterator[list[InputRow]]:
         yield [InputRow(number + 1, last)]
 
 
-def _csv_blocks(stream: Any, path: str) -> Iterator[list[InputRow]]:
-    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-    reader: Any = None
-    try:
-        first = text.readline()
-        dialect = "excel-tab" if "\t" in first and "," not in first else "excel"
-        columns = next(csv.reader([first], dialect), [])
-        if not columns or len(set(columns)) < len(columns):
-            raise InputError(f"{path}: line 1 must name the columns, each once")
-        reader = csv.reader(text, dialect)
-        block: list[InputRow] = []
-        for cells in reader:
-            if cells:
-                block.append(InputRow(reader.line_num + 1, _record(columns, cells)))
-            if len(block) >= ROWS:
-                yield block
-                block = []
-        if block:
-            yield block
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: line {reader.line_num + 2 if reader else 1} is not UTF-8: {error}") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num + 1 if reader else 1} is not CSV: {error}") from error
-    finally:
-        with suppress(ValueError):
-            text.detach()  # the stream is closed by its reader
+def _next_line(reader: Any) -> int:
+    return 1 if reader is None else int(reader.line_num) + 1
 
 
-def _record(columns: list[str], cells: list[str]) -> dict[str, Any]:
+def _record(columns: list[str], cells: list[str]) -> dict[str, Any] | RowError:
     if len(cells) != len(columns):
-        return {"": f"the row has {len(cells)} cells, and there are {len(columns)} columns"}
+        return RowError(f"the row has {len(cells)} cells, and there are {len(columns)} columns")
     return dict(zip(columns, cells, strict=True))
 
 
-def _parquet_blocks(raw: BinaryIO, path: str) -> Iterator[list[InputRow]]:
-    parquet = optional("pyarrow.parquet", "parquet")
-    raw.seek(0)
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(raw).iter_batches(batch_size=ROWS):
-            yield [InputRow(number + at, record) for at, record in enumerate(batch.to_pylist(), 1)]
-            number += batch.num_rows
-    except import_module("pyarrow").ArrowException as error:
-        raise InputError(f"{path}: not a readable Parquet file: {error}") from error
+class _Zstd(io.RawIOBase):
+    """A zstd stream, which may consist of several frames, as text. A frame that is cut short is an error."""
 
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._module = optional("zstandard", "zstd")
+        self._stream = stream
+        self._frame: Any = None
+        self._rest = b""
+        self._ready = memoryview(b"")
 
-def _zstd(stream: io.BufferedIOBase) -> Any:
-    return optional("zstandard", "zstd").ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._rest or self._stream.read1(CHUNK)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the last zstd frame is cut short")
+                return 0
+            if self._frame is None:
+                self._frame = self._module.ZstdDecompressor().decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(data))
+            except self._module.ZstdError as error:
+                raise EOFError(str(error)) from error
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
 
 
 def optional(module: str, extra: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from chatscope import OutputError, Result
+from chatscope.batch.digests import DigestTable, text_digest
+from chatscope.batch.errors import InputError
 from chatscope.batch.journal import Journal
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.progress import Tally
@@ -29,6 +31,10 @@ class Recorder:
         options: how the batch is run.
         run_id: names this run in each line.
         offsets: with `dedup`, where the successes of earlier runs stand, by key.
+
+    Attributes:
+        tally: the counts.
+        outcomes: the ids that have an outcome in this run.
     """
 
     def __init__(self, journal: Journal, options: BatchOptions, run_id: str, offsets: dict[bytes, int] | None) -> None:
@@ -37,8 +43,9 @@ class Recorder:
         self._run_id = run_id
         self._offsets = offsets
         self._waiting: dict[bytes, list[BatchRequest]] = {}
-        self._problem_with = _validator(options.schema) if options.schema is not None else None
+        self._parse = validator(options.schema) if options.schema is not None else None
         self.tally = Tally()
+        self.outcomes = DigestTable()
 
     def begin(self, request: BatchRequest) -> bool:
         """Note that a request is about to be sent. Return False if an equal one answers it: then it is not sent.
@@ -54,35 +61,43 @@ class Recorder:
                 self._append(copied_line(self._journal.read_at(offset), request), success=True)
                 self.tally.succeeded += 1
                 self.tally.copied += 1
+                self.outcomes.add(text_digest(request.custom_id))
                 return False
             self._waiting[request.key] = []
         try:
-            self._journal.start(request.key, request.custom_id)
+            self._journal.start(request.pair, request.custom_id)
         except OSError as error:
             raise DiskError(str(error)) from error
         return True
 
-    def record(self, request: BatchRequest, result: Result) -> Result:
+    def record(self, request: BatchRequest, result: Result) -> tuple[Result, list[BatchRequest]]:
         """Record an outcome, and return it: a success that does not fit the schema has become a failure.
+
+        Returns it with the requests that it answers: this one, and the equal ones that waited for it.
 
         Raises:
             DiskError: the journal could not be written.
         """
-        if self._problem_with is not None and result.success and (problem := self._problem_with(result.output)):
-            error = OutputError(f"the response does not fit the schema: {problem}")
-            result = failed_result(result, error)
-        outcome = outcome_of(request, result, self._run_id, as_record=self._as_record)
+        parsed = None
+        if self._parse is not None and result.success:
+            try:
+                parsed = self._parse(result.output)
+            except ValueError as error:
+                result = failed_result(result, OutputError(f"the response does not fit the schema: {error}"))
+        outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
         at = self._append(outcome.line, success=result.success)
         self.tally.add(result)
         self._count(request.custom_id, outcome)
         if self._offsets is not None:
             if result.success:
                 self._offsets[request.key] = at
-            for other in self._waiting.pop(request.key, ()):
+            others = self._waiting.pop(request.key, [])
+            for other in others:
                 self._append(copied_line(outcome.line, other), success=result.success)
                 self.tally.copied += 1
                 self._count(other.custom_id, outcome)
-        return result
+            return result, [request, *others]
+        return result, [request]
 
     def abandon(self, request: BatchRequest) -> None:
         """Forget a request that ended without an outcome: it was cancelled, and will be sent by the next run."""
@@ -106,6 +121,7 @@ class Recorder:
             raise DiskError(str(error)) from error
 
     def _count(self, custom_id: str, outcome: RequestOutcome) -> None:
+        self.outcomes.add(text_digest(custom_id))
         if outcome.error_class is None:
             self.tally.succeeded += 1
         else:
@@ -119,19 +135,30 @@ def failed_result(result: Result, error: Exception) -> Result:
     return Result(**values)
 
 
-def _validator(schema: Mapping[str, Any]) -> Callable[[str], str | None]:
-    """Return a function that tells what is wrong with a text, given a JSON schema."""
+def validator(schema: Mapping[str, Any]) -> Callable[[str], object]:
+    """Return a function that parses a text and holds it against a JSON schema. It raises a `ValueError` if it differs.
+
+    Raises:
+        InputError: jsonschema is not installed, or the schema is invalid.
+    """
     jsonschema = optional("jsonschema", "batch")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    kind.check_schema(schema)
-    validator = kind(schema)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.exceptions.SchemaError as error:
+        raise InputError(f"schema: not a valid JSON schema: {error.json_path}: {error.message}") from error
+    checker = kind(schema)
 
-    def problem_with(text: str) -> str | None:
+    def parse(text: str) -> object:
         try:
             value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
-            return f"not JSON: {error}"
-        worst = jsonschema.exceptions.best_match(validator.iter_errors(value))
-        return None if worst is None else f"{worst.json_path}: {worst.message}"
+            worst = jsonschema.exceptions.best_match(checker.iter_errors(value))
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from error
+        except Exception as error:  # such as a reference that leads nowhere; the outcome is recorded
+            raise ValueError(f"the schema cannot be applied: {error}") from error
+        if worst is not None:
+            raise ValueError(f"{worst.json_path}: {worst.message}")
+        return value
 
-    return problem_with
+    return parse

@@ -44,6 +44,12 @@ _PERMANENT_CODES: Final = frozenset({INVALID_LINE, "invalid_request", "output_in
 _PASSING: Final = frozenset({401, 402, 403, 408, 409, 425, 429})
 """Refusals below 500 that say nothing against the request: a key, an account, a limit, or a moment."""
 
+RECORD: Final = "record"
+"""What `chatscope.format` says of a line that is an input record with its output."""
+
+_OUTCOME: Final = ("output", "parsed", "usage", "cost", "error")
+_RESERVED: Final = frozenset({*_OUTCOME, "chatscope"})
+
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -66,6 +72,9 @@ class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
     key: str = ""
     source: str = ""
     cost_usd: float | None = None
+    run: str = ""
+    format: str = ""
+    status_code: int | None = None
 
 
 class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
@@ -75,36 +84,51 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
     """
 
     custom_id: str
-    response: RecordedResponse | None = None
+    response: RecordedResponse | str | float | bool | list[Any] | None = None
+    """In the format `record` it is a column of the input, of whatever type."""
     error: RecordedError | str | None = None
     chatscope: RecordedFacts = msgspec.field(default_factory=RecordedFacts)
 
     @property
+    def status(self) -> int | None:
+        """The HTTP status, if there was a response."""
+        if isinstance(self.response, RecordedResponse) and not self.chatscope.format:
+            return self.response.status_code
+        return self.chatscope.status_code
+
+    @property
     def failed(self) -> bool:
         """Whether it records a failure."""
-        return self.error is not None or (
-            self.response is not None and self.response.status_code is not None and self.response.status_code >= 400
-        )
+        return self.error is not None or ((status := self.status) is not None and status >= 400)
 
     @property
     def error_class(self) -> str:
         """What kind of failure it is: the HTTP status, or the error's code."""
-        if isinstance(self.error, RecordedError):
-            return self.error.code or "error"
-        if self.error is not None:
-            return "error"
-        return str(self.response.status_code) if self.response is not None else "error"
+        if (status := self.status) is not None and status >= 400:
+            return str(status)
+        return (self.error.code if isinstance(self.error, RecordedError) else None) or "error"
 
     @property
     def is_permanent(self) -> bool:
         """Whether the same request would fail again."""
-        if self.error is not None:
-            return isinstance(self.error, RecordedError) and self.error.code in _PERMANENT_CODES
-        status = self.response.status_code if self.response is not None else None
-        return status is not None and 400 <= status < 500 and status not in _PASSING
+        if (status := self.status) is not None and status >= 400:
+            return status < 500 and status not in _PASSING
+        return isinstance(self.error, RecordedError) and self.error.code in _PERMANENT_CODES
 
 
-decode_line: Final = msgspec.json.Decoder(RecordedLine).decode
+_decode: Final = msgspec.json.Decoder(RecordedLine).decode
+
+
+def decode_line(data: bytes) -> RecordedLine:
+    """Return what a recorded line says.
+
+    Raises:
+        MsgspecError, UnicodeDecodeError: it is no record. A line of an input is none: it has no outcome.
+    """
+    line = _decode(data)
+    if line.response is None and line.error is None and not line.chatscope.key:
+        raise msgspec.ValidationError("it has neither a response nor an error")
+    return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +146,9 @@ class RequestOutcome:
     message: str = ""
 
 
-def outcome_of(request: BatchRequest, result: Result, run_id: str, *, as_record: bool) -> RequestOutcome:
+def outcome_of(
+    request: BatchRequest, result: Result, run_id: str, *, as_record: bool, parsed: object = None
+) -> RequestOutcome:
     """Return what is recorded of a request that has ended.
 
     Args:
@@ -130,8 +156,9 @@ def outcome_of(request: BatchRequest, result: Result, run_id: str, *, as_record:
         result: what became of it.
         run_id: names the run.
         as_record: write the input record with its output, not the lines of OpenAI's Batch API.
+        parsed: the output as the value that its schema describes.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "key": request.key.hex(),
         "source": request.source.hex(),
         "line": request.number,
@@ -145,8 +172,14 @@ def outcome_of(request: BatchRequest, result: Result, run_id: str, *, as_record:
     error_class = None
     if not result.success:
         error_class = str(error["code"] if error is not None else (response or {}).get("status_code"))
+        if request.source_task is None:
+            facts["request"] = request.body  # `chatscope batch failed` prints it, whatever became of the input
     if as_record:
-        line = _record_line(request, result, response, error)
+        if response is not None and not result.success:
+            facts["status_code"] = response["status_code"]
+            error = {"code": error_class, "message": result.error}
+        line = _columns(request) | _record_outcome(result, error, parsed)
+        facts["format"] = RECORD
     else:
         line = {
             "id": f"batch_req_{request.key.hex()[:24]}",
@@ -154,7 +187,7 @@ def outcome_of(request: BatchRequest, result: Result, run_id: str, *, as_record:
             "response": response,
             "error": error,
         }
-    return RequestOutcome(_encode(line | {"chatscope": facts}) + b"\n", error_class, result.error or "")
+    return RequestOutcome(_written(line | {"chatscope": facts}), error_class, result.error or "")
 
 
 def invalid_line(custom_id: str, key: bytes, number: int, message: str, run_id: str) -> bytes:
@@ -162,7 +195,7 @@ def invalid_line(custom_id: str, key: bytes, number: int, message: str, run_id: 
     error = {"code": INVALID_LINE, "message": f"line {number}: {message}"}
     facts = {"key": key.hex(), "line": number, "attempts": 0, "cost_usd": 0.0, "run": run_id}
     line = {"id": f"batch_req_{key.hex()[:24]}", "custom_id": custom_id, "response": None, "error": error}
-    return _encode(line | {"chatscope": facts}) + b"\n"
+    return _written(line | {"chatscope": facts})
 
 
 def copied_line(line: bytes, request: BatchRequest) -> bytes:
@@ -174,23 +207,50 @@ def copied_line(line: bytes, request: BatchRequest) -> bytes:
         "cost_usd": 0.0,
         "copied_from": copied["custom_id"],
     }
-    return _encode(copied | (request.record or {}) | {"custom_id": request.custom_id, "chatscope": facts}) + b"\n"
+    if facts.get("format") == RECORD:
+        outcome = {name: copied.get(name) for name in _OUTCOME} | {"cost": 0.0}
+        return _written(_columns(request) | outcome | {"chatscope": facts})
+    return _written(copied | {"custom_id": request.custom_id, "chatscope": facts})
 
 
-def _record_line(
-    request: BatchRequest, result: Result, response: dict[str, Any] | None, error: dict[str, Any] | None
-) -> dict[str, Any]:
-    line: dict[str, Any] = dict(request.record) if request.record is not None else {"body": request.body}
-    line["custom_id"] = request.custom_id
-    line["output"] = result.output if result.success else None
-    line["parsed"] = result.parsed
-    line["usage"] = result.usage
-    line["cost"] = result.cost
-    if error is None and not result.success and response is not None:
-        error = {"code": str(response["status_code"]), "message": result.error}
-        line["response"] = {"status_code": response["status_code"]}
-    line["error"] = error
-    return line
+def _columns(request: BatchRequest) -> dict[str, Any]:
+    """Return the input's columns. One whose name the output needs gets the prefix `input_`."""
+    record = request.record if request.record is not None else {"body": request.body}
+    columns = {f"input_{name}" if name in _RESERVED else name: value for name, value in record.items()}
+    return columns | {"custom_id": request.custom_id}
+
+
+def _record_outcome(result: Result, error: dict[str, Any] | None, parsed: object) -> dict[str, Any]:
+    return {
+        "output": result.output if result.success else None,
+        "parsed": result.parsed if parsed is None else parsed,
+        "usage": result.usage,
+        "cost": result.cost,
+        "error": error,
+    }
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    """Return a line as JSON. An outcome is paid for, so what JSON cannot hold is replaced rather than refused."""
+    try:
+        return _encode(line) + b"\n"
+    except (UnicodeEncodeError, TypeError, ValueError):
+        return _encode(_plain(line)) + b"\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {_plain(str(name)): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    try:
+        if not isinstance(value, str):
+            return msgspec.to_builtins(value, enc_hook=str)
+    except (TypeError, ValueError):
+        value = str(value)
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate becomes a question mark
 
 
 def _response(result: Result) -> dict[str, Any]:

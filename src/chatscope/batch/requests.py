@@ -13,13 +13,16 @@ from typing import Any, Final
 import msgspec
 
 from chatscope import Task, TaskParameters
-from chatscope.batch.digests import SIZE, pair_digest, request_key
-from chatscope.batch.errors import LineError
+from chatscope.batch.digests import SIZE, pair_digest, request_key, text_digest
+from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.options import BatchOptions, template_fields
-from chatscope.batch.readers import InputRow
+from chatscope.batch.readers import InputRow, Reader, RowError
 
 _decode: Final = msgspec.json.Decoder().decode
-_NAMED: Final = frozenset(TaskParameters.__annotations__)
+NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
+"""Parameters of a task that are no part of a body: a line must not set headers."""
+
+_NAMED: Final = frozenset(TaskParameters.__annotations__) - NOT_IN_BODY
 """Parameters that a task takes by name. The others of a body go through `extra_body`, as they are."""
 
 _INSTRUCTIONS: Final = ("system", "developer")
@@ -50,7 +53,7 @@ class BatchRequest:
     @property
     def pair(self) -> bytes:
         """The digest under which its outcome is recorded."""
-        return pair_digest(self.custom_id, self.key)
+        return pair_digest(text_digest(self.custom_id), self.key)
 
     def task(self, *, stream: bool = True) -> Task:
         """Return the task that runs it. Its metadata holds the request itself.
@@ -110,6 +113,24 @@ class RowParser:
         self._salt = request_key("settings", {"defaults": self._defaults, **options.settings()})
         self._fields = template_fields(options.prompt) if options.prompt is not None else []
 
+    def check_columns(self, reader: Reader) -> None:
+        """Hold the template and the id's column against the columns of a CSV or Parquet file.
+
+        Raises:
+            InputError: a column is missing.
+        """
+        if reader.columns is None:
+            return
+        names = [(name, "prompt") for name in self._fields]
+        if self._options.id_column is not None:
+            names.append((self._options.id_column, "id_column"))
+        for name, argument in names:
+            if name not in reader.columns:
+                columns = ", ".join(map(repr, reader.columns))
+                raise InputError(f"{reader.path}: {argument} names {name!r}, and the columns are {columns}")
+        if self._options.prompt is None and not {"body", "messages"} & {*reader.columns}:
+            raise InputError(f"{reader.path}: the rows are records; a prompt has to say what to ask")
+
     def source_digest(self, line: bytes) -> bytes:
         """Return the digest of a line together with the settings: the same line under other settings has another one.
 
@@ -133,8 +154,8 @@ class RowParser:
                 raise LineError(f"not JSON: {error}") from error
             if not isinstance(record, dict):
                 raise LineError(f"a line must be a JSON object, not {type(record).__name__}")
-        elif "" in record:
-            raise LineError(record[""])
+        elif isinstance(record, RowError):
+            raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
             parsed = self._batch_line(row.number, record)
             if parsed.custom_id is not None and isinstance(row.data, bytes):
@@ -189,7 +210,7 @@ class RowParser:
             raise LineError("no model: the line names none, and there is no default", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
-        return ParsedRow(custom_id, request_key(self._options.url, body), number, body, record)
+        return ParsedRow(custom_id, _key(self._options.url, body, custom_id), number, body, record)
 
 
 def _task(number: int, task: Task) -> ParsedRow:
@@ -204,9 +225,15 @@ def _task(number: int, task: Task) -> ParsedRow:
         **{name: given for name in ("model", "temperature", "system") if (given := getattr(task, name)) is not None},
         "tools": [getattr(tool, "__qualname__", repr(tool)) for tool in task.tools],
     }
-    return ParsedRow(
-        _custom_id(task.metadata.get("custom_id")), request_key("task", asked), number, asked, source_task=task
-    )
+    custom_id = _custom_id(task.metadata.get("custom_id"))
+    return ParsedRow(custom_id, _key("task", asked, custom_id), number, asked, source_task=task)
+
+
+def _key(url: str, body: Mapping[str, Any], custom_id: str | None) -> bytes:
+    try:
+        return request_key(url, body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LineError(f"cannot be written as JSON: {error}", custom_id) from error
 
 
 def _custom_id(value: object) -> str | None:
@@ -214,6 +241,10 @@ def _custom_id(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise LineError(f"custom_id must be a text that is not empty, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise LineError(f"custom_id is no valid Unicode text: {value!r}") from error
     return value
 
 

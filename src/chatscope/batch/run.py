@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +27,7 @@ from chatscope import (
     Task,
     TaskStatus,
 )
+from chatscope.batch.journal import SYNC_LINES
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared, prepare_in_thread
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason
@@ -91,7 +93,7 @@ class BatchRun:
         self._options = options
         self._id = secrets.token_hex(4)
         self._phase: Phase = "reading the output"
-        self._prepared = Prepared()
+        self._prepared = Prepared(self._id)
         self._recorder: Recorder | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._sending = anyio.CancelScope()
@@ -103,6 +105,7 @@ class BatchRun:
         self._stop_reason: StopReason | None = None
         self._stop_message: str | None = None
         self._rules: StopRules | None = None
+        self._sync_due = anyio.Event()
         self._began = 0.0
         self._summary: BatchSummary | None = None
 
@@ -119,10 +122,11 @@ class BatchRun:
             raise RuntimeError("a run can be entered once; call run_batch again to go on")
         try:
             await prepare_in_thread(self._prepared, self._source, self._output, self._options, self._adapter)
+            recorder = Recorder(self._prepared.journal, self._options, self._id, self._prepared.recorded.offsets)
         except BaseException:
             self._prepared.close()
             raise
-        self._recorder = Recorder(self._prepared.journal, self._options, self._id, self._prepared.recorded.offsets)
+        self._recorder = recorder
         self._rules = StopRules(self._options, self._prepared.recorded.cost)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
@@ -224,42 +228,59 @@ class BatchRun:
             with self._sending:
                 async with self._adapter.map(self._tasks()) as results:
                     async for result in results:
-                        self._take(result)
+                        await self._take(result)
         except DiskError as error:
-            self.stop("disk", str(error))
-        except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
-            self._failure = error
+            self._stop_for_disk(error)
+        except Exception as error:  # noqa: BLE001 - the adapter is closed, say; the run's caller gets it
+            self._failure = self._failure or error
         await self._end()
 
     async def _tasks(self) -> AsyncGenerator[Task, None]:
         """Yield the tasks of the requests that are to be sent. Holds no scope while it yields."""
         assert self._recorder is not None  # noqa: S101 - the run is entered
-        requests = self._prepared.requests
-        while self._phase == "running" and (found := await requests.read()) is not None:
+        while self._phase == "running" and (found := await self._read()) is not None:
             for item in found:
+                self._stop_if_due(None)  # earlier runs may have spent it all
                 while self._has_enough():
                     await self._changed.wait()
                 if self._phase != "running":
                     return
-                if isinstance(item, InvalidRow):
-                    self._recorder.record_invalid(item)
-                    self._stop_if_due(None)
-                elif self._recorder.begin(item):
-                    task = self._running[item.pair] = item.task(stream=self._options.stream)
-                    yield task
+                try:
+                    if isinstance(item, InvalidRow):
+                        self._recorder.record_invalid(item)
+                        self._tell()
+                        continue
+                    if not self._recorder.begin(item):
+                        continue
+                except DiskError as error:
+                    self._stop_for_disk(error)
+                    return
+                task = self._running[item.pair] = item.task(stream=self._options.stream)
+                yield task
+
+    async def _read(self) -> list[BatchRequest | InvalidRow] | None:
+        """Return the next requests. When the source fails, it counts as ended: what runs is still recorded."""
+        try:
+            return await self._prepared.requests.read()
+        except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
+            self._failure = error
+            self.stop("input", str(error) or type(error).__name__)
+            return None
 
     def _has_enough(self) -> bool:
         """Tell whether to wait before the next request: one waits for a slot already, or outcomes are not fetched.
 
-        With one waiting, no slot is ever empty; with more, a run that is stopped would have more to take back.
+        With one waiting, no slot is ever empty; with more, a run that is stopped would have more to take back. Only
+        this run's own requests count: the adapter may be busy with others.
         """
         if self._phase != "running":
             return False
         if self._delivered is not None and len(self._delivered) >= UNDELIVERED:
             return True
-        return bool(self._running) and self._adapter.statistics().queued > 0
+        slots = self._adapter.statistics().concurrency
+        return slots is not None and len(self._running) > slots
 
-    def _take(self, result: Result) -> None:
+    async def _take(self, result: Result) -> None:
         """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it."""
         assert self._recorder is not None  # noqa: S101 - the run is entered
         assert result.task is not None  # noqa: S101 - only an unknown id has none
@@ -269,10 +290,15 @@ class BatchRun:
             self._recorder.abandon(request)
             if isinstance(result.exception, BudgetExceededError):
                 self.stop("budget", result.error)
+            self._tell()
             return
-        result = self._recorder.record(request, result)
+        result, answered = self._recorder.record(request, result)
+        if self._options.fsync == "each":
+            await self._sync()
+        elif self._prepared.journal.unsynced >= SYNC_LINES:
+            self._sync_due.set()
         if self._delivered is not None:
-            self._delivered.append(BatchResult(request.custom_id, request.number, request.record, result))
+            self._delivered.extend(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
         self._tell()
         self._stop_if_due(result)
 
@@ -284,9 +310,6 @@ class BatchRun:
     async def _wind_down(self) -> None:
         """Once the run is stopped: cancel what has not begun, wait for what runs, and cancel that after the grace."""
         await self._stopped.wait()
-        if self._stop_reason == "disk":
-            self._sending.cancel()  # no outcome could be recorded
-            return
         for task in list(self._running.values()):
             if task.task_id is not None and await self._adapter.get_status(task.task_id) is TaskStatus.PENDING:
                 await self._adapter.cancel_task(task.task_id)
@@ -296,9 +319,10 @@ class BatchRun:
         self._sending.cancel()
 
     async def _sync_now_and_then(self) -> None:
-        every = self._options.fsync
-        while every != "none":
-            await anyio.sleep(SYNC_SECONDS)
+        while self._options.fsync != "none":
+            with anyio.move_on_after(SYNC_SECONDS):
+                await self._sync_due.wait()
+            self._sync_due = anyio.Event()
             await self._sync()
 
     async def _sync(self) -> None:
@@ -307,17 +331,30 @@ class BatchRun:
             try:
                 await anyio.to_thread.run_sync(journal.sync, limiter=anyio.CapacityLimiter(1))
             except OSError as error:
-                self.stop("disk", str(error))
+                self._stop_for_disk(error)
+
+    def _stop_for_disk(self, error: Exception) -> None:
+        """Stop at once, whatever else the run was stopped for: no further outcome could be recorded."""
+        self._stop_reason, self._stop_message = "disk", str(error)
+        if self._phase == "running":
+            self._phase = "stopping"
+        self._stopped.set()
+        self._sending.cancel()
+        self._tell()
 
     async def _end(self) -> None:
         """Do the last steps and set the summary."""
+        assert self._recorder is not None  # noqa: S101 - the run is entered
         self._phase = "finishing"
-        try:
-            await self._sync()
-            if self._stop_reason != "disk":
-                await anyio.to_thread.run_sync(self._prepared.finish, limiter=anyio.CapacityLimiter(1))
-        except OSError as error:
-            self._stop_reason, self._stop_message = "disk", str(error)
+        await self._sync()
+        if self._stop_reason != "disk":
+            finish = partial(self._prepared.finish, self._recorder.outcomes)
+            try:
+                await anyio.to_thread.run_sync(finish, limiter=anyio.CapacityLimiter(1))
+            except OSError as error:
+                self._stop_for_disk(error)
+            except Exception as error:  # noqa: BLE001 - an output that was damaged meanwhile; the caller gets it
+                self._failure = self._failure or error
         self._set_summary()
         self._phase = "ended"
         self._tell()
@@ -325,6 +362,7 @@ class BatchRun:
     async def _close(self) -> None:
         """Sync and unlock, also when the run was cancelled."""
         try:
+            await self._prepared.requests.aclose()
             if self._phase != "ended":
                 await self._sync()
         finally:
@@ -337,9 +375,7 @@ class BatchRun:
     def _set_summary(self) -> None:
         assert self._recorder is not None  # noqa: S101 - the run is entered
         seconds = time.perf_counter() - self._began
-        self._summary = self._prepared.summary(
-            self._recorder.tally, self._id, seconds, self._stop_reason, self._stop_message
-        )
+        self._summary = self._prepared.summary(self._recorder.tally, seconds, self._stop_reason, self._stop_message)
 
     def _waiting_for(self) -> str | None:
         if self._phase != "running":

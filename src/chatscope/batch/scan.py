@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,8 @@ import msgspec
 
 from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
 from chatscope.batch.errors import JournalError
-from chatscope.batch.journal import Paths, sync_folder
-from chatscope.batch.records import RecordedLine, decode_line
+from chatscope.batch.journal import Paths
+from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
 
 CHUNK: Final = 1 << 22
 CHECKED: Final = 4096
@@ -28,13 +29,14 @@ class Recorded:
 
     Attributes:
         settled: the pairs of id and key that need not be asked again.
+        failed: those of them that are permanent failures.
         ids: the ids that have a success or a permanent failure.
-        sources: the digests of settled lines as they stand in the input.
+        sources: the digests of lines that succeeded, as they stand in the input.
         keyless: the ids of lines without a key, which other tools wrote: there the id alone tells.
         succeeded: how many lines are successes.
-        failures: how many failures stand in the files, by class.
+        failures: how many requests still fail, by class.
         cost: what the recorded lines cost, in US dollars, where that is known.
-        unpriced: how many recorded lines have no known cost.
+        unpriced: how many recorded successes have no known cost.
         lines: how many lines were read so far; another thread may look.
         offsets: by key, where its success stands.
     """
@@ -42,6 +44,7 @@ class Recorded:
     def __init__(self, *, retry_errors: bool | str = False, with_offsets: bool = False) -> None:
         self._retry = retry_errors
         self.settled = DigestTable()
+        self.failed = DigestTable()
         self.ids = DigestTable()
         self.keyless = DigestTable()
         self.sources = DigestTable()
@@ -51,26 +54,32 @@ class Recorded:
         self.unpriced = 0
         self.lines = 0
         self.offsets: dict[bytes, int] | None = {} if with_offsets else None
-        self._successes = DigestTable()
+        self._failures = _Failures()
 
-    def read(self, paths: Paths, *, check: Callable[[], None], repair: bool = False) -> None:
+    def read(self, paths: Paths, *, check: Callable[[], None]) -> None:
         """Read what is recorded. Blocks; a million lines take some seconds.
 
         Args:
             paths: where it stands.
             check: called now and then; what it raises ends the reading.
-            repair: set lines that cannot be read aside.
 
         Raises:
-            JournalError: a line cannot be read, and `repair` was not asked for.
+            JournalError: a line cannot be read.
+            OSError: a file cannot be read.
         """
         for path in (paths.output, paths.errors):
-            if repair:
-                _set_bad_lines_aside(path, paths.torn)
             for _, offset, line in recorded_lines(path):
                 self._add(line, offset)
                 if not self.lines % CHECKED:
                     check()
+        self._settle_failures()
+        for outcome, cost in read_superseded(paths).items():
+            if bytes.fromhex(outcome) not in self._failures.outcomes:  # else its line is still there: a kill
+                self.cost += cost
+
+    def has_failed_in(self, run: str, pair: bytes) -> bool:
+        """Tell whether a run has recorded a failure of a request."""
+        return outcome_digest(pair, run) in self._failures.outcomes
 
     def _add(self, line: RecordedLine, offset: int) -> None:
         self.lines += 1
@@ -79,30 +88,68 @@ class Recorded:
             self.cost += facts.cost_usd
         elif not line.failed:
             self.unpriced += 1
-        key = key_of(line)
-        pair = pair_digest(line.custom_id, key)
+        key, id_digest = _digest(facts.key), text_digest(line.custom_id)
+        pair = pair_digest(id_digest, key)
         if line.failed:
-            if pair in self._successes:
-                return  # a later run has succeeded, and was stopped before its last step
-            self.failures[line.error_class] += 1
-            if not line.is_permanent or self._retry is True or self._retry == line.error_class:
-                return
-        else:
-            self.succeeded += 1
-            self._successes.add(pair)
-            if self.offsets is not None:
-                self.offsets[key] = offset
+            self._failures.add(pair, id_digest if key else b"", line)
+            return
+        self.succeeded += 1
         self.settled.add(pair)
-        if line.chatscope.source:
-            self.sources.add(_digest(line.chatscope.source))
-        (self.ids if key else self.keyless).add(text_digest(line.custom_id))
+        if not key:
+            self.keyless.add(id_digest)
+            return
+        self.ids.add(id_digest)
+        if facts.source:
+            self.sources.add(_digest(facts.source))
+        if self.offsets is not None:
+            self.offsets[key] = offset
+
+    def _settle_failures(self) -> None:
+        """Count the failures that no success supersedes, and settle the permanent ones."""
+        standing = [found for found in self._failures.latest() if found[0] not in self.settled]
+        for pair, id_digest, error_class, is_permanent in standing:
+            self.failures[error_class] += 1
+            if is_permanent and self._retry is not True and self._retry != error_class:
+                self.settled.add(pair)
+                self.failed.add(pair)
+                if not any(id_digest):
+                    self.keyless.add(pair)  # without a key, it is the id's digest
+                elif error_class != INVALID_LINE:  # that never was a request: the line may be put right
+                    self.ids.add(id_digest)
+
+
+class _Failures:
+    """Recorded failures, 50 bytes each, until it is known which of them were superseded."""
+
+    def __init__(self) -> None:
+        self.outcomes = DigestTable()
+        self._digests = bytearray()
+        self._kinds: array[int] = array("L")
+        self._classes: dict[tuple[str, bool], int] = {}
+
+    def add(self, pair: bytes, id_digest: bytes, line: RecordedLine) -> None:
+        self.outcomes.add(outcome_digest(pair, line.chatscope.run))
+        self._digests += pair + (id_digest or bytes(SIZE))
+        self._kinds.append(self._classes.setdefault((line.error_class, line.is_permanent), len(self._classes)))
+
+    def latest(self) -> Iterator[tuple[bytes, bytes, str, bool]]:
+        """Iterate over the latest failure of each request: pair, id, class, and whether it is permanent."""
+        classes = list(self._classes)
+        seen = set()
+        for number in reversed(range(len(self._kinds))):
+            at = number * 2 * SIZE
+            pair = bytes(self._digests[at : at + SIZE])
+            if pair not in seen:
+                seen.add(pair)
+                yield pair, bytes(self._digests[at + SIZE : at + 2 * SIZE]), *classes[self._kinds[number]]
 
 
 def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
-    """Iterate over a recorded file: line number, offset and line.
+    """Iterate over a recorded file: line number, offset and line. A last line that is being written is left out.
 
     Raises:
         JournalError: a line is no record; the message names it.
+        OSError: the file cannot be read.
     """
     if not path.exists():
         return
@@ -110,15 +157,37 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
     with path.open("rb", CHUNK) as file:
         for data in file:
             number += 1
-            if data.strip():
-                try:
-                    line = decode_line(data)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            try:
+                line = decode_line(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                if not data.endswith(b"\n"):
+                    return
+                if data.strip():
                     raise JournalError(
                         f"{path}: line {number} is not a record: {error}; --repair sets such lines aside"
                     ) from error
+            else:
                 yield number, offset, line
             offset += len(data)
+
+
+def outcome_digest(pair: bytes, run: str) -> bytes:
+    """Return the digest of a request's outcome in one run: there is one at most."""
+    return pair_digest(text_digest(run), pair)
+
+
+def read_superseded(paths: Paths) -> dict[str, float]:
+    """Return the costs of failures that a later outcome replaced: by outcome, in hexadecimal digits.
+
+    Raises:
+        JournalError: the file is damaged.
+    """
+    try:
+        return msgspec.json.decode(paths.superseded.read_bytes(), type=dict[str, float])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise JournalError(f"{paths.superseded}: cannot be read: {error}") from error
 
 
 def key_of(line: RecordedLine) -> bytes:
@@ -134,39 +203,17 @@ def _digest(text: str) -> bytes:
     return digest if len(digest) == SIZE else b""
 
 
-def _set_bad_lines_aside(path: Path, aside: Path) -> None:
-    """Rewrite a file without the lines that are no records; those are appended to `aside`."""
-    if not path.exists():
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    bad = 0
-    with path.open("rb", CHUNK) as file, temporary.open("wb", CHUNK) as kept, aside.open("ab") as torn:
-        for data in file:
-            try:
-                decode_line(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                torn.write(data)
-                bad += bool(data.strip())
-            else:
-                kept.write(data)
-        kept.flush()
-    if bad:
-        temporary.replace(path)
-        sync_folder(path.parent)
-    else:
-        temporary.unlink()
-
-
 def started_without_record(paths: Paths, recorded: Recorded) -> int:
-    """Return how many requests were sent, or about to be, and have no outcome: they may have been paid for."""
+    """Return how many requests the last run sent, or was about to, without recording an outcome.
+
+    They may have been paid for. Blocks; a million lines take a second.
+    """
     open_pairs = set()
     if paths.started.exists():
-        for line in paths.started.read_bytes().splitlines():
-            key, _, custom_id = line.partition(b" ")
-            try:
-                pair = pair_digest(msgspec.json.decode(custom_id, type=str), bytes.fromhex(key.decode()))
-            except (ValueError, msgspec.MsgspecError):
-                continue  # the last line, cut
-            if pair not in recorded.settled:
-                open_pairs.add(pair)
+        with paths.started.open("rb", CHUNK) as file:
+            run = file.readline().removeprefix(b"run ").strip().decode(errors="replace")
+            for line in file:
+                pair = _digest(line[: 2 * SIZE].decode(errors="replace"))
+                if pair and pair not in recorded.settled and not recorded.has_failed_in(run, pair):
+                    open_pairs.add(pair)
     return len(open_pairs)

@@ -5,7 +5,15 @@ Files are read in a worker thread, so that a large or slow one never holds up th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -15,10 +23,10 @@ import anyio.to_thread
 from anyio.lowlevel import checkpoint
 
 from chatscope import Task
-from chatscope.batch.digests import pair_digest
+from chatscope.batch.digests import pair_digest, text_digest
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, StreamPlan, invalid_key
+from chatscope.batch.plan import EDITED, FilePlan, StreamPlan, invalid_key
 from chatscope.batch.readers import InputRow, Reader
 from chatscope.batch.requests import BatchRequest, RowParser, unnamed_id
 from chatscope.batch.scan import Recorded
@@ -43,12 +51,17 @@ class InvalidRow:
 class Requests:
     """The requests of a source that are still to be sent, and its invalid rows.
 
+    Attributes:
+        invalid: the keys of its invalid rows, with how often each occurs.
+        is_exhausted: whether all of the source was read.
+
     Args:
         source: a reader of a file, or an iterator.
         plan: which rows are wanted.
         parser: makes requests from rows.
         recorded: what earlier runs recorded.
         options: how the batch is run.
+        identity: what the file was when it was planned (`Reader.identity`).
     """
 
     def __init__(
@@ -58,6 +71,7 @@ class Requests:
         parser: RowParser,
         recorded: Recorded,
         options: BatchOptions,
+        identity: tuple[int, ...] | None = None,
     ) -> None:
         self._source = source
         self._blocks = source.blocks() if isinstance(source, Reader) else iter(())
@@ -66,7 +80,9 @@ class Requests:
         self._recorded = recorded
         self._limit = options.limit
         self._ordinal = 0
-        self._invalid: dict[bytes, int] = {}
+        self.invalid: dict[bytes, int] = {}
+        self.is_exhausted = False
+        self._identity = identity
         self._threads: anyio.CapacityLimiter | None = None
 
     async def read(self) -> list[BatchRequest | InvalidRow] | None:
@@ -87,6 +103,7 @@ class Requests:
         try:
             item = await anext(self._source) if isinstance(self._source, AsyncIterator) else next(self._source)
         except (StopIteration, StopAsyncIteration):
+            self.is_exhausted = True
             return None
         if not isinstance(item, Mapping | Task):
             raise InputError(f"the source must consist of mappings or tasks, not of {type(item).__name__}")
@@ -98,13 +115,28 @@ class Requests:
             if self._limit is not None and self._ordinal >= self._limit:
                 return None
             if (rows := next(self._blocks, None)) is None:
+                self._check_unchanged()
+                self.is_exhausted = True
                 return None
             if self._limit is not None:
                 rows = rows[: self._limit - self._ordinal]
             looked_at += len(rows)
+            if self._plan.all_settled(self._ordinal, len(rows)):
+                self._ordinal += len(rows)
+                continue
+            self._check_unchanged()
             if found := self._looked_at(rows):
                 return found
         return []
+
+    def _check_unchanged(self) -> None:
+        """Refuse rows of a file that is no longer the one that was planned: the plan knows rows by their places."""
+        if (
+            self._identity is not None
+            and isinstance(self._source, Reader)
+            and (self._source.identity() != self._identity)
+        ):
+            raise InputError(f"{self._source.path}: {EDITED}")
 
     def _looked_at(self, rows: list[InputRow]) -> list[BatchRequest | InvalidRow]:
         found: list[BatchRequest | InvalidRow] = []
@@ -130,12 +162,21 @@ class Requests:
 
     def _invalid_row(self, row: InputRow, error: LineError) -> InvalidRow | None:
         key = invalid_key(row)
-        occurrence = self._invalid[key] = self._invalid.get(key, -1) + 1
+        occurrence = self.invalid[key] = self.invalid.get(key, -1) + 1
         custom_id = error.custom_id or unnamed_id(key, occurrence)
-        if pair_digest(custom_id, key) in self._recorded.settled:
+        pair = pair_digest(text_digest(custom_id), key)
+        if pair in self._recorded.settled:
             self._plan.judge.settled += 1
+            self._plan.judge.failed += pair in self._recorded.failed
             return None
         return InvalidRow(custom_id, key, row.number, str(error))
+
+    async def aclose(self) -> None:
+        """Close the iterable if it is a generator: nobody else can any more."""
+        if isinstance(self._source, AsyncGenerator):
+            await self._source.aclose()
+        elif isinstance(self._source, Generator):
+            self._source.close()
 
 
 def iterator_of(source: Iterable[Any] | AsyncIterable[Any]) -> Iterator[Any] | AsyncIterator[Any]:

@@ -5,22 +5,19 @@ Outputs of vLLM's `run-batch` (one file, errors beside null bodies) and of OpenA
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from chatscope.batch.digests import DigestTable, pair_digest
-from chatscope.batch.errors import InputError, JournalError, LineError
+from chatscope.batch.errors import JournalError
+from chatscope.batch.finish import standing_failures, successes
 from chatscope.batch.journal import Paths
-from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import RowIterator
-from chatscope.batch.readers import Reader
-from chatscope.batch.requests import BatchRequest, RowParser
-from chatscope.batch.scan import Recorded, key_of, recorded_lines, started_without_record
+from chatscope.batch.options import DEFAULT_URL
+from chatscope.batch.scan import Recorded, started_without_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,57 +58,36 @@ def read_status(output: str | Path) -> BatchStatus:
     recorded = Recorded()
     recorded.read(paths, check=lambda: None)
     in_flight = started_without_record(paths, recorded)
-    failures = Counter(recorded.failures)
+    failures = dict(recorded.failures.most_common())
     return BatchStatus(
-        recorded.succeeded, dict(failures), recorded.cost, recorded.unpriced, in_flight, _input(_manifest(paths))
+        recorded.succeeded, failures, recorded.cost, recorded.unpriced, in_flight, _input(_manifest(paths))
     )
 
 
 def failed_requests(output: str | Path) -> Iterator[bytes]:
     """Iterate over the requests that have failed and not succeeded since, as lines of an input.
 
-    They are taken from the input that the manifest names, so that nothing has to be stored twice.
+    Failures keep their requests, so the input need not exist any more. Rows that never were requests are left out, and
+    so are tasks, and failures that other tools recorded.
 
     Raises:
-        JournalError: the output has no manifest, or a line of it is not a record.
-        InputError: the input cannot be read.
+        JournalError: there is no such output, or a line of it is not a record.
+        OSError: a file cannot be read.
     """
     paths = Paths(output)
-    manifest = _manifest(paths)
-    source = _input(manifest)
-    if manifest is None or source is None:
-        raise JournalError(f"{paths.manifest}: there is no manifest that names the input")
-    if not Path(source).is_file():
-        raise InputError(f"{source}: the input is no file that can be read again")
-    wanted = DigestTable()
-    for _, _, line in recorded_lines(paths.errors):
-        wanted.add(pair_digest(line.custom_id, key_of(line)))
-    for _, _, line in recorded_lines(paths.output):
-        if line.failed:
-            wanted.add(pair_digest(line.custom_id, key_of(line)))
-    settings: dict[str, Any] = manifest["settings"]
-    names = ("model", "system", "parameters", "prompt", "schema", "url", "id_column")
-    options = BatchOptions(**{name: settings[name] for name in names if name in settings})
-    for request in _requests(source, options):
-        if request.pair in wanted:
-            again = {"custom_id": request.custom_id, "method": "POST", "url": options.url, "body": request.body}
-            yield msgspec.json.encode(again) + b"\n"
-
-
-def _requests(source: str, options: BatchOptions) -> Iterator[BatchRequest]:
-    parser = RowParser(options)
-    seen: Counter[bytes] = Counter()
-    with Reader(source) as reader:
-        for row in RowIterator(reader, None):
-            try:
-                parsed = parser.parse(row)
-            except LineError:
-                continue
-            occurrence = 0
-            if parsed.custom_id is None:
-                occurrence = seen[parsed.key]
-                seen[parsed.key] += 1
-            yield parsed.request(occurrence)
+    if not paths.output.exists():
+        raise JournalError(f"{paths.output}: there is no such output")
+    succeeded = successes(paths.output)
+    url = (_manifest(paths) or {}).get("settings", {}).get("url", DEFAULT_URL)
+    offsets = standing_failures(paths, lambda _, pair: pair in succeeded).values()
+    with paths.errors.open("rb") if offsets else BytesIO() as lines:
+        for offset in offsets:
+            lines.seek(offset)
+            recorded = msgspec.json.decode(lines.readline())
+            body = recorded.get("chatscope", {}).get("request")
+            if body is not None:
+                again = {"custom_id": recorded["custom_id"], "method": "POST", "url": url, "body": body}
+                yield msgspec.json.encode(again) + b"\n"
 
 
 def _manifest(paths: Paths) -> dict[str, Any] | None:

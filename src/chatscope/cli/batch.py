@@ -153,7 +153,18 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
         uvloop=backend == "uvloop",
         on_first_signal=lambda: bool(stop) and _stop(stop[0]),
     )
+    if code in {0, USAGE}:
+        return code
+    # Also after a second Ctrl-C, which cancelled the run
+    Terminal(stderr=True, highlight=False).print(Text(f"To go on: {_this_command()}"), soft_wrap=True)
     return 130 if code in {130, 143} else code
+
+
+def _this_command() -> str:
+    program = [Path(sys.argv[0]).name]
+    if program == ["__main__.py"]:
+        program = [Path(sys.executable).name, "-m", "chatscope"]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
@@ -203,8 +214,8 @@ async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
                     failure = await _finish(run)
                     view.show(run.progress())
                     group.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
+            if failure is not None and run.progress().phase != "ended":
+                raise failure  # nothing was sent
     except (BatchError, ValueError) as error:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return USAGE
@@ -214,8 +225,6 @@ async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
     else:
         for line in summary_lines(summary):
             stderr.print(Text(without_controls(line)), soft_wrap=True)
-    if summary.stop_reason is not None:
-        stderr.print(Text(f"To go on: {shlex.join(['chatscope', *sys.argv[1:]])}"), soft_wrap=True)
     return summary.exit_code
 
 
@@ -225,7 +234,7 @@ async def _finish(run: BatchRun) -> BatchError | ValueError | None:
         async with run:
             await run.finish()
     except (BatchError, ValueError) as error:
-        return error
+        return error  # once requests were sent, the summary gives it as the reason
     return None
 
 
@@ -249,7 +258,7 @@ def _print_dry_run(arguments: _Arguments) -> int:
         adapter = AsyncChatGPTAdapter(**arguments.adapter)
         base_url = adapter.get_adapter_status()["base_url"]
         found = inspect_input(arguments.source, arguments.output, arguments.options, adapter.model, base_url)
-    except (BatchError, ValueError) as error:
+    except (BatchError, ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     for problem in found.problems:
         click.echo(problem, err=True)
@@ -269,7 +278,7 @@ def status_command(output: Path, as_json: bool) -> int:
     """Show counts, cost, failures by class, and the requests that were in flight when a run was killed."""
     try:
         status = read_status(output)
-    except BatchError as error:
+    except (BatchError, OSError) as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         keys = ("succeeded", "failed", "failures", "cost", "unpriced", "in_flight", "input")
@@ -291,7 +300,7 @@ def failed_command(output: Path) -> int:
     """Print the failed requests as lines of an input file."""
     try:
         sys.stdout.buffer.writelines(failed_requests(output))
-    except BatchError as error:
+    except (BatchError, OSError) as error:
         raise click.UsageError(str(error)) from error
     return 0
 
@@ -303,7 +312,7 @@ def export_command(output: Path, target: Path) -> int:
     """Write OUTPUT and its failures as a table."""
     try:
         rows = export(output, target)
-    except BatchError as error:
+    except (BatchError, OSError) as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{rows:,} rows in {target}")
     return 0

@@ -1,0 +1,600 @@
+"""Inputs and outputs that people break: edited, shared, linked, full, damaged; and what each must not lead to."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish
+from tests.support.batches import MODEL, ids, line, questions, read_lines, write_lines
+from tests.support.memory_server import Serve
+
+from chatscope import AsyncChatGPTAdapter, Task
+from chatscope.batch import InputError, JournalError, LockedError, run_batch
+from chatscope.batch.status import failed_requests, read_status
+from chatscope.simulator import Reply, error
+
+WORDS = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def path_of(fd: int) -> str:
+    """Return the path of an open file."""
+    return str(Path(f"/proc/self/fd/{fd}").readlink())
+
+
+def errors_of(output: Path) -> list[dict[str, Any]]:
+    return read_lines(output.with_name("out.errors.jsonl"))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\n"])
+async def test_line_ends_and_marks_do_not_change_what_is_asked(
+    serve: Serve, output: Path, end: bytes, start: bytes
+) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(HELLO), source, output)
+    source.write_bytes(start + end.join(source.read_bytes().splitlines()) + end)
+    server = serve(HELLO)
+    assert (await finish(server, source, output)).settled == 2
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"\0" * 100,
+        b'{"custom_id":"x","body":{}}\0',
+        b"\xff\xfe{}",
+        b'{"custom_id":"\\ud800","body":{"messages":[]}}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"null",
+        b'"text"',
+        b"[]",
+        b'{"custom_id":7,"body":{"messages":[{}]}}',
+        b'{"custom_id":"","body":{"messages":[{}]}}',
+        b'{"custom_id":"x","body":null}',
+        b'{"custom_id":"x","body":[]}',
+        b'{"custom_id":"x","body":{"messages":"Hi"}}',
+        b'{"custom_id":"x","body":{"messages":[]}}',
+        b'{"custom_id":"x","body":{"messages":["Hi"]}}',
+        b'{"custom_id":"x","body":{"model":3,"messages":[{"role":"user","content":"Hi"}]}}',
+        b'{"custom_id":"x","method":"GET","body":{"messages":[{}]}}',
+        b'{"custom_id":"x","url":"/v1/embeddings","body":{"messages":[{}]}}',
+        b'{"custom_id":"x","body":{"stream":"yes","messages":[{"role":"user","content":"Hi"}]}}',
+    ],
+)
+async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output: Path, bad: bytes) -> None:
+    source = output.with_name("in.jsonl")
+    good = json.dumps(line(1)).encode()
+    source.write_bytes(bad + b"\n" + good if bad[:1] == b"\0" else good + b"\n" + bad)
+    for _ in range(2):
+        summary = await finish(serve(HELLO), source, output)
+        assert (summary.exit_code, summary.not_sent, ids(output)) == (1, 0, ["request-1"])
+        assert [one["error"]["code"] for one in errors_of(output)] == ["invalid_line"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{}]},
+        {"messages": [{"role": []}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": [{"type": "unheard-of"}]}]},
+        {"messages": WORDS, "temperature": "hot"},
+        {"messages": WORDS, "n": 2},
+        {"messages": WORDS, "n": -1},
+        {"messages": WORDS, "tools": "none"},
+        {"messages": WORDS, "stop": 5},
+        {"messages": WORDS, "max_tokens": 2**80},
+        {"messages": WORDS, "seed": 1e300},
+        {"messages": WORDS, "extra_headers": {"Authorization": "Bearer stolen"}},
+        {"messages": WORDS, "extra_body": 5, "extra_query": []},
+        {"messages": WORDS, "stream_options": {"include_usage": False}},
+        {"messages": WORDS, "response_format": None, "model": None},
+        {"messages": WORDS, "é \U0001f600": {"deep": [[[[]]]]}},
+        {"messages": WORDS, "": 1},
+    ],
+)
+async def test_any_shape_of_a_body_has_one_outcome_and_a_resume(serve: Serve, output: Path, body: Any) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [{"custom_id": "x", "body": body}, line(1)])
+    server = serve(HELLO)
+    summary = await finish(server, source, output)
+    assert summary.not_sent == 0
+    assert sorted(ids(output) + [one["custom_id"] for one in errors_of(output)]) == ["request-1", "x"]
+    assert all(request.headers.get("authorization") == "Bearer sk-1" for request in server.requests)
+    server = serve(HELLO)
+    again = await finish(server, source, output)
+    assert (again.settled, server.requests, again.exit_code) == (2, [], summary.exit_code)
+
+
+@pytest.mark.parametrize("custom_id", ["x" * 200_000, "\U0001f600é\u2028\x00\x1b[31m", " ", "../../etc", "a\nb"])
+async def test_any_text_is_an_id(serve: Serve, output: Path, custom_id: str) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0) | {"custom_id": custom_id}])
+    await finish(serve(HELLO), source, output)
+    server = serve(HELLO)
+    assert ((await finish(server, source, output)).settled, ids(output)) == (1, [custom_id])
+
+
+async def test_records_that_json_cannot_hold_are_error_rows(serve: Serve, output: Path) -> None:
+    records = [
+        line(0) | {"custom_id": "\ud800"},
+        line(1, user="\ud800"),
+        line(2, metadata={(1, 2): 3}),
+        line(3),
+    ]
+    summary = await finish(serve(HELLO), records, output)
+    assert (summary.invalid, ids(output)) == (3, ["request-3"])
+    assert (await finish(serve(HELLO), records, output)).settled == 4
+
+
+async def test_a_long_line_is_a_request_like_any_other(serve: Serve, output: Path) -> None:
+    long = line(0, messages=[{"role": "user", "content": "x" * 10_000_000}])
+    source = write_lines(output.with_name("in.jsonl"), [line(1), long, line(2)])
+    summary = await finish(serve(HELLO), source, output)
+    assert summary.succeeded == 3
+    server = serve(HELLO)
+    assert ((await finish(server, source, output)).settled, server.requests) == (3, [])
+
+
+async def test_an_input_that_grows_or_changes_while_it_runs_stops_the_run(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(3000)])
+    server = serve(HELLO)
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter) as run:
+        await anext(run)
+        write_lines(source, [line(number) for number in range(3001, 0, -1)])
+        with pytest.raises(InputError, match="the input was changed while it was being run"):
+            await run.finish()
+    assert (run.summary.stop_reason, run.summary.exit_code) == ("input", 3)
+    assert len(ids(output)) == len(set(ids(output))) == len(server.requests), "what was sent is recorded"
+    summary = await finish(serve(HELLO), source, output)
+    assert summary.exit_code == 0
+    assert {f"request-{number}" for number in range(1, 3002)} <= set(ids(output))
+    assert max(Counter(ids(output)).values()) == 1
+
+
+async def test_a_recorded_line_does_not_hide_another_with_its_id(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(HELLO), source, output)
+    edited = line(0, messages=WORDS)
+    for second in (edited, json.dumps(line(0), indent=None, separators=(",", ":"))):
+        write_lines(source, [line(0), line(1), second])
+        with pytest.raises(InputError, match=r"lines 1 and 3 have the same custom_id 'request-0'"):
+            await finish(serve(HELLO), source, output, changed="rerun")
+
+
+async def test_an_edited_line_is_named(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(HELLO), source, output)
+    write_lines(source, [line(0), line(1, messages=WORDS)])
+    with pytest.raises(JournalError, match=r"in\.jsonl: line 2: custom_id 'request-1' is recorded for another"):
+        await finish(serve(HELLO), source, output)
+    assert (await finish(serve(HELLO), source, output, changed="keep")).exit_code == 0
+
+
+async def test_the_input_is_not_written_over(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(0)])
+    before = source.read_bytes()
+    for output in (source, tmp_path / "link.jsonl"):
+        if output != source:
+            output.symlink_to(source)
+        with pytest.raises(InputError, match="the input is a file that the run would write"):
+            await finish(serve(HELLO), source, output)
+    other = write_lines(tmp_path / "other.jsonl", [line(1)])
+    with pytest.raises(JournalError, match="neither a response nor an error"):
+        await finish(serve(HELLO), source, other)
+    assert source.read_bytes() == before
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_that_was_recorded_was_not_in_flight(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(4)])
+    await finish(serve(error(503)), source, output)
+    assert read_status(output).in_flight == 0
+    assert (await finish(serve(HELLO), source, output)).in_flight_at_kill == 0
+
+
+@pytest.mark.parametrize("output_format", ["batch", "record"])
+async def test_permanent_failures_are_settled_in_each_format(serve: Serve, output: Path, output_format: str) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(4)])
+    options = {"output_format": output_format}
+    await finish(serve(fails_for(1)), source, output, **options)
+    server = serve(HELLO)
+    summary = await finish(server, source, output, **options)
+    assert (server.requests, summary.exit_code) == ([], 1)
+    assert (await finish(server, source, output, retry_errors="404", **options)).settled == 4
+    assert (await finish(server, source, output, retry_errors="400", **options)).exit_code == 0
+
+
+async def test_failures_that_were_put_right_no_longer_count(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), ["{bad", line(1), '{"custom_id":"request-2","body":{}}'])
+    assert (await finish(serve(fails_for(1)), source, output)).exit_code == 1
+    write_lines(source, [line(0), line(1, messages=WORDS), line(2)])
+    summary = await finish(serve(HELLO), source, output, changed="rerun")
+    assert (summary.exit_code, summary.standing_failures, errors_of(output)) == (0, 0, [])
+    assert sorted(ids(output)) == ["request-0", "request-1", "request-2"]
+
+
+async def test_what_a_replaced_failure_has_cost_counts(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    schema = {"type": "object"}
+    first = await finish(serve(HELLO), source, output, schema=schema)
+    assert (first.failures, first.cost > 0) == ({"output_invalid": 1}, True)
+    second = await finish(serve(Reply("{}")), source, output, schema=schema, retry_errors=True)
+    assert second.total_cost == pytest.approx(first.cost + second.cost)
+    assert read_status(output).cost == pytest.approx(first.cost + second.cost)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bodies", "csv", "records"])
+async def test_failed_requests_come_from_any_source(serve: Serve, output: Path, kind: str) -> None:
+    options: dict[str, Any] = {}
+    source: Any = output.with_name("in.txt")
+    if kind == "csv":
+        source.write_text("id;q\n".replace(";", ",") + "request-0,Question 0\nrequest-1,Question 1\n")
+        options = {"prompt": "{q}", "id_column": "id", "model": MODEL, "system": "Be brief."}
+    elif kind == "records":
+        source = [{"id": number, "q": f"Question {number}"} for number in range(2)]
+        options = {"prompt": "{q}", "id_column": "id", "model": MODEL}
+    else:
+        write_lines(source, [line(number) if kind == "lines" else line(number)["body"] for number in range(2)])
+    await finish(serve(fails_for(1)), source, output, **options)
+    if isinstance(source, Path):
+        source.unlink()
+    failed = output.with_name("failed.jsonl")
+    failed.write_bytes(b"".join(failed_requests(output)))
+    server = serve(HELLO)
+    summary = await finish(server, failed, output, new_settings=True, retry_errors=True)
+    assert (questions(server.bodies), summary.exit_code, len(ids(output))) == (["Question 1"], 0, 2)
+    assert list(failed_requests(output)) == []
+
+
+async def test_equal_requests_share_a_failure_and_are_handed_out(serve: Serve, output: Path) -> None:
+    equal = [line(0) | {"custom_id": f"equal-{number}"} for number in range(4)]
+    source = write_lines(output.with_name("in.jsonl"), equal)
+    server = serve(error(503))
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, dedup=True) as run:
+        results = [result async for result in run]
+    assert (len(server.requests), len(results), len(errors_of(output))) == (1, 4, 4)
+    server = serve(HELLO)
+    summary = await finish(server, source, output, dedup=True)
+    assert (len(server.requests), summary.exit_code, len(ids(output)), errors_of(output)) == (1, 0, 4, [])
+
+
+async def test_copies_of_a_record_keep_their_own_columns(serve: Serve, output: Path) -> None:
+    source = output.with_name("in.csv")
+    source.write_text(",q,output,response,error,cost\n1,Same,a,b,c,d\n2,Same,e,f,g,h\n")
+    options: dict[str, Any] = {"prompt": "{q}", "output_format": "record", "dedup": True, "model": MODEL}
+    for _ in range(2):
+        summary = await finish(serve(HELLO), source, output, **options)
+        rows = [(one[""], one["output"], one["response"], one["input_output"]) for one in read_lines(output)]
+        assert sorted(rows) == [("1", "Hello.", "b", "a"), ("2", "Hello.", "f", "e")]
+        assert summary.exit_code == 0
+
+
+# -- the order of the input --------------------------------------------------------------------------------------------
+
+
+async def test_an_ordered_output_with_repeated_failed_and_invalid_rows(serve: Serve, output: Path) -> None:
+    bodies = [line(number)["body"] for number in (3, 1, 3, 2, 1)]
+    rows: list[Any] = [*bodies, "{bad", line(9)]
+    source = write_lines(output.with_name("in.jsonl"), rows)
+    delays = {"Question 3": 0.05, "Question 1": 0.02, "Question 9": 0.0}
+    server = serve(
+        lambda request: (
+            error(400)
+            if (asked := questions([request.body])[0]) == "Question 2"
+            else Reply("Hi.", first_token=delays[asked])
+        )
+    )
+    for _ in range(2):
+        await finish(server, source, output, ordered=True)
+        places = [one["chatscope"]["line"] for one in read_lines(output)]
+        assert sorted(places) == [1, 2, 3, 5, 7]
+        assert len(set(ids(output))) == 5
+        asked = {row["chatscope"]["line"]: row["custom_id"] for row in read_lines(output)}
+        assert ids(output)[-1] == "request-9"
+        assert [custom_id[:32] for custom_id in ids(output)[:2]] == [asked[1][:32], asked[2][:32]]
+    assert not list(output.parent.glob(".*.tmp"))
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_manifest_keeps_the_settings_of_earlier_lines(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(HELLO), source, output, system="One.")
+    write_lines(source, [line(0), line(1), line(2)])
+    await finish(serve(HELLO), source, output, system="Two.", new_settings=True, changed="keep")
+    manifest = json.loads((output.parent / "out.meta" / "manifest.json").read_text())
+    assert manifest["settings"]["system"] == "Two."
+    assert [one["settings"]["system"] for one in manifest["earlier_settings"]] == ["One."]
+    with pytest.raises(JournalError, match=r"system was 'Two\.' when"):
+        await finish(serve(HELLO), source, output, system="One.")
+
+
+async def test_no_file_holds_the_key(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(3)])
+    server = serve(error(401, "Incorrect API key provided: sk-secret-0123456789. Find it elsewhere."))
+    adapter = AsyncChatGPTAdapter(
+        "sk-secret-0123456789", transport=server, base_url="https://user:pass-secret@host.test/v1?api-key=also-secret"
+    )
+    async with adapter, run_batch(source, tmp_path / "out.jsonl", adapter=adapter) as run:
+        summary = await run.finish()
+    written = b"".join(path.read_bytes() for path in files_of(tmp_path))
+    assert b"secret" not in written
+    assert "secret" not in json.dumps(summary.to_dict())
+    with pytest.raises(ValueError, match="parameters must not have 'extra_headers'"):
+        run_batch(source, "out.jsonl", adapter=adapter, parameters={"extra_headers": {}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schema": {"type": 5}}, "schema: not a valid JSON schema"),
+        ({"prompt": "{missing}"}, r"in\.csv: prompt names 'missing', and the columns are 'id', 'q'"),
+        ({"prompt": "{q}", "id_column": "ID"}, "id_column names 'ID'"),
+        ({}, "the rows are records; a prompt has to say what to ask"),
+    ],
+)
+async def test_what_cannot_be_right_is_refused_and_leaves_the_output_unlocked(
+    serve: Serve, output: Path, options: dict[str, Any], message: str
+) -> None:
+    source = output.with_name("in.csv")
+    source.write_text("id,q\n1,Question 1\n")
+    server = serve(HELLO)
+    for _ in range(2):
+        with pytest.raises(InputError, match=message):
+            await finish(server, source, output, **options)
+    assert server.requests == []
+    await finish(serve(HELLO), source, output, prompt="{q}", model=MODEL)
+
+
+async def test_a_schema_that_cannot_be_applied_loses_no_outcome(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    summary = await finish(serve(Reply("{}")), source, output, schema={"$ref": "#/nowhere"})
+    assert (summary.failures, summary.not_sent) == ({"output_invalid": 1}, 0)
+
+
+async def test_a_schema_fills_the_parsed_column(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    await finish(serve(Reply('{"n": 1}')), source, output, schema={"type": "object"}, output_format="record")
+    assert read_lines(output)[0]["parsed"] == {"n": 1}
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_linked_output_stays_a_link_and_is_locked_once(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    real, linked = tmp_path / "disk" / "real.jsonl", tmp_path / "out.jsonl"
+    linked.symlink_to(real)
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in (2, 0, 1)])
+    delays = {"Question 2": 0.03, "Question 0": 0.0, "Question 1": 0.0}
+    server = serve(lambda request: Reply("Hi.", first_token=delays[questions([request.body])[0]]))
+    async with adapter_of(server) as adapter, run_batch(source, linked, adapter=adapter, ordered=True) as run:
+        with pytest.raises(LockedError, match="under another name"):
+            async with run_batch(source, real, adapter=adapter):
+                pass
+        await run.finish()
+    assert linked.is_symlink()
+    assert ids(real) == ["request-2", "request-0", "request-1"]
+
+
+async def test_two_outputs_of_one_folder_run_at_once(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(20)])
+    async with adapter_of(serve(HELLO)) as adapter, anyio.create_task_group() as group:
+
+        async def run(name: str) -> None:
+            async with run_batch(source, tmp_path / name, adapter=adapter) as one:
+                await one.finish()
+
+        group.start_soon(run, "one.jsonl")
+        group.start_soon(run, "two.jsonl")
+    assert sorted(ids(tmp_path / "one.jsonl")) == sorted(ids(tmp_path / "two.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["started", "manifest", "summary", "errors", "output", "superseded"])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+async def test_a_full_disk_at_any_file_leaves_nothing_behind(
+    serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str
+) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(6, 0, -1)])
+    options: dict[str, Any] = {"ordered": True, "retry_errors": True}
+    await finish(serve(fails_for(1, 2)), source, output, **options)
+    original, hits = getattr(os, call), list[str]()
+
+    def full(target: Any, *more: Any) -> Any:
+        path = path_of(target) if isinstance(target, int) else str(target)
+        if f"{name}." in path or (name == "output" and path.endswith(("/out.jsonl", "/.out.jsonl.tmp"))):
+            hits.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return original(target, *more)
+
+    monkeypatch.setattr(os, call, full)
+    try:
+        summary = await finish(serve(HELLO), source, output, **options)
+    except JournalError as refused:
+        told = str(refused)
+    else:
+        told = f"{summary.stop_message} {summary.notices}"
+        assert summary.exit_code == (3 if hits and name != "summary" else 0)
+    monkeypatch.undo()
+    assert ("No space left" in told) is bool(hits)
+    assert not [path for path in files_of(output.parent) if path.suffix == ".tmp"]
+    summary = await finish(serve(HELLO), source, output, **options)
+    assert (summary.exit_code, errors_of(output)) == (0, [])
+    assert sorted(ids(output)) == [f"request-{number}" for number in range(1, 7)]
+
+
+async def test_a_failed_sync_is_reported(serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    sync = os.fsync
+
+    def fails(fd: int) -> None:
+        if path_of(fd) == str(output):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    summary = await finish(serve(HELLO), source, output)
+    assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
+
+
+@pytest.mark.parametrize(("fsync", "syncs"), [("each", 20), ("none", 0)])
+async def test_lines_are_synced_as_asked(
+    serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: int
+) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(20)])
+    sync, seen = os.fsync, [0]
+
+    def counting(fd: int) -> None:
+        seen[0] += path_of(fd) == str(output)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    await finish(serve(HELLO), source, output, fsync=fsync)
+    assert seen[0] == syncs
+
+
+def test_status_reads_an_output_whose_last_line_was_cut(tmp_path: Path) -> None:
+    recorded = {"custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": None}
+    (tmp_path / "out.jsonl").write_text(json.dumps(recorded) + '\n{"custom_id": "b", "resp')
+    assert read_status(tmp_path / "out.jsonl").succeeded == 1
+
+
+# -- the run's surroundings --------------------------------------------------------------------------------------------
+
+
+async def test_a_busy_adapter_does_not_starve_a_run(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(30)])
+    at_once: list[int] = []
+    async with adapter_of(serve(Reply("Hi.", first_token=0.02))) as adapter, anyio.create_task_group() as group:
+
+        async def other() -> None:
+            while True:
+                await adapter.execute(Task("Other"))
+
+        for _ in range(20):
+            group.start_soon(other)
+        async with run_batch(source, output, adapter=adapter) as run:
+            with anyio.fail_after(20):
+                at_once += [run.progress().running async for _ in run]
+        group.cancel_scope.cancel()
+    assert max(at_once) >= 4
+
+
+@pytest.mark.parametrize("concurrency", ["auto", None, 1])
+async def test_any_concurrency_ends(serve: Serve, output: Path, concurrency: Any) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(60)])
+    server = serve(HELLO)
+    async with (
+        adapter_of(server, max_concurrency=concurrency) as adapter,
+        run_batch(source, output, adapter=adapter) as run,
+    ):
+        assert (await run.finish()).succeeded == 60
+
+
+async def test_the_reader_s_exception_ends_the_run_and_closes_the_source(serve: Serve, output: Path) -> None:
+    closed: list[str] = []
+
+    async def generated() -> AsyncIterator[dict[str, Any]]:
+        try:
+            for number in range(100):
+                yield line(number)
+        finally:
+            closed.append("async")
+
+    def plain() -> Iterator[dict[str, Any]]:
+        try:
+            yield from (line(number) for number in range(100))
+        finally:
+            closed.append("plain")
+
+    sources: list[Any] = [generated(), plain()]
+    for source in sources:
+        threads = threading.active_count()
+        async with adapter_of(serve(HELLO)) as adapter:
+
+            async def read(adapter: AsyncChatGPTAdapter, items: Any) -> None:
+                async with run_batch(items, output, adapter=adapter) as run:
+                    async for _ in run:
+                        raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                await read(adapter, source)
+            assert adapter.get_adapter_status()["running"] == 0
+        assert threading.active_count() <= threads + 2
+    assert closed == ["async", "plain"]
+    assert (await finish(serve(HELLO), [line(number) for number in range(100)], output)).exit_code == 0
+
+
+async def test_what_runs_is_recorded_when_the_source_fails(serve: Serve, output: Path) -> None:
+    def source() -> Iterator[dict[str, Any]]:
+        yield from (line(number) for number in range(3))
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await finish(serve(Reply("Hello.", first_token=0.05)), source(), output)
+    assert len(ids(output)) == 3
+
+
+async def test_what_is_spent_already_stops_a_run_before_it_sends(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(10)])
+    await finish(serve(HELLO), source, output, max_cost=1e-9)
+    server = serve(HELLO)
+    summary = await finish(server, source, output, max_cost=1e-9)
+    assert (server.requests, summary.stop_reason, summary.exit_code) == ([], "budget", 3)
+
+
+@pytest.mark.parametrize("delay", [0, 0.001, 0.005, 0.02, 0.05, 0.1])
+async def test_a_run_cancelled_at_any_moment_can_be_resumed_at_once(serve: Serve, output: Path, delay: float) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(50)])
+    server = serve(fails_for(3))
+    async with adapter_of(server) as adapter:
+        with anyio.move_on_after(delay):
+            async with run_batch(source, output, adapter=adapter, ordered=True) as run:
+                await run.finish()
+        assert adapter.get_adapter_status()["running"] == 0
+        async with run_batch(source, output, adapter=adapter, ordered=True) as run:
+            summary = await run.finish()
+    assert (summary.failed_rows, summary.not_sent, len(ids(output))) == (1, 0, 49)
+
+
+# -- inputs that end early ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "csv"])
+async def test_an_input_that_was_cut_is_refused(serve: Serve, output: Path, kind: str) -> None:
+    content = b"".join(json.dumps(line(number)).encode() + b"\n" for number in range(500))
+    source = output.with_name(f"in.{kind}")
+    if kind == "gz":
+        source.write_bytes(gzip.compress(content)[:-20])
+    elif kind == "zst":
+        zstandard = pytest.importorskip("zstandard")
+        source.write_bytes(zstandard.ZstdCompressor().compress(content)[:-20])
+    else:
+        source.write_text('id,q\n1,"open\n2,b\n')
+    server = serve(HELLO)
+    with pytest.raises(InputError):
+        await finish(server, source, output, prompt="{q}" if kind == "csv" else None)
+    assert server.requests == []
