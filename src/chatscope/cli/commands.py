@@ -18,6 +18,7 @@ from chatscope import TaskConstraints
 from chatscope.cli.ask import Question, ask
 from chatscope.cli.batch import batch
 from chatscope.cli.demo import demo
+from chatscope.cli.load import load
 from chatscope.cli.loop import exit_code_of, report_os_error
 from chatscope.cli.loop import run as run_loop
 from chatscope.simulator import Config, Reply, serve
@@ -62,6 +63,7 @@ def chatscope() -> None:
 
 
 chatscope.add_command(batch)
+chatscope.add_command(load)
 
 
 @chatscope.command("ask", short_help="Ask a model and print its response as it arrives.")

@@ -53,6 +53,7 @@ class LoadMonitor:
         on_record: called with each record when its request has ended. It must not wait.
 
     Attributes:
+        on_record: the same; may be replaced.
         records: those of all requests that have ended.
         is_stopped: whether the run was stopped.
     """
@@ -60,7 +61,7 @@ class LoadMonitor:
     def __init__(self, on_record: Callable[[RequestRecord], object] | None = None) -> None:
         self.records: list[RequestRecord] = []
         self.is_stopped = False
-        self._on_record = on_record
+        self.on_record = on_record
         self._stage: tuple[LoadStage, StageControl, LoadPlan] | None = None
         self._first = self._ok = self._failed = 0
 
@@ -78,8 +79,8 @@ class LoadMonitor:
         self.records.append(record)
         self._ok += record.outcome == "ok"
         self._failed += record.outcome == "failed"
-        if self._on_record is not None:
-            self._on_record(record)
+        if self.on_record is not None:
+            self.on_record(record)
 
     def on_stage(self, stage: LoadStage, control: StageControl, plan: LoadPlan) -> None:
         """Follow the next stage from now on."""

@@ -1,0 +1,156 @@
+"""`chatscope load`: its exit codes, what it prints and writes, and Ctrl-C. Runs are short; figures are not tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.support.processes import launcher
+
+from chatscope.cli.load import CLIENT_IN_THE_WAY, exit_code
+from chatscope.cli.load_view import LoadTable, figures, milliseconds
+from chatscope.cli.terminal import Terminal
+from chatscope.load import LoadProgress, LoadReport, load_report
+from chatscope.load.verdict import VerdictState
+from chatscope.simulator import Reply, error
+
+if TYPE_CHECKING:
+    from tests.support.command import Run
+    from tests.support.simulated import Simulate
+
+REPLY = Reply(tokens=5, first_token=0, between_tokens=0)
+SHORT = ("load", "--model", "m", "--concurrency", "1", "--requests", "4", "--prompt-tokens", "16")
+MEASURED = {0, CLIENT_IN_THE_WAY}
+"""A busy machine makes any client late, and the command says so."""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+def test_a_run_prints_and_saves_its_report(simulate: Simulate, chatscope: Run, tmp_path: Path, backend: str) -> None:
+    simulated = simulate(REPLY)
+    out = tmp_path / "out"
+    ran = chatscope(*SHORT, "--slo", "ttft:p50<60s", "--out", str(out), "--backend", backend)
+    assert ran.code in MEASURED
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("client: "), "the verdict comes first"
+    assert "concurrency 1: 4 requests in" in ran.out
+    assert "met: ttft:p50<60s" in ran.out
+    report = load_report(out)
+    assert (report.ok, len(report.records)) == (4, 4)
+    assert len(simulated.server.requests) == 6, "two more told how long a word is in tokens"
+    assert json.loads((out / "vllm.json").read_text())["completed"] == 4
+    again = chatscope(*SHORT, "--out", str(out))
+    assert again.code == 2
+    assert "has a report already" in again.err
+
+
+def test_json_is_the_summary(simulate: Simulate, chatscope: Run) -> None:
+    simulate(REPLY)
+    ran = chatscope(
+        *SHORT, "--json", "--quiet", "--no-stream", "--parameter", "temperature=0", "--extra-body", '{"a": 1}'
+    )
+    assert ran.code in MEASURED
+    assert ran.err == ""
+    assert json.loads(ran.out)["stages"][0]["summary"]["ok"] == 4
+
+
+def test_parameters_reach_the_server(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    simulated = simulate(REPLY)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Hello", "output_tokens": 3}\n')
+    extra = ("--parameter", "temperature=0.5", "--extra-body", '{"top_k": 4}', "--prompts", str(prompts))
+    chatscope("load", "--model", "m", "--rate", "1000", "--requests", "1", *extra)
+    (request,) = simulated.server.requests
+    body = request.json
+    assert (body["temperature"], body["top_k"], body["max_tokens"]) == (0.5, 4, 3)
+    assert body["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "exactly one of concurrency, rate and trace"),
+        (["--rate", "fast", "--requests", "1"], "not a number, nor a list"),
+        (["--rate", "1", "--requests", "1", "--prompt-tokens", "x"], "not N tokens, nor MEAN,DEVIATION"),
+        (["--rate", "1", "--requests", "1", "--extra-body", "[]"], "must be a JSON object"),
+        (["--rate", "1", "--requests", "1", "--slo", "fast"], "slo 'fast' is not METRIC:STATISTIC<LIMIT"),
+        (["--trace", __file__], "neither a Mooncake trace"),
+    ],
+)
+def test_what_cannot_be_right_exits_with_2(
+    simulate: Simulate, chatscope: Run, arguments: list[str], message: str
+) -> None:
+    simulated = simulate(REPLY)
+    ran = chatscope("load", "--model", "m", "--no-calibrate-prompts", *arguments)
+    assert ran.code == 2
+    assert message in ran.err
+    assert not simulated.server.requests
+
+
+def test_without_a_key_nothing_is_sent(chatscope: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ran = chatscope(*SHORT, "--out", str(tmp_path / "out"))
+    assert ran.code == 2
+    assert "OPENAI_API_KEY" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_only_fails_exits_with_1(simulate: Simulate, chatscope: Run) -> None:
+    simulate(error(503, "overloaded"))
+    ran = chatscope(*SHORT, "--no-calibrate-prompts")
+    assert ran.code == 1
+    assert "4 x 503 InternalServerError" in ran.out
+    ran = chatscope(*SHORT)
+    assert ran.code == 1
+    assert "overloaded" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("ok", "verdict", "meets", "stopped", "code"),
+    [
+        (1, "valid", True, False, 0),
+        (1, "suspect", True, False, 0),
+        (0, "invalid", False, False, 1),
+        (1, "valid", False, False, 3),
+        (1, "invalid", False, False, 4),
+        (1, "valid", True, True, 130),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, ok: int, verdict: VerdictState, meets: bool, stopped: bool, code: int
+) -> None:
+    monkeypatch.setattr(LoadReport, "ok", ok)
+    monkeypatch.setattr(LoadReport, "meets_objectives", meets)
+    report = LoadReport(verdict=verdict, stages=[], plan={}, salt="", started_at="", was_stopped=stopped)
+    assert exit_code(report) == code
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_reports_what_was_measured(simulate: Simulate, tmp_path: Path) -> None:
+    simulated = simulate(Reply(tokens=2, first_token=0.01))
+    out = tmp_path / "out"
+    arguments = ("load", "--model", "m", "--rate", "50", "--duration", "60", "--out", str(out))
+    with launcher() as launch:
+        process = launch("chatscope", *arguments, base_url=simulated.base_url)
+        simulated.wait_until(lambda server: server.requests_received >= 20)
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate()
+    assert process.returncode == 130
+    assert "client: " in stdout
+    report = load_report(out)
+    assert report.was_stopped
+    assert report.ok >= 10
+
+
+def test_the_live_table() -> None:
+    progress = LoadProgress("rate 5", 10, 2, 7, 1, 1234.5, (0.05, 0.2), (0.01, 0.02), 0.001, 12.0)
+    terminal = Terminal(force_terminal=True, width=80, record=True)
+    with terminal.capture() as captured, LoadTable(terminal) as table:
+        table.show(progress)
+    assert "10 sent, 2 running, 7 ok, 1 failed" in captured.get()
+    assert dict(figures(progress))["ttft"] == "p50 50, p99 200 ms"
+    assert (milliseconds(0.0123456), milliseconds(12.3456)) == ("12.3", "12,346")
