@@ -73,7 +73,7 @@ def test_what_cannot_be_priced_is_logged_once(caplog: pytest.LogCaptureFixture) 
         assert caplog.messages == []
         for _ in range(3):
             add(spending, 10)
-    assert caplog.messages == ["the cost of a task with m is not known, so that max_cost does not bound it"]
+    assert caplog.messages == ["the cost of a task with m is not known, so max_cost does not bound it"]
     assert "max_total_tokens" in str(spending.exceeded()), "tokens count all the same"
 
 

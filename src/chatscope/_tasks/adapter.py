@@ -29,7 +29,7 @@ MAX_CONCURRENCY: Final = 100
 """How many tasks run at a time by default."""
 
 KEEP_FINISHED: Final = 10_000
-"""How many finished tasks are kept by default: a result with a page of text takes some 10 KiB, so about 100 MiB."""
+"""How many finished tasks are kept by default. A result with a page of text takes about 10 KiB, so about 100 MiB."""
 
 
 class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
@@ -48,16 +48,16 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     Args:
         api_key: default `OPENAI_API_KEY`. `""` sends no key.
-        model: the model of tasks that name none.
+        model: the model for tasks that do not name one.
         timeout: how long the server may be silent, in seconds, or `Timeouts` for more.
         base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
-        hedge_after: a request without output for this many seconds is sent a second time; the first attempt with output
-            delivers, and the other one is closed. Each second attempt takes one retry from the retry budget.
+        hedge_after: a request without output after this many seconds is sent a second time. The first attempt with
+            output delivers; the other one is closed. Each second attempt takes one retry from the retry budget.
         max_cost, max_total_tokens: how much all tasks may use, in US dollars and in tokens, counted when a task ends.
-            Once a limit is reached, tasks that wait or are submitted fail at once with a `BudgetExceededError`; running
-            tasks may still exceed it. A task whose cost is not known does not count towards `max_cost`; that is logged
-            once.
-        cancel_over_budget: also stop running tasks then, with the same error and their partial text.
+            Once a limit is reached, waiting tasks and new ones fail at once with a `BudgetExceededError`; running tasks
+            may still exceed it. A task whose cost is not known does not count towards `max_cost`; the first such task
+            is logged.
+        cancel_over_budget: also stop running tasks when a limit is reached, with the same error and their partial text.
         keep_finished: how many finished tasks are kept; the oldest are forgotten first.
         prices: the price of tokens: a table, a function, or `None` for the prices that come with the package.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`
@@ -98,7 +98,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     @property
     def model(self) -> str:
-        """The model of tasks that name none."""
+        """The model for tasks that do not name one."""
         return self._tasks.model
 
     @model.setter
@@ -124,10 +124,10 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     ) -> None:
         """Wait for the tasks, or cancel them if the block ends by an exception; then close the connections.
 
-        If cancelled while waiting, it cancels the tasks, waits for their ends, and the cancellation passes.
+        If cancelled while waiting, cancel the tasks, wait for them to end, and let the cancellation pass.
         """
         try:
-            # The task group does not see the exception: it would wrap it, and the caller should get it as it is.
+            # The task group does not see the exception, because it would wrap it in an exception group.
             await self._tasks.close(cancel=error is not None)
         finally:
             await self._core.aclose()
@@ -151,7 +151,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return ChatTask(self._tasks.submit(task))
 
     async def get_status(self, task_id: str) -> TaskStatus:
-        """Return a task's status; UNKNOWN for an id that was never given or has been forgotten."""
+        """Return a task's status; UNKNOWN for an id that does not exist or has been forgotten."""
         state = self._tasks.find(task_id)
         return TaskStatus.UNKNOWN if state is None else state.status
 
@@ -164,11 +164,11 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     ) -> Result:
         """Return a task's result, waiting for it if necessary. Cancelling the wait leaves the task running.
 
-        For an unknown id, and if the wait takes too long, the result has `success=False` and says so.
+        If the id is unknown, or the wait takes too long, the result has `success=False` and an `error` that says so.
 
         Args:
             task_id: the id that `submit_task` returned.
-            timeout: how long to wait, in seconds; `None` waits for ever.
+            timeout: how long to wait, in seconds; `None` waits forever.
             cancel_on_timeout: cancel the task if the wait takes too long, instead of leaving it running.
 
         Raises:
@@ -185,14 +185,14 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         if result is not None:
             return result
         if cancel_on_timeout and not await state.cancel():
-            return await state.wait()  # it ended just then
+            return await state.wait()  # the task ended just then
         return run.so_far(ResultTimeoutError(f"Task timed out after {timeout}s"))
 
     def stream_result(self, task_id: str) -> TextStream:
         """Iterate over a task's text: first what has arrived, then live until the task ends.
 
-        Any number of readers can attach, at any time. A failed task raises its error after the text that did arrive.
-        Leaving the iterator early leaves the task running. An unknown id yields nothing.
+        Any number of readers can attach, at any time. A failed task raises its error after the text that arrived.
+        Stopping early leaves the task running. An unknown id yields nothing.
         """
         return TextStream(self._tasks.find(task_id))
 
@@ -222,8 +222,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     def execute_streaming(self, task: Task | str) -> TextStream:
         """Submit a task and iterate over its text: `async with adapter.execute_streaming(task) as text`.
 
-        Leaving the block, `aclose` and a cancellation of the reader cancel the task, and so does dropping the last
-        reference to the iterator. A `break` alone does not cancel it while a variable refers to the iterator.
+        The task is cancelled when the block is left, by `aclose`, when the reader is cancelled, and when the last
+        reference to the iterator is dropped. A `break` alone does not cancel it while a variable holds the iterator.
 
         Raises:
             ValueError, QueueFullError, RuntimeError: as `submit_task`.
@@ -240,17 +240,17 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
         The source is read while tasks run, a bounded number of tasks ahead of the delivered results. So the source may
-        be endless, and a slow loop holds it back. Failures are results too; so are tasks that are refused. Leaving the
-        block early cancels running tasks and closes the source if it is a generator. If the source raises, running
-        tasks are cancelled and the loop raises the same exception. The adapter forgets delivered results, so a long
-        loop neither fills the memory nor pushes out other tasks.
+        be endless, and a slow loop holds it back. Failed and refused tasks yield results too. Leaving the block early
+        cancels running tasks, and closes the source if it is a generator. If the source raises, running tasks are
+        cancelled and the loop raises the same exception. The adapter forgets delivered results, so a long loop neither
+        fills the memory nor evicts other tasks.
 
         Args:
-            tasks: the source, of tasks or prompts. A sync one is read in the event loop, so it must not block.
+            tasks: the source, of tasks or prompts. A sync source is read in the event loop, so it must not block.
             ordered: deliver results in the order of the source instead of the order in which tasks end. A slow task
-                then holds back those after it, as far as the bound allows.
-            look_ahead: how many tasks may be read and not delivered; default the number of slots plus 64. A smaller
-                number than that of the slots leaves slots empty.
+                then holds back the ones after it, as far as the bound allows.
+            look_ahead: how many tasks may be read but not delivered; default the number of slots plus 64. A number
+                below the number of slots leaves slots empty.
 
         Raises:
             TypeError, ValueError: `tasks` is not an iterable, or `look_ahead` is not a whole number of at least 1.
@@ -262,7 +262,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     async def gather(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> list[Result]:
         """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
 
-        As with `map`, failures are results, and the adapter keeps none of them.
+        As with `map`, failures are results too, and the adapter forgets the tasks.
 
         Raises:
             TypeError, RuntimeError: as `map`.
@@ -275,7 +275,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return [found[number] for number in range(len(found))]
 
     def forget(self, task_id: str) -> bool:
-        """Forget a finished task. Return whether there was one."""
+        """Forget a finished task. Return whether it existed."""
         return self._tasks.forget(task_id)
 
     def statistics(self) -> Statistics:
@@ -295,7 +295,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     def get_adapter_status(self) -> dict[str, Any]:
         """Describe the adapter, with live counts.
 
-        `cost` leaves out the tasks counted in `unpriced`; `tokens` has only what was reported of those in `uncounted`.
+        `cost` leaves out the tasks counted in `unpriced`. Of those in `uncounted`, `tokens` has only what was reported.
         """
         spending = self._tasks.spending
         return {

@@ -1,6 +1,6 @@
-"""Alarms: functions that are called at a time, all of them by one watcher, for waits that need no scope of their own.
+"""Alarms: callbacks at set times, all run by one watcher task, so that a wait needs no cancel scope of its own.
 
-Used for the deadlines of tasks that have no coroutine yet, and for the timeouts of `get_result`. A task that has its
+They enforce the deadlines of tasks that have no coroutine yet, and the timeouts of `get_result`. A task that has its
 slot enforces its deadline by its own cancel scope (`runner.py`).
 """
 
@@ -15,15 +15,15 @@ from typing import Final
 import anyio
 
 STALE: Final = 64
-"""How many alarms that were removed may be in the heap, beyond as many as are set."""
+"""The heap is rebuilt when its removed alarms outnumber the live ones by more than this."""
 
 
 class Alarm:
     """One alarm.
 
     Attributes:
-        at: when it rings, on the event loop's clock.
-        expire: called then; `None` once it has rung or was removed.
+        at: when it expires, on the event loop's clock.
+        expire: called then; `None` once the alarm has expired or been removed.
     """
 
     __slots__ = ("at", "expire")
@@ -37,7 +37,7 @@ class Alarms:
     """All alarms of one adapter.
 
     Args:
-        start: starts `watch` as a child of the adapter's task group. Called when there is something to watch.
+        start: starts `watch` as a child of the adapter's task group. Called when the first alarm is added.
     """
 
     __slots__ = ("_changed", "_heap", "_is_closing", "_is_watched", "_live", "_numbers", "_start")
@@ -52,7 +52,7 @@ class Alarms:
         self._changed: anyio.Event | None = None  # exists while the watcher waits
 
     def add(self, at: float, expire: Callable[[], object]) -> Alarm:
-        """Call a function at a time of the event loop's clock, unless `remove` comes first."""
+        """Call a function at a time on the event loop's clock, unless `remove` is called first."""
         alarm = Alarm(at, expire)
         heappush(self._heap, (at, next(self._numbers), alarm))
         self._live += 1
@@ -86,7 +86,7 @@ class Alarms:
         self._wake()
 
     async def watch(self) -> None:
-        """Ring the alarms until none is left after `close`. Cancelling this rings none."""
+        """Run the alarms as they expire, until `close` is called and none is left. If cancelled, none is run."""
         while self._live or not self._is_closing:
             while self._heap and self._heap[0][2].expire is None:
                 heappop(self._heap)

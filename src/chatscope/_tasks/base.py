@@ -39,7 +39,7 @@ class AsyncBasePlatformAdapter(ABC):
     @property
     @abstractmethod
     def implementation_status(self) -> str:
-        """One word: `working`, or why not."""
+        """One word: `working`, or the reason why the adapter cannot be used."""
 
     @abstractmethod
     async def submit_task(self, task: Task) -> str:
@@ -62,7 +62,7 @@ class AsyncBasePlatformAdapter(ABC):
         """Stop a task. Return whether it was pending or running."""
 
     def get_adapter_status(self) -> dict[str, Any]:
-        """Describe the adapter and whether it works."""
+        """Describe the adapter, and whether it can be used."""
         return {
             "name": type(self).__name__,
             "platform": self.platform.value,
@@ -72,7 +72,7 @@ class AsyncBasePlatformAdapter(ABC):
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Get ready to run tasks."""
+        """Prepare to run tasks."""
 
     @abstractmethod
     async def __aexit__(

@@ -1,6 +1,6 @@
-"""One attempt at a model call: a request to the server, what it has brought, and whether it may have cost anything.
+"""One attempt at a model call: a request, the response so far, and whether the server may charge for it.
 
-When attempts are made, and which of two delivers, is decided in `model_call.py`.
+`model_call.py` decides when attempts are made, and which of two hedged attempts delivers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from chatscope.protocol.response import Completion
 
 
 class CallAttempt:
-    """One request to the server, and what it has brought. Used again for the next attempt, after `discard`.
+    """One request and the response so far. After `discard`, the same object makes the next attempt.
 
     Attributes:
-        model: the model that it asks.
-        reader: reads the response, if that is streamed.
+        model: the requested model.
+        reader: reads a streamed response; `None` if the response is not streamed.
+        request: the request.
     """
 
     __slots__ = ("_limiter", "_plain", "model", "reader", "request")
@@ -51,13 +52,13 @@ class CallAttempt:
 
     @property
     def can_hedge(self) -> bool:
-        """Whether a second attempt may be made beside this one."""
+        """Whether a second attempt may run concurrently with this one."""
         return self._limiter.can_hedge
 
     def may_be_charged(self, error: BaseException) -> bool:
         """Return whether the server may charge for an attempt that ended with an error.
 
-        It may if the model has written anything, or if the client gave up while the server may have been at work. It
+        It may if the model has written anything, or if the client gave up while the server may have been working. It
         does not if the server refused the request, or dropped it before any output.
         """
         if self.request.sent_ns is None:
@@ -69,10 +70,10 @@ class CallAttempt:
         return not isinstance(error, ChatError)
 
     async def read(self, observer: AttemptObserver) -> Completion:
-        """Send the request and read the response; the caller holds the permit. If cancelled, the connection is closed.
+        """Send the request and read the response. The caller holds the permit. If cancelled, the connection is closed.
 
         Raises:
-            ChatError: there is no complete response.
+            ChatError: the response is not complete.
         """
         if self.reader is not None:
             return await self.reader.read_to_end(observer)
@@ -81,7 +82,7 @@ class CallAttempt:
         return completion
 
     def discard(self) -> None:
-        """Forget what has arrived."""
+        """Discard the response so far."""
         self._plain = None
         if self.reader is not None:
             self.reader.discard()

@@ -1,7 +1,7 @@
 """One submitted task: `TaskState`, which its run writes, and `ChatTask`, the public view of it.
 
 The text of a task is an append-only list of parts. Status, text, live streams and late replays all read that list and
-the result; a reader keeps only its own position. How a task runs is not decided here.
+the result; a reader keeps only its own position. Not here: how a task runs (`runner.py`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from chatscope._tasks.text_stream import TextStream
 
 
 class Stoppable(Protocol):
-    """The run of a task, as far as its readers need it."""
+    """The part of a task's run that its readers need."""
 
     def cancel(self) -> None:
         """Stop the task without waiting for its end."""
 
 
 class TaskState:
-    """What is known of one task. Written by its run, read by handles, text streams and the adapter.
+    """The state of one task. Written by its run; read by handles, text streams and the adapter.
 
     Attributes:
         task: the task as it was submitted, with its id.
@@ -33,7 +33,7 @@ class TaskState:
         parts: the text so far. A new attempt that replaces unread text replaces the list.
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
-        cancel_requested: whether somebody has asked for the task's end.
+        cancel_requested: whether a cancellation has been requested.
         run: stops the task; `None` once it has ended.
         on_end: called once with the result.
     """
@@ -60,7 +60,7 @@ class TaskState:
         self.cancel_requested = False
         self.run: Stoppable | None = None
         self.on_end: Callable[[Result], None] | None = None
-        self._waiters: list[anyio.Event] = []  # of those that wait for the end
+        self._waiters: list[anyio.Event] = []  # one for each caller that waits for the result
         self._changed: anyio.Event | None = None  # exists while a reader waits
 
     @property
@@ -70,7 +70,7 @@ class TaskState:
 
     @property
     def status(self) -> TaskStatus:
-        """Where the task stands."""
+        """The task's current status."""
         if self.result is not None:
             return self.result.status
         return TaskStatus.PENDING if self.started_ns is None else TaskStatus.RUNNING
@@ -88,7 +88,7 @@ class TaskState:
             self._changed = None
 
     def finish(self, result: Result) -> None:
-        """Publish the result and wake everybody."""
+        """Publish the result, and wake all readers and waiters."""
         self.result = result
         self.run = None
         for waiter in self._waiters:
@@ -100,7 +100,7 @@ class TaskState:
             self.on_end = None
 
     def request_cancel(self) -> None:
-        """Ask for the task's end without waiting for it."""
+        """Request cancellation without waiting for the task to end."""
         if self.run is not None:
             self.cancel_requested = True
             self.run.cancel()
@@ -115,7 +115,7 @@ class TaskState:
         return self.result
 
     async def wait_until(self, at: float, alarms: Alarms) -> Result | None:
-        """Wait for the result as `wait` does, but only until a time of the event loop's clock; then return `None`."""
+        """Wait for the result as `wait` does, but only until a time on the event loop's clock; then return `None`."""
         if self.result is not None:
             await checkpoint()
             return self.result
@@ -136,7 +136,7 @@ class TaskState:
                 self._waiters.remove(waiter)
 
     async def cancel(self) -> bool:
-        """Stop the task and wait for its end. Return whether this ended as cancelled."""
+        """Stop the task and wait for its end. Return whether it ended as cancelled."""
         if self.result is not None:
             await checkpoint()
             return False
@@ -151,9 +151,9 @@ class TaskState:
 
 
 class ChatTask:
-    """One task of an adapter. Made by `start_task`.
+    """A handle on one task of an adapter. Made by `start_task`.
 
-    Holding it keeps nothing running; dropping it stops nothing.
+    Holding it does not keep the task running, and dropping it does not stop the task.
     """
 
     __slots__ = ("_state",)
@@ -181,7 +181,7 @@ class ChatTask:
 
     @property
     def status(self) -> TaskStatus:
-        """Where the task stands."""
+        """The task's current status."""
         return self._state.status
 
     @property
@@ -190,23 +190,26 @@ class ChatTask:
         return self._state.text
 
     async def wait(self) -> Result:
-        """Wait for the end and return the result, whatever it is. Cancelling the wait leaves the task running."""
+        """Wait for the task to end and return its result, also after a failure.
+
+        Cancelling the wait leaves the task running.
+        """
         return await self._state.wait()
 
     def stream(self) -> TextStream:
-        """Iterate over the text from its beginning, live while the task runs. Any number of readers may do so."""
+        """Iterate over the text from its beginning, live while the task runs. Any number of readers can attach."""
         return TextStream(self._state)
 
     async def cancel(self) -> bool:
         """Stop the task. When this returns, its connection is closed and its result is available.
 
-        Cancelling this call does not withdraw the request to stop.
+        If this call is cancelled, the task is stopped all the same.
 
         Returns:
-            True if this task ended as cancelled, False if it had already ended or ended just then.
+            True if the task ended as cancelled; False if it had already ended, or ended just then.
         """
         return await self._state.cancel()
 
     def request_cancel(self) -> None:
-        """Ask the task to stop, without waiting for its end. Call it in the event loop's own thread."""
+        """Ask the task to stop without waiting for its end. Call this in the event loop's own thread."""
         self._state.request_cancel()

@@ -1,6 +1,6 @@
-"""Hedging: a second attempt beside a first one that is slow. The first to deliver wins, the other is cancelled.
+"""Hedging: a second attempt while a slow first one goes on. The first to deliver wins; the other is cancelled.
 
-What an attempt does, and whether a second one is allowed, is decided in `model_call.py`.
+Not here: what an attempt does, and whether a second one is allowed (`model_call.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chatscope.errors import TaskCancelledError
 _T = TypeVar("_T")
 
 Claim = Callable[[], bool]
-"""Called by an attempt whenever it has output: returns whether that attempt delivers. The first to claim does."""
+"""Called by an attempt whenever it has output; returns whether that attempt delivers. The first to claim does."""
 
 HedgedAttempt = Callable[[Claim], Awaitable[_T]]
 
@@ -26,8 +26,8 @@ HedgedAttempt = Callable[[Claim], Awaitable[_T]]
 class Hedge(Generic[_T]):
     """Two attempts at the same request.
 
-    Both run as children of a group of the hedge's own. Their errors stay with them, so that none comes out wrapped.
-    An attempt that ends without an error delivers, if no other has claimed before.
+    Both run in the hedge's own task group. Each child keeps its error, so that no error is wrapped in a group. An
+    attempt that ends without an error delivers, unless the other one has already claimed.
     """
 
     __slots__ = ("_changed", "_tries", "_winner")
@@ -38,17 +38,17 @@ class Hedge(Generic[_T]):
         self._changed = anyio.Event()
 
     async def run(self, first: HedgedAttempt[_T], after: float, second: Callable[[], HedgedAttempt[_T] | None]) -> _T:
-        """Run the attempts and return what the winner returns, when all attempts have cleaned up.
+        """Run the attempts and return what the winner returns, once both have cleaned up.
 
-        If cancelled, both are.
+        If cancelled, both attempts are cancelled.
 
         Args:
             first: starts at once.
-            after: how long it may be without output before the second one starts, in seconds.
+            after: how long the first attempt may be without output before the second one starts, in seconds.
             second: returns the second attempt, or `None` if it is not allowed.
 
         Raises:
-            Exception: what the winner failed with after all; if nobody won, what the first attempt failed with.
+            Exception: the winner's error, if it failed after it had claimed; if none won, the first attempt's error.
         """
         async with anyio.create_task_group() as group:
             self._start(group, first)
@@ -77,7 +77,7 @@ class Hedge(Generic[_T]):
     async def _run(self, item: _Try[_T], attempt: HedgedAttempt[_T]) -> None:
         try:
             with item.scope:
-                await checkpoint_if_cancelled()  # the other may have won before this one came to its first step
+                await checkpoint_if_cancelled()  # the other may have won before this one took its first step
                 try:
                     item.returned.append(await attempt(partial(self._claim, item)))
                     self._claim(item)

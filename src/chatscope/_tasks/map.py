@@ -1,6 +1,6 @@
 """Many tasks from one source: how far the source is read ahead, and in which order results are delivered.
 
-How one task runs is not decided here: tasks are only started, counted and, when nobody wants their results, cancelled.
+Not here: how one task runs. This module only starts tasks, counts them, and cancels those whose results are not wanted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from chatscope._validation import check_count
 from chatscope.errors import QueueFullError
 
 LOOK_AHEAD: Final = 64
-"""How many tasks are read ahead beyond the slots, by default. They keep the slots busy while the reader is busy with a
-result. A task with a page of text takes some 10 KiB, so this is under 1 MiB."""
+"""How many tasks are read ahead beyond the number of slots, by default. They keep the slots busy while the reader
+handles a result. A task with a page of text takes about 10 KiB, so this is under 1 MiB."""
 
 
 class Starter(Protocol):
@@ -46,9 +46,9 @@ class Starter(Protocol):
 class ResultStream:
     """The results of many tasks: enter it, then iterate it. Made by `AsyncChatGPTAdapter.map`.
 
-    A task of its own reads the source, never further ahead of the reader than the bound. The bound covers tasks that
-    are being read, wait, run, or have ended without having been delivered. So a slow reader holds back the source, and
-    memory stays flat.
+    A task of its own reads the source, at most as far ahead of the reader as the bound allows. The bound covers tasks
+    that are being read, wait, run, or have ended but are not delivered. So a slow reader holds back the source, and
+    memory use stays flat.
 
     Leaving the block cancels the tasks that still run, waits for their ends, and closes the source if it is a
     generator; each takes at most `CLOSE_GRACE` seconds. If cancelled while waiting for a result, nothing is lost: the
@@ -87,7 +87,7 @@ class ResultStream:
         self._look_ahead = look_ahead
         self._group: anyio.abc.TaskGroup | None = None
         self._running: dict[int, TaskState] = {}  # by the task's number in the source
-        self._finished: dict[int, Result] = {}  # not delivered yet, in the order of their ends
+        self._finished: dict[int, Result] = {}  # not delivered yet, in the order in which they ended
         self._next = 0
         self._is_left = False
         self._is_exhausted = False
@@ -96,7 +96,7 @@ class ResultStream:
         self._room: anyio.Event | None = None  # exists while the source waits
 
     async def __aenter__(self) -> Self:
-        """Begin to read the source.
+        """Start reading the source.
 
         Raises:
             RuntimeError: it was entered before.
@@ -129,10 +129,10 @@ class ResultStream:
         return self
 
     async def __anext__(self) -> Result:
-        """Return the next result, whatever happened to its task.
+        """Return the next result, also that of a failed task.
 
         Raises:
-            Exception: what the source raised, as it is, after the results that were available by then.
+            Exception: what the source raised, unchanged, after the results that were available by then.
             RuntimeError: the block was not entered.
         """
         item = await self.next_numbered()
@@ -175,9 +175,9 @@ class ResultStream:
                 number += 1
                 while len(self._running) + len(self._finished) >= self._bound:
                     await self._wait_for_room()
-        except Exception as error:  # noqa: BLE001 - whatever the source raised, the reader gets it
+        except Exception as error:  # noqa: BLE001 - the reader gets whatever the source raised
             if self._is_left:
-                self._source.close_error = error  # its reaction to being cancelled
+                self._source.close_error = error  # raised by the source because it was cancelled
             else:
                 await self._fail(error)
         finally:
@@ -186,7 +186,7 @@ class ResultStream:
             self._wake_reader()
 
     async def _fail(self, error: Exception) -> None:
-        """Cancel what runs, undelivered; let the reader have the results so far and then the error."""
+        """Cancel the running tasks, whose results are dropped; give the reader the results so far, then the error."""
         running = list(self._running.values())
         for state in running:
             state.on_end = None
@@ -247,7 +247,7 @@ class ResultStream:
             self._room.set()
 
     async def _wait_for_room(self) -> None:
-        """Wait until a result was delivered or a task has ended."""
+        """Wait until a result is delivered or a task ends."""
         self._room = anyio.Event()
         await self._room.wait()
 
@@ -270,7 +270,7 @@ class _Source:
             TypeError: the item is not a task.
             Exception: what the iterable raised.
         """
-        await checkpoint()  # a source that never waits must not keep the loop to itself
+        await checkpoint()  # a source that never waits must not block the event loop
         try:
             item = await anext(self._tasks) if isinstance(self._tasks, AsyncIterator) else next(self._tasks)
         except (StopIteration, StopAsyncIteration):
@@ -282,12 +282,12 @@ class _Source:
         return item
 
     async def close(self) -> None:
-        """Close the source if it is a generator; others stay their owner's to close. Takes at most `CLOSE_GRACE` s."""
+        """Close the source if it is a generator; the caller closes any other. Takes at most `CLOSE_GRACE` seconds."""
         try:
             if isinstance(self._tasks, AsyncGenerator):
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
                     await self._tasks.aclose()
             elif isinstance(self._tasks, Generator):
                 self._tasks.close()
-        except Exception as error:  # noqa: BLE001 - raised by the block that is being left
+        except Exception as error:  # noqa: BLE001 - `__aexit__` raises it
             self.close_error = error

@@ -1,7 +1,7 @@
-"""The model calls of one task: one, or one for each turn of its conversation, each tried until there is a response.
+"""The model calls of one task: one, or one for each turn of its conversation, each retried until there is a response.
 
-What a task is and what it ends with is decided in `runner.py` and `outcome.py`; how a response is read, in `_client`;
-what later turns say, in `_conversation`.
+Not here: how a task runs and ends (`runner.py`, `outcome.py`), how a response is read (`_client`), and what later turns
+send (`_conversation`).
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class ModelCalls:
 
     @property
     def latest(self) -> ModelCall:
-        """The last call so far."""
+        """The latest call."""
         return self._calls[-1]
 
     def summary(self) -> CallSummary:
-        """Return what the calls have come to."""
+        """Return a summary of the calls so far."""
         call = self.latest
         return CallSummary(
             completion=self._completion(),
@@ -90,7 +90,7 @@ class ModelCalls:
     async def _take_turn(self, conversation: Conversation) -> Completion:
         if conversation.completions:
             prepared = self._prepared
-            self._state.was_read = False  # nobody has read any of what comes now
+            self._state.was_read = False  # no reader has seen any text of the new call
             request = self._core.prepare(
                 prepared.model, conversation.messages, conversation.parameters, stream=prepared.streams
             )
@@ -102,7 +102,7 @@ class ModelCalls:
         self._calls.append(ModelCall(new_attempt, retrier, self._state, on_text, self._charges, self._hedge_after))
 
     def _completion(self) -> Completion | None:
-        """Return the last response that has content, as far as it has arrived."""
+        """Return the last response with content, as far as it has arrived."""
         for call in reversed(self._calls):
             completion = call.completion
             if call is self._calls[0] or (completion is not None and completion.choices):
@@ -118,7 +118,7 @@ async def _paused(slot: Slot) -> AsyncGenerator[None, None]:
 
 
 class _LaterText:
-    """Appends the text of a later turn to that of the turns before."""
+    """Appends the text of a later turn to the text of the turns before it."""
 
     __slots__ = ("_before", "_state")
 
@@ -128,27 +128,27 @@ class _LaterText:
 
     def on_text(self, parts: list[str]) -> None:
         text = self._state.parts
-        known = len(text) - len(self._before)
-        if text is self._before or known > len(parts):  # the turn's first text, or that of another attempt
-            text, known = self._before.copy(), 0
-        text += parts[known:]
+        published = len(text) - len(self._before)
+        if text is self._before or published > len(parts):  # the turn's first text, or that of another attempt
+            text, published = self._before.copy(), 0
+        text += parts[published:]
         self._state.set_parts(text)
 
 
 class ModelCall:
-    """One request of a task: its attempts, each hedged if that was asked for.
+    """One request of a task: its attempts, each of them hedged if `hedge_after` is set.
 
     Args:
-        new_attempt: returns an attempt that can be made.
+        new_attempt: returns a new attempt.
         retrier: spaces the attempts and records them.
-        state: tells whether the text was read.
+        state: knows whether a reader has seen the text.
         on_text: called with the text parts whenever they have changed.
-        charges: receives what the attempts may have cost.
+        charges: receives an entry for each attempt that the server may charge for.
         hedge_after: as for `ModelCalls`.
 
     Attributes:
-        retrier: the same.
-        sent_ns: when the last attempt began, the earlier one of a hedged pair.
+        retrier: as given.
+        sent_ns: when the latest attempt started; of a hedged pair, the first of the two.
     """
 
     __slots__ = (
@@ -187,7 +187,7 @@ class ModelCall:
 
     @property
     def completion(self) -> Completion | None:
-        """The response so far; `None` before a plain one is whole."""
+        """The response so far; `None` until a response that is not streamed has arrived."""
         return self._attempt.completion
 
     @property
@@ -208,7 +208,7 @@ class ModelCall:
         attempt = self._attempt
         await attempt.request.acquire_permit()
         try:
-            await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: nothing is sent
+            await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
             self.sent_ns = time.perf_counter_ns()
             self._state.started_ns = self._state.started_ns or self.sent_ns
             if self._hedge_after is None:
@@ -219,14 +219,14 @@ class ModelCall:
             attempt.request.release_permit()  # also if it was cancelled before its first step
 
     def on_first_output(self) -> None:
-        """See `AttemptObserver`: here the text is enough."""
+        """Do nothing: without a hedge, `on_text` is enough."""
 
     def on_text(self, parts: list[str]) -> None:
         """Pass on the text of an attempt that is not hedged."""
         self._on_text(parts)
 
     async def _read(self, attempt: CallAttempt, observer: AttemptObserver) -> Completion:
-        """Read one attempt, and record what it may have cost."""
+        """Read one attempt, and record it if the server may charge for it."""
         attempt.request.sent_ns = None
         try:
             completion = await attempt.read(observer)
@@ -239,17 +239,17 @@ class ModelCall:
 
     def _second(self, first: CallAttempt) -> HedgedAttempt[Completion] | None:
         """Return the second attempt, if one is allowed."""
-        return partial(self._compete, self._new_attempt(), beside=True) if first.can_hedge else None
+        return partial(self._compete, self._new_attempt(), is_second=True) if first.can_hedge else None
 
-    async def _compete(self, attempt: CallAttempt, claim: Claim, *, beside: bool = False) -> Completion:
-        """Make one of two attempts. The first with output delivers, or the first to end well without any."""
+    async def _compete(self, attempt: CallAttempt, claim: Claim, *, is_second: bool = False) -> Completion:
+        """Make one of two attempts. The first with output delivers, or the first that succeeds without any."""
 
         def delivers() -> bool:
             if claim():
                 self._attempt = attempt
             return self._attempt is attempt
 
-        if beside:
+        if is_second:
             await attempt.request.acquire_permit(hedged=True)
         try:
             completion = await self._read(attempt, _HedgeObserver(attempt, delivers, self._on_text))
@@ -259,19 +259,19 @@ class ModelCall:
         return completion
 
     def _start_over(self) -> None:
-        """Drop text that nobody has read: readers that start now see only the next attempt."""
+        """Drop the text that no reader has seen: readers that start now see only the next attempt."""
         self._attempt.discard()
         self._on_text([])
 
     def _may_retry(self, error: Exception) -> bool:
-        """Allow another attempt while there is no output, or nobody has read it."""
+        """Allow another attempt while there is no output, or no reader has seen it."""
         if self.token_ns and (self._state.was_read or not self.retrier.policy.restart_unread):
             return False
         return is_transient(error)
 
 
 class _HedgeObserver:
-    """Passes on the text of a hedged attempt, once that attempt delivers."""
+    """Passes on the text of a hedged attempt once that attempt delivers."""
 
     __slots__ = ("_attempt", "_delivers", "_on_text")
 

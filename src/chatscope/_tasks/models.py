@@ -1,6 +1,6 @@
 """Tasks and results: plain values without behaviour.
 
-Not here: how arguments are checked (`prepared.py`), how a result is made (`outcome.py`).
+Not here: how arguments are checked (`prepared.py`), and how a result is made (`outcome.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chatscope.protocol.usage import Usage
 
 
 class TaskType(StrEnum):
-    """What a task is about. A label: it is kept with the task and not sent."""
+    """What a task is about: a label that is kept with the task and not sent."""
 
     CODE_GENERATION = "code_generation"
     REFACTORING = "refactoring"
@@ -36,7 +36,7 @@ class TaskType(StrEnum):
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands."""
+    """The state of a task."""
 
     PENDING = "pending"
     """Accepted, and waiting for its slot."""
@@ -56,7 +56,7 @@ class Platform(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskConstraints:
-    """Limits of one task. `None` leaves the adapter's or the server's default."""
+    """Limits of one task. `None` means the adapter's or the server's default."""
 
     model: str | None = None
     max_tokens: int | None = None
@@ -64,9 +64,9 @@ class TaskConstraints:
     timeout_seconds: float | None = None
     """The deadline of the whole task, in seconds after its submission: queueing, attempts and waits included."""
     priority: int = 0
-    """Tasks of a higher priority get a slot first; equal ones in the order of their submission."""
+    """Tasks with a higher priority get a slot first; equal ones in the order of submission."""
     max_turns: int = MAX_TURNS
-    """How many model calls may be made while the model calls tools; one more raises a `ToolLoopError`."""
+    """How many model calls a task with tools may make. A model that then still calls tools is a `ToolLoopError`."""
     tool_timeout_seconds: float | None = None
     """How long each call of a tool may take, in seconds."""
 
@@ -79,9 +79,9 @@ class Task:
     have no effect. A task is mutable (`submit_task` sets `task_id`), so it cannot be hashed.
 
     Args:
-        prompt: what the user says. Give either this or `messages`.
+        prompt: the user's message. Give either this or `messages`.
         type: a label.
-        context: facts that are sent before the prompt, as a system message with one line `key: value` for each.
+        context: facts to send before the prompt, as a system message with one line `key: value` for each.
         messages: a whole conversation instead of a prompt.
         constraints: the task's own limits.
         parameters: further parameters of the endpoint, sent as given.
@@ -90,10 +90,10 @@ class Task:
         tools: functions that the model may call until it answers. Their signatures and docstrings describe them to the
             model. Sync functions run in worker threads. A task holds no slot while its tools run.
         on_tool_error: `"report"` tells the model what a function raised; `"raise"` ends the task with it.
-        output_type: the type of the answer: a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or any
-            other type that strict JSON schema can express. An answer of another type is an `OutputError`.
-        reask: how often the model is asked again, and told what is wrong, if its answer is invalid.
-        model, temperature: as in `constraints`, which then leave them open.
+        output_type: the type of the response: a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or
+            any other type that strict JSON schema can express. A response that does not fit is an `OutputError`.
+        reask: how often to ask again, with the problem described to the model, if the response does not fit the type.
+        model, temperature: as in `constraints`, which must then leave them out.
         system: a system message, sent first.
     """
 
@@ -122,9 +122,9 @@ def _no_metadata() -> dict[str, Any]:
 class Result:
     """The outcome of a task.
 
-    Results are equal if their fields are; `exception` is not compared (exceptions compare by identity, and `error`
-    holds its text). The hash covers the platform, the status, the output, the error and the duration, since the task
-    and the metadata cannot be hashed.
+    Results are equal if their fields are equal. `exception` is not compared, since exceptions compare by identity;
+    `error` holds its text. The hash covers the platform, status, output, error and duration, since the task and the
+    metadata cannot be hashed.
     """
 
     task: Task | None
@@ -135,16 +135,16 @@ class Result:
     status: TaskStatus
     error: str | None = None
     exception: Exception | None = field(default=None, compare=False)
-    """What the task failed with. It holds no traceback, which would keep the frames of the task in memory; an exception
-    from outside this package has it as text in its notes."""
+    """The error that the task failed with. It has no traceback, which would keep the task's frames in memory; for an
+    exception from outside this package, the traceback is in the notes, as text."""
     tokens_used: int | None = None
-    """Prompt and completion tokens, from `usage`; `None` if that is not known."""
+    """Prompt and completion tokens, from `usage`; `None` if the usage is not known."""
     cost: float | None = None
-    """In US dollars, of all turns and of hedged attempts; `None` if one of their prices or usages is not known."""
+    """In US dollars, for all turns and hedged attempts; `None` if any of their prices or usages is not known."""
     duration_seconds: float = 0.0
     """From submission to the end."""
     usage: Usage | None = None
-    """The tokens of all turns and of hedged attempts; `None` if the server did not report those of one of them."""
+    """The tokens of all turns and hedged attempts; `None` if the server did not report those of each."""
     finish_reason: str | None = None
     message: CompletionMessage | None = None
     """The assistant message of the last turn, tool calls included."""
@@ -156,9 +156,9 @@ class Result:
     metadata: Mapping[str, Any] = field(default_factory=_no_metadata)
     """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`; `None` if not known."""
     messages: Sequence[Mapping[str, Any]] = ()
-    """The conversation that `message` answers, tool calls and their results included."""
+    """The conversation that `message` responds to, including tool calls and their results."""
     parsed: Any = None
-    """The answer as a value of the task's `output_type`."""
+    """The response as a value of the task's `output_type`."""
     completion: Completion | None = None
     """The whole response with every choice, as far as it arrived; that of the last turn."""
 
@@ -172,5 +172,5 @@ class Result:
             Exception: `exception`, if there is one.
         """
         if self.exception is not None:
-            raise self.exception.with_traceback(None)  # else each call would add its frames to those of the last
+            raise self.exception.with_traceback(None)  # otherwise each call would add its own frames
         return self

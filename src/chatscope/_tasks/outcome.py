@@ -1,6 +1,6 @@
-"""From what happened to a task to its `Result`, prices included. The only place that makes results.
+"""Turns what happened to a task into its `Result`, including the cost. No other module makes results.
 
-Pure: nothing here waits, sends or knows a run. What happened is collected in an `TaskOutcome` by `runner.py`.
+Pure functions: nothing here waits or sends. `runner.py` collects what happened in a `TaskOutcome`.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ NOTE_FRAMES: Final = 8
 """How many frames of a foreign exception's traceback are kept as text: enough to find the line, about 1 KiB."""
 
 _UNCOUNTED: Final = Usage()
-"""What servers that do not count tokens send. It means "not reported": no response is free because of it."""
+"""All zeros, as servers send that do not count tokens. It means "not reported", not "free"."""
 
 
 class Charge(NamedTuple):
-    """A request that the server may charge for, and what it reported of it."""
+    """A request that the server may charge for."""
 
     completion: Completion | None
+    """The response, as far as it has arrived."""
     model: str
-    """The model that was asked for."""
+    """The requested model."""
 
     @property
     def usage(self) -> Usage | None:
-        """What the server reported; `None` if nothing."""
+        """The reported usage; `None` if the server did not report it."""
         usage = self.completion.usage if self.completion is not None else None
         return None if usage == _UNCOUNTED else usage
 
 
 class CallSummary(NamedTuple):
-    """What the model calls of a task came to.
+    """A summary of the model calls of a task.
 
     Attributes:
-        completion: the last response that has content, as far as it has arrived.
+        completion: the last response with content, as far as it has arrived.
         charges: the requests that the server may charge for.
         request_id: the id that the server gave the last request.
         requests: how many requests were sent.
-        attempts: one entry for each of them.
+        attempts: one entry for each request.
         sent_ns, headers_ns, token_ns: as in `Timings`.
     """
 
@@ -68,17 +69,17 @@ class TaskOutcome(NamedTuple):
     """What happened to a task: everything that its result is made from.
 
     Attributes:
-        status: where it stands.
-        failure: what it ended with; `None` after success.
+        status: the status.
+        failure: the error that it ended with; `None` after a success.
         task: the task, if there is one.
         text: the text that has arrived.
         calls: its model calls.
-        model: the model that was asked for.
-        base_url: where the requests went.
-        messages: the conversation that was sent last.
-        parsed: the answer as a value of the task's type.
+        model: the requested model.
+        base_url: where the requests were sent.
+        messages: the conversation as it was last sent.
+        parsed: the response as a value of the task's type.
         submitted_ns, started_ns, finished_ns: as in `Timings`.
-        now_ns: when this was written.
+        now_ns: when this value was made.
     """
 
     status: TaskStatus
@@ -101,7 +102,7 @@ Price = Callable[[PriceQuery], float | None]
 
 
 def result_of(outcome: TaskOutcome, price: Price) -> Result:
-    """Return the result of what happened to a task."""
+    """Return the result for what happened to a task."""
     failure, calls = outcome.failure, outcome.calls
     completion, usage = calls.completion, total_usage(calls.charges)
     finish_reason = message = None
@@ -166,9 +167,9 @@ def reported_tokens(charges: Sequence[Charge]) -> int:
 
 
 def without_frames(error: Exception) -> Exception:
-    """Return the error, with no traceback in it or in its causes: those would keep the frames of the task in memory.
+    """Remove the traceback from an error and its causes, and return it: tracebacks keep the task's frames in memory.
 
-    An exception from outside this package, a tool's for instance, gets its traceback as text in a note.
+    An exception from outside this package, such as one that a tool raised, gets its traceback as text in a note.
     """
     if not isinstance(error, ChatError) and error.__traceback__ is not None:
         lines = traceback.format_tb(error.__traceback__)[-NOTE_FRAMES:]
@@ -190,7 +191,7 @@ def without_frames(error: Exception) -> Exception:
 
 
 def total_usage(charges: Sequence[Charge]) -> Usage | None:
-    """Return the usage of all requests; `None` if that of one of them is not known."""
+    """Return the usage of all requests; `None` if the usage of any of them is not known."""
     usages = [charge.usage for charge in charges]
     if None in usages:
         return None  # a sum without it would look like the whole
@@ -202,7 +203,7 @@ def _total_cost(outcome: TaskOutcome, price: Price) -> float | None:
     for charge in outcome.calls.charges:
         completion, usage = charge.completion, charge.usage
         if completion is None or usage is None or not (usage.prompt_tokens or usage.completion_tokens):
-            return None  # zeros, or a mere total, say nothing that could be priced
+            return None  # zeros, or a total alone, cannot be priced
         cost = price(
             PriceQuery(
                 model=completion.model or charge.model,
@@ -219,7 +220,7 @@ def _total_cost(outcome: TaskOutcome, price: Price) -> float | None:
 
 
 def check_cost(cost: object) -> float:
-    """Return what a user's price function returned, as a number of US dollars.
+    """Convert the result of a user's price function to US dollars.
 
     Raises:
         ValueError, TypeError: it is not a finite number.

@@ -1,6 +1,6 @@
-"""A task, checked and prepared: one value that says what will be sent, and when it has to end.
+"""A task, checked and prepared: one value with everything that will be sent, and when the task must end.
 
-Everything that can be refused is refused here, at submission, before a slot is taken. Nothing here waits or sends.
+All argument errors are raised here, at submission, before a slot is taken. Nothing here waits or sends.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from chatscope.telemetry.observer import ObservedCall
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask:
-    """What a task will send, and when it has to end.
+    """What a task will send, and when it must end.
 
     Attributes:
-        task: the task, copied, with its id.
-        model: the model to ask.
-        messages: what the first turn says.
-        request: what the first turn sends, encoded.
+        task: a copy of the task, with its id.
+        model: the requested model.
+        messages: the messages of the first turn.
+        request: the encoded request of the first turn.
         streams: whether the response is streamed.
         policy: how requests are retried.
-        timeouts: those of each request; the whole task's limit is not among them.
-        deadline: when the task has to end.
-        conversation: what later turns send; `None` if there are none.
-        observed: observes the task, if anybody does.
+        timeouts: those of each request, without the limit of the whole task.
+        deadline: when the task must end.
+        conversation: decides what later turns send; `None` if there is only one turn.
+        observed: the task's telemetry, if there is any.
         submitted_ns: when the task was submitted (`time.perf_counter_ns`).
     """
 
@@ -69,12 +69,12 @@ class PreparedTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskDefaults:
-    """What holds for tasks that say nothing else.
+    """The defaults for tasks that do not override them.
 
     Attributes:
-        model: the model to ask.
+        model: the model to request.
         timeouts: those of each request, without `total`.
-        seconds: how long the whole task may take; `None` is no limit.
+        seconds: how long the whole task may take; `None` means no limit.
     """
 
     model: str
@@ -83,7 +83,7 @@ class TaskDefaults:
 
     @classmethod
     def of(cls, model: str, timeouts: Timeouts) -> TaskDefaults:
-        """Return the defaults of an adapter with that model and these timeouts."""
+        """Return the defaults of an adapter with this model and these timeouts."""
         return cls(model, replace(timeouts, total=None), timeouts.total)
 
 
@@ -91,10 +91,10 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
     """Check a task and prepare it.
 
     Args:
-        core: will send it.
+        core: will send the requests.
         task: the task; it is copied.
         task_id: its id.
-        defaults: for what the task does not say.
+        defaults: for whatever the task leaves open.
 
     Raises:
         ValueError: the task can never be right; the error names the argument.
@@ -132,7 +132,7 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
 def _limits(
     parameters: dict[str, Any], constraints: TaskConstraints, defaults: TaskDefaults
 ) -> tuple[Timeouts, float | None]:
-    """Return the timeouts of each request, and how long the whole task may take: its own scope bounds that."""
+    """Return the timeouts of each request, and how long the whole task may take, which its own scope enforces."""
     timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
     if "timeout" in parameters:
         timeouts = Timeouts.of(parameters.pop("timeout"))
@@ -154,7 +154,7 @@ def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: T
 def _messages(
     task: Task, model: str, parameters: Mapping[str, Any]
 ) -> tuple[Sequence[SentMessage], Conversation | None]:
-    """Return what the first turn says, and the turns after it, as a copy: later changes by the caller are not sent."""
+    """Return copies of the first turn's messages and of the conversation: later changes by the caller are not sent."""
     given = plain_messages(task.messages)
     if given is not None and (task.context or task.system is not None):
         check_messages(model, given)

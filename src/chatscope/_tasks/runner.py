@@ -1,8 +1,8 @@
-"""The running of one task: from its submission to exactly one result.
+"""The run of one task: from its submission to exactly one result.
 
-Until its slot is granted, a task is only an entry in the queue of slots: it has no coroutine. Then it runs as a child
-of the root group, in a task group of its own, whose cancel scope stops it. All its failures become the result in here,
-so that siblings never see them; only cancellation from outside passes through.
+Until its slot is granted, a task is only an entry in the queue of slots and has no coroutine. Then it runs as a child
+of the root group, in a task group of its own, whose cancel scope stops it. Every failure becomes the result in this
+module, so that siblings never see it. Only cancellation from outside passes through.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log: Final = logging.getLogger("chatscope.tasks")
 
 
 class Host(Protocol):
-    """What a task's run needs of the supervisor."""
+    """The part of the supervisor that a task's run needs."""
 
     core: ClientCore
     alarms: Alarms
@@ -49,7 +49,7 @@ class Host(Protocol):
         ...
 
     def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
-        """Keep a task that has ended."""
+        """Store a task that has ended."""
 
 
 class TaskRun:
@@ -65,7 +65,7 @@ class TaskRun:
 
     Attributes:
         state: what readers see of the task.
-        is_waiting: whether it waits for its slot and has no coroutine yet.
+        is_waiting: whether it is waiting for its slot and has no coroutine yet.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class TaskRun:
         self.end(error)
 
     def abandon(self) -> None:
-        """Give back what `enter` took before it failed."""
+        """Release what `enter` acquired before it failed."""
         self.state.run = None
         if self._slot is not None:
             self._slot.release()
@@ -148,14 +148,14 @@ class TaskRun:
                     scope.deadline = deadline.at
                 if self.state.cancel_requested:
                     scope.cancel()
-                assert self._slot is not None  # noqa: S101 - `enter` took it
+                assert self._slot is not None  # noqa: S101 - `enter` reserved it
                 if was_queued:
-                    await checkpoint()  # a cancellation in the tick that granted the slot comes first: nothing is sent
+                    await checkpoint()  # cancelled in the tick that granted the slot: do not send
                 try:
                     self._calls = ModelCalls(self._host.core, self._prepared, self.state, self._host.hedge_after)
                     await self._calls.run(self._slot)
                     succeeded = True
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is the outcome of this task alone
+                except Exception as error:  # noqa: BLE001 - any error is the outcome of this task alone
                     failure = error
         finally:
             if not succeeded and failure is None:
@@ -171,7 +171,7 @@ class TaskRun:
             self._scope.cancel()
 
     def stop(self, error: ChatError) -> None:
-        """Stop the task with this error, without waiting for its end. One that was cancelled before stays cancelled."""
+        """Stop the task with this error without waiting for its end. A task already being cancelled stays cancelled."""
         if not self.state.cancel_requested:
             self._stopped_by = error
             self.state.request_cancel()
@@ -182,7 +182,7 @@ class TaskRun:
         self._scope = self._context = None
         self._stop_watching()
         if self._slot is not None:
-            self._slot.on_grant = None  # a released place may stay in the queue for a while
+            self._slot.on_grant = None  # the queue may hold on to the slot for a while
             self._slot.release()
         state = self.state
         if isinstance(failure, ChatError):
@@ -194,7 +194,7 @@ class TaskRun:
         state.finish(result)
 
     def so_far(self, error: ChatError) -> Result:
-        """Return a result of what is known by now, with the error of a caller that no longer waits."""
+        """Return a result with what is known by now, and the error of a caller that no longer waits."""
         self._annotate(error)
         ended = self.state.result
         finished_ns = ended.timings.finished_ns if ended is not None and ended.timings is not None else None
@@ -240,7 +240,7 @@ class TaskRun:
             self._calls.latest.request.annotate(error)
 
     def _last_failure(self) -> Exception | None:
-        """Return what the server's last request for the task failed with, or any last one while it is down."""
+        """Return the error of the task's last failed request; without one, the reason why the server counts as down."""
         if self._calls is None:
             return self._host.core.limiter.outage
         return self._calls.latest.request.last_failure()

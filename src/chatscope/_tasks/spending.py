@@ -1,4 +1,7 @@
-"""What the tasks of an adapter have used, and the limits on it. Which tasks to stop is not decided here."""
+"""The tokens and dollars that an adapter's tasks have used, and their limits.
+
+Not here: which tasks are stopped at a limit (`supervisor.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ _log: Final = logging.getLogger("chatscope.tasks")
 class Spending:
     """The sums over all tasks that have ended, and their limits.
 
-    A task whose cost or usage is not known counts in `unpriced` or `uncounted`; what is known of it is in the sums.
+    A task whose cost or usage is not known counts in `unpriced` or `uncounted`. The sums include what was reported.
 
     Args:
-        max_cost: in US dollars. A task whose cost is not known cannot be counted, which is logged once.
-        max_total_tokens: of prompts and completions.
+        max_cost: in US dollars. Tasks whose cost is not known cannot be counted; the first one is logged.
+        max_total_tokens: prompt and completion tokens.
 
     Raises:
         ValueError: a limit is out of range; the error names it.
@@ -45,8 +48,8 @@ class Spending:
 
         Args:
             result: its result.
-            reported_tokens: the tokens that the server reported, even if it did not report all.
-            is_charged: whether the server has worked for the task at all.
+            reported_tokens: the tokens that the server reported, even if they are not all.
+            is_charged: whether the server may charge for any of its requests.
         """
         self.tasks += 1
         self.tokens += reported_tokens
@@ -61,10 +64,10 @@ class Spending:
         if self._max_cost is not None and not self._warned:
             self._warned = True
             model = result.metadata.get("model")
-            _log.warning("the cost of a task with %s is not known, so that max_cost does not bound it", model)
+            _log.warning("the cost of a task with %s is not known, so max_cost does not bound it", model)
 
     def exceeded(self) -> BudgetExceededError | None:
-        """Return a new error if a limit is reached, for one task that may not go on; otherwise `None`."""
+        """Return a new error if a limit has been reached; otherwise `None`."""
         if self._max_cost is not None and self.cost >= self._max_cost:
             return BudgetExceededError(f"max_cost of {self._max_cost:g} USD is reached: {self.cost:.6g} USD are spent")
         if self._max_tokens is not None and self.tokens >= self._max_tokens:

@@ -1,6 +1,6 @@
-"""The tasks of one adapter: the root task group they run in, which of them wait or run, and which are kept.
+"""The tasks of one adapter: their root task group, the tasks that wait or run, and the finished ones that are kept.
 
-How one task runs is decided in `runner.py`; what users call is in `adapter.py`.
+Not here: how one task runs (`runner.py`), and what users call (`adapter.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from chatscope.telemetry.guard import Guard
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """What an adapter's arguments mean for its tasks. `AsyncChatGPTAdapter` documents them."""
+    """The adapter's arguments that concern its tasks. `AsyncChatGPTAdapter` documents them."""
 
     model: str
     pricer: Pricer
@@ -47,7 +47,7 @@ class Supervisor:
     Args:
         core: sends the requests.
         options: the adapter's options for its tasks.
-        spending: what the tasks use together.
+        spending: counts what all tasks use.
         new_id: returns an unused task id.
     """
 
@@ -107,7 +107,7 @@ class Supervisor:
 
     @property
     def running_count(self) -> int:
-        """How many tasks have begun and not ended."""
+        """How many tasks have started and not ended."""
         return len(self._running) - self.pending_count
 
     async def open(self) -> None:
@@ -135,7 +135,8 @@ class Supervisor:
             self._group = None
             self._cancel_waiting()
             for run in list(self._running.values()):
-                run.end(TaskCancelledError("the task was cancelled"))  # natively, before its first step (asyncio only)
+                # On asyncio, a native cancellation can stop a task before its first step.
+                run.end(TaskCancelledError("the task was cancelled"))
 
     def _check_host(self) -> None:
         """Refuse to leave the block in another task than the one that entered it; cancel the tasks then.
@@ -193,7 +194,7 @@ class Supervisor:
         return run.state
 
     def find(self, task_id: str) -> TaskState | None:
-        """Return a task that runs or is kept."""
+        """Return the state of a task that has not ended, or is still kept."""
         run = self._running.get(task_id)
         state = run.state if run is not None else self._finished.get(task_id)
         if state is None and iscoroutine(task_id):
@@ -206,7 +207,7 @@ class Supervisor:
         return self._running.get(task_id)
 
     def forget(self, task_id: str) -> bool:
-        """Forget a finished task; return whether there was one."""
+        """Forget a finished task. Return whether it existed."""
         return self._finished.pop(task_id, None) is not None
 
     def spawn(self, run: TaskRun, context: Context | None) -> None:
@@ -227,7 +228,7 @@ class Supervisor:
         return self._guard.call("prices", None, self._checked_price, query)
 
     def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
-        """Move a task that has just ended to those that are kept, and count what it used."""
+        """Move a task that has just ended to the finished ones, and count what it used."""
         self._running.pop(state.id, None)
         self._finished[state.id] = state
         if len(self._finished) > self._options.keep_finished:
@@ -252,6 +253,6 @@ class Supervisor:
 
     def _stop_over_budget(self) -> None:
         for run in list(self._running.values()):
-            error = self.spending.exceeded()  # a new one for each, as it will hold what is known of that task
+            error = self.spending.exceeded()  # one error for each task, since it is annotated with that task's data
             if error is not None and (self._options.cancel_over_budget or run.state.started_ns is None):
                 run.stop(error)

@@ -1,6 +1,6 @@
 """TextStream: one reader's position in the text of a task.
 
-It holds no scope, no group and no task between two parts, so that it can be left anywhere.
+Between two parts it holds no cancel scope, task group or task, so a reader can stop anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatscope._tasks.models import Result, TaskStatus
 
 
 class TextLog(Protocol):
-    """The text of a task, as a reader needs it."""
+    """The part of a task's state that its readers need."""
 
     parts: list[str]
     result: Result | None
@@ -30,26 +30,26 @@ class TextLog(Protocol):
         ...
 
     def request_cancel(self) -> None:
-        """Ask for the task's end without waiting for it."""
+        """Request cancellation without waiting for the task to end."""
 
 
 class TextStream:
-    """The text of a task, part by part: first what has already arrived, then what arrives. It ends with the task.
+    """The text of a task, part by part: first what has already arrived, then live. It ends with the task.
 
-    A failed task raises its error after the text that did arrive; a cancelled one just ends.
+    A failed task raises its error after the text that arrived; a cancelled one just ends.
 
-    A reader of `stream_result` or `ChatTask.stream` may be left anywhere, and the task goes on. The iterator of
-    `execute_streaming` owns its task: `aclose`, the end of `async with`, a cancellation of the reader, or the end of
-    the iterator's last reference cancel the task. A `break` alone does not while a variable still refers to the
-    iterator. Hence::
+    A reader of `stream_result` or `ChatTask.stream` may stop anywhere, and the task goes on. The iterator of
+    `execute_streaming` owns its task: `aclose`, the end of its `async with`, a cancellation of the reader, and the loss
+    of the last reference to the iterator cancel the task. A `break` alone does not cancel it while a variable still
+    refers to the iterator. Hence::
 
         async with adapter.execute_streaming(task) as text:
             async for part in text:
                 ...
 
     Args:
-        log: the task's text; `None` for an id that is not known, which has none.
-        owner: whether leaving early cancels the task.
+        log: the task's text; `None` for an unknown id, which has no text.
+        owner: whether the iterator owns the task, so that closing it early cancels the task.
     """
 
     __slots__ = ("__weakref__", "_log", "_owner", "_position", "_run_in_loop")
@@ -65,9 +65,9 @@ class TextStream:
         return self
 
     async def __anext__(self) -> str:
-        """Return the next part. If cancelled while waiting, nothing is lost: the next call returns it.
+        """Return the next part. If cancelled while waiting, no text is lost: the next call returns it.
 
-        A cancelled reader of `execute_streaming` cancels the task.
+        Cancelling a reader of `execute_streaming` cancels the task.
 
         Raises:
             Exception: what the task failed with.
@@ -86,8 +86,8 @@ class TextStream:
             try:
                 await log.wait_for_change()
             except BaseException:
-                # As an async generator would: a cancelled reader does not come back, and the iterator may be part of
-                # a cycle that is collected much later.
+                # As an async generator would do. A cancelled reader does not come back, and the iterator may be part
+                # of a reference cycle that is collected much later.
                 if self._owner:
                     log.request_cancel()
                 raise
@@ -108,7 +108,7 @@ class TextStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        # A finaliser can run in any thread, and in the middle of anything: so the loop is only asked to call.
+        # A finaliser can run in any thread, at any point. So it only schedules a call on the event loop.
         log = self._log
         if log is not None and self._owner and log.result is None:
             with suppress(RuntimeError):  # the loop has ended, and the task with it
@@ -116,7 +116,7 @@ class TextStream:
 
 
 def _threadsafe_call() -> Callable[[Callable[[], None]], object]:
-    """Return the running loop's own way to have a function called soon, from any thread."""
+    """Return the running loop's function that schedules a callback from any thread."""
     loop: Any = current_token().native_token
     call: Callable[[Callable[[], None]], object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     return call
