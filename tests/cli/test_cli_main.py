@@ -45,7 +45,7 @@ def test_help_lists_the_commands_and_says_where_the_key_comes_from(chatscope: Ru
     ran = chatscope("--help")
     assert ran.code == 0
     commands = [line.split()[0] for line in ran.out.partition("Commands:")[2].splitlines() if line]
-    assert commands == ["ask", "batch", "demo", "load", "simulator"]
+    assert commands == ["ask", "batch", "demo", "load", "models", "simulator"]
     ran = chatscope("ask", "--help")
     assert ran.code == 0
     assert "The API key comes only from OPENAI_API_KEY." in ran.out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,7 +41,8 @@ def test_a_line_to_paste_is_all_that_ask_needs(chatscope: Run, monkeypatch: pyte
     assert f"listens on {os.environ['OPENAI_BASE_URL']} until Ctrl-C" in printed[0]
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("You asked: “are you there?”.")
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert re.fullmatch(r" +1 POST /v1/chat/completions 200 completed \d\.\d\d s\n", err)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -78,6 +81,27 @@ def test_an_output_that_fails_is_not_blamed_on_the_port(
     output("OPENAI_API_KEY=", fail)
     ran = chatscope("simulator", "--port", "0")
     assert (ran.code, ran.err) == (code, shown)
+
+
+def test_faults_come_from_a_file(tmp_path: Path, chatscope: Run) -> None:
+    faults = tmp_path / "faults.txt"
+    faults.write_text("# a comment\nstatus=503\nclose=1\n")
+    command = [sys.executable, "-m", "chatscope", "simulator", "--port", "0", "--first-token", "0"]
+    command += ["--faults", str(faults)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        base_url = [process.stdout.readline() for _ in range(3)][2].split()[1].partition("=")[2]
+        try:
+            codes = [chatscope("ask", "hi", "--base-url", base_url, "--attempts", "1").code for _ in range(3)]
+        finally:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=SECONDS)
+    assert codes == [1, 1, 0]
+    ended = re.findall(r"(\d+ \w+) \d+\.\d\d s$", err, re.MULTILINE)
+    assert ended == ["503 completed", "200 cut", "200 completed"], err
+    faults.write_text("nonsense\n")
+    ran = chatscope("simulator", "--port", "0", "--faults", str(faults))
+    assert (ran.code, "Cannot simulate 'nonsense'" in ran.err) == (2, True)
 
 
 def test_bad_arguments_exit_2(chatscope: Run) -> None:

@@ -76,8 +76,9 @@ async def test_a_completion_has_its_status_and_headers(serve: Serve) -> None:
             assert each.status == 200
             assert "content-type" in each.headers
             assert "headers" not in each.to_dict()
+        mistaken: Any = completion
         with pytest.raises(AttributeError, match=r"no attribute 'model_dump': use to_dict\(\)"):
-            completion.model_dump()
+            mistaken.model_dump()
 
 
 async def test_the_models_message_is_appended_as_it_is(serve: Serve) -> None:

@@ -197,9 +197,8 @@ class Supervisor:
         """Return the state of a task that has not ended, or is still kept."""
         run = self._running.get(task_id)
         state = run.state if run is not None else self._finished.get(task_id)
-        if state is None and iscoroutine(task_id):
-            task_id.close()  # else Python would warn of it as well
-            raise TypeError(f"task_id is a coroutine: forgot 'await' before {task_id.__name__}()?")
+        if state is None:
+            _refuse_coroutine(task_id)
         return state
 
     def find_run(self, task_id: str) -> TaskRun | None:
@@ -256,3 +255,14 @@ class Supervisor:
             error = self.spending.exceeded()  # one error for each task, since it is annotated with that task's data
             if error is not None and (self._options.cancel_over_budget or run.state.started_ns is None):
                 run.stop(error)
+
+
+def _refuse_coroutine(task_id: object) -> None:
+    """Refuse a coroutine that was not awaited, which is a common way to get no id.
+
+    Raises:
+        TypeError: as said.
+    """
+    if iscoroutine(task_id):
+        task_id.close()  # else Python would warn of it as well
+        raise TypeError(f"task_id is a coroutine: forgot 'await' before {task_id.__name__}()?")

@@ -6,7 +6,8 @@ Here: the task, its output and the exit code. Not here: options (`commands`), si
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -14,7 +15,17 @@ import click
 import msgspec
 from rich.text import Text
 
-from chatscope import AsyncChatGPTAdapter, ChatTask, Platform, Result, Task, TaskConstraints, TaskStatus
+from chatscope import (
+    AsyncChatGPTAdapter,
+    ChatTask,
+    Platform,
+    Result,
+    Task,
+    TaskConstraints,
+    TaskParameters,
+    TaskStatus,
+    content,
+)
 from chatscope.cli.terminal import Terminal, dollars, logs_shown, seconds, without_controls
 
 FAILED: Final = 1
@@ -22,6 +33,9 @@ FAILED: Final = 1
 
 WRONG_USAGE: Final = 2
 """The exit code when nothing was sent; click uses it for bad arguments."""
+
+_NAMED: Final = frozenset(TaskParameters.__annotations__)
+"""Parameters that a task takes by name. The others go through `extra_body`."""
 
 _ERROR_FIELDS: Final = (
     *("status", "code", "type", "param", "request_id", "phase", "retry_after", "not_retried", "where", "hint", "body"),
@@ -38,14 +52,26 @@ class Question:
     base_url: str | None
     constraints: TaskConstraints
     as_json: bool
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    profile: str | None = None
+    attempts: int | None = None
 
-    @property
     def task(self) -> Task:
-        """The task to run."""
-        if self.system is None:
-            return Task(self.prompt, constraints=self.constraints)
-        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": self.prompt}]
-        return Task(messages=messages, constraints=self.constraints)
+        """Return the task to run.
+
+        Raises:
+            ValueError: an image or a file cannot be read.
+        """
+        named = {name: value for name, value in self.parameters.items() if name in _NAMED}
+        others = {name: value for name, value in self.parameters.items() if name not in _NAMED}
+        parameters = named | ({"extra_body": others} if others else {})
+        if not self.images and not self.files:
+            return Task(self.prompt, constraints=self.constraints, system=self.system, parameters=parameters)
+        parts = [content.text(self.prompt), *map(content.image, self.images), *map(content.file, self.files)]
+        messages = [{"role": "user", "content": parts}]
+        return Task(messages=messages, constraints=self.constraints, system=self.system, parameters=parameters)
 
 
 async def ask(question: Question) -> int:
@@ -56,9 +82,12 @@ async def ask(question: Question) -> int:
     Raises:
         BrokenPipeError: the reader of the output has gone; the connection is already closed.
     """
-    printer, task, handle = Printer(as_json=question.as_json), question.task, None
+    printer, task, handle = Printer(as_json=question.as_json), None, None
     try:
-        adapter = AsyncChatGPTAdapter(base_url=question.base_url, model=question.model)
+        task = question.task()
+        adapter = AsyncChatGPTAdapter(
+            base_url=question.base_url, model=question.model, profile=question.profile, retry=question.attempts
+        )
         if adapter.implementation_status == "unavailable":
             raise ValueError("no API key: set OPENAI_API_KEY in the environment")
         with logs_shown(printer.print_note):

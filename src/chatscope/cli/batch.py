@@ -22,6 +22,7 @@ from chatscope.batch.export import export
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.cli.batch_view import BatchLines, BatchPanel, BatchView, Limits, NoBatchView, summary_lines
 from chatscope.cli.loop import run as run_loop
+from chatscope.cli.options import json_values
 from chatscope.cli.terminal import Terminal, without_controls
 
 REFRESH_SECONDS: Final = 0.25
@@ -36,19 +37,6 @@ def batch() -> None:
 
     Outcomes are recorded in the output as they arrive. The same command resumes where an earlier run ended.
     """
-
-
-def _json_value(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    parameters = {}
-    for item in values:
-        name, separator, text = item.partition("=")
-        if not separator or not name:
-            raise click.BadParameter(f"{item!r} is not NAME=JSON")
-        try:
-            parameters[name] = json.loads(text)
-        except ValueError:
-            parameters[name] = text  # a plain word needs no quotes
-    return parameters
 
 
 def _concurrency(_context: click.Context, _option: click.Parameter, value: str) -> int | str:
@@ -68,7 +56,7 @@ _OPTIONS: Final = (
     click.option("--input-format", type=click.Choice(["auto", "jsonl", "csv", "parquet"]), default="auto"),
     click.option("--model", metavar="NAME", help="Model of lines that name none."),
     click.option("--system", metavar="TEXT", help="System message, for lines that have none."),
-    click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=_json_value),
+    click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=json_values),
     click.option("--prompt", metavar="TEMPLATE", help='For records (CSV, Parquet, JSON): "Translate: {text}".'),
     click.option("--id-column", metavar="NAME", help="Column with the custom_id."),
     click.option("--schema", type=click.File("rb"), metavar="FILE", help="JSON schema that responses must match."),

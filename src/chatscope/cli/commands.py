@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 import anyio
 import click
@@ -21,7 +21,10 @@ from chatscope.cli.demo import demo
 from chatscope.cli.load import load
 from chatscope.cli.loop import exit_code_of, report_os_error
 from chatscope.cli.loop import run as run_loop
-from chatscope.simulator import Config, Reply, serve
+from chatscope.cli.models import models
+from chatscope.cli.options import json_object, json_values, whole_prompt
+from chatscope.simulator import Config, Received, Reply, Script, serve
+from chatscope.simulator.directives import scripted
 from chatscope.version import __version__
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -57,7 +60,7 @@ def _with_loop_options(command: _Command) -> _Command:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="chatscope")
+@click.version_option(__version__, "-V", "--version", prog_name="chatscope")
 def chatscope() -> None:
     """Chat completions in cancel scopes, on asyncio and trio."""
 
@@ -67,7 +70,7 @@ chatscope.add_command(load)
 
 
 @chatscope.command("ask", short_help="Ask a model and print its response as it arrives.")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.option("--model", metavar="NAME", default="gpt-4o-mini", show_default=True, help="Model to ask.")
 @click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]")
 @click.option("--system", metavar="TEXT", help="System message.")
@@ -79,21 +82,32 @@ chatscope.add_command(load)
     metavar="SECONDS",
     help="Limit for it all, with retries.",
 )
+@click.option("--attempts", type=click.IntRange(min=1), metavar="N", help="Requests at the most; 1: no retry.")
+@click.option("--profile", metavar="NAME", help="Name of the server, if its URL does not reveal it.")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=json_values, help="Any other parameter."
+)
+@click.option(
+    "--schema", type=click.File("rb"), metavar="FILE", callback=json_object, help="JSON schema of the response."
+)
+@click.option("--image", "images", multiple=True, metavar="FILE|URL", help="Image to show with the prompt.")
+@click.option("--file", "files", multiple=True, metavar="FILE", help="Document to send with the prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result, or its error, as one JSON document.")
 @_with_loop_options
 def ask_command(
-    prompt: str,
-    model: str,
-    base_url: str | None,
-    system: str | None,
+    prompt: str | None,
     max_tokens: int | None,
     temperature: float | None,
     timeout: float | None,
-    as_json: bool,
+    parameters: dict[str, Any],
+    schema: dict[str, Any] | None,
     backend: str,
     uvloop: bool,
+    **rest: Any,
 ) -> int:
-    """Ask a model and print its response as it arrives. If PROMPT is "-", read it from stdin.
+    """Ask a model and print its response as it arrives.
+
+    What is piped into the command follows PROMPT, after a blank line; "-" or no PROMPT stands for it alone.
 
     The API key comes only from OPENAI_API_KEY. It is not an option, because shell histories and process lists show
     options to other users.
@@ -109,15 +123,23 @@ def ask_command(
     # A standard stream that the parent process has closed (`>&-`) is None.
     if sys.stdout is None:
         raise click.ClickException("stdout is closed, so the response cannot be printed")
-    if prompt == "-":
-        if sys.stdin is None:
-            raise click.BadParameter("stdin is closed", param_hint="PROMPT")
-        prompt = sys.stdin.read()
+    prompt = whole_prompt(prompt)
     if not prompt.strip():
         raise click.BadParameter("it is empty", param_hint="PROMPT")
+    if schema is not None:
+        json_schema = {"name": "output", "schema": schema}  # not `strict`, which few schemas fit
+        parameters = {"response_format": {"type": "json_schema", "json_schema": json_schema}, **parameters}
     constraints = TaskConstraints(max_tokens=max_tokens, temperature=temperature, timeout_seconds=timeout)
-    question = Question(prompt, system, model, base_url, constraints, as_json)
+    question = Question(prompt, constraints=constraints, parameters=parameters, **rest)
     return run_loop(partial(ask, question), backend, uvloop=uvloop)
+
+
+@chatscope.command("models")
+@click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]")
+@_with_loop_options
+def models_command(base_url: str | None, backend: str, uvloop: bool) -> int:
+    """List the models of a server, one a line. The key comes from OPENAI_API_KEY."""
+    return run_loop(partial(models, base_url), backend, uvloop=uvloop)
 
 
 @chatscope.command("demo")
@@ -144,6 +166,8 @@ def demo_command(backend: str, uvloop: bool) -> int:
 @click.option("--between-tokens", type=_WAIT, metavar="SECONDS", default=0.02, show_default=True, help="Between two.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
+@click.option("--faults", type=click.File(), metavar="FILE", help="Faults for the requests in turn, one line each.")
+@click.option("--quiet", is_flag=True, help="Print no line for each request.")
 def simulator_command(
     host: str,
     port: int,
@@ -151,21 +175,47 @@ def simulator_command(
     between_tokens: float,
     requests_per_minute: int | None,
     tokens_per_minute: int | None,
+    faults: TextIO | None,
+    quiet: bool,
 ) -> int:
     """Run an OpenAI-compatible server with made-up responses.
 
     A prompt can request a fault: "[simulate: status=503]" or "[simulate: stall=3]". An unknown word gets the list.
+    A line of --faults holds the same words ("status=503"); an empty line stands for a request without faults.
+
+    stderr gets a line for each request when its answer has ended: number, status, how it ended, seconds.
     Stop the server with Ctrl-C or SIGTERM; the exit code is 0.
     """
     config = Config(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
     reply = Reply(first_token=first_token, between_tokens=between_tokens)
     try:
-        return anyio.run(exit_code_of, partial(_serve, host, port, config, reply))
+        script = reply if faults is None else scripted(faults.read().splitlines(), reply)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--faults") from error
+    try:
+        on_end = None if quiet else _print_access
+        return anyio.run(exit_code_of, partial(_serve, host, port, config, script, on_end))
     except KeyboardInterrupt:  # before the server handles signals, and on Windows
         return 0
 
 
-async def _serve(host: str, port: int, config: Config, reply: Reply) -> int:
+def _print_access(received: Received) -> None:
+    """Print how an answer ended. `client disconnected` is what a cancelled request looks like from here."""
+    status = "-" if received.status is None else received.status
+    click.echo(
+        f"{received.number:>4} {received.method} {received.path} {status} {received.outcome.value} "
+        f"{received.seconds or 0:.2f} s",
+        err=True,
+    )
+
+
+async def _serve(
+    host: str,
+    port: int,
+    config: Config,
+    script: Script,
+    on_end: Callable[[Received], object] | None,
+) -> int:
     listening = False
 
     def print_address(base_url: str) -> None:
@@ -177,7 +227,7 @@ async def _serve(host: str, port: int, config: Config, reply: Reply) -> int:
         )
 
     try:
-        await serve(host, port, config, script=reply, on_ready=print_address)
+        await serve(host, port, config, script=script, on_ready=print_address, on_end=on_end)
     except OSError as error:
         if listening:
             raise  # the output failed, not the port

@@ -50,6 +50,10 @@ class Row:
         return Text(self.handle.status.upper(), style=_STYLES[self.handle.status])
 
 
+TABLE_WIDTH: Final = 72
+"""Columns of a terminal that the report's table needs."""
+
+
 class View(Protocol):
     """Shows running tasks while its block is open."""
 
@@ -173,7 +177,10 @@ def report(terminal: Terminal, rows: Sequence[Row]) -> None:
     results = [(row, row.handle.result) for row in rows]
     for row, result in results:
         table.add_row(Text(f"{row.prefix} {row.label}"), row.status, *_cells(result))
-    terminal.print(table)
+    if terminal.width >= TABLE_WIDTH:
+        terminal.print(table)
+    else:
+        _report_lines(terminal, results)
     for row, result in results:
         for number, attempt in enumerate(result.attempts_log if result else (), start=1):
             if attempt.wait_seconds is not None:
@@ -183,6 +190,15 @@ def report(terminal: Terminal, rows: Sequence[Row]) -> None:
             why = getattr(result.exception, "message", result.error)  # without the address, to fit the line
             terminal.print(Text(f"{row.prefix} {why}; the text received:"), soft_wrap=True)
             terminal.print(Text(result.output.strip(), style="dim"))
+
+
+def _report_lines(terminal: Terminal, results: Sequence[tuple[Row, Result | None]]) -> None:
+    """Print the table's cells below one another, for terminals too narrow for it."""
+    for row, result in results:
+        terminal.print(_titled(row))
+        names = ("tokens", "cost", "attempts", "first token", "duration")
+        for name, cell in zip(names, _cells(result), strict=False):
+            terminal.print(Text(f"    {name:<12} {cell}"))
 
 
 def _cells(result: Result | None) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ list of names from `DIRECTIVES`, some with an argument. A point is a number of t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
 from chatscope.simulator import errors, faults
+from chatscope.simulator.config import Script
 from chatscope.simulator.plan import Point, Response, Stage
 from chatscope.simulator.replies import Reply, UsageIn
 from chatscope.simulator.request import ChatRequest, RefusedError
@@ -94,16 +95,36 @@ def directed(request: ChatRequest, reply: Reply) -> Reply | Response:
     Raises:
         RefusedError: A directive is unknown, or its argument is invalid.
     """
-    texts = [request.headers.get(HEADER, ""), *IN_PROMPT.findall(request.prompt)]
-    for item in ",".join(texts).split(","):
+    try:
+        return _applied(",".join([request.headers.get(HEADER, ""), *IN_PROMPT.findall(request.prompt)]), reply)
+    except ValueError as problem:
+        raise RefusedError(errors.error(400, str(problem), param=HEADER)) from problem
+
+
+def scripted(lines: Iterable[str], reply: Reply) -> Script:
+    """Return a script that applies one line of directives to each request in turn, and none after the last.
+
+    Args:
+        lines: Such as `status=503` or `stall=3, crlf`. An empty line is a request without faults; a line that begins
+            with `#` is left out.
+        reply: The answer that the directives change.
+
+    Raises:
+        ValueError: A directive is unknown, or its argument is invalid.
+    """
+    answers = iter([_applied(line, reply) for line in lines if not line.lstrip().startswith("#")])
+    return lambda _: next(answers, reply)
+
+
+def _applied(directives: str, reply: Reply) -> Reply | Response:
+    for item in directives.split(","):
         name, _, argument = item.strip().partition("=")
         if not name:
             continue
         try:
             outcome = DIRECTIVES[name](reply, argument.strip())
         except (KeyError, ValueError) as problem:
-            message = f"Cannot simulate {item.strip()!r}; there are: {', '.join(DIRECTIVES)}."
-            raise RefusedError(errors.error(400, message, param=HEADER)) from problem
+            raise ValueError(f"Cannot simulate {item.strip()!r}; there are: {', '.join(DIRECTIVES)}.") from problem
         if isinstance(outcome, Response):
             return outcome
         reply = outcome

@@ -46,6 +46,10 @@ class Received:
     time: float
     """When all of it had arrived, in seconds of the event loop's clock."""
     outcome: Outcome = Outcome.RUNNING
+    status: int | None = None
+    """The answer's HTTP status; `None` for a plan of the script's own."""
+    seconds: float | None = None
+    """How long the answer took, once it has ended."""
 
     @property
     def json(self) -> Any:
@@ -96,6 +100,7 @@ class ScriptedEndpoint:
         if isinstance(response, Plan):
             return response
         response = response.with_default_header("x-request-id", f"req_{received.number:08d}")
+        received.status = response.status
         if not incoming.chunked and response.framing is Framing.CHUNKED:
             response = replace(response, framing=Framing.CLOSE)
         return response.plan()

@@ -68,13 +68,20 @@ class Simulator:
     cancellation, closes every connection at once. The block's own exception passes through as it is, not in a group.
     """
 
-    def __init__(self, script: Script, config: Config, address: Address) -> None:
+    def __init__(
+        self,
+        script: Script,
+        config: Config,
+        address: Address,
+        on_end: Callable[[Received], object] | None = None,
+    ) -> None:
         self.requests: deque[Received] = deque(maxlen=config.keep_requests)
         """The latest requests, oldest first."""
         self.requests_received = 0
         self.connections_accepted = 0
         self.connections_open = 0
         self._address = address
+        self._on_end = on_end
         self._endpoint = ScriptedEndpoint(script, config)
         self._changed: anyio.Event | None = None
 
@@ -176,7 +183,10 @@ class Simulator:
             await connection.play(self._endpoint.plan(received, incoming))
         finally:
             received.outcome = connection.outcome
+            received.seconds = anyio.current_time() - received.time
             self._notify()
+            if self._on_end is not None:
+                self._on_end(received)
 
 
 def _last(response: Response) -> Plan:
@@ -191,6 +201,7 @@ def simulator(
     port: int = 0,
     uds: str | PathLike[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    on_end: Callable[[Received], object] | None = None,
 ) -> Simulator:
     """Return a simulator. Its `async with` block returns the base URL.
 
@@ -201,8 +212,9 @@ def simulator(
         port: The port. 0 chooses a free one.
         uds: The path of a Unix socket to listen on instead.
         ssl_context: Serve TLS with this.
+        on_end: Called with each request when its answer has ended, in whichever way.
     """
-    return Simulator(script, config, Address(host, port, uds, ssl_context))
+    return Simulator(script, config, Address(host, port, uds, ssl_context), on_end)
 
 
 async def serve(
@@ -212,6 +224,7 @@ async def serve(
     *,
     script: Script = DEFAULT_SCRIPT,
     on_ready: Callable[[str], object] = print,
+    on_end: Callable[[Received], object] | None = None,
 ) -> None:
     """Run a simulator until SIGINT or SIGTERM, or until cancelled, then close all its connections.
 
@@ -223,11 +236,12 @@ async def serve(
         config: What clients must have.
         script: The answers.
         on_ready: Called with the base URL once the simulator listens.
+        on_end: Called with each request when its answer has ended, in whichever way.
 
     Raises:
         OSError: The address is not available.
     """
-    async with simulator(script, config, host=host, port=port) as base_url:
+    async with simulator(script, config, host=host, port=port, on_end=on_end) as base_url:
         if sys.platform == "win32":  # pragma: no cover - asyncio has no signal handlers there
             on_ready(base_url)
             await anyio.sleep_forever()

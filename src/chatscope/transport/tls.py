@@ -62,11 +62,11 @@ def client_context(
     elif not isinstance(verify, bool) and verify is not None:
         raise ValueError(f"verify must be an ssl.SSLContext, a path or a bool, not {type(verify).__name__}")
     if cert is not None:
-        files = (cert,) if isinstance(cert, str | PathLike) else cert
         try:
-            context.load_cert_chain(*files)
-        except (OSError, TypeError) as error:
-            raise ValueError(f"cert: no certificate with its key can be read from {files!r}: {error}") from error
+            file, key = (cert, None) if isinstance(cert, str | PathLike) else cert
+            context.load_cert_chain(file, key)
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(f"cert: no certificate with its key can be read from {cert!r}: {error}") from error
     return context
 
 

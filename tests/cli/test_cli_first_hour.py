@@ -1,0 +1,105 @@
+"""The command line's small conveniences: what is piped in, parameters, schemas, images, models, narrow terminals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chatscope.simulator import Outcome, Reply, error
+
+if TYPE_CHECKING:
+    from tests.support.command import Run
+    from tests.support.simulated import Simulate
+
+SECONDS = 30.0
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "piped", "asked"),
+    [
+        (["Summarise:"], "a text\n", "Summarise:\n\na text\n"),
+        ([], "a text\n", "a text\n"),
+        (["-"], "a text\n", "a text\n"),
+        (["hi"], "", "hi"),
+    ],
+)
+def test_what_is_piped_in_follows_the_prompt(
+    simulate: Simulate, tmp_path: Path, arguments: list[str], piped: str, asked: str
+) -> None:
+    server = simulate(Reply("yes"))
+    command = [sys.executable, "-m", "chatscope", "ask", *arguments, "--base-url", server.base_url]
+    ran = subprocess.run(command, input=piped, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "yes\n"), ran.stderr
+    assert server.body()["messages"][0]["content"] == asked
+
+
+def test_what_is_sent_with_a_prompt(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    server = simulate(Reply("yes"))
+    schema, image, document = (tmp_path / name for name in ("schema.json", "chart.png", "paper.pdf"))
+    schema.write_text(json.dumps({"type": "object"}))
+    image.write_bytes(PNG)
+    document.write_bytes(b"%PDF-1.7")
+    ran = chatscope(
+        *("ask", "hi", "--system", "Be brief.", "--schema", str(schema), "--image", str(image)),
+        *("--image", "https://a.example/b.png", "--file", str(document)),
+        *("--parameter", "seed=7", "--parameter", 'stop=["x"]', "--parameter", "top_k=3", "--profile", "vllm"),
+    )
+    assert ran.code == 0, ran.err
+    body = server.body()
+    assert (body["seed"], body["stop"], body["top_k"]) == (7, ["x"], 3)
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    system, user = body["messages"]
+    assert system["content"] == "Be brief."
+    assert [part["type"] for part in user["content"]] == ["text", "image_url", "image_url", "file"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--image", "/no/such.png"), "image: '/no/such.png' cannot be read"),
+        (("--parameter", "seed"), "'seed' is not NAME=JSON"),
+        (("--profile", "nobody"), "profile must be one of"),
+    ],
+)
+def test_what_cannot_be_sent_exits_2(
+    simulate: Simulate, chatscope: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    simulate(Reply("yes"))
+    ran = chatscope("ask", "hi", *arguments)
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_one_attempt_is_no_retry(simulate: Simulate, chatscope: Run) -> None:
+    server = simulate(error(503))
+    assert chatscope("ask", "hi", "--attempts", "1").code == 1
+    assert server.outcome() is Outcome.COMPLETED
+    assert len(server.server.requests) == 1
+
+
+def test_models_are_listed(simulate: Simulate, chatscope: Run) -> None:
+    server = simulate(Reply("yes"))
+    ran = chatscope("models")
+    assert (ran.code, ran.out.split()) == (0, ["gpt-4o-mini", "gpt-4o"]), ran.err
+    ran = chatscope("models", "--base-url", server.base_url.removesuffix("/v1"))
+    assert ran.code == 1
+    assert "does base_url lack /v1?" in ran.err
+    assert chatscope("models", "--base-url", "localhost").code == 2
+
+
+def test_the_version(chatscope: Run) -> None:
+    assert chatscope("-V") == chatscope("--version")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_installed(shell: str) -> None:
+    command = [sys.executable, "-m", "chatscope"]
+    environment = {"_CHATSCOPE_COMPLETE": f"{shell}_source", "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert "chatscope" in ran.stdout
