@@ -16,9 +16,9 @@ import click
 from rich.text import Text
 
 from chatscope import ChatError
-from chatscope.cli.batch import _json_value as json_parameters
 from chatscope.cli.load_view import LoadLines, LoadTable, LoadView, NoLoadView, report_lines
 from chatscope.cli.loop import run as run_loop
+from chatscope.cli.options import json_values as json_parameters
 from chatscope.cli.terminal import Terminal, without_controls
 from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, RequestRecord, Workload, run
 from chatscope.load.plan import GRACE, TIMEOUT
