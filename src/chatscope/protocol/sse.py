@@ -124,14 +124,6 @@ class SSEDecoder:
         self._is_fresh = not pending and self._start is None
         return events
 
-    @property
-    def pending(self) -> bytes:
-        """The data of the event that has begun and not ended, its last line perhaps in part; `b""` if it is long."""
-        if self._held > 64 or self._size > 64:
-            return b""
-        last = b"".join(self._tail).removeprefix(b"data:").strip()
-        return b"\n".join([*self._data, last] if last else self._data)
-
     def close(self) -> list[ServerSentEvent]:
         """Return the unterminated last event, if there is one.
 

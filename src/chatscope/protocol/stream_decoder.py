@@ -97,10 +97,7 @@ class StreamDecoder:
         except StreamProtocolError as error:
             self._fail(error)
             return []
-        chunks = self._chunks(events, at_ns)
-        if not self.done and self._sse.pending == b"[DONE]":  # the blank line after it may never come
-            self._end_with(self.assembler.verdict(done=True, broken=False))
-        return chunks
+        return self._chunks(events, at_ns)
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
         """Take in what was read if it is one chunk with a part of text and nothing else; return whether it was.
