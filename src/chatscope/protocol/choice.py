@@ -78,8 +78,8 @@ class GrowingChoice:
             self._calls.add(delta.tool_calls)
             gained = True
         if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
-            for name in _TEXTS:
-                if text := getattr(delta, name):
+            for name, text in zip(_TEXTS, (delta.reasoning_content, delta.reasoning_text, delta.refusal), strict=True):
+                if text:
                     self._texts.setdefault(name, []).append(text)
             gained = True
         if delta.audio is not None or delta.annotations is not None or delta.reasoning_details is not None:

@@ -58,7 +58,8 @@ class ChunkDecoder:
             if not choices:
                 return self._decode_in_full(data)
             _fill(chunk, sent)
-            self._learn(unknown_names(chunk))
+            if choices[0].delta.content:
+                self._learn(unknown_names(chunk))
         chunk.raw = data
         if chunk.x_groq is not None:
             chunk.usage = merge_usage(chunk.x_groq.usage, chunk.usage)

@@ -23,6 +23,7 @@ _strict_completions: Final = msgspec.json.Decoder(strict(Completion))
 
 REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_PLAIN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _NO_FINISH_REASON: Final = frozenset({"", "null"})
 """What some servers send instead of null."""
 
@@ -81,7 +82,9 @@ def reasons_are_plain(choices: list[ChunkChoice] | list[Choice]) -> bool:
     """Return whether each finish_reason is one that can be taken as it is."""
     for choice in choices:
         reason = choice.finish_reason
-        if reason is not None and (reason in _NO_FINISH_REASON or failed_status(reason) is not None):
+        if reason is None or reason in _PLAIN_REASONS:
+            continue
+        if reason in _NO_FINISH_REASON or failed_status(reason) is not None:
             return False
     return True
 

@@ -189,7 +189,9 @@ class StreamDecoder:
             return None
         if gained:
             self.token_ns.append(at_ns)
-            self._expects_text = chunk.usage is None and bool(chunk.text) and self.assembler.takes_text
+            self._expects_text = (
+                bool(chunk.choices[0].delta.content) and chunk.usage is None and self.assembler.takes_text
+            )
         if report is not None:
             self._fail(stream_server_error(report, data, secret=self._secret))
         return chunk

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
-from types import MappingProxyType, NoneType, UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
@@ -24,6 +24,7 @@ from chatscope.protocol.usage import Usage
 _MOST_NAMES: Final = 32
 """How many unknown fields are learned."""
 
+_CONTAINERS: Final = (dict, list)
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
 
 
@@ -98,59 +99,56 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
 
     A field that has a name but came as an object or a list that could not be taken counts as unknown too.
     """
-    names, nested = _shape(type(made))
-    extra = {name: value for name, value in sent.items() if name not in names}
-    for attribute, name in nested:
-        value, inner = getattr(made, attribute), sent.get(name)
-        if inner is None:
-            continue
-        if value is None:
-            if inner and isinstance(inner, dict | list):
+    attributes = _attributes(type(made))
+    extra: dict[str, Any] = {}
+    for name, inner in sent.items():
+        attribute = attributes.get(name)
+        if attribute is None:
+            extra[name] = inner
+        elif inner and isinstance(inner, _CONTAINERS) and not name.startswith("<"):
+            value = getattr(made, attribute)
+            if value is None:
                 extra[name] = inner
-        elif isinstance(value, Usage):
-            if isinstance(inner, Mapping) and (unknown := _unknown_counts(inner, Usage)):
-                extra[name] = unknown
-        elif isinstance(value, msgspec.Struct):
-            if isinstance(inner, Mapping):
+            elif isinstance(value, Usage):
+                if isinstance(inner, dict) and (unknown := _unknown_counts(inner, Usage)):
+                    extra[name] = unknown
+            elif isinstance(value, list):
+                if isinstance(inner, list):
+                    structs = [item for item in value if isinstance(item, msgspec.Struct)]
+                    objects = [item for item in inner if isinstance(item, dict)]
+                    for struct, item in zip(structs, objects, strict=False):
+                        fill_extra(struct, item)
+            elif isinstance(value, msgspec.Struct) and isinstance(inner, dict):
                 fill_extra(value, inner)
-        elif isinstance(value, list) and isinstance(inner, list):
-            structs = [item for item in value if isinstance(item, msgspec.Struct)]
-            objects = [item for item in inner if isinstance(item, Mapping)]
-            for struct, item in zip(structs, objects, strict=False):
-                fill_extra(struct, item)
     if hasattr(made, "extra"):
         made.extra = extra  # whatever the server itself may have called so
 
 
 def _unknown_counts(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
-    names, _ = _shape(cls)
-    unknown = {name: value for name, value in sent.items() if name not in names}
-    for name, struct in _details(cls):
-        inner = sent.get(name)
-        if isinstance(inner, Mapping) and (more := _unknown_counts(inner, struct)):
+    unknown: dict[str, Any] = {}
+    details = _details(cls)
+    for name, inner in sent.items():
+        if name not in details:
+            unknown[name] = inner
+        elif isinstance(inner, dict) and (struct := details[name]) and (more := _unknown_counts(inner, struct)):
             unknown[name] = more
     return unknown
 
 
 @cache
-def _details(cls: type[msgspec.Struct]) -> tuple[tuple[str, type[msgspec.Struct]], ...]:
-    """Return the fields of a struct that hold another one, by their names in the JSON."""
-    arms = [(field.encode_name, arm) for field in fields_of(cls) for arm in get_args(field.type)]
-    return tuple((name, arm) for name, arm in arms if isinstance(arm, type) and issubclass(arm, msgspec.Struct))
+def _attributes(cls: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the attributes of a struct by their names in the JSON."""
+    return {field.encode_name: field.name for field in fields_of(cls)}
 
 
 @cache
-def _shape(cls: type[msgspec.Struct]) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
-    """Return the names that a struct knows, and its fields that may hold something unknown or be left out."""
-    fields = [field for field in fields_of(cls) if not field.encode_name.startswith("<")]
-    nested = [field for field in fields if NoneType in get_args(field.type) or _holds_structs(field.type)]
-    return frozenset(cls.__struct_encode_fields__), tuple((field.name, field.encode_name) for field in nested)
-
-
-def _holds_structs(wanted: Any) -> bool:
-    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
-        return True
-    return any(map(_holds_structs, get_args(wanted)))
+def _details(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    """Return the names of a struct's fields in the JSON, each with the struct that the field holds, if it does."""
+    found: dict[str, type[msgspec.Struct] | None] = {}
+    for field in fields_of(cls):
+        arms = [arm for arm in get_args(field.type) if isinstance(arm, type) and issubclass(arm, msgspec.Struct)]
+        found[field.encode_name] = arms[0] if arms else None
+    return found
 
 
 def _twin(
