@@ -93,6 +93,8 @@ def _text(
         [_text(p=n, choice={"finish_reason": None, "index": n % 2}) for n in range(8)],
         [_text(p=1), _text(p=2), _text(p=3, choice={"finish_reason": "stop"}), _text(p=4, usage={"total_tokens": 3})],
         [_text(p=1), _text(p=2), _text("", p=3, delta={"reasoning": "r"}), _text(p=4, delta={"reasoning": "r"})],
+        [_text("", delta={"reasoning": str(n)}, p=n // 2) for n in range(6)] + [_text(p=9), _text(p=9), _text(p=9)],
+        [_text("", delta={"content": None, "reasoning_content": str(n)}) for n in range(4)],
         [_text(p=1), _text(p=2), _text(p=3), {"p": 4, "choices": [], "usage": {"total_tokens": 3, "cost": 1}}],
         [_text(code=200, message="m", p=1)] * 3 + [_text(code=500, message="m", p=1)],
         [_text(p=1)] * 3 + [_text(p=1, error={"message": "no"})],

@@ -247,7 +247,7 @@ def test_a_reply_that_failed(raw: bytes, kind: type[ChatError], text: str) -> No
         assert reading.text == reading.error.partial_text == text
 
 
-@each_row("raw", [b"", ONE, ONE + STOP, ONE + b"data: [DONE]\n", b'{"choices": []}', b": ping\n\n", b"<h"])
+@each_row("raw", [b"", ONE, ONE + STOP, ONE + b"data: [DONE", b'{"choices": []}', b": ping\n\n", b"<h"])
 def test_a_connection_that_broke_off(raw: bytes) -> None:
     reading = read(raw, broken=True)
     assert type(reading.error) is StreamTruncatedError

@@ -95,14 +95,18 @@ class Assembler:
         self.chunks += 1
         return gained
 
-    def add_text(self, text: str, sent: Any = None) -> None:
+    def add_text(self, text: str, sent: Any = None, kind: str = "content") -> None:
         """Add a chunk that holds a part of the first choice's text and nothing else, if `takes_text`.
 
         Args:
-            text: the text.
+            text: the text, not empty.
             sent: the chunk with its unknown fields (`ChunkDecoder.decode_text`). They replace those of earlier chunks.
+            kind: the attribute of the delta that held it.
         """
-        self.text_parts.append(text)
+        if kind == "content":
+            self.text_parts.append(text)
+        else:
+            self._choices[0].add_text(kind, text)
         self.chunks += 1
         self._last_text = sent
 

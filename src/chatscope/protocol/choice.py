@@ -78,9 +78,9 @@ class GrowingChoice:
             self._calls.add(delta.tool_calls)
             gained = True
         if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
-            for name, text in zip(_TEXTS, (delta.reasoning_content, delta.reasoning_text, delta.refusal), strict=True):
-                if text:
-                    self._texts.setdefault(name, []).append(text)
+            for name in _TEXTS:
+                if text := getattr(delta, name):
+                    self.add_text(name, text)
             gained = True
         if delta.audio is not None or delta.annotations is not None or delta.reasoning_details is not None:
             self._add_merged(delta)
@@ -104,6 +104,13 @@ class GrowingChoice:
         elif gained:
             self.is_open = True
         return gained
+
+    def add_text(self, name: str, text: str) -> None:
+        """Add a text beside the content: reasoning or a refusal, by its attribute."""
+        if (parts := self._texts.get(name)) is not None:
+            parts.append(text)
+        else:
+            self._texts[name] = [text]
 
     def add_extra(self, extra: dict[str, Any]) -> None:
         """Add unknown fields of the choice itself."""

@@ -171,7 +171,8 @@ class StreamDecoder:
         if sent is None:
             self._expects_text = False
             return None
-        self.assembler.add_text(sent.choices[0].delta.content, sent)
+        kind = self._chunk_decoder.kind
+        self.assembler.add_text(getattr(sent.choices[0].delta, kind), sent, kind)
         self.token_ns.append(at_ns)
         return sent
 
@@ -189,9 +190,7 @@ class StreamDecoder:
             return None
         if gained:
             self.token_ns.append(at_ns)
-            self._expects_text = (
-                bool(chunk.choices[0].delta.content) and chunk.usage is None and self.assembler.takes_text
-            )
+            self._expects_text = self.assembler.takes_text and self._chunk_decoder.expect_text_like(chunk)
         if report is not None:
             self._fail(stream_server_error(report, data, secret=self._secret))
         return chunk

@@ -75,16 +75,21 @@ def strict_chunk(names: UnknownNames) -> type[msgspec.Struct]:
     return _twin(Chunk, types, dict.fromkeys(names.chunk, Any))
 
 
-def text_chunk(names: UnknownNames) -> type[msgspec.Struct]:
-    """Return a struct for chunks that add text to the first choice and do nothing else.
+def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
+    """Return a struct for chunks that add text of one kind to the first choice and do nothing else.
 
     The fields that are the same in every chunk may be there. Any other field has to be null, also one that is added to
     `response.py` later. All of the unknown fields that are named have to be there, so that the last chunk tells all
     that the chunks before it do; those of the delta have to be null, since they grow.
+
+    Args:
+        names: the unknown fields.
+        kind: the attribute of `Delta` that holds the text.
     """
-    types = dict.fromkeys(Delta.__struct_fields__, None) | {"role": Literal["assistant"] | None}
+    types = dict.fromkeys(Delta.__struct_fields__, None)
+    types |= {"role": Literal["assistant"] | None, "content": Literal[""] | None}
     delta = _twin(
-        Delta, types, dict.fromkeys(names.delta, None), required={"content": Annotated[str, msgspec.Meta(min_length=1)]}
+        Delta, types, dict.fromkeys(names.delta, None), required={kind: Annotated[str, msgspec.Meta(min_length=1)]}
     )
     types = dict.fromkeys(ChunkChoice.__struct_fields__, None) | {"index": Literal[0]}
     choice = _twin(ChunkChoice, types, dict.fromkeys(names.choice, Any), required={"delta": delta})
