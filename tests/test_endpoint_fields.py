@@ -141,6 +141,8 @@ def test_the_tables_have_every_field() -> None:
         "extra",
         "parsed",
         "raw",
+        "status",
+        "headers",
         "error",
         "x_groq",
         "reasoning_content",
