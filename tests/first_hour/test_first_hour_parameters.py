@@ -16,7 +16,7 @@ ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "h
 BOTH = {
     "temprature": "unknown parameter 'temprature': did you mean 'temperature'?",
     "max_completion_token": "unknown parameter 'max_completion_token': did you mean 'max_completion_tokens'?",
-    "top_k": "unknown parameter 'top_k': .*what the endpoint does not list goes through extra_body",
+    "top_k": "unknown parameter 'top_k': .*pass parameters that the endpoint does not list in extra_body",
     "max_retries": "unknown parameter 'max_retries': use retry=, the number of attempts",
 }
 

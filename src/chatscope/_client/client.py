@@ -1,4 +1,4 @@
-"""ChatClient: requests, and their completions or streams. It knows retries, deadlines and limits, but no tasks."""
+"""ChatClient: requests to whole completions or streams. It knows retries, deadlines and limits, but no tasks."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class ChatClient:
             completion = await client.complete(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
 
     Args:
-        api_key: default `OPENAI_API_KEY`; `""` sends none, for servers that want none.
+        api_key: default `OPENAI_API_KEY`; `""` sends no key, for servers that do not need one.
         base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
-        timeout: seconds of silence that are tolerated, or `Timeouts` for more; `None` waits forever. An `httpx.Timeout`
-            is taken too.
+        timeout: how long the server may be silent, in seconds, or `Timeouts` for more; `None` waits forever. An
+            `httpx.Timeout` also works.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`,
             `telemetry` and so on.
 
@@ -72,7 +72,7 @@ class ChatClient:
         self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments))
 
     def __repr__(self) -> str:
-        return repr(getattr(self, "_core", "<ChatClient>"))  # also while __init__ refuses a bad argument
+        return repr(getattr(self, "_core", "<ChatClient>"))  # __init__ may not have finished
 
     async def __aenter__(self) -> Self:
         """Open the client.
@@ -96,7 +96,8 @@ class ChatClient:
     def with_options(self, **options: Unpack[CopyOptions]) -> Self:
         """Return a copy with another `timeout` or `retry` for its requests.
 
-        The copy shares this client's connections and limits. It needs no block: it is open while this client is.
+        The copy shares this client's connections and limits. It needs no block of its own: it is open while this client
+        is.
 
         Raises:
             ValueError: an argument can never be right.
@@ -116,7 +117,7 @@ class ChatClient:
         return copied
 
     def statistics(self) -> Statistics:
-        """Return the counts of this client as they are now."""
+        """Return the current counts of slots, queues, pauses and retries."""
         return self._core.limiter.statistics()
 
     @property
@@ -143,21 +144,21 @@ class ChatClient:
     ) -> Completion:
         """Ask for one whole completion and return it. If cancelled, the request's connection is closed.
 
-        A `response_format` that is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or
-        another that a strict JSON schema can describe) makes the response a value of it: `completion.parsed`.
+        If `response_format` is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or any
+        other type that strict JSON schema can describe), `completion.parsed` is the response as a value of that type.
 
         Args:
             model: the model's name.
             messages: the conversation.
-            reask: how often to ask again, and tell the model what was wrong, if the response is not of the type. The
-                usage is then that of all turns.
+            reask: how often to ask again, with the problem described to the model, if the response does not fit the
+                type. The usage is then that of all turns.
             parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and a `timeout` and
                 `retry` for this request.
 
         Raises:
             ValueError: an argument can never be right; nothing was sent.
             ChatError: what the last attempt failed with.
-            OutputError: the response is not of the type.
+            OutputError: the response does not fit the type.
             RuntimeError: the client is not open.
         """
         _check_names(parameters)
@@ -187,19 +188,19 @@ class ChatClient:
         reask: int = 0,
         **parameters: Unpack[RunParameters],
     ) -> RunResult:
-        """Let the model call functions until it answers. If cancelled, so are the request and the calls in progress.
+        """Let the model call functions until it answers. If cancelled, the request and running calls are cancelled.
 
         Async functions are awaited. Sync functions run in worker threads, which a cancellation or a deadline cannot
-        stop: they run to their end, and their results are dropped. The calls of one turn run concurrently. A
-        `tool_choice` that demands a call is sent until a call was made.
+        stop: they run to completion, and their results are dropped. The calls of one turn run concurrently. A
+        `tool_choice` that demands a call is dropped once a call has been made.
 
         Args:
             model: the model's name.
             messages: the conversation.
-            tools: the functions. The model is shown their signatures and docstrings.
-            max_turns: the most model calls to make.
+            tools: the functions. The model sees their signatures and docstrings.
+            max_turns: how many model calls to make at most.
             tool_timeout: how long each call of a function may take, in seconds.
-            on_tool_error: `"report"` tells the model what a function raised; `"raise"` raises it.
+            on_tool_error: `"report"` sends the model the error that a function raised; `"raise"` raises it.
             response_format: as for `complete`, for the last response.
             reask: as for `complete`.
             parameters: as for `complete`. `Timeouts.total` bounds all turns, including the functions; `retry` applies
@@ -270,7 +271,7 @@ class ChatClient:
         self, *, model: str, messages: Sequence[Message], **parameters: Unpack[RequestParameters]
     ) -> ChatStream: ...
     def stream(self, *, model: str, messages: Sequence[Message], **parameters: Any) -> ChatStream:
-        """Ask for a streamed completion: `async with client.stream(...) as stream`. Nothing is sent before that.
+        """Return a streamed completion. Entering it sends the request: `async with client.stream(...) as stream`.
 
         Args:
             model: the model's name.
@@ -306,7 +307,7 @@ def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str |
 
 
 def _type_in(parameters: dict[str, Any]) -> Any:
-    """Take out a `response_format` that is a type, not one of the endpoint's own."""
+    """Remove and return a `response_format` that is a type; return `None` for one of the endpoint's own."""
     wanted = parameters.get("response_format")
     return None if wanted is None or isinstance(wanted, Mapping) else parameters.pop("response_format")
 

@@ -1,4 +1,4 @@
-"""One attempt at a request for a whole response: sent, read, and decoded or refused."""
+"""One attempt at a request for a whole response: send it, read the body, decode it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
         acquires_permit: whether a permit has to be acquired; otherwise the caller holds one.
 
     Raises:
-        ChatError: the attempt brought no completion.
+        ChatError: the attempt failed.
     """
     if acquires_permit:
         await request.acquire_permit()
@@ -50,7 +50,7 @@ async def _read(request: ClientRequest, limit: int) -> bytes:
     """
     data = await request.receive()
     if request.stream.is_over and len(data) <= limit:
-        return data  # in one read, as nearly all are
+        return data  # nearly every body arrives in one read
     parts = []
     size = 0
     while data:

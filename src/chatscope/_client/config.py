@@ -1,7 +1,7 @@
 """The arguments of a client: stated and documented once, checked, and turned into one frozen value.
 
 Here: the arguments that `ChatClient` and `AsyncChatGPTAdapter` share, their defaults, the environment variables that
-replace missing ones, and every check. Not here: anything that opens, sends or counts (`core`).
+stand in for missing ones, and every check. Not here: anything that opens connections, sends or counts (`core`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class ClientArguments(TypedDict, total=False):
     """Sends the requests instead of the default transport. It is closed with the client."""
 
     verify: ssl.SSLContext | str | PathLike[str] | bool
-    """Which certificates of servers are accepted: those of the system (`True`, the default; OpenSSL reads
-    `SSL_CERT_FILE` and `SSL_CERT_DIR`), those of a CA file or directory, those of an `ssl.SSLContext`, or any
-    (`False`). Not with `transport` or `http_client`, which have their own."""
+    """Which server certificates to trust: those of the system's trust store (`True`, the default; OpenSSL reads
+    `SSL_CERT_FILE` and `SSL_CERT_DIR`), of a CA file or directory, or of an `ssl.SSLContext`; or any (`False`). Not
+    with `transport` or `http_client`, which have their own."""
 
     cert: str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None
     """The client's own certificate for mutual TLS: a PEM file, or a pair of certificate and key."""
@@ -85,7 +85,7 @@ class ClientArguments(TypedDict, total=False):
     down. The default is `True`. A load generator must send a request when it is due, and sets `False`."""
 
     telemetry: Observer | bool
-    """Report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` to choose what is reported where."""
+    """Report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` with settings of its own."""
 
 
 _NAMES: Final = frozenset(ClientArguments.__annotations__)
@@ -97,18 +97,18 @@ _HABITS: Final = {
     "model": "name the model in each request",
     "proxy": "set HTTPS_PROXY, or pass an http_client=",
 }
-"""Arguments of other libraries' clients, and what is meant here."""
+"""Arguments of other libraries' clients, and their equivalents here."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Everything a client was told, checked and complete. The repr shows no key.
+    """All arguments of a client, checked and complete. The repr shows no key.
 
     Attributes:
         endpoint: where requests go, and the identity of the sender.
-        has_key: whether a key was given or found; an empty one that was given counts.
-        profile: how the server wants to be asked.
-        timeouts, retry: those of requests that bring none of their own.
+        has_key: whether a key was given, even an empty one, or found in the environment.
+        profile: the form that the server wants requests in.
+        timeouts, retry: the defaults for requests without their own.
         transport: the user's; `None` for the default one.
         verify: for the default transport.
         sender: sends through the user's HTTP client, if there is one.
@@ -136,14 +136,14 @@ class ClientOptions:
         timeout: Timeout,
         arguments: ClientArguments,
     ) -> ClientOptions:
-        """Check what the user gave, and add what the environment says.
+        """Check the arguments, and fill in missing ones from the environment.
 
         Args:
             owner: the class that the user called, for errors.
-            api_key: default `OPENAI_API_KEY`; `""` sends none.
+            api_key: default `OPENAI_API_KEY`; `""` sends no key.
             base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
             timeout: seconds, or `Timeouts`.
-            arguments: everything else.
+            arguments: all other arguments.
 
         Raises:
             TypeError: an argument is unknown.
@@ -175,7 +175,7 @@ class ClientOptions:
 
 
 def _endpoint(base_url: str | None, api_key: str | None, arguments: ClientArguments) -> tuple[Endpoint, Profile]:
-    """Return where requests go, and how the server there wants to be asked."""
+    """Return where requests go, and the form that the server there wants them in."""
     headers = arguments.get("default_headers")
     if headers is not None:
         check_headers(headers, "default_headers")
@@ -209,7 +209,7 @@ def _transport(arguments: ClientArguments) -> httpx.AsyncBaseTransport | None:
 
 
 def _verify(arguments: ClientArguments) -> ssl.SSLContext | bool:
-    """Return what the default transport is told about certificates."""
+    """Return the `verify` argument of the default transport."""
     verify, cert = arguments.get("verify", True), arguments.get("cert")
     if (verify is None or verify is True) and cert is None:
         return True
@@ -238,13 +238,13 @@ def _limits(arguments: ClientArguments) -> Mapping[str, Any]:
 
 
 def _observer(telemetry: Observer | bool) -> GuardedObserver | None:
-    """Return the observer that `telemetry=` means."""
+    """Return the observer for the argument `telemetry=`."""
     if not telemetry:
         return None
     if not isinstance(telemetry, bool):
         if not callable(getattr(telemetry, "call", None)):
             raise ValueError(f"telemetry must be a bool or a chatscope.telemetry.Telemetry, not {telemetry!r}")  # noqa: TRY004 - bad input is a ValueError throughout
         return GuardedObserver(telemetry)
-    # Not imported at the top: OpenTelemetry is an extra, needed only by those who ask for it.
+    # Not imported at the top: OpenTelemetry is an extra, needed only with `telemetry=True`.
     observer: Observer = import_module("chatscope.telemetry").Telemetry()
     return GuardedObserver(observer)

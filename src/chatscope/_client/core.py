@@ -1,6 +1,6 @@
-"""ClientCore: what a client holds while it is open, and the requests that it prepares. It sends nothing itself.
+"""ClientCore: the resources of an open client, and the requests that it prepares. It sends nothing itself.
 
-`ChatClient` and `AsyncChatGPTAdapter` each hold one, so that neither shows its parts to users.
+`ChatClient` and `AsyncChatGPTAdapter` each hold one, which keeps its parts out of their public interfaces.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ClientCore:
     """A client's options, sender and limiter. It is open between `open` and `aclose`.
 
     Attributes:
-        options: what the client was told.
-        limiter: what all requests share: slots, pace and retry budget.
+        options: the client's arguments.
+        limiter: shared by all requests: slots, rate limits, retry budget and circuit breaker.
     """
 
     __slots__ = ("_original", "_post", "_server", "_shares_post", "limiter", "options")
@@ -50,7 +50,7 @@ class ClientCore:
         self._original: ClientCore | None = None
 
     def with_options(self, options: ClientOptions) -> ClientCore:
-        """Return a core with other options that sends through this one: same connections, same limits."""
+        """Return a core with other options that shares this one's connections and limits."""
         copied = copy(self)
         copied.options = options
         copied._original = self._original or self
@@ -61,7 +61,7 @@ class ClientCore:
         return f"<ChatClient {shown_url(self.options.endpoint.base_url)}>"
 
     def open(self) -> None:
-        """Get ready to send.
+        """Prepare to send.
 
         Raises:
             ValueError: there is no key.
@@ -81,7 +81,7 @@ class ClientCore:
 
     @property
     def sender(self) -> Sender | None:
-        """What sends the requests, while the client is open."""
+        """The sender of all requests; `None` while the client is not open."""
         server = (self._original or self)._server
         return None if server is None else server.sender
 
@@ -125,7 +125,7 @@ class ClientCore:
     def observe(
         self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool
     ) -> ObservedCall | None:
-        """Return what observes a call; `None` if nobody does."""
+        """Return the telemetry of a call; `None` if the client has no observer."""
         if self.options.observer is None:
             return None
         _, body = _split(parameters)
@@ -162,7 +162,7 @@ class ClientCore:
             retrier: runs the attempts; default a new one.
             deadlines: those of the call that this request continues; default new ones.
             observed: the telemetry of that call; default a new one, if there is an observer.
-            priority: which requests go first where they wait for limits.
+            priority: requests with a higher priority go first where they wait for limits.
 
         Raises:
             ValueError: an argument can never be right; the error names it.
@@ -202,7 +202,7 @@ class ClientCore:
             extra_body = own.get("extra_body")
             if not self._shares_post or extra_headers is not None or extra_query is not None:
                 post = self._prepared_post(extra_query, extra_headers, model)
-        # Encoded at once: bad input is refused here and now, and later changes by the caller are not sent.
+        # Encoded at once, so that bad input is refused now, and later changes by the caller are not sent.
         encoded = encode_body(model, messages, body, stream=stream, extra=extra_body)
         adds_usage = (
             stream
@@ -228,7 +228,7 @@ class ClientCore:
         extra_headers: Mapping[str, str] | None = None,
         model: str = "",
     ) -> PostTemplate:
-        """Return everything of a request but its body."""
+        """Return a request's template: everything but its body."""
         endpoint = self.options.endpoint
         try:
             url = httpx.URL(endpoint.url(extra_query, model))

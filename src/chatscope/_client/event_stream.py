@@ -1,4 +1,4 @@
-"""The events of a stream: a plain iterator, which holds no scope and no task between two of them."""
+"""The events of a stream: a plain iterator that holds no cancel scope and no task between two events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from chatscope.protocol.response import Chunk
 
 
 class EventStream:
-    """What `ChatStream.events` returns. It reads the stream's chunks, so do not iterate over those as well."""
+    """The events of a stream. Made by `ChatStream.events`.
+
+    It reads the stream's chunks, so do not iterate over those as well.
+    """
 
     __slots__ = ("_chunks", "_over", "_reader", "_ready")
 
@@ -28,7 +31,7 @@ class EventStream:
         """Return the next event. If cancelled while waiting, the stream's connection is closed.
 
         Raises:
-            ChatError: what the stream ended with, after the events of what had arrived; no part is complete then.
+            ChatError: what the stream failed with, after the events of the chunks before it. No part is complete then.
         """
         while not self._ready:
             if self._over:

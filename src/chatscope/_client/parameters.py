@@ -1,6 +1,6 @@
-"""A request's parameters: the endpoint's, and settings that concern this request alone. Their names are checked here.
+"""A request's parameters: the endpoint's, and settings of this request alone. Their names are checked here.
 
-Not here: the values (`chatscope._validation`, `chatscope.protocol.request`).
+Not here: checks of their values (`chatscope._validation`, `chatscope.protocol.request`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RunParameters(CommonParameters, total=False):
 
 
 class CopyOptions(TypedDict, total=False):
-    """What a copy of a client may have of its own."""
+    """The options that a copy of a client can override."""
 
     timeout: Timeout
     retry: RetryPolicy | int | None
@@ -45,7 +45,7 @@ class RequestParameters(TypedParameters, total=False):
 
 
 REQUEST_NAMES: Final = frozenset(RequestParameters.__annotations__)
-"""What `complete`, `stream` and `run_tools` take by name, besides their own arguments."""
+"""The parameters that `complete`, `stream` and `run_tools` take besides their own arguments."""
 
 TASK_NAMES: Final = frozenset({*TaskParameters.__annotations__, "retry", "timeout"})
 """What `Task.parameters` may hold."""
@@ -54,21 +54,21 @@ _HABITS: Final = {
     "max_retries": "use retry=, the number of attempts: one more than the retries",
     "stream": "use client.stream(...) for a streamed response",
 }
-"""Names that other libraries have, and what is meant here."""
+"""Parameters of other libraries, and their equivalents here."""
 
 
 def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None:
-    """Return what is wrong with the first name that is not known, and what may be meant; `None` if all are."""
+    """Describe the first unknown name, with a hint; return `None` if all names are known."""
     for name in names:
         if name not in known:
             hint = hint_for(name, known, _HABITS) if isinstance(name, str) else ""
-            elsewhere = "what the endpoint does not list goes through extra_body"
+            elsewhere = "pass parameters that the endpoint does not list in extra_body"
             return f"unknown parameter {name!r}: {hint and f'{hint}; '}{elsewhere}"
     return None
 
 
 def hint_for(name: str, known: Iterable[str], habits: Mapping[str, str]) -> str:
-    """Return what may be meant by a name that is not known, or `""`."""
+    """Return a hint for an unknown name, or `""`."""
     if name in habits:
         return habits[name]
     near = get_close_matches(name, known, n=1, cutoff=0.75)

@@ -1,7 +1,7 @@
-"""ClientRequest: one request, sent as often as it takes, and its latest response.
+"""ClientRequest: one request, sent as often as the retry policy says, and its latest response.
 
-Here: the slot and the permits that it needs, sending, reading and closing. Not here: what the bytes of a response mean
-(`completion`, `stream_state`), and whether to try again (`_limits.retry`).
+Here: its slot and permits, sending, reading and closing. Not here: what the bytes of a response mean (`completion`,
+`stream_state`), which error a failure becomes (`request_errors`), and whether to try again (`_limits.retry`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
+from chatscope._client.request_errors import locate_error, status_error_of, translated_for
 from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
-from chatscope._http.base import HTTPResponse, translated
+from chatscope._http.base import HTTPResponse
 from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.concurrency import Slot
 from chatscope._limits.limiter import Permit
 from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines, fail_at
-from chatscope.errors import (
-    APIConnectionError,
-    APIStatusError,
-    ChatError,
-    InvalidResponseError,
-    Phase,
-    StreamError,
-)
-from chatscope.protocol.addresses import locate
-from chatscope.protocol.error_body import BODY_LIMIT, status_error
+from chatscope.errors import APIStatusError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import request_id
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.usage import Usage
@@ -35,9 +27,6 @@ from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 _T = TypeVar("_T")
-
-_LOCATED = (APIConnectionError, APIStatusError, InvalidResponseError, StreamError)
-"""Errors that are about the server, so that its address matters."""
 
 
 class ClientRequest:
@@ -49,14 +38,14 @@ class ClientRequest:
         retrier: runs the attempts; requests are recorded in its log.
         deadlines: those of the call.
         observed: the call's telemetry, if there is any.
-        priority: which requests go first where they wait for limits.
+        priority: requests with a higher priority go first where they wait for limits.
 
     Attributes:
-        response: the one that is being read; there is one between `send` and `close`.
+        response: the response that is being read, between `send` and `close`.
         headers: the latest response's, names in lower case.
-        status, request_id: the latest response's. Two requests that share a retrier have one each.
+        status, request_id: the latest response's. Requests that share a retrier have their own.
         sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
-            that `receive` returned last were read.
+            last returned by `receive` were read.
     """
 
     __slots__ = (
@@ -117,7 +106,7 @@ class ClientRequest:
 
         Args:
             attempt: acquires a permit and makes one attempt.
-            keeps_slot: whether a success holds the slot until `release_slot`.
+            keeps_slot: whether the slot is held after a success, until `release_slot`.
 
         Raises:
             APITimeoutError: the deadline passed.
@@ -134,14 +123,14 @@ class ClientRequest:
         except BaseException as error:
             slot.release()
             if isinstance(error, ChatError):
-                self.annotate(error)  # the deadline's own error knows no request
+                self.annotate(error)  # an error raised by a deadline has no request data yet
             raise
         if not keeps_slot:
             slot.release()
         return result
 
     def last_failure(self) -> Exception | None:
-        """Return what the last attempt failed with or, if there was none, why the server counts as down."""
+        """Return the last attempt's error; if there is none, the error for which the server counts as down."""
         return self.retrier.last_failure or self._server.limiter.outage
 
     def release_slot(self) -> None:
@@ -153,7 +142,7 @@ class ClientRequest:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
-            hedged: another attempt is running, so this one is paid for like a retry.
+            hedged: another attempt is running, so this one takes a token from the retry budget.
 
         Raises:
             APIConnectionError: the server has been down for too long.
@@ -169,18 +158,18 @@ class ClientRequest:
         return acquired if self.observed is None else _then(acquired, self.observed.permit_acquired)
 
     def release_permit(self) -> None:
-        """Give back the permit, as `close` does too. Releasing it twice does nothing."""
+        """Release the permit, as `close` also does. Releasing it twice does nothing."""
         self._permit.release()
 
     def send(self) -> Awaitable[object]:
-        """Send the request. Afterwards `response` is a success whose body is still to be read.
+        """Send the request. Afterwards `response` is a success whose body has not been read yet.
 
         If cancelled, nothing stays open.
 
         Raises:
-            APIStatusError, APIConnectionError, APITimeoutError: no success.
+            APIStatusError, APIConnectionError, APITimeoutError: the request failed.
         """
-        # Plain functions where they can be: a chain of coroutines costs every request something.
+        # A plain function: each coroutine in the chain would cost every request some time.
         return self._send(self.prepared.post) if self.observed is None else self._send_observed(self.observed)
 
     async def _send_observed(self, observed: ObservedCall) -> None:
@@ -203,7 +192,7 @@ class ClientRequest:
             self._on_headers(response)
             if 200 <= response.status < 300:
                 if prepared.adds_usage and not adds_usage:
-                    # Not before it has helped: the refusal may only have quoted the request.
+                    # Only now that leaving it out has helped: the refusal may merely have quoted the request.
                     server.rejects_include_usage = True
                 return response
             refusal = await self._status_error(response)
@@ -218,7 +207,7 @@ class ClientRequest:
         self._record = self.retrier.log.start()
 
     def _on_lost(self, error: Exception) -> bool:
-        """Return whether to send the request again on a fresh connection: it is an attempt like any other."""
+        """Return whether to send the request again on a fresh connection, which counts as an attempt."""
         lost = self._translated(error, "headers")
         if self._is_hedged or not self.retrier.on_lost(lost):
             return False
@@ -241,7 +230,7 @@ class ClientRequest:
         """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.
 
         Args:
-            phase: what silence is called.
+            phase: the phase that a timeout is reported for.
 
         Raises:
             APITimeoutError: the server fell silent.
@@ -260,10 +249,13 @@ class ClientRequest:
         return data
 
     async def pump(self, take: Callable[[bytes], bool]) -> bool:
-        """Pass the body to `take` as it is read, until it ends or `take` returns true; return which it was.
+        """Pass the body to `take` as it is read, until the body ends or `take` returns true; return whether it did.
 
-        `take` may be called outside of any task; `stream.read_ns` tells when its bytes were read. If cancelled, the
-        rest of the body is lost. Raises as `receive` does.
+        `take` may be called outside of any task; `stream.read_ns` is when its bytes were read. If cancelled, the rest
+        of the body is lost.
+
+        Raises:
+            APITimeoutError, APIConnectionError, InvalidResponseError: as `receive`.
         """
         stream = self.stream
         try:
@@ -292,7 +284,7 @@ class ClientRequest:
         return self.response.stream
 
     def on_first_output(self) -> None:
-        """Record that the model works."""
+        """Record the first output of the model."""
         self._permit.on_first_output()
 
     def on_usage(self, usage: Usage | None) -> None:
@@ -303,14 +295,13 @@ class ClientRequest:
         """Record that the attempt failed or was cancelled."""
         self._end_attempt(error)
         if isinstance(error, ChatError):
-            # Not in `annotate`: a tool of the user's may have raised the error, about another server.
-            if isinstance(error, _LOCATED):
-                locate(error, str(self.prepared.post.url), self.headers if self.status is not None else {})
+            # Not in `annotate`: a user's tool may have raised that error, and it may concern another server.
+            locate_error(error, self.prepared.post.url, self.headers if self.status is not None else {})
             self.annotate(error)
             self._permit.on_failure(error)
 
     def annotate(self, error: ChatError) -> None:
-        """Add to an error what is known of the request."""
+        """Add the request's data to an error."""
         error.attempts = len(self.retrier.log)
         error.request_id = error.request_id or self.request_id
         if isinstance(error, InvalidResponseError):
@@ -327,30 +318,17 @@ class ClientRequest:
             self._record.finish(error)
 
     async def _status_error(self, response: HTTPResponse) -> APIStatusError:
-        """Read the body of an error response, as far as it comes, and return the error."""
-        body = b""
+        """Read the body of an error response, and return the error."""
         try:
-            while len(body) < BODY_LIMIT and (data := await self.receive()):
-                body += data
-        except (APIConnectionError, InvalidResponseError):
-            pass  # the status is worth more than the reason why its explanation is missing
+            return await status_error_of(response, self.receive, self.secret)
         finally:
             self.response = None
             await response.close(complete=False)
-        return status_error(response.status, response.headers, body[:BODY_LIMIT], now=time.time(), secret=self.secret)
 
     def _translated(self, error: Exception, phase: Phase) -> Exception:
         """Return this package's error for one of an HTTP library's, and any other exception as it is."""
-        url = self.prepared.post.url
-        known = translated(
-            error,
-            phase=phase,
-            address=f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}",
-            timeouts=self.deadlines.timeouts,
-            secret=self._server.secret,
-            has_response=self.headers_ns is not None,
-        )
-        return known or error
+        has_response = self.headers_ns is not None
+        return translated_for(self.prepared.post.url, error, phase, self.deadlines.timeouts, self.secret, has_response)
 
 
 async def _then(awaitable: Awaitable[None], call: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Values: the server that a client talks to, and one request to it, ready to be sent. Nothing here sends."""
+"""Values: the server that a client talks to, and a request that is ready to send. Nothing here sends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _INCLUDE_USAGE: Final = b',"stream_options":{"include_usage":true}}'
 
 @dataclass(slots=True)
 class Server:
-    """The server that a client talks to: how it is reached, and what its responses revealed.
+    """The server that a client talks to: how it is reached, and what its responses have shown about it.
 
     Attributes:
         sender: sends the requests.
-        secret: the key, redacted from errors.
-        limiter: what all requests to this server share.
-        rejects_include_usage: found out once, then left out from the start.
+        secret: the key, which is redacted from errors.
+        limiter: shared by all requests to this server.
+        rejects_include_usage: whether it has rejected `include_usage`, which is then no longer sent.
     """
 
     sender: Sender
@@ -31,7 +31,7 @@ class Server:
 
 
 class PreparedRequest(NamedTuple):
-    """What is sent, checked and encoded.
+    """A request, checked and encoded.
 
     Attributes:
         post: everything but the body.
@@ -50,12 +50,12 @@ class PreparedRequest(NamedTuple):
     choices: int
 
     def body_with_usage(self) -> bytes:
-        """Return the body with a request for the usage."""
+        """Return the body with `include_usage` added."""
         return self.body[:-1] + _INCLUDE_USAGE
 
 
 def refuses_include_usage(error: ChatError) -> bool:
-    """Tell whether a server refused the request for the usage."""
+    """Return whether a server rejected the request because of `include_usage`."""
     if not isinstance(error, BadRequestError | UnprocessableEntityError):
         return False
     words = f"{error.message} {error.param} {error.body}"

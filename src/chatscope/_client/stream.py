@@ -27,10 +27,10 @@ class ChatStream:
                 print(chunk.text, end="")
         print(stream.completion.usage)
 
-    Entering sends the request, again if the retry policy says so, and returns with the model's first output. From then
-    on nothing is retried. Leaving closes the response. If cancelled anywhere, the connection is closed. Iterating
-    raises the `ChatError` that the stream ends with, after the chunks that arrived before it; `completion` then holds
-    what had arrived.
+    Entering sends the request, retries it as the retry policy says, and returns at the model's first output. From then
+    on nothing is retried. Leaving closes the response. If cancelled anywhere, the connection is closed. If the stream
+    fails, iterating raises the `ChatError` after the chunks that arrived before it; `completion` then holds what has
+    arrived.
     """
 
     __slots__ = ("_is_entered", "_reader", "_request", "_started_ns", "_submitted_ns")
@@ -68,13 +68,13 @@ class ChatStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, Exception):
-            # Cancelled. Any other reason to leave early says nothing about the call.
+            # Cancelled. If the block is left for any other reason, the call itself has not failed.
             self._request.on_failure(error)
             self._report(error)
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the response; iterating ends. Closing twice does nothing. The server cannot delay it."""
+        """Close the response and end the iteration, without waiting for the server. Closing twice does nothing."""
         self._request.release_slot()
         try:
             await self._reader.aclose()
@@ -108,9 +108,9 @@ class ChatStream:
         return chunk
 
     def events(self) -> EventStream:
-        """Iterate over what the chunks add, by kind, and over the parts that are complete.
+        """Iterate over events: what each chunk adds, by kind, and each part that is complete.
 
-        Read the stream either by events or by chunks. `completion` is the running snapshot of either.
+        Read the stream either as events or as chunks. `completion` is a snapshot of what has arrived in both cases.
         """
         return EventStream(self)
 
@@ -121,7 +121,7 @@ class ChatStream:
 
     @property
     def token_ns(self) -> Sequence[int]:
-        """For each chunk with something that the model wrote, when it was read (`time.perf_counter_ns`)."""
+        """For each chunk with output of the model, when it was read (`time.perf_counter_ns`)."""
         return self._reader.token_ns
 
     @property
@@ -157,10 +157,10 @@ class ChatStream:
         await self._reader.read_to_output()
 
     def _on_end(self) -> None:
-        """Look at the whole response, once it has arrived."""
+        """Called once the whole response has arrived."""
 
     def _report(self, error: BaseException | None) -> None:
-        """Tell the observer of the call, if there is one, that it is over."""
+        """Report the end of the call to its observer, if there is one."""
         if (observed := self._request.observed) is not None:
             observed.end(error, self._reader.completion, sent_ns=self._request.sent_ns, token_ns=self.token_ns)
 

@@ -1,7 +1,7 @@
-"""StreamReader: one request's streamed response, read attempt by attempt, for a `ChatStream` or for a task.
+"""StreamReader: reads the streamed response to one request, attempt by attempt, for a `ChatStream` or for a task.
 
-Here: sending, reading within the deadlines, and closing. Not here: when a stream is over (`stream_state`), and what
-users see of it (`stream`).
+Here: sending, reading within the deadlines, and closing. Not here: when a stream is over (`stream_state`), and the
+public view of it (`stream`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from chatscope.protocol.stream_decoder import StreamDecoder
 
 
 class AttemptObserver(Protocol):
-    """What a task wants to know while an attempt is read. It is called outside of any task, and must not wait."""
+    """Called while an attempt is read. The event loop may call it outside of any task, so it must not wait."""
 
     def on_first_output(self) -> None:
-        """The model has written something. Called once an attempt, before `on_text`."""
+        """The model has written something. Called once per attempt, before `on_text`."""
         ...
 
     def on_text(self, parts: list[str]) -> None:
-        """The first choice's text has grown: these are all its parts, in a list that goes on growing."""
+        """The first choice's text has grown. `parts` holds all of it; the same list grows further."""
         ...
 
 
@@ -39,22 +39,22 @@ class _NoObserver:
 
 
 DEADLINE_MARGIN: Final = 0.05
-"""How long before the call's deadline a finished stream is taken as it is, in seconds: usage that is still to come is
-worth less than the whole response."""
+"""How long before the call's deadline a finished stream counts as complete, in seconds: a response without its usage is
+better than a timeout."""
 
 NO_OBSERVER: Final[AttemptObserver] = _NoObserver()
 
 
 class StreamReader:
-    """Reads the streamed responses of one request: of the latest attempt, that is.
+    """Reads the streamed response of a request's latest attempt.
 
     Args:
         request: the request.
 
     Attributes:
-        request: the same.
-        state: where the latest attempt's stream stands.
-        chunks: those that have arrived and were not taken.
+        request: as given.
+        state: the state of the latest attempt's stream.
+        chunks: the chunks that have arrived and are not delivered yet.
     """
 
     __slots__ = ("_is_closed", "chunks", "request", "state")
@@ -75,12 +75,12 @@ class StreamReader:
 
     @property
     def text_parts(self) -> list[str]:
-        """The first choice's text: a list that grows, and another one after a new attempt."""
+        """The first choice's text: a list that grows. A new attempt has a new list."""
         return self.state.decoder.assembler.text_parts
 
     @property
     def token_ns(self) -> Sequence[int]:
-        """For each chunk with something that the model wrote, when it was read (`time.perf_counter_ns`)."""
+        """For each chunk with output of the model, when it was read (`time.perf_counter_ns`)."""
         return self.state.decoder.token_ns
 
     @property
@@ -89,12 +89,12 @@ class StreamReader:
         return self.state.has_output
 
     def discard(self) -> None:
-        """Forget what has arrived: another attempt begins."""
+        """Discard what has arrived, before another attempt."""
         self.state = StreamState(StreamDecoder())
         self.chunks.clear()
 
     async def read_to_output(self) -> None:
-        """Send the request and read up to the first output, whose chunks are kept. The caller holds a permit.
+        """Send the request and read up to the first output, and keep its chunks. The caller holds a permit.
 
         If cancelled, the connection is closed.
 
@@ -111,12 +111,12 @@ class StreamReader:
             raise
 
     async def read_to_end(self, observer: AttemptObserver = NO_OBSERVER) -> Completion:
-        """Send the request and read the whole response: one attempt, without its chunks. The caller holds a permit.
+        """Make one attempt: send the request and read the whole response, without keeping chunks.
 
-        If cancelled, the connection is closed.
+        The caller holds a permit. If cancelled, the connection is closed.
 
         Args:
-            observer: told of the first output, and of the text after each read that brought any.
+            observer: called at the first output, and after each read with text.
 
         Raises:
             ChatError: what the stream failed with.
@@ -155,7 +155,7 @@ class StreamReader:
                 else:
                     with fail_at(deadline):
                         await self._read_once("idle")
-            if self._is_closed:  # by another task, while this one waited
+            if self._is_closed:  # closed by another task while this one waited
                 self.chunks.clear()
                 return None
             if self.chunks:
@@ -173,7 +173,7 @@ class StreamReader:
         return None
 
     async def abandon(self, error: BaseException) -> None:
-        """Close a response that is of no more use, and add to the error what has arrived.
+        """Close a response that failed or was cancelled, and annotate the error with what has arrived.
 
         Takes at most `CLOSE_GRACE` seconds, even if cancelled.
         """
@@ -191,7 +191,7 @@ class StreamReader:
         await self.request.close()
 
     def annotate(self, error: ChatError) -> None:
-        """Add to an error what is known of the request and of the response."""
+        """Add the request's data and the partial text to an error."""
         error.partial_text = error.partial_text or self.state.decoder.assembler.text
         self.request.annotate(error)
 
@@ -231,7 +231,7 @@ class StreamReader:
                 observer.on_text(self.text_parts)
 
     async def _read_while_open(self, observer: AttemptObserver) -> None:
-        """Read on for as long as the stream is open, each chunk within the idle limit after the one before."""
+        """Read as long as the stream is open, and enforce the idle limit between chunks."""
         state, deadlines = self.state, self.request.deadlines
         with fail_at(deadlines.next_chunk()) as deadline:
             while state.is_open:
@@ -243,7 +243,7 @@ class StreamReader:
                     deadline.move(deadlines.next_chunk())
 
     async def _read_once(self, phase: Phase) -> None:
-        """Read once, for as long as the state says, and let it take in what the read brought."""
+        """Read once, within the time that the state allows, and pass the result to the state."""
         request, state = self.request, self.state
         data = b""
         try:
@@ -260,14 +260,14 @@ class StreamReader:
             request.on_usage(state.decoder.assembler.usage)
 
     def _patience_ends(self) -> float:
-        """Return until when to wait for what may follow a finished or failed stream: not beyond the call's deadline."""
+        """Return when to stop waiting for the tail of a finished or failed stream, never after the call's deadline."""
         now = anyio.current_time()
         ends = now + (self.state.patience(now) or 0.0)
         deadline = self.request.retrier.deadline
         return ends if deadline is None else min(ends, deadline.at - DEADLINE_MARGIN)
 
     async def _pump(self, observer: AttemptObserver) -> None:
-        """Read on for as long as the stream is open, without waking a task for every read."""
+        """Read as long as the stream is open, without waking a task for every read."""
         request, state = self.request, self.state
         body = request.stream
         parts = self.text_parts

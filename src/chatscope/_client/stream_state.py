@@ -1,17 +1,17 @@
-"""StreamState: the one place that decides where a streamed response stands, and when it is over.
+"""StreamState: the one place that decides what state a streamed response is in, and when it is over.
 
-Sans-I/O: reads, ends, failures and times go in; chunks and the state come out. Every reader asks it: the chunks of a
-`ChatStream`, a task's text, and the pump that runs without a task. Not here: reading (`stream_reader`), and the meaning
+Sans-I/O: its input is reads, ends, failures and times; its output is chunks and the state. All readers use it: a
+`ChatStream`, a task, and the pump that runs outside of any task. Not here: reading (`stream_reader`), and the meaning
 of bytes (`protocol.stream_decoder`).
 
 A stream is over
 
 - at `[DONE]`, whatever the server does with the connection;
 - at the end of the body;
-- when every choice that was seen has finished, and all that were asked for have, and then nothing at all has arrived
-  for `FINISH_GRACE` seconds. Any byte starts that time anew, comments for up to `KEEP_ALIVE_SECONDS` after the last
-  chunk; a choice that goes on opens the stream again;
-- when it failed. After an error that the server sent, it is read on for `ERROR_TAIL_SECONDS`, since usage may follow.
+- when all requested choices, and all others that appeared, have finished, and then no byte has arrived for
+  `FINISH_GRACE` seconds. Any byte restarts that time, but comments only for `KEEP_ALIVE_SECONDS` after the last chunk.
+  A choice that continues reopens the stream;
+- when it failed. After an error that the server sent, reading goes on for `ERROR_TAIL_SECONDS`, since usage may follow.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ KEEP_ALIVE_SECONDS: Final = 30.0
 """How long comments keep a finished stream open. Gateways send one every 10 to 15 seconds while they wait."""
 
 ERROR_TAIL_SECONDS: Final = 1.0
-"""How long a stream is read after an error that the server sent. Usage and [DONE] follow within milliseconds."""
+"""How long reading goes on after an error that the server sent. Usage and [DONE] follow within milliseconds."""
 
 ERROR_TAIL_BYTES: Final = 64 * 1024
-"""How much is read after it: a usage chunk is below 1 KiB."""
+"""How many bytes are read after it. A usage chunk is below 1 KiB."""
 
 
 class StreamState:
-    """Where one attempt's stream stands.
+    """The state of one attempt's stream.
 
     Args:
         decoder: turns bytes into chunks.
-        choices: how many choices were asked for.
+        choices: how many choices were requested.
 
     Attributes:
         decoder: holds what has arrived.
-        is_open: more output is expected, so that no time is running. Kept, not derived: it is asked for every chunk.
+        is_open: more output is expected, so no grace period is running. Stored, because it is read for every chunk.
         is_over: nothing more is read.
     """
 
@@ -54,11 +54,11 @@ class StreamState:
         self.is_over = False
         self._choices = choices
         self._tail_bytes = 0
-        self._ends_at: float | None = None  # whatever arrives, unless that is a chunk
+        self._ends_at: float | None = None  # only a chunk postpones it
 
     @property
     def error(self) -> ChatError | None:
-        """What the stream failed with, to be raised after the chunks before it."""
+        """The error that the stream failed with, to be raised after the chunks before it."""
         return self.decoder.error
 
     @property
@@ -68,12 +68,12 @@ class StreamState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every choice has finished, so that silence is the end."""
+        """Whether every choice has finished, so that silence ends the stream."""
         assembler = self.decoder.assembler
         return assembler.all_choices_finished and assembler.choice_count >= self._choices
 
     def patience(self, now: float) -> float | None:
-        """Return how many seconds the next read may take before the stream is over; `None` leaves it to others.
+        """Return how many seconds the next read may take before the stream is over; `None` means no limit here.
 
         Args:
             now: the event loop's time.
@@ -86,14 +86,14 @@ class StreamState:
         return max(0.0, min(FINISH_GRACE, self._ends_at - now))
 
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
-        """Take in what was read at `at_ns`, and return the chunks that it completes."""
+        """Process data that was read at `at_ns`, and return the chunks that it completes."""
         decoder = self.decoder
         error = decoder.error
         if error is not None:
             self._tail_bytes += len(data)
         chunks = decoder.feed(data, at_ns)
         if error is not None:
-            decoder.error = error  # what came first is the outcome
+            decoder.error = error  # the first error is the outcome
         elif chunks:
             self._ends_at = None
         if decoder.done or (decoder.error is not None and not self._reads_tail()):
@@ -103,24 +103,24 @@ class StreamState:
         return chunks
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
-        """Take in a read that is one chunk of text and nothing else; return whether it was.
+        """Process a read if it is exactly one chunk of text, and return whether it was.
 
-        If it was not, nothing has happened, and `feed` is to be called. Only an open stream may be fed so.
+        If not, nothing has changed and the caller must call `feed`. The stream must be open.
         """
         return self.decoder.feed_text(data, at_ns)
 
     def end(self, at_ns: int, broken: APIConnectionError | None = None) -> list[Chunk]:
-        """Record the end of the body or of patience, and return the last chunks.
+        """Record the end of the body, or that the wait for it is over, and return the last chunks.
 
         Args:
             at_ns: when it ended.
-            broken: how the connection broke off, if it did not end.
+            broken: the error, if the connection broke instead of ending.
         """
         decoder = self.decoder
         error = decoder.error
         chunks = [] if decoder.done else decoder.end(at_ns, broken=broken is not None)
         if error is not None:
-            decoder.error = error  # what came first is the outcome
+            decoder.error = error  # the first error is the outcome
         elif broken is not None and decoder.error is not None:
             decoder.error.__cause__ = broken.__cause__
         self._end()
@@ -129,10 +129,10 @@ class StreamState:
     def on_failure(self, error: ChatError, at_ns: int) -> list[Chunk]:
         """Record that reading failed, and return the last chunks.
 
-        After an error that the server sent, that error stays the outcome. Silence is the end of a finished stream.
+        An error that the server sent before stays the outcome. Silence ends a finished stream.
 
         Raises:
-            ChatError: the one given, unless it only means that the stream ended or broke off.
+            ChatError: `error`, unless it only means that the stream ended or broke.
         """
         if self.decoder.error is not None:
             return self.end(at_ns)
@@ -145,7 +145,7 @@ class StreamState:
         raise error
 
     def give_up(self) -> None:
-        """Record that nothing more is read, for whatever reason."""
+        """Record that nothing more will be read."""
         self._end()
 
     def _reads_tail(self) -> bool:

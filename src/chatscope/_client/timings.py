@@ -8,29 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """When things happened to a task or request, on the clock of `time.perf_counter_ns`; `None` if they did not.
+    """When things happened to a task or request, by `time.perf_counter_ns`; `None` if they did not happen.
 
-    Bytes are timed when they are read from the connection, not when the caller takes them.
+    Bytes are timed when they are read from the connection, not when the caller receives them.
     """
 
     submitted_ns: int
     started_ns: int | None = None
-    """When it got its slot."""
+    """When it acquired its first permit to send."""
     sent_ns: int | None = None
     """When the last attempt was sent."""
     headers_ns: int | None = None
     token_ns: Sequence[int] = ()
-    """For each chunk with something that the model wrote, when it was read."""
+    """For each chunk with output of the model, when it was read."""
     finished_ns: int | None = None
 
     @property
     def queue_seconds(self) -> float | None:
-        """How long the task waited for its slot."""
+        """How long it waited for its slot and its first permit."""
         return _between(self.submitted_ns, self.started_ns)
 
     @property
     def first_token_seconds(self) -> float | None:
-        """The time to first token, counted from the sending of the attempt that brought it."""
+        """The time to the first token, from when that attempt was sent."""
         return _between(self.sent_ns, self.token_ns[0]) if self.token_ns else None
 
     @property

@@ -1,7 +1,7 @@
-"""The interface that all senders share, and the one place that turns HTTP libraries' errors into this package's.
+"""The interface of all senders, and the one place that turns HTTP libraries' errors into this package's.
 
-Here: `Sender`, `HTTPResponse`, content codings, and the translation of errors. Not here: anything that
-knows one library's client or transport (`builtin`, `httpx_client`, `httpx2_client`).
+Here: `Sender`, `HTTPResponse`, content codings, and the translation of errors. Not here: anything specific to one
+library's client or transport (`builtin`, `httpx_client`, `httpx2_client`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES
 
 _LIBRARIES: Final = frozenset({"httpx", "httpx2"})
-"""Packages whose exceptions are translated, by the names that they share."""
+"""Packages whose exceptions are translated, by the class names that they share."""
 
 
 class HTTPResponse:
-    """A response whose headers have arrived and whose body is still to be read.
+    """A response whose headers have arrived and whose body has not been read yet.
 
     Attributes:
         status: its HTTP status.
@@ -49,11 +49,11 @@ class HTTPResponse:
         """Close the response, read or not. Takes at most `CLOSE_GRACE` seconds, even if cancelled.
 
         Args:
-            complete: only the end of the body is still expected, and the connection may be reused after it. The end is
-                not waited for.
+            complete: only the end of the body is still expected, so the connection may be reused. This does not wait
+                for that end.
         """
         if self._is_own:
-            # Waits for nothing except, behind a proxy, the end; if cancelled there, httpx closes its connection itself.
+            # Waits only behind a proxy, for the end of the body. If cancelled there, httpx closes its connection.
             await self.stream.aclose(complete=complete)
             return
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
@@ -77,21 +77,22 @@ class Sender(Protocol):
             request: everything but the body.
             body: the body.
             timeouts: for the transport.
-            on_resend: asked by the package's own transport before it sends a request again that a kept connection lost.
+            on_resend: called by the package's own transport before it repeats a request that was lost with a reused
+                connection; returns whether it may.
 
         Raises:
-            Exception: the library's own error, for `translated`.
+            Exception: the library's own error, to be passed to `translated`.
         """
         ...
 
 
 def response_of(response: httpx.Response, request: httpx.Request) -> HTTPResponse:
-    """Return an httpx response as a `HTTPResponse`. It raises nothing, so that no open response is ever lost."""
+    """Return an httpx response as an `HTTPResponse`. Never raises, so an open response cannot be lost."""
     headers = ResponseHeaders(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
         return HTTPResponse(response.status_code, headers, stream, is_own=True)
-    # Not httpx's own decoding: its generators would be left to the garbage collector, of which trio warns.
+    # Not httpx's own decoding: that leaves async generators to the garbage collector, and trio warns about them.
     body = decoded(HttpxBody(response, request), headers, request)
     return HTTPResponse(response.status_code, headers, body, is_own=False)
 
@@ -103,9 +104,9 @@ def decoded(
     *,
     limit: int = MAX_DECODED_BYTES,
 ) -> TimedStream:
-    """Return a body without the codings that its `content-encoding` names, as far as they are supported.
+    """Return a body decoded as its `content-encoding` says, as far as the codings are supported.
 
-    It raises nothing: codings that are refused are refused when the body is read, and closing it closes the connection.
+    Never raises: a coding is refused when the body is read, and closing the body closes the connection.
     """
     codings = headers.get("content-encoding")
     if codings is None:
@@ -118,7 +119,7 @@ def decoded(
 
 
 class _RefusedBody(TimedStream):
-    """A body that is not read because of its codings."""
+    """A body whose codings are refused: reading it raises the error."""
 
     def __init__(self, inner: TimedStream, error: httpx.DecodingError) -> None:
         self.read_ns = inner.read_ns
@@ -139,11 +140,11 @@ def translated(
     """Return this package's error for one of an HTTP library's; `None` for any other exception.
 
     Args:
-        error: what sending or reading raised.
-        phase: what silence is called.
+        error: the exception that sending or reading raised.
+        phase: the phase that a timeout is reported for.
         address: the server's host and port.
-        timeouts: those that the transport was given.
-        secret: the key, redacted from the library's words.
+        timeouts: the timeouts passed to the transport.
+        secret: the key, which is redacted from the library's messages.
         has_response: whether the response's headers had arrived.
     """
     nearest = _nearest(error)
@@ -173,7 +174,7 @@ def translated(
 
 
 def _redact(error: BaseException, secret: str) -> None:
-    """Take the key out of an error and its causes, which stay in the traceback: a server may have repeated it."""
+    """Redact the key in an error and its causes, which stay in the traceback: a server may have repeated it."""
     link: BaseException | None = error
     while link is not None:
         if secret in str(link):
@@ -184,7 +185,7 @@ def _redact(error: BaseException, secret: str) -> None:
 
 
 def _nearest(error: Exception) -> type[Exception] | None:
-    """Return httpx's class for an exception of httpx or httpx2: its own, or the nearest base that httpx knows."""
+    """Return httpx's class for an exception of httpx or httpx2: its own, or its nearest base class in httpx."""
     if isinstance(error, httpx.RequestError | httpx.StreamError):
         return type(error)
     for cls in type(error).__mro__:

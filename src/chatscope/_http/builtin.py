@@ -1,4 +1,4 @@
-"""Sending through a transport that is called directly: the package's own, or one that the user provided."""
+"""Sending by calling a transport directly: the package's own, or one that the user provided."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _UNPATCHED: Final = HTTPTransport.handle_async_request
 
 
 def sender_by(transport: httpx.AsyncBaseTransport) -> BuiltinSender | TransportSender:
-    """Return the shortest way through a transport.
+    """Return the fastest sender for a transport.
 
-    The package's own is called past httpx's objects, whoever made it, unless a subclass handles requests itself.
+    The package's own transport is called without httpx's request and response objects, even if the user created it,
+    unless a subclass overrides `handle_async_request`.
     """
     if isinstance(transport, HTTPTransport) and type(transport).handle_async_request is _UNPATCHED:
         return BuiltinSender(transport)
@@ -29,26 +30,26 @@ def sender_by(transport: httpx.AsyncBaseTransport) -> BuiltinSender | TransportS
 
 @dataclass(frozen=True, slots=True)
 class BuiltinSender:
-    """Send by the package's transport, without httpx's requests and responses, which nothing here needs."""
+    """Send through the package's transport, without creating httpx's request and response objects."""
 
     transport: HTTPTransport
 
     async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
-            # Code that patches httpx's entry to a transport (respx, a user's test) means this transport, too.
+            # Code that patches `handle_async_request` (respx, a user's test) expects its patch to be called.
             return await TransportSender(self.transport).send(request, body, timeouts, on_resend)
-        received = await self.transport.post(request, body, timeouts.for_transport(), on_resend)
-        if isinstance(received, httpx.Response):
-            return response_of(received, received.request)
-        headers = ResponseHeaders(received.parser.headers)
-        stream = decoded(received, headers, limit=self.transport.max_decoded_bytes)
-        return HTTPResponse(received.parser.status, headers, stream, is_own=True)
+        response = await self.transport.post(request, body, timeouts.for_transport(), on_resend)
+        if isinstance(response, httpx.Response):
+            return response_of(response, response.request)
+        headers = ResponseHeaders(response.parser.headers)
+        stream = decoded(response, headers, limit=self.transport.max_decoded_bytes)
+        return HTTPResponse(response.parser.status, headers, stream, is_own=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TransportSender:
-    """Send by a transport of the user's, which may do anything to the request."""
+    """Send through a user's transport, which may change the request."""
 
     transport: httpx.AsyncBaseTransport
 

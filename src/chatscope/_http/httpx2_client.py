@@ -1,6 +1,6 @@
-"""Sending through an `httpx2.AsyncClient` of the user's: httpx's interface from another package.
+"""Sending through a user's `httpx2.AsyncClient`, which has httpx's interface in another package.
 
-httpx2 is not a dependency and is not imported here: callers that pass its client have imported it.
+httpx2 is not a dependency and is not imported here: callers that pass its client have already imported it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from chatscope.transport.request_head import PostTemplate
 
 
 class HTTPClient(Protocol):
-    """What `http_client=` takes: an `httpx.AsyncClient` or an `httpx2.AsyncClient`."""
+    """The argument `http_client=`: an `httpx.AsyncClient` or an `httpx2.AsyncClient`."""
 
     def build_request(
         self,
@@ -33,7 +33,7 @@ class HTTPClient(Protocol):
         headers: Sequence[tuple[bytes, bytes]],
         timeout: tuple[float | None, float | None, float | None, float | None],
     ) -> Any:
-        """Return a request with everything that the client adds to it."""
+        """Return a request, with everything that the client adds to it."""
 
     async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> Any:
         """Return the response."""

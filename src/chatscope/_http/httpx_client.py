@@ -1,4 +1,4 @@
-"""Sending through an `httpx.AsyncClient` of the user's, with all its hooks."""
+"""Sending through a user's `httpx.AsyncClient`, with all its hooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AttemptsLog: one record for each request that was sent for a call, and no other.
+"""AttemptsLog: one record for each request that was sent for a call.
 
 The code that sends a request starts and finishes its record. The code that decides on a retry records the wait. Nothing
 else writes here.
@@ -17,7 +17,7 @@ class Attempt:
     started_seconds: float
     """When it was sent, in seconds after the task was submitted."""
     duration_seconds: float
-    """How long it took; of one that is still running, how long it has taken so far."""
+    """How long it took, or has taken so far if it is still running."""
     status: int | None
     """The HTTP status, if there was a response."""
     error: str | None
@@ -28,7 +28,7 @@ class Attempt:
 
 
 class AttemptRecord:
-    """The record of one request, while it is written."""
+    """The record of one request, while it is being written."""
 
     __slots__ = ("_error", "_finished", "_request_id", "_started", "_status", "wait_seconds")
 
@@ -52,7 +52,7 @@ class AttemptRecord:
             self._error = None if error is None else type(error).__name__
 
     def attempt(self, zero: float) -> Attempt:
-        """Return what is recorded; times count from `zero`, a time of `time.perf_counter`."""
+        """Return the record as a value. Times count from `zero`, by `time.perf_counter`."""
         return Attempt(
             started_seconds=self._started - zero,
             duration_seconds=(self._finished or time.perf_counter()) - self._started,
@@ -67,7 +67,7 @@ class AttemptsLog:
     """The records of all requests of one call or task, in the order in which they were sent.
 
     Args:
-        zero: the time of `time.perf_counter` from which their times count; default now.
+        zero: the time from which their times count, by `time.perf_counter`; default now.
     """
 
     __slots__ = ("_records", "_zero")
@@ -80,16 +80,16 @@ class AttemptsLog:
         return len(self._records)
 
     def start(self) -> AttemptRecord:
-        """Begin a record: a request is being sent."""
+        """Start the record of a request that is being sent."""
         record = AttemptRecord()
         self._records.append(record)
         return record
 
     def set_wait(self, seconds: float | None) -> None:
-        """Record how long is waited after the last request."""
+        """Record the wait after the last request."""
         if self._records:
             self._records[-1].wait_seconds = seconds
 
     def attempts(self) -> tuple[Attempt, ...]:
-        """Return what is recorded so far."""
+        """Return the attempts so far."""
         return tuple(record.attempt(self._zero) for record in self._records)

@@ -1,6 +1,6 @@
-"""BudgetWindow: a budget per minute that the user set, for requests or for tokens.
+"""BudgetWindow: a user's budget per minute, for requests or for tokens.
 
-Here: what was used within the last minute. Not here: waiting (`rate_limit`), and what a server's headers say
+Here: the uses of the last minute. Not here: waiting (`rate_limit`), and limits from a server's headers
 (`learned_limits`).
 """
 
@@ -10,14 +10,14 @@ from bisect import insort
 from typing import Final
 
 MOST_DEBT: Final = 2.0
-"""How many windows one use can fill. A request above the whole budget holds back the next ones for as long as the
-budget needs to make up for it, but a server that reports an absurd usage must not stop a client for days."""
+"""How many windows one use can fill. A request above the whole budget holds back the next ones until the budget has
+made up for it, but a server that reports an absurd usage must not stop a client for days."""
 
 _GRAIN: Final = 1e-3
-"""Uses this close together, as a part of the window, expire together: a window keeps about a thousand records."""
+"""Uses this close together, as a fraction of the window, expire together: a window keeps about a thousand records."""
 
 _EPSILON: Final = 1e-6
-"""What floating point leaves over, of an amount or of seconds, counts as nothing: a wait of 1e-12 s would not end."""
+"""Smaller amounts and waits are rounding errors and count as zero: a wait of 1e-12 s would never end."""
 
 
 class Use:
@@ -25,7 +25,8 @@ class Use:
 
     Attributes:
         amount: how much, at most the whole budget.
-        expires_at: when it does not count any more.
+        began_at: when it was taken.
+        expires_at: when it stops counting.
     """
 
     __slots__ = ("amount", "began_at", "expires_at")
@@ -37,10 +38,10 @@ class Use:
 
 
 class BudgetWindow:
-    """At most so much within any minute.
+    """A limit on the amount used within any minute.
 
-    A budget below one a minute becomes one within a longer time. An amount above the whole budget takes all of it, for
-    as long as the budget needs to make up for it: at most `MOST_DEBT` windows.
+    A budget below one per minute becomes one within a longer window. An amount above the whole budget takes all of it,
+    until the budget has made up for it: for at most `MOST_DEBT` windows.
 
     Args:
         per_minute: the budget.
@@ -51,7 +52,7 @@ class BudgetWindow:
     def __init__(self, per_minute: float) -> None:
         self._limit = max(per_minute, 1.0)
         self._seconds = 60.0 * self._limit / per_minute
-        self._uses: list[Use] = []  # by their ends
+        self._uses: list[Use] = []  # sorted by `expires_at`
         self._used = 0.0
 
     def wait_for(self, amount: float, now: float) -> float:
@@ -64,10 +65,10 @@ class BudgetWindow:
             missing -= use.amount
             if missing <= _EPSILON:
                 return use.expires_at - now
-        return 0.0  # nothing is used any more; only rounding says otherwise
+        return 0.0  # nothing is in use: `missing` was only a rounding error
 
     def take(self, amount: float, now: float) -> Use:
-        """Use an amount and return what counts for it."""
+        """Use an amount and return the record that counts for it."""
         last = self._uses[-1] if self._uses else None
         if last is not None and amount + last.amount <= self._limit and now - last.began_at < _GRAIN * self._seconds:
             last.expires_at = max(last.expires_at, now + self._seconds)
@@ -79,16 +80,16 @@ class BudgetWindow:
         return use
 
     def settle(self, use: Use, taken: float, used: float, now: float) -> None:
-        """Let an amount that was taken count as what was really used.
+        """Replace an amount that was taken by the amount that was really used.
 
         Args:
-            use: what `take` returned.
-            taken: the amount it was given.
-            used: what was really used.
-            now: the time.
+            use: the record that `take` returned.
+            taken: the amount passed to `take`.
+            used: the amount really used.
+            now: the current time.
         """
         if use.expires_at <= now + _EPSILON:
-            return  # forgotten already
+            return  # expired already
         counted = min(taken, self._limit)
         if used <= self._limit and taken <= self._limit:
             change = max(used, 0.0) - counted
@@ -96,7 +97,7 @@ class BudgetWindow:
                 use.amount += change
                 self._used += change
                 return
-        # The record may be shared with other uses: leave those as they are.
+        # The record may be shared with other uses. Leave those unchanged.
         use.amount -= counted
         self._used -= counted
         if use.amount <= _EPSILON:
@@ -124,7 +125,7 @@ class BudgetWindow:
         if expired:
             del self._uses[:expired]
             if not self._uses:
-                self._used = 0.0  # no rounding errors are kept
+                self._used = 0.0  # drop rounding errors
 
 
 def _end(use: Use) -> float:

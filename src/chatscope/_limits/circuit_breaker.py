@@ -1,7 +1,7 @@
-"""CircuitBreaker: the memory for outages. A server that fails one request after the other gets one at a time.
+"""CircuitBreaker: detects outages. A server that fails many requests in a row is sent only one request at a time.
 
-Here: when a server counts as down, and when the next request may try it. Not here: waiting (`limiter`), and how many
-retries there may be while it works (`retry_budget`).
+Here: when a server counts as down, and when the next probe is due. Not here: waiting (`limiter`), and how many retries
+are allowed while the server works (`retry_budget`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ DOWN_AFTER: Final = 10
 
 PROBE_FIRST: Final = 1.0
 PROBE_MOST: Final = 4.0
-"""Seconds between two probes, the requests that try whether a server is back: doubling from the first to the last. The
-last bounds how late a recovery is noticed."""
+"""Seconds between two probes, the requests that test whether a server works again. The wait doubles from the first
+value to the last, which bounds how late a recovery is noticed."""
 
 _log: Final = logging.getLogger("chatscope.retry")
 
@@ -28,11 +28,11 @@ class CircuitBreaker:
     """Count a server's failures in a row, and space the probes while it is down.
 
     Args:
-        name: what the log calls the server.
+        name: the server's name in the log.
 
     Attributes:
-        failures: how many requests failed since the last one that did not.
-        last_failure: what the last of them failed with.
+        failures: how many requests have failed in a row.
+        last_failure: the error of the last one.
     """
 
     __slots__ = ("_name", "_probe_at", "_probe_wait", "failures", "last_failure")
@@ -66,7 +66,7 @@ class CircuitBreaker:
             self._probe_at = anyio.current_time() + self._probe_wait
 
     def on_response(self) -> bool:
-        """Record that the server works, also if it refused a request; return whether it was down."""
+        """Record that the server works, even if it refused the request; return whether it was down."""
         was_open = self.is_open
         if was_open:
             _log.info("%s works again after %d failures in a row", self._name, self.failures)

@@ -1,4 +1,4 @@
-"""Slots: how many calls run at a time, fixed or found out, and in which order the others get a slot.
+"""Slots: how many calls run at a time, fixed or adaptive, and in which order waiting calls get a slot.
 
 Here: counting and order. Not here: how fast requests are sent (`rate_limit`).
 """
@@ -17,23 +17,23 @@ import anyio
 from chatscope.errors import QueueFullError
 
 AUTO_START: Final = 8
-"""The first value of an automatic limit: what a desktop server with a few parallel slots accepts."""
+"""The first value of an automatic limit: a desktop server with a few parallel slots accepts this many."""
 
 AUTO_MOST: Final = 1024
-"""Its last value: the number of connections that the default transport keeps."""
+"""The largest value of an automatic limit: the number of idle connections that the default transport keeps."""
 
 
 class Slots:
     """The slots of a client. A call holds one while it runs.
 
-    A slot or a place in the queue is taken synchronously, so the order is that in which calls are made, not that in
-    which the event loop runs them. Every operation takes at most O(log n).
+    A slot or a place in the queue is taken synchronously, so calls are served in the order in which they are made, not
+    the order in which the event loop runs them. Every operation takes at most O(log n).
 
     Args:
-        total: how many slots there are. `None` is no limit. `"auto"` finds it out: the number grows while all slots are
-            taken and nothing is refused, and shrinks when the server is out of capacity (429), never when it fails
+        total: how many slots there are. `None` means no limit. `"auto"` adapts: the number grows while all slots are
+            taken and nothing is refused, and shrinks when the server is out of capacity (429), but not when it fails
             (5xx).
-        most_waiting: how many calls may wait; `None` is no limit.
+        most_waiting: how many calls may wait; `None` means no limit.
 
     Attributes:
         taken: how many slots are taken.
@@ -48,14 +48,14 @@ class Slots:
         self._most_waiting = most_waiting
         self._queue: list[tuple[float, int, Slot]] = []
         self._numbers = count()
-        self._ramps = True  # until the first refusal, as TCP's slow start
+        self._ramps = True  # until the first refusal, like TCP's slow start
         self._shrunk_ns = 0
         self.taken = 0
         self.waiting = 0
 
     @property
     def total(self) -> int | None:
-        """How many there are now; `None` is no limit."""
+        """How many slots there are now; `None` means no limit."""
         return None if self._total == inf else int(self._total)
 
     def reserve(self, priority: float = 0, on_grant: Callable[[], object] | None = None) -> Slot:
@@ -63,7 +63,7 @@ class Slots:
 
         Args:
             priority: the call's priority.
-            on_grant: called when the slot is granted, unless that is at once. It must not raise.
+            on_grant: called when the slot is granted later, not if it is granted at once. It must not raise.
 
         Raises:
             QueueFullError: too many calls wait.
@@ -107,8 +107,8 @@ class Slots:
         """Record that the server was out of capacity (429). An automatic limit shrinks.
 
         Args:
-            sent_ns: when the refused request was sent (`time.perf_counter_ns`). One that was sent before the limit last
-                shrank says nothing new.
+            sent_ns: when the refused request was sent (`time.perf_counter_ns`). A request sent before the limit last
+                shrank has no effect.
         """
         if self._auto and sent_ns > self._shrunk_ns:
             self._ramps = False
@@ -140,7 +140,7 @@ class Slots:
                 self._grant(slot)
 
     def release(self, slot: Slot) -> None:
-        """Give back a slot, or a place in the queue. Releasing it twice does nothing."""
+        """Release a slot, or leave the queue. Releasing twice does nothing."""
         if slot.is_released:
             return
         slot.is_released = True
@@ -151,7 +151,7 @@ class Slots:
         if not slot.is_queued:
             return
         self.waiting -= 1
-        if len(self._queue) > 2 * self.waiting + 64:  # abandoned places stay in it, but not more than the others
+        if len(self._queue) > 2 * self.waiting + 64:  # abandoned places are removed once they outnumber the others
             self._queue = [entry for entry in self._queue if not entry[2].is_released]
             heapify(self._queue)
 
@@ -172,7 +172,7 @@ class Slot:
         self.ready: anyio.Event | None = None
 
     async def wait(self) -> None:
-        """Wait for the slot. If cancelled, the place or the slot is given back."""
+        """Wait for the slot. If cancelled, the slot or the place in the queue is released."""
         if not self.is_granted:
             self.ready = anyio.Event()
             try:
@@ -184,14 +184,14 @@ class Slot:
                 self.ready = None
 
     def pause(self) -> None:
-        """Give back the slot while the call needs none. Others may take it."""
+        """Release the slot while the call does not need it. Other calls may take it."""
         self._slots.pause(self)
 
     async def resume(self) -> None:
-        """Wait for a slot again after `pause`. If cancelled, nothing is held."""
+        """Acquire a slot again after `pause`. If cancelled, no slot is held."""
         self._slots.resume(self)
         await self.wait()
 
     def release(self) -> None:
-        """Give back the slot or the place. Releasing it twice does nothing."""
+        """Release the slot, or leave the queue. Releasing twice does nothing."""
         self._slots.release(self)

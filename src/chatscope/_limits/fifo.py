@@ -1,6 +1,6 @@
-"""WaiterQueue: one waiter at a time asks whether it may go on, by priority, then first in, first out.
+"""WaiterQueue: waiters acquire something one at a time, by priority, then first in, first out.
 
-Here: the order of the waiters and when the first one asks again. Not here: what it asks for.
+Here: the order of the waiters, and when the first one tries again. Not here: what it acquires.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import anyio
 
 SHORTEST_WAIT: Final = 1e-6
-"""Seconds. What floating point leaves over of a wait, such as 1e-14 s, would not move the clock."""
+"""Seconds. A shorter wait, such as a rounding error of 1e-14 s, would not advance the clock."""
 
 
 class Order(NamedTuple):
@@ -21,7 +21,7 @@ class Order(NamedTuple):
 
     Attributes:
         priority: the negated priority, so that higher priorities go first.
-        number: counts up, so that among equals the first in is the first out.
+        number: counts up, so that equal priorities are served first in, first out.
     """
 
     priority: float
@@ -29,10 +29,10 @@ class Order(NamedTuple):
 
 
 class WaiterQueue:
-    """Let waiters go on one after the other, each as soon as it acquires what it needs.
+    """Serves waiters one after the other, each as soon as it can acquire what it needs.
 
-    Nobody overtakes: a waiter that could go on waits behind a first one that cannot. Acquiring from an empty queue what
-    is available costs no task switch.
+    No waiter overtakes another: one that could acquire waits behind a first one that cannot. If nothing waits and the
+    acquisition succeeds, there is no task switch.
     """
 
     __slots__ = ("_waiters",)
@@ -49,11 +49,11 @@ class WaiterQueue:
         return self._waiters[0].order if self._waiters else None
 
     async def acquire(self, try_acquire: Callable[[], float], order: Order) -> None:
-        """Wait until `try_acquire` succeeds. If cancelled, nothing is acquired and the next waiter goes on.
+        """Wait until `try_acquire` succeeds. If cancelled, nothing is acquired and the next waiter tries.
 
         Args:
-            try_acquire: takes what is needed and returns 0, or takes nothing and returns the seconds after which it is
-                worth asking again. Only the first waiter is asked.
+            try_acquire: acquires and returns 0, or acquires nothing and returns the seconds after which to try again.
+                It is only called for the first waiter.
             order: the waiter's place.
         """
         if not self._waiters and try_acquire() <= 0:
@@ -73,7 +73,7 @@ class WaiterQueue:
             self.wake()
 
     def wake(self) -> None:
-        """Let the first waiter ask again."""
+        """Let the first waiter try again."""
         if self._waiters:
             self._waiters[0].event.set()
 

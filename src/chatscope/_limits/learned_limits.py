@@ -1,10 +1,10 @@
-"""ModelLimits: what a server's headers say about one model: how much is left, until when, and pauses that it asks for.
+"""ModelLimits: the rate limits of one model, learned from a server's headers, and the pauses that the server requests.
 
-Here: what is known, and for how long. Not here: budgets of the user (`budget_window`), and waiting (`rate_limit`).
+Here: what is known, and for how long. Not here: the user's budgets (`budget_window`), and waiting (`rate_limit`).
 
 A server limits each model on its own, or several models together. So the headers of one model's responses limit that
-model. Models share a limit only as long as the numbers show that they do: the same limit, and what is left of it goes
-down with the requests of either. Everything expires: headers can be wrong, and later responses may have none.
+model only. Models share a limit as long as the numbers show that they do: they have the same limit, and requests of
+each reduce what remains. Everything expires, since headers can be wrong, and later responses may have none.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from chatscope._limits.fifo import WaiterQueue
 from chatscope.protocol.headers import RateLimitHeaders
 
 LONGEST_LEARNED_WAIT: Final = 120.0
-"""How long a request waits because of what headers said, in seconds; then it asks the server again. Headers can be
-wrong (Azure sends -1 and 0), and a refusal tells the truth."""
+"""How long a request waits because of headers, in seconds; then it is sent all the same. Headers can be wrong (Azure
+sends -1 and 0), and a refusal is reliable."""
 
 DEFAULT_RESET: Final = 60.0
-"""How long a limit takes to be free again where no header tells, in seconds: limits are stated per minute."""
+"""Seconds until a limit is fully available again if no header says so: limits are stated per minute."""
 
 _EPSILON: Final = 1e-6
-"""What floating point leaves over counts as nothing: a wait of 1e-12 s would not end."""
+"""Smaller amounts and waits are rounding errors and count as zero: a wait of 1e-12 s would never end."""
 
 _SLACK: Final = 0.5
-"""How far what is left may be from what is expected for it to be the same limit, as a part of the request."""
+"""How far the remaining amount may differ from the expected one for it to be the same limit, as a fraction of the
+request."""
 
 
 class LearnedLimit:
-    """One limit of a server, as a bucket that refills; models that share it hold the same object.
+    """One limit of a server, as a bucket that refills. Models that share it hold the same object.
 
     Args:
-        limit: what it holds at most.
-        now: the time.
+        limit: its capacity.
+        now: the current time.
 
     Attributes:
-        limit: the same.
-        in_flight: what was sent and is not yet counted in any header that was received.
+        limit: as given.
+        in_flight: the amount sent that no received header counts yet.
         models: how many models share it.
     """
 
@@ -53,11 +54,11 @@ class LearnedLimit:
         self._expires_at = now + DEFAULT_RESET
 
     def has_expired(self, now: float) -> bool:
-        """Return whether it says nothing any more."""
+        """Return whether it has expired."""
         return now >= self._expires_at - _EPSILON
 
     def wait_for(self, amount: float, now: float) -> float:
-        """Return the seconds until an amount is left. More than the limit counts as all of it."""
+        """Return the seconds until an amount is available. An amount above the limit counts as the whole limit."""
         self._refill(now)
         missing = min(amount, self.limit) - self._level
         if missing <= _EPSILON:
@@ -76,9 +77,9 @@ class LearnedLimit:
         self._level = min(self.limit, self._level + min(amount, self.limit))
 
     def report(self, remaining: int, reset: float | None, now: float) -> None:
-        """Record what a response reports: so much is left, and all of it is back after `reset` seconds.
+        """Record what a response reports: `remaining` is left, and the whole limit is back after `reset` seconds.
 
-        What was sent meanwhile may or may not be in `remaining`: the truth is between the two.
+        `remaining` may or may not count the requests in flight: the true value is between the two.
         """
         self._refill(now)
         is_first = self._per_second == 0.0
@@ -93,11 +94,11 @@ class LearnedLimit:
         """Return whether a response can be about this limit.
 
         Args:
-            remaining: what its headers say is left.
+            remaining: the remaining amount in its headers.
             amount: what its request used.
-            now: the time.
-            uncounted: of a model that does not share this limit yet, what it has in flight; `take` was not called for
-                that, nor for the request.
+            now: the current time.
+            uncounted: for a model that does not share this limit yet: what it has in flight. `take` was called neither
+                for that nor for the request.
         """
         refilled = self._per_second * (now - self._reported_at)
         self._refill(now)
@@ -112,13 +113,13 @@ class LearnedLimit:
 
 
 class ModelLimit:
-    """What is known about one resource of one model: requests or tokens.
+    """The limit of one resource of one model: requests or tokens.
 
     Args:
-        shared: the limits of this resource, by their numbers; one for all models of a server.
+        shared: the limits of this resource, by their size; shared by all models of a server.
 
     Attributes:
-        in_flight: what was sent and is not yet counted in any header that was received.
+        in_flight: the amount sent that no received header counts yet.
     """
 
     __slots__ = ("_learned", "_shared", "in_flight")
@@ -157,7 +158,7 @@ class ModelLimit:
             self._learned.in_flight -= amount
 
     def learn(self, amount: float, limit: int | None, remaining: int | None, reset: float | None, now: float) -> None:
-        """Record what the headers of a response say; `amount` is what its request used, and is not in flight."""
+        """Record what the headers of a response report. `amount` is what its request used, no longer in flight."""
         if limit is None or remaining is None or remaining > limit:
             return
         learned = self._learned
@@ -174,18 +175,18 @@ class ModelLimit:
         return learned.models == 1 or learned.agrees(remaining, amount, now)
 
     def _join(self, limit: int, remaining: int, amount: float, now: float) -> LearnedLimit:
-        """Share the limit of another model if this is the same; otherwise begin one."""
-        known = self._shared.get(limit)
+        """Share another model's limit if it is the same one; otherwise create one."""
+        learned = self._shared.get(limit)
         if (
-            known is None
-            or known.has_expired(now)
-            or not known.agrees(remaining, amount, now, uncounted=self.in_flight)
+            learned is None
+            or learned.has_expired(now)
+            or not learned.agrees(remaining, amount, now, uncounted=self.in_flight)
         ):
-            known = self._shared[limit] = LearnedLimit(limit, now)
-        known.models += 1
-        known.in_flight += self.in_flight
-        self._learned = known
-        return known
+            learned = self._shared[limit] = LearnedLimit(limit, now)
+        learned.models += 1
+        learned.in_flight += self.in_flight
+        self._learned = learned
+        return learned
 
     def forget(self) -> None:
         """Forget what was learned."""
@@ -198,14 +199,15 @@ class ModelLimit:
 
 
 class ModelLimits:
-    """What is known about one model, and the requests that wait because of it.
+    """The limits of one model, and the requests that wait for them.
 
     Args:
         requests, tokens: its limits.
 
     Attributes:
-        waiters: the requests for this model that wait, for its own limits or for a budget.
-        blocked_until: when the first waiter may go on, as far as this model's own limits are concerned.
+        waiters: the waiting requests for this model; they wait for its own limits or for a budget.
+        sent: how many requests were sent and have no response yet.
+        blocked_until: when this model's own limits allow the first waiter.
     """
 
     __slots__ = ("_pause_until", "blocked_until", "requests", "sent", "tokens", "waiters")
@@ -214,7 +216,7 @@ class ModelLimits:
         self.requests = requests
         self.tokens = tokens
         self.waiters = WaiterQueue()
-        self.sent = 0  # and not answered
+        self.sent = 0
         self.blocked_until = 0.0
         self._pause_until: float | None = None
 
@@ -233,7 +235,7 @@ class ModelLimits:
         self.tokens.forget()
 
     def wait_for(self, tokens: float, now: float) -> float:
-        """Return the seconds until a request for so many tokens may go out."""
+        """Return the seconds until a request for this many tokens may be sent."""
         wait = max(self.requests.wait_for(1.0, now), self.tokens.wait_for(tokens, now))
         if self._pause_until is not None:
             if self._pause_until > now:
@@ -244,7 +246,7 @@ class ModelLimits:
         return wait
 
     def pause(self, seconds: float, now: float) -> bool:
-        """Let no request go out for so long; return whether that is longer than before."""
+        """Hold back all requests for this many seconds; return whether that extends an earlier pause."""
         until = now + seconds
         if self._pause_until is not None and until <= self._pause_until:
             return False
@@ -253,13 +255,13 @@ class ModelLimits:
         return True
 
     def take_free(self, tokens: float) -> None:
-        """Let one request go out, as `take` does, where nothing limits this model."""
+        """Let one request be sent, like `take`, while nothing limits this model."""
         self.sent += 1
         self.requests.in_flight += 1.0
         self.tokens.in_flight += tokens
 
     def take(self, tokens: float) -> None:
-        """Let one request go out."""
+        """Let one request be sent."""
         self.sent += 1
         self.requests.take(1.0)
         self.tokens.take(tokens)
@@ -271,7 +273,7 @@ class ModelLimits:
         self.tokens.give_back(tokens)
 
     def on_response(self, tokens: float) -> None:
-        """Record that a request was answered, or will not be."""
+        """Record that a request has a response, or will not get one."""
         self.sent -= 1
         if self.is_free:
             self.requests.in_flight -= 1.0
@@ -281,7 +283,7 @@ class ModelLimits:
             self.tokens.on_response(tokens)
 
     def learn(self, tokens: float, limits: RateLimitHeaders, now: float) -> None:
-        """Record what the headers of a response say; `on_response` was called for its request."""
+        """Record what the headers of a response report. `on_response` was called for its request."""
         self.requests.learn(1.0, limits.limit_requests, limits.remaining_requests, limits.reset_requests, now)
         self.tokens.learn(tokens, limits.limit_tokens, limits.remaining_tokens, limits.reset_tokens, now)
         self.waiters.wake()

@@ -1,6 +1,6 @@
-"""Limiter: what all calls of one client share: slots, rate limits, retry budget and circuit breaker.
+"""Limiter: the limits that all calls of one client share: slots, rate limits, retry budget and circuit breaker.
 
-Here: the one way for an attempt to get through them, its `Permit`. Not here: how each of them counts.
+Here: `Permit`, the one way for an attempt to pass them. Not here: how each of them counts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from chatscope.errors import APIConnectionError, APIStatusError, ChatError, Rate
 from chatscope.protocol.usage import Usage
 
 PATIENCE: Final = 30.0
-"""How long a call without a deadline is held back because its server fails, before it fails itself: in seconds, for
-all its attempts together."""
+"""How long a call without a deadline is held back while its server fails before the call fails too, in seconds, for all
+its attempts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +34,21 @@ class Statistics:
     """Counts of one client at one moment."""
 
     concurrency: int | None
-    """How many calls may run at a time at present; `None` is no limit."""
+    """How many calls may run at a time at present; `None` means no limit."""
     running: int
     queued: int
     """Calls that wait for a slot."""
     paced: int
     """Requests that wait for a budget, a limit or a pause."""
     held_back: int
-    """Requests that wait because the server fails."""
+    """Requests that wait because the server is failing."""
     requests: int
     """Attempts that were allowed so far."""
     retry_tokens: float
-    """Retries in store."""
+    """Retries left in the retry budget."""
     failures_in_a_row: int
     in_flight: int
-    """Requests that were sent and whose response has not begun."""
+    """Requests that were sent and have no response yet."""
 
 
 class Limiter:
@@ -87,7 +87,7 @@ class Limiter:
         self._requests = 0
 
     def statistics(self) -> Statistics:
-        """Return the counts as they are now."""
+        """Return the current counts."""
         return Statistics(
             concurrency=self.slots.total,
             running=self.slots.taken,
@@ -102,27 +102,27 @@ class Limiter:
 
     @property
     def can_hedge(self) -> bool:
-        """Whether a second attempt beside a first one may be made: it counts as a retry, and is not waited for."""
+        """Whether a hedged attempt may be made now. It counts as a retry, and does not wait for the retry budget."""
         return self._budget.tokens >= 1 and not self._breaker.is_open
 
     @property
     def outage(self) -> ChatError | None:
-        """What the server's last request failed with, while it counts as down."""
+        """The error of the server's last request while the server counts as down."""
         return self._breaker.last_failure if self._breaker.is_open else None
 
     async def _hold_back(self, order: Order, *, retry: bool, seconds: float) -> bool:
-        """Wait until the server's failures allow a request. If cancelled, nothing is taken.
+        """Wait until the circuit breaker and the retry budget allow a request. If cancelled, nothing is taken.
 
         Args:
             order: the call's place.
-            retry: whether it is a call's second attempt or a later one.
+            retry: whether this is a call's second attempt or a later one.
             seconds: how long to wait at most.
 
         Returns:
-            Whether a retry was taken from the store.
+            Whether a retry was taken from the retry budget.
 
         Raises:
-            APIConnectionError: that took too long.
+            APIConnectionError: the wait took too long.
         """
         if not self._breaker.is_open and (not retry or self._budget.try_take()):
             return retry
@@ -143,7 +143,7 @@ class Limiter:
         raise self._gave_up()
 
     def _on_success(self) -> None:
-        """Record that the model works."""
+        """Record a success."""
         self.slots.on_success()
         if not self._breaker.failures and self._budget.is_full:
             return  # the usual case
@@ -167,16 +167,17 @@ class Limiter:
 
 
 class Permit:
-    """An attempt's way through the limits of its client.
+    """The permission to make an attempt, from all limits of its client.
 
-    `acquire` comes first and `release` last, whatever happened between them; then the next attempt may begin. A permit
-    that is released before `on_send` is given back as if it had never been acquired. Only `on_usage` may come later.
+    Call `acquire` first and `release` last, whatever happens between them; then the next attempt can acquire it again.
+    If it is released before `on_send`, all limits are as if it had never been acquired. Only `on_usage` may be called
+    after `release`.
 
     Args:
         limiter: the limits.
-        label: what the log calls the call.
-        model: the model that is asked: the server's own limits are kept for each model.
-        priority: which requests go first where they wait.
+        label: the call's name in the log.
+        model: the requested model. The server's own limits are kept for each model.
+        priority: requests with a higher priority go first where they wait.
     """
 
     __slots__ = (
@@ -207,14 +208,13 @@ class Permit:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
-            body: the request's body, by which its tokens are estimated.
+            body: the request's body, from which its tokens are estimated.
             max_tokens: its limit on the output.
-            retry: whether it is the call's second attempt or a later one.
-            patient: whether a deadline bounds the wait; otherwise it fails if the server has held the call back for
-                `PATIENCE` seconds.
+            retry: whether this is the call's second attempt or a later one.
+            patient: whether a deadline bounds the wait. Otherwise `PATIENCE` does.
 
         Raises:
-            APIConnectionError: the server failed for too long.
+            APIConnectionError: the call was held back for `PATIENCE` seconds because the server was failing.
         """
         limiter = self._limiter
         rate = limiter._rate
@@ -251,18 +251,18 @@ class Permit:
         self._sent_ns = time.perf_counter_ns()
 
     def on_headers(self, headers: Mapping[str, str]) -> None:
-        """Record that the response's headers arrived, and what they say of limits."""
+        """Record that the response's headers arrived, and the limits in them."""
         if self._is_held and not self._is_answered and self._reservation is not None:
             self._is_sent = self._is_answered = True
             learned_from = headers if self._limiter._backpressure else {}
             self._limiter._rate.on_response(self._reservation, learned_from)
 
     def on_first_output(self) -> None:
-        """Record that the model works."""
+        """Record the first output of the model."""
         self._limiter._on_success()
 
     def on_failure(self, error: ChatError) -> None:
-        """Record what the attempt failed with."""
+        """Record the attempt's error."""
         limiter = self._limiter
         if not limiter._backpressure:
             return
@@ -276,15 +276,15 @@ class Permit:
         elif is_transient(error):
             limiter._breaker.on_failure(error)
         elif isinstance(error, APIStatusError):
-            limiter._on_response()  # it refuses this request, so it works
+            limiter._on_response()  # the server refuses this request, so it works
 
     def on_usage(self, usage: Usage | None) -> None:
-        """Record what the attempt used; nothing, if the server does not say."""
+        """Record what the attempt used, if the server reported it."""
         if usage is not None and self._reservation is not None:
             self._limiter._rate.settle(self._reservation, usage)
 
     def release(self) -> None:
-        """Give back the permit. Releasing it twice does nothing."""
+        """Release the permit. Releasing it twice does nothing."""
         if not self._is_held or self._reservation is None:
             return
         self._is_held = False

@@ -1,9 +1,9 @@
-"""RateLimiter: how fast requests may go out: budgets per minute, what a server's headers say, and its pauses.
+"""RateLimiter: how fast requests are sent: budgets per minute, limits from a server's headers, and requested pauses.
 
-Here: which request goes out when, by priority, and what is given back. Not here: how a budget is counted
+Here: which request is sent when, by priority, and what is given back. Not here: how a budget is counted
 (`budget_window`), and what headers mean for a model (`learned_limits`).
 
-All calls of a client share it, so that one refusal makes the others wait instead of each finding out by itself.
+All calls of a client share it, so one refusal makes all of them wait, instead of each being refused in turn.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from chatscope.protocol.headers import has_plenty, rate_limits
 from chatscope.protocol.usage import Usage
 
 CHARACTERS_PER_TOKEN: Final = 4.0
-"""For the estimate of a prompt: OpenAI's own rule of thumb for English text."""
+"""For estimating a prompt: OpenAI's own rule of thumb for English text."""
 
 FIRST_GUESS: Final = 256.0
-"""How many tokens an output is expected to have before the first one was seen."""
+"""How many tokens an output is expected to have before any usage has been reported."""
 
 MOST_MODELS: Final = 64
-"""How many models are remembered; of more, those without requests are forgotten. Gateways may be asked for any number
-of them, and what is forgotten is learned again."""
+"""How many models are remembered. Beyond that, models without requests are forgotten, and learned again when needed. A
+gateway may serve any number of models."""
 
 _log: Final = logging.getLogger("chatscope.pacing")
 
 
 class Reservation:
-    """What one request took from the limits, until it is settled.
+    """What one request has taken from the limits, until it is settled.
 
     Attributes:
         limits: those of its model.
-        tokens: what it was estimated to use.
-        requests_use, tokens_use: what counts for it in the budgets, where there are any.
+        tokens: the tokens it was estimated to use.
+        requests_use, tokens_use: its records in the budgets, if there are any.
     """
 
     __slots__ = ("limits", "requests_use", "tokens", "tokens_use")
@@ -55,11 +55,11 @@ class Reservation:
 
 
 class RateLimiter:
-    """Let requests go out no faster than budgets, a server's headers and its pauses allow.
+    """Delays requests as budgets, a server's headers and its pauses demand.
 
     Args:
-        name: what the log calls the server.
-        requests_per_minute, tokens_per_minute: budgets for all models together; `None` is no limit.
+        name: the server's name in the log.
+        requests_per_minute, tokens_per_minute: budgets for all models together; `None` means no limit.
     """
 
     __slots__ = (
@@ -94,7 +94,7 @@ class RateLimiter:
 
     @property
     def in_flight(self) -> int:
-        """How many requests were let go and are not answered."""
+        """How many requests were allowed and have no response yet."""
         return sum(limits.sent for limits in self._models.values())
 
     def estimate(self, body: bytes, max_tokens: int | None) -> float:
@@ -103,7 +103,7 @@ class RateLimiter:
         return len(body) / CHARACTERS_PER_TOKEN + output
 
     def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
-        """Take what a request needs if nothing limits it at present; otherwise return `None`."""
+        """Reserve what a request needs if nothing limits it at present; otherwise return `None`."""
         limits = self._models.get(model) or self._limits_of(model)
         if self._has_budgets or not limits.is_free or limits.waiters:
             return None
@@ -111,15 +111,15 @@ class RateLimiter:
         return Reservation(limits, tokens)
 
     async def acquire(self, model: str, tokens: float, priority: float = 0.0) -> Reservation:
-        """Wait until a request may go out, and take what it needs. If cancelled, nothing is taken.
+        """Wait until a request may be sent, and reserve what it needs. If cancelled, nothing is reserved.
 
-        What is taken must be given back or settled: `cancel` if it was not sent after all, else `on_response` or
-        `on_no_response`, then `settle`.
+        The caller must end the reservation: by `cancel` if the request is not sent after all; otherwise by
+        `on_response` or `on_no_response`, then `settle`.
 
         Args:
             model: the model.
-            tokens: what the request will probably use.
-            priority: higher ones go first, whatever they wait for.
+            tokens: the estimated tokens of the request.
+            priority: requests with a higher priority go first, whatever they wait for.
         """
         limits = self._limits_of(model)
         order = Order(-priority, next(self._numbers))
@@ -132,7 +132,7 @@ class RateLimiter:
         return reservation
 
     def _try_acquire(self, reservation: Reservation, order: Order) -> float:
-        """Take what a request needs and return 0, or return the seconds after which it is worth asking again."""
+        """Reserve what a request needs and return 0, or return the seconds after which to try again."""
         limits, tokens, now = reservation.limits, reservation.tokens, anyio.current_time()
         was_blocked = limits.blocked_until > now
         wait = limits.wait_for(tokens, now)
@@ -142,11 +142,11 @@ class RateLimiter:
             return wait
         if wait > 0:
             if not was_blocked:
-                self._wake(limits)  # others may go first now
+                self._wake(limits)  # this model is now blocked, so requests for others may go first
             return wait
         wait = self._wait_for_budget(tokens, now)
         if wait <= 0 and self._is_behind(order, limits, now):
-            return inf  # the one before wakes this one
+            return inf  # the request that goes first wakes this one
         if wait <= 0:
             limits.take(tokens)
             reservation.requests_use = None if self._requests is None else self._requests.take(1.0, now)
@@ -154,7 +154,7 @@ class RateLimiter:
         return wait
 
     def cancel(self, reservation: Reservation) -> None:
-        """Give back everything that a request took: it was never sent."""
+        """Give back everything that a request reserved: it was never sent."""
         reservation.limits.give_back(reservation.tokens)
         now = anyio.current_time()
         if self._requests is not None and reservation.requests_use is not None:
@@ -166,9 +166,9 @@ class RateLimiter:
             reservation.limits.waiters.wake()
 
     def on_response(self, reservation: Reservation, headers: Mapping[str, str]) -> None:
-        """Record that a response's headers arrived, and what they say of the limits.
+        """Record that a response's headers arrived, and the limits in them.
 
-        As long as plenty is left, nothing is learned: that is the usual case, and costs the least.
+        As long as plenty remains, nothing is learned: this is the usual case, and the cheapest.
         """
         limits = reservation.limits
         limits.on_response(reservation.tokens)
@@ -179,11 +179,11 @@ class RateLimiter:
             limits.learn(reservation.tokens, reported, anyio.current_time())
 
     def on_no_response(self, reservation: Reservation) -> None:
-        """Record that no response will come to a request that was sent."""
+        """Record that a request was sent and will not get a response."""
         reservation.limits.on_response(reservation.tokens)
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
-        """Count what a request really used instead of its estimate, if the server counts tokens at all."""
+        """Replace a request's estimate by what it really used, if the server counts tokens."""
         total = usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
         if total:
             self._settle_tokens(reservation, total)
@@ -196,7 +196,7 @@ class RateLimiter:
         self._settle_tokens(reservation, 0.0)
 
     def pause(self, model: str, seconds: float, label: str) -> None:
-        """Let no request for a model go out for so long: the server asked for it, answering the call of that label."""
+        """Hold back all requests for a model: the server asked for a pause in its response to the call `label`."""
         if self._limits_of(model).pause(seconds, anyio.current_time()):
             _log.info("%s: %s asks for a pause; requests for %s wait %.3g s", label, self._name, model, seconds)
             if self._has_budgets:
@@ -224,7 +224,7 @@ class RateLimiter:
         return wait if self._tokens is None else max(wait, self._tokens.wait_for(tokens, now))
 
     def _is_behind(self, order: Order, limits: ModelLimits, now: float) -> bool:
-        """Return whether a request for another model, which waits for nothing but the budgets, goes first."""
+        """Return whether a request for another model, which waits only for the budgets, goes first."""
         return any(
             first < order and other.blocked_until <= now
             for other in self._models.values()
@@ -237,8 +237,8 @@ class RateLimiter:
             self._tokens.settle(use, reservation.tokens, used, anyio.current_time())
             self._wake()
 
-    def _wake(self, besides: ModelLimits | None = None) -> None:
-        """Let the first waiter of each model ask again."""
+    def _wake(self, excluded: ModelLimits | None = None) -> None:
+        """Let the first waiter of each model try again."""
         for limits in self._models.values():
-            if limits is not besides:
+            if limits is not excluded:
                 limits.waiters.wake()

@@ -1,9 +1,9 @@
 """RetryPolicy and Retrier: how often to try and how long to wait. The only module that imports stamina.
 
-stamina counts the attempts, sleeps between them and calls its users' hooks; its process-wide settings apply and are
-never changed. It is asked only once a first attempt has failed: a request that succeeds builds none of its iterators.
-The wait is decided here, before it begins: for the log, and for deadlines that it must not pass. Not here: which errors
-are worth another attempt (`transient`), and what is recorded of the attempts (`attempts`).
+stamina counts the attempts, sleeps between them and calls its users' hooks. Its process-wide settings apply and are
+never changed. It is used only once a first attempt has failed, so a request that succeeds does not pay for it. The wait
+is computed here before it begins, so that it can be logged and cannot pass a deadline. Not here: which errors are worth
+another attempt (`transient`), and the record of the attempts (`attempts`).
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ from chatscope.errors import APIConnectionError, ChatError, RateLimitError
 _T = TypeVar("_T")
 
 MAX_RETRY_AFTER: Final = 120.0
-"""The longest wait that a server may ask for, in seconds. A server that asks for more means "come back later", and a
-caller is better served by the error; the openai package has the same bound."""
+"""The longest wait that a server may request, in seconds. A server that requests more means "come back later", and an
+error serves the caller better. The openai package has the same bound."""
 
 REFUSED_INITIAL: Final = 0.5
-"""The first wait after a refused connection, in seconds: the server restarts, and was not even reached."""
+"""The first wait after a refused connection, in seconds: the server is probably restarting, and got no request."""
 
 _log: Final = logging.getLogger("chatscope.retry")
 
 _is_scheduling: ContextVar[bool] = ContextVar("chatscope_is_scheduling", default=False)
 
 
-class _Unheard(logging.Filter):
-    """Drops what stamina's default hook logs of this package's retries where no handler would format it.
+class _UnhandledFilter(logging.Filter):
+    """Drops stamina's log records about this package's retries if no handler is configured for them.
 
     Without any logging configuration, Python prints such warnings bare ("stamina.retry_scheduled") to stderr. Retries
-    of other packages are not touched, and where logging is configured, nothing is dropped.
+    of other packages are not affected, and if logging is configured, nothing is dropped.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _is_scheduling.get() or logging.getLogger(record.name).hasHandlers()
 
 
-logging.getLogger("stamina").addFilter(_Unheard())
+logging.getLogger("stamina").addFilter(_UnhandledFilter())
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often to try, and how long to wait in between.
 
-    The wait before retry n is `min(max, initial * 2 ** (n - 1) + a random part of jitter)`, unless the server names
+    The wait before retry n is `min(max, initial * 2 ** (n - 1) + a random part of jitter)`, unless the server requests
     another.
 
     Args:
-        attempts: how many requests at the most; 1 means no retry.
+        attempts: how many requests at most; 1 means no retry.
         initial: the first wait, in seconds.
         max: the longest wait, in seconds.
         jitter: how much may be added at random, in seconds.
         restart_unread: try again even after text has arrived, as long as no reader has seen any of it.
 
     Raises:
-        ValueError: a value is out of range; it names the field.
+        ValueError: a value is out of range; the error names the field.
     """
 
     attempts: int = 5
@@ -84,12 +84,12 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, retry: RetryPolicy | int | None, default: RetryPolicy | None = None) -> RetryPolicy:
-        """Return the policy that an argument `retry=` means; `None` means the default.
+        """Return the policy for an argument `retry=`; `None` means the default.
 
         A number means that many attempts, with the waits of the default.
 
         Raises:
-            ValueError: it is no policy and no number of attempts.
+            ValueError: it is neither a policy nor a number of attempts.
         """
         if retry is None:
             return default or cls()
@@ -101,16 +101,16 @@ class RetryPolicy:
         return retry
 
     def backoff(self, failed: int, *, is_refused: bool = False) -> float:
-        """Return how long to wait after so many failed attempts, in seconds.
+        """Return how long to wait before the next attempt, in seconds.
 
         Args:
             failed: how many attempts have failed.
-            is_refused: whether the connection was refused: then the waits begin at `REFUSED_INITIAL` seconds at most.
+            is_refused: whether the connection was refused. The first wait is then at most `REFUSED_INITIAL` seconds.
         """
         initial, jitter = self.initial, self.jitter
         if is_refused and initial > REFUSED_INITIAL:
             initial, jitter = REFUSED_INITIAL, min(jitter, REFUSED_INITIAL / 4)
-        wait = initial * 2.0 ** min(failed - 1, 1023)  # more than that a float does not hold
+        wait = initial * 2.0 ** min(failed - 1, 1023)  # a larger exponent would overflow
         return min(self.max, wait + random.uniform(0, jitter))  # noqa: S311 - spreads load, guards nothing
 
 
@@ -120,18 +120,18 @@ def waits_disabled() -> bool:
 
 
 class Retrier:
-    """Run the attempts of one call by a policy.
+    """Runs the attempts of one call by a policy.
 
     Args:
-        policy: how often and how far apart.
-        label: what the log calls the call: a task's id, or `request`.
-        deadline: the call's; a wait that would pass it is not begun.
-        log: where the requests of the call are recorded; the calls of one conversation share it.
-        level: how loud a wait is logged; `None` means WARNING for rate limits, INFO otherwise.
+        policy: how many attempts, and how far apart.
+        label: the call's name in the log: a task's id, or `request`.
+        deadline: the call's deadline. A wait that would pass it is not begun.
+        log: records the requests of the call. The calls of one conversation share it.
+        level: the level at which waits are logged; `None` means WARNING for rate limits, INFO otherwise.
 
     Attributes:
         failed: how many attempts have failed so far.
-        last_failure: what the last of them failed with, until the call is over; a deadline that passes names it.
+        last_failure: the error of the last one, until the call is over; the error of a deadline quotes it.
     """
 
     __slots__ = ("_gave_up", "_level", "deadline", "failed", "label", "last_failure", "log", "policy")
@@ -155,11 +155,11 @@ class Retrier:
         self.last_failure: Exception | None = None
 
     def successor(self) -> Retrier:
-        """Return the retrier of the next call of the same conversation: no attempt has failed, and the log goes on."""
+        """Return the retrier for the next call of the same conversation: it counts from zero and shares the log."""
         return Retrier(self.policy, label=self.label, deadline=self.deadline, log=self.log, level=self._level)
 
     def on_lost(self, error: Exception) -> bool:
-        """Record that a request was lost with its connection; return whether it may be sent again at once."""
+        """Record that a request was lost together with its connection; return whether to send it again at once."""
         if self.failed + 1 >= self.policy.attempts:
             return False
         self._on_failure(error)
@@ -175,22 +175,22 @@ class Retrier:
         should_retry: Callable[[Exception], bool] = is_transient,
         on_retry: Callable[[], None] | None = None,
     ) -> _T:
-        """Return what the first attempt that succeeds returns.
+        """Make attempts until one succeeds, and return its result.
 
-        Cancellation passes through, from an attempt as from a wait.
+        Cancellation passes through, during an attempt as well as during a wait.
 
         Args:
             attempt: makes one attempt.
-            should_retry: tells which errors are worth another attempt.
-            on_retry: called when another attempt is decided upon, before the wait for it.
+            should_retry: returns whether an error is worth another attempt.
+            on_retry: called when another attempt will be made, before the wait for it.
 
         Raises:
-            Exception: what the last attempt raised, as it is.
+            Exception: what the last attempt raised, unchanged.
         """
         try:
             result = await self._run(attempt, should_retry, on_retry)
         except Exception:
-            self.last_failure = None  # the error's traceback leads back here: leave no cycle to the garbage collector
+            self.last_failure = None  # its traceback refers to this object: avoid a reference cycle
             raise
         self.last_failure = None
         return result
@@ -224,10 +224,10 @@ class Retrier:
             ):
                 with stamina_attempt:
                     if stamina_attempt.num == 1:
-                        raise first  # so that stamina counts it
+                        raise first  # lets stamina count it
                     return await self._attempt_again(attempt)
         except Exception:
-            # stamina's testing mode may stop earlier than the policy, after it has asked how long to wait.
+            # stamina's testing mode may stop earlier than the policy, after the wait was recorded.
             self.log.set_wait(None)
             raise
         raise AssertionError("unreachable")  # pragma: no cover - the loop above returns or raises
@@ -242,13 +242,13 @@ class Retrier:
             if not isinstance(earlier, ChatError) or not self._was_held_back(error, sent):
                 self._on_failure(error)
                 raise
-            # The call ends with what happened to it, not with what it waited for.
+            # The call ends with the server's error, not with the one about waiting for a permit.
             self._gave_up = True
             earlier.not_retried = str(error).removeprefix("not sent: ")
             raise earlier from earlier.__cause__
 
     def _was_held_back(self, error: Exception, sent: int) -> bool:
-        """Return whether an attempt failed because it had waited too long for a permit, and was never sent."""
+        """Return whether an attempt failed while waiting for a permit, so that nothing was sent."""
         return isinstance(error, APIConnectionError) and error.should_retry is False and 0 < len(self.log) == sent
 
     def _on_failure(self, error: Exception) -> None:
@@ -258,7 +258,7 @@ class Retrier:
     def _wait_after(
         self, should_retry: Callable[[Exception], bool], on_retry: Callable[[], None] | None, error: Exception
     ) -> float | bool:
-        """Answer stamina's question: wait how long, or `False` for giving up."""
+        """Return the seconds until the next attempt, or `False` to give up. stamina calls this after each failure."""
         failed = self.failed
         if (
             self._gave_up
@@ -282,7 +282,7 @@ class Retrier:
         if on_retry is not None:
             on_retry()
         self.log.set_wait(wait)
-        _is_scheduling.set(True)  # until the wait is over; stamina's hooks are called now
+        _is_scheduling.set(True)  # until the wait is over: stamina calls its hooks now
         level = self._level or (logging.WARNING if isinstance(error, RateLimitError) else logging.INFO)
         _log.log(
             level,
@@ -290,7 +290,7 @@ class Retrier:
             self.label,
             failed,
             type(error).__name__,
-            error.message if isinstance(error, ChatError) else error,  # without the address, which is always the same
+            error.message if isinstance(error, ChatError) else error,  # without the address, which never changes
             wait,
         )
         return wait

@@ -1,7 +1,8 @@
-"""RetryBudget: a server that fails some requests gets a fraction more traffic, not a multiple.
+"""RetryBudget: bounds the traffic that retries add. A server that fails some requests gets a fraction more, not a
+multiple.
 
-A token bucket as in gRPC's retry throttling (gRFC A6), shared by all calls of a client: each retry takes a token, and
-each success brings back a part of one. Not here: a server that fails all requests (`circuit_breaker`), and waiting
+It is a token bucket as in gRPC's retry throttling (gRFC A6), shared by all calls of a client: each retry takes a token,
+and each success adds a fraction of one. Not here: a server that fails all requests (`circuit_breaker`), and waiting
 (`limiter`).
 """
 
@@ -10,24 +11,26 @@ from __future__ import annotations
 from typing import Final
 
 CAPACITY: Final = 100.0
-"""Retries in store. With the default of 100 calls at a time, each may retry once before the ratio counts."""
+"""The size of the budget, in retries. With the default of 100 concurrent calls, each may retry once before the ratio
+limits them."""
 
 RATIO: Final = 0.1
-"""What a success adds, in retries: in the long run at most a tenth more traffic; gRPC's own example."""
+"""How many retries a success adds: in the long run at most a tenth more traffic. This is gRPC's own example."""
 
 REFILL_SECONDS: Final = 1.0
-"""How long a retry waits for a token where no success brings one, in seconds: few calls must not starve."""
+"""How long a retry waits if the budget is empty and no success refills it, in seconds, so that few calls do not
+starve."""
 
 
 class RetryBudget:
-    """The retries in store.
+    """The number of retries that are left.
 
     Args:
-        capacity: how many are in store at first.
-        ratio: what a success adds to them.
+        capacity: how many there are at first, and at most.
+        ratio: how many a success adds.
 
     Attributes:
-        tokens: how many are in store now.
+        tokens: how many are left.
     """
 
     __slots__ = ("_capacity", "_ratio", "_refill_at", "tokens")
@@ -43,14 +46,14 @@ class RetryBudget:
         return self.tokens >= self._capacity
 
     def try_take(self) -> bool:
-        """Take a retry from the store, if there is one."""
+        """Take a retry, if one is left; return whether it was."""
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
     def try_wait(self, now: float) -> float:
-        """Return 0 if a retry may go although the store is empty, else the seconds after which one may."""
+        """Return 0 if a retry is allowed although the budget is empty, else the seconds after which one will be."""
         self._refill_at = self._refill_at or now + REFILL_SECONDS
         wait = self._refill_at - now
         if wait <= 0:
@@ -58,7 +61,7 @@ class RetryBudget:
         return max(wait, 0.0)
 
     def give_back(self) -> None:
-        """Put a retry back that was not sent after all."""
+        """Give back a retry that was not sent after all."""
         if not self.is_full:  # after an outage there may be more
             self.tokens = min(self._capacity, self.tokens + 1)
 
@@ -68,8 +71,8 @@ class RetryBudget:
             self.tokens = min(self._capacity, self.tokens + self._ratio)
 
     def refill(self, waiting: int) -> None:
-        """Fill the store after an outage, with a retry at least for each call that waited for its end.
+        """Fill the budget after an outage, with at least one retry for each call that was held back.
 
-        Those have not sent what they would have sent.
+        Those calls did not send the retries that they would otherwise have sent.
         """
         self.tokens = max(self._capacity, waiting)

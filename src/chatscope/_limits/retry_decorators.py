@@ -22,13 +22,13 @@ def retry_on_rate_limit(
     """Decorate an async function: call it again after a `RateLimitError`, unless waiting does not help.
 
     A server's `retry-after` is honoured exactly, up to 120 s. Each wait is logged at WARNING. The last error is raised
-    as it is. Cancellation is never retried.
+    unchanged. Cancellation is never retried.
 
     Args:
         max_attempts: how many calls at most.
         initial_wait: the first wait, in seconds; it doubles.
         max_wait: the longest wait, in seconds.
-        jitter: how much is added at random at most, in seconds.
+        jitter: how much may be added at random, in seconds.
 
     Raises:
         ValueError: an argument is out of range.
@@ -40,16 +40,15 @@ def retry_on_rate_limit(
 def retry_on_transient(
     max_attempts: int = 3, initial_wait: float = 0.5, max_wait: float = 10.0
 ) -> Callable[[Callable[_P, Awaitable[_T]]], Callable[_P, Awaitable[_T]]]:
-    """Decorate an async function: call it again after a failure that may pass, rate limits excepted.
+    """Decorate an async function: call it again after a transient failure other than a rate limit.
 
-    Of errors that are not this package's, those are failed connections and timeouts: `ConnectionError`,
-    `TimeoutError`, and httpx's errors of their kind. Certificate and TLS-protocol errors are not retried, nor are host
-    names that do not exist. Each wait is logged at INFO. The last error is raised as it is. Cancellation is never
-    retried.
+    Errors from outside this package are retried if they are failed connections or timeouts: `ConnectionError`,
+    `TimeoutError`, and httpx's equivalents. Certificate and TLS-protocol errors are not retried, nor are host names
+    that do not exist. Each wait is logged at INFO. The last error is raised unchanged. Cancellation is never retried.
 
     Args:
         max_attempts: how many calls at most.
-        initial_wait: the first wait, in seconds, plus up to as much at random; it doubles.
+        initial_wait: the first wait, in seconds; it doubles. Up to the same amount is added to each wait at random.
         max_wait: the longest wait, in seconds.
 
     Raises:

@@ -1,7 +1,7 @@
 """Timeouts and deadlines: how long each phase of a call may take, and the `APITimeoutError` when one passes.
 
 Here: every deadline of a call, as a cancel scope. Not here: the silence of a connection, which the transport times, and
-anything that is read or sent.
+reading or sending.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ transport that needs longer has lost its peer."""
 
 
 class HTTPXTimeout(Protocol):
-    """An `httpx.Timeout` or `httpx2.Timeout`, whose `connect` and `read` are used."""
+    """An `httpx.Timeout` or `httpx2.Timeout`. Only its `connect` and `read` are used."""
 
     connect: float | None
     read: float | None
@@ -35,7 +35,7 @@ class HTTPXTimeout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each phase of a request may take, in seconds. `None` and infinity are no limit.
+    """How long each phase of a request may take, in seconds. `None` and infinity mean no limit.
 
     Args:
         connect: to open a connection, TLS included; `None` means the same as `read`.
@@ -62,7 +62,8 @@ class Timeouts:
     def of(cls, timeout: Timeout) -> Timeouts:
         """Return the timeouts for an argument `timeout=`.
 
-        Of an `httpx.Timeout`, `connect` and `read` are used: nothing here waits for a pool, and writing is reading's.
+        Of an `httpx.Timeout`, only `connect` and `read` are used: there is no pool to wait for, and `read` also bounds
+        writes.
 
         Raises:
             ValueError: it is not a positive number of seconds.
@@ -88,7 +89,7 @@ class Timeouts:
 
 
 Timeout: TypeAlias = float | Timeouts | HTTPXTimeout | None
-"""What an argument `timeout=` may be."""
+"""The type of an argument `timeout=`."""
 
 
 def _finite(seconds: float | None) -> float | None:
@@ -100,8 +101,8 @@ class Deadline(NamedTuple):
 
     Attributes:
         at: when, on the event loop's clock.
-        phase: what must be over by then.
-        seconds: how long that was allowed to take.
+        phase: the phase that must be over by then.
+        seconds: how long the phase may take.
     """
 
     at: float
@@ -112,12 +113,12 @@ class Deadline(NamedTuple):
         """Return the error for a deadline that has passed.
 
         Args:
-            last_failure: what the server failed with before; the error names it, and is caused by it.
+            last_failure: the error of the last failed attempt; the message quotes it, and it becomes the cause.
         """
         message = _MESSAGES[self.phase].format(f"{self.seconds:g}")
         if last_failure is not None:
-            said = last_failure.message if isinstance(last_failure, ChatError) else str(last_failure)
-            message += f"; last failure: {said or type(last_failure).__name__}"
+            reason = last_failure.message if isinstance(last_failure, ChatError) else str(last_failure)
+            message += f"; last failure: {reason or type(last_failure).__name__}"
         error = APITimeoutError(message, phase=self.phase)
         error.__cause__ = last_failure
         return error
@@ -142,10 +143,10 @@ def transport_timeout(timeouts: Timeouts, phase: Phase) -> APITimeoutError:
 class CallDeadlines:
     """The deadlines of one call.
 
-    `on_attempt` and `on_chunk` report its progress. They read the loop's clock only if a deadline depends on it.
+    Call `on_attempt` and `on_chunk` as it makes progress. They read the loop's clock only if a deadline needs it.
 
     Args:
-        timeouts: those of the call, which begins now.
+        timeouts: those of the call, which starts now.
     """
 
     __slots__ = ("_attempt_at", "_began_at", "_chunk_at", "timeouts")
@@ -174,7 +175,7 @@ class CallDeadlines:
 
     @property
     def queue(self) -> Deadline | None:
-        """The same, while the call waits for a slot."""
+        """The deadline of the whole call, while the call waits for a slot."""
         return self.total._replace(phase="queue") if self.total else None
 
     def first_token(self) -> Deadline | None:
@@ -186,7 +187,7 @@ class CallDeadlines:
         """Return the deadline for the next chunk: its own, or the whole call's if that is sooner."""
         seconds = self.timeouts.idle
         if seconds is None and self.timeouts.total is None:
-            return None  # first, because this is asked for every chunk and mostly the answer
+            return None  # first, because this is called for every chunk and is the usual case
         return _sooner(Deadline(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 
 
@@ -195,13 +196,13 @@ def _sooner(one: Deadline | None, other: Deadline | None) -> Deadline | None:
 
 
 class fail_at:  # noqa: N801 - reads as the statement that it is used in
-    """A block that must end by a deadline: `with fail_at(deadline): ...`. Without a deadline, there is no scope.
+    """A block that must end by a deadline: `with fail_at(deadline): ...`. Without a deadline, no scope is entered.
 
-    Cancellation from outside passes through. Only the deadline's own becomes an error.
+    Cancellation from outside passes through. Only the deadline's own cancellation becomes an error.
 
     Args:
-        deadline: by when it must end.
-        last_failure: returns what the server failed with before, for the error.
+        deadline: when the block must end.
+        last_failure: returns the error of the last failed attempt, to be quoted.
 
     Raises:
         APITimeoutError: the deadline passed.

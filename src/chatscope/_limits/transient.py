@@ -1,7 +1,7 @@
-"""Which errors may pass by themselves, so that another attempt is worthwhile. Pure functions of an error.
+"""Which errors are transient, so that another attempt is worthwhile. Pure functions of an error.
 
-Not here: how often to try and how long to wait (`retry`). Nor what the codes and words of servers mean, and which
-failures of a connection are permanent: where errors become this package's, these set `should_retry`.
+Not here: how often to try and how long to wait (`retry`). Nor what servers' codes and messages mean, and which
+connection failures are permanent: the code that creates this package's errors sets `should_retry` for those.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from chatscope.errors import (
 from chatscope.protocol.error_codes import has_quota_code
 
 _TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429})
-"""Statuses below 500 that pass by themselves. 409 is the endpoint's lock timeout; 425 is "Too Early", RFC 8470."""
+"""Transient statuses below 500. 409 is the endpoint's lock timeout; 425 is "Too Early", RFC 8470."""
 
 _UNKNOWN_HOST: Final = frozenset(
     getattr(socket, name)
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_ADDRFAMILY", "EAI_FAMILY", "EAI_SERVICE", "EAI_SOCKTYPE")
     if hasattr(socket, name)
 )
-"""Answers of the resolver that stay: the host name does not exist. `EAI_AGAIN` is no answer, and passes."""
+"""Permanent errors of the resolver: the host name does not exist. `EAI_AGAIN` is transient."""
 
 _LOST_TLS: Final = (
     ssl.SSLEOFError,
@@ -39,31 +39,31 @@ _LOST_TLS: Final = (
     ssl.SSLWantReadError,
     ssl.SSLWantWriteError,
 )
-"""TLS errors that only say that the connection was lost."""
+"""TLS errors that only mean that the connection was lost."""
 
 _CORRUPTED_TLS: Final = re.compile(r"BAD_RECORD_MAC|DECRYPTION_FAILED")
-"""TLS errors that say that bytes were damaged on their way."""
+"""TLS errors that mean that bytes were corrupted in transit."""
 
 _MISUSED: Final = frozenset({"LocalProtocolError", "UnsupportedProtocol", "TooManyRedirects", "DecodingError"})
-"""Errors of httpx and httpx2, by name, that the same request would meet again: no HTTP library is imported here."""
+"""Errors of httpx and httpx2 that the same request would get again; by name, since no HTTP library is imported here."""
 
 _LOST_PEER: Final = re.compile(r"clos|disconnect|terminat|reset|incomplete|lost|eof|goaway", re.IGNORECASE)
-"""How HTTP libraries say that a connection was lost, where they raise a `RemoteProtocolError` for it. The others are
-about bytes that are not HTTP, such as the greeting of another service on the same port."""
+"""Words in a `RemoteProtocolError` by which HTTP libraries report a lost connection. The other such errors are about
+bytes that are not HTTP, such as the greeting of another service on the same port."""
 
 _LOST_CONNECTION: Final = frozenset({"TimeoutException", "NetworkError", "ProxyError", "RemoteProtocolError"})
-"""httpx's and httpx2's errors of connections, by name."""
+"""httpx's and httpx2's connection errors, by name."""
 
 _LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 
 _MOST_CAUSES: Final = 16
-"""How many causes of an error are looked at; libraries wrap three or four times."""
+"""How many causes of an error are examined; libraries wrap an error three or four times."""
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether an error may pass by itself. A server's `x-should-retry` overrides its status.
+    """Return whether an error is transient. A server's `x-should-retry` overrides its status.
 
-    Only this package's own errors can be transient: stamina shows its predicate every exception, cancellation included.
+    Only this package's own errors can be: stamina passes every exception to its predicate, including cancellation.
     """
     if not isinstance(error, ChatError):
         return False
@@ -78,12 +78,12 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_refused(error: Exception) -> bool:
-    """Return whether a connection was refused: the server restarts, and is soon back."""
+    """Return whether a connection was refused. The server is then probably restarting."""
     return any(isinstance(cause, ConnectionRefusedError) for cause in _causes(error))
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Return whether an error that is not this package's is a connection that failed, or a timeout, and may pass."""
+    """Return whether an error from outside this package is a failed connection or a timeout, and transient."""
     names = _library_names(error)
     is_lost = isinstance(error, ConnectionError | TimeoutError) or not _LOST_CONNECTION.isdisjoint(names)
     return is_lost and not _has_lasting_cause(error)
@@ -106,7 +106,7 @@ def _lasts(cause: BaseException) -> bool:
 
 
 def _library_names(error: BaseException) -> set[str]:
-    """Return the names of an error's classes that are an HTTP library's."""
+    """Return the names of those of an error's classes that belong to an HTTP library."""
     return {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _LIBRARIES}
 
 
