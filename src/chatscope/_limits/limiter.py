@@ -55,14 +55,14 @@ class Limiter:
     """The limits of one client to one server.
 
     Args:
-        name: what the log calls the server.
-        max_concurrency: how many calls at a time; `None` is no limit, `"auto"` finds it out.
-        max_pending: how many calls may wait for a slot; `None` is no limit.
-        requests_per_minute, tokens_per_minute: budgets; `None` is no limit.
+        name: the server's name in the log.
+        max_concurrency: how many calls at a time; `None` means no limit, `"auto"` adapts.
+        max_pending: how many calls may wait for a slot; `None` means no limit.
+        requests_per_minute, tokens_per_minute: budgets; `None` means no limit.
         backpressure: whether requests wait for a server that refuses, fails, or announces its limits.
 
     Attributes:
-        slots: those of the calls.
+        slots: the slots of the calls.
     """
 
     __slots__ = ("_backpressure", "_breaker", "_budget", "_held_back", "_numbers", "_rate", "_requests", "slots")

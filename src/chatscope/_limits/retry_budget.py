@@ -1,5 +1,4 @@
-"""RetryBudget: bounds the traffic that retries add. A server that fails some requests gets a fraction more, not a
-multiple.
+"""RetryBudget: bounds the traffic that retries add, to a fraction of the requests instead of a multiple of them.
 
 It is a token bucket as in gRPC's retry throttling (gRFC A6), shared by all calls of a client: each retry takes a token,
 and each success adds a fraction of one. Not here: a server that fails all requests (`circuit_breaker`), and waiting
