@@ -257,5 +257,5 @@ async def test_what_can_never_be_right_is_refused_before_anything_is_sent(serve:
                 with pytest.raises(ValueError, match=f"^{says}"):
                     await chat.run_tools(**ASK | arguments)
                 with pytest.raises(TypeError, match="unknown parameter 'temprature'"):
-                    await chat.run_tools(**ASK, tools=[add], temprature=0)  # type: ignore[call-arg]  # what this is about
+                    await chat.run_tools(**ASK, tools=[add], temprature=0)  # type: ignore[call-overload]  # what this is about
             assert server.requests == []

@@ -13,6 +13,7 @@ from chatscope import (
     Completion,
     ParsedCompletion,
     ParsedStream,
+    Result,
     RunResult,
     Task,
     TaskConstraints,
@@ -70,7 +71,8 @@ async def tools(client: ChatClient) -> None:
         response_format=Person,
         temperature=0,
     )
-    assert_type(result, RunResult)
+    assert_type(result, RunResult[Person])
+    assert_type(result.parsed, Person)
     assert_type(result.text, str)
     assert_type(result.usage, Usage | None)
     assert_type(result.completions, tuple[Completion, ...])
@@ -80,5 +82,22 @@ async def tasks(adapter: AsyncChatGPTAdapter) -> None:
     constraints = TaskConstraints(max_turns=3, tool_timeout_seconds=1)
     task = Task("hi", tools=[search, now], output_type=Person, reask=1, on_tool_error="raise", constraints=constraints)
     result = await adapter.execute(task)
-    assert_type(result.parsed, Any)
+    assert_type(result.parsed, Person)
     assert_type(result.messages, Sequence[Mapping[str, Any]])
+
+
+async def results_have_the_type_of_their_task(adapter: AsyncChatGPTAdapter) -> None:
+    task = Task("hi", output_type=Person)
+    assert_type(task, Task[Person])
+    assert_type(await adapter.execute(task), Result[Person])
+    assert_type((await adapter.execute(task)).raise_for_error().parsed, Person)
+    assert_type(await adapter.gather([task]), list[Result[Person]])
+    assert_type((await adapter.execute(Task("hi"))).parsed, Any)
+    assert_type((await adapter.execute("hi")).parsed, Any)
+    one_of: Task[Person | int] = Task("hi", output_type=Person | int)
+    assert_type((await adapter.execute(one_of)).parsed, Person | int)
+
+
+def bare(task: Task, result: Result, run: RunResult) -> None:
+    assert_type(result.parsed, Any)
+    assert_type(run.parsed, Any)

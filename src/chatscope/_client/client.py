@@ -175,6 +175,34 @@ class ChatClient:
         await self._converse(model, conversation)
         return conversation.parsed_completion()
 
+    @overload
+    async def run_tools(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        tools: Sequence[Callable[..., Any]],
+        response_format: type[T],
+        max_turns: int = MAX_TURNS,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "report",
+        reask: int = 0,
+        **parameters: Unpack[RunParameters],
+    ) -> RunResult[T]: ...
+    @overload
+    async def run_tools(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        tools: Sequence[Callable[..., Any]],
+        response_format: Mapping[str, Any] | UnionType | None = None,
+        max_turns: int = MAX_TURNS,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "report",
+        reask: int = 0,
+        **parameters: Unpack[RunParameters],
+    ) -> RunResult[Any]: ...
     async def run_tools(
         self,
         *,
@@ -187,7 +215,7 @@ class ChatClient:
         response_format: Mapping[str, Any] | type | UnionType | None = None,
         reask: int = 0,
         **parameters: Unpack[RunParameters],
-    ) -> RunResult:
+    ) -> RunResult[Any]:
         """Let the model call functions until it answers. If cancelled, the request and running calls are cancelled.
 
         Async functions are awaited. Sync functions run in worker threads, which a cancellation or a deadline cannot

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic
 
 import msgspec
 
-from chatscope._conversation.structured_output import Output, ParsedCompletion
+from chatscope._conversation.structured_output import NOT_PARSED, Output, OutputT, ParsedCompletion
 from chatscope._conversation.tools import OnToolError, Toolbox
 from chatscope._limits.timeouts import Deadline, fail_at
 from chatscope._validation import check_count
@@ -28,7 +28,7 @@ notice one that runs in circles before it is expensive."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Generic[OutputT]):
     """The outcome of a conversation in which the model could call tools.
 
     Attributes:
@@ -40,7 +40,7 @@ class RunResult:
 
     completions: tuple[Completion, ...]
     messages: Sequence[Mapping[str, Any]]
-    parsed: Any = None
+    parsed: OutputT = NOT_PARSED
 
     @property
     def completion(self) -> Completion:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import UnionType
-from typing import Annotated, Any, Final, Generic, TypeVar, cast, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast, get_origin
 
 import msgspec
 
@@ -17,7 +17,17 @@ from chatscope._conversation.type_parts import Field
 from chatscope.errors import OutputInvalidError, OutputRefusedError, OutputTruncatedError
 from chatscope.protocol.response import Completion
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # the standard one has defaults from Python 3.13 on
+
+    OutputT = TypeVarWithDefault("OutputT", default=Any)
+else:
+    OutputT = TypeVar("OutputT")
+
 T = TypeVar("T")
+
+NOT_PARSED: Final[Any] = None
+"""The default of fields for the parsed value: `None`, whatever the type is."""
 
 _CACHED: Final = 256
 """How many types are kept with their schemas: more than a program declares, few enough for one that makes types."""

@@ -10,6 +10,7 @@ import anyio
 
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
+from chatscope._conversation.structured_output import OutputT
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeout
 from chatscope._tasks.base import AsyncBasePlatformAdapter
@@ -205,7 +206,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         state = self._tasks.find(task_id)
         return False if state is None else await state.cancel()
 
-    async def execute(self, task: Task | str) -> Result:
+    async def execute(self, task: Task[OutputT] | str) -> Result[OutputT]:
         """Submit a task and wait for its result. Cancelling the caller cancels the task.
 
         Raises:
@@ -259,7 +260,9 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         self._tasks.open_group()
         return ResultStream(tasks, self._tasks, ordered=ordered, look_ahead=look_ahead)
 
-    async def gather(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> list[Result]:
+    async def gather(
+        self, tasks: Iterable[Task[OutputT] | str] | AsyncIterable[Task[OutputT] | str]
+    ) -> list[Result[OutputT]]:
         """Run tasks and return their results in the tasks' order. Cancelling the caller cancels them all.
 
         As with `map`, failures are results too, and the adapter forgets the tasks.
@@ -268,7 +271,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             TypeError, RuntimeError: as `map`.
             Exception: what the iterable raised.
         """
-        found: dict[int, Result] = {}
+        found: dict[int, Result[OutputT]] = {}
         async with self.map(tasks) as results:
             while (item := await results.next_numbered()) is not None:
                 found.update([item])

@@ -5,13 +5,16 @@ Not here: how arguments are checked (`prepared.py`), and how a result is made (`
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Generic, Literal
 
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
+from chatscope._conversation.structured_output import NOT_PARSED, OutputT
 from chatscope._limits.attempts import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
@@ -72,7 +75,7 @@ class TaskConstraints:
 
 
 @dataclass(slots=True)
-class Task:
+class Task(Generic[OutputT]):
     """Something to ask a model.
 
     Submitting copies the task and encodes what it sends: later changes to the task, its messages or its parameters
@@ -107,7 +110,7 @@ class Task:
     task_id: str | None = None
     tools: Sequence[Callable[..., Any]] = ()
     on_tool_error: Literal["report", "raise"] = "report"
-    output_type: Any = None
+    output_type: builtins.type[OutputT] | UnionType | None = None
     reask: int = 0
     model: str | None = None
     temperature: float | None = None
@@ -119,7 +122,7 @@ def _no_metadata() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Generic[OutputT]):
     """The outcome of a task.
 
     Results are equal if their fields are equal. `exception` is not compared, since exceptions compare by identity;
@@ -127,7 +130,7 @@ class Result:
     metadata cannot be hashed.
     """
 
-    task: Task | None
+    task: Task[OutputT] | None
     platform: Platform
     output: str
     """The text of all turns. If the task failed or was cancelled: the text that had arrived."""
@@ -157,15 +160,15 @@ class Result:
     """At least `model`, `input_tokens`, `output_tokens`, `request_id`, `finish_reason`; `None` if not known."""
     messages: Sequence[Mapping[str, Any]] = ()
     """The conversation that `message` responds to, including tool calls and their results."""
-    parsed: Any = None
-    """The response as a value of the task's `output_type`."""
+    parsed: OutputT = NOT_PARSED
+    """The response as a value of the task's `output_type`; `None` if there is none, as when the task failed."""
     completion: Completion | None = None
     """The whole response with every choice, as far as it arrived; that of the last turn."""
 
     def __hash__(self) -> int:
         return hash((self.platform, self.status, self.output, self.error, self.duration_seconds))
 
-    def raise_for_error(self) -> Result:
+    def raise_for_error(self) -> Result[OutputT]:
         """Return the result itself, or raise the exception that the task ended with.
 
         Raises:

@@ -11,6 +11,7 @@ from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import iscoroutine
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -257,7 +258,7 @@ class Supervisor:
                 run.stop(error)
 
 
-def _refuse_coroutine(task_id: object) -> None:
+def _refuse_coroutine(task_id: Any) -> None:
     """Refuse a coroutine that was not awaited, which is a common way to get no id.
 
     Raises:
