@@ -3,8 +3,8 @@
 The server runs in a process of its own, on the same machine and the same clock. It writes the first token 50 ms after a
 request has arrived, and one every 10 ms after that, each in a write of its own. The difference between a client's stamp
 and the server's is the client's error. `streams` measures it in closed loops, `arrivals` measures from when a request
-was due until it arrived, in an open loop of 25 requests a second. The exit status is 1 if a verdict was `valid` although
-the error at p99 was above 10 ms.
+was due until it arrived, in an open loop of 25 requests a second. The exit status is 1 if a verdict was `valid`
+although the error at p99 was above 10 ms.
 """
 
 from __future__ import annotations

@@ -108,6 +108,22 @@ def test_a_server_that_only_fails_exits_with_1(simulate: Simulate, chatscope: Ru
     assert "overloaded" in ran.err
 
 
+def test_two_reports_are_compared(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    simulate(REPLY)
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder in folders:
+        chatscope(*SHORT, "--out", folder)
+    ran = chatscope("load", "compare", *folders)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("concurrency 1: client ")
+    assert "ttft p50 (ms)" in ran.out
+    (stage,) = json.loads(chatscope("load", "compare", *folders, "--json").out)
+    assert {"name", "first", "second", "low", "high", "unit"} >= stage["differences"][0].keys()
+    ran = chatscope("load", "compare", folders[0], str(tmp_path))
+    assert ran.code == 2
+    assert "summary.json" in ran.err
+
+
 @pytest.mark.parametrize(
     ("ok", "verdict", "meets", "stopped", "code"),
     [

@@ -13,14 +13,15 @@ from typing import IO, Any, Final, Self, TypeVar
 
 import anyio
 import click
+import msgspec
 from rich.text import Text
 
 from chatscope import ChatError
-from chatscope.cli.load_view import LoadLines, LoadTable, LoadView, NoLoadView, report_lines
+from chatscope.cli.load_view import LoadLines, LoadTable, LoadView, NoLoadView, comparison_lines, report_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import json_values as json_parameters
 from chatscope.cli.terminal import Terminal, without_controls
-from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, RequestRecord, Workload, run
+from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, RequestRecord, Workload, compare, load_report, run
 from chatscope.load.plan import GRACE, TIMEOUT
 from chatscope.load.schedule import ARRIVAL_PROCESSES
 
@@ -83,7 +84,7 @@ _COUNT: Final = click.IntRange(min=1)
 
 _OPTIONS: Final = (
     click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]"),
-    click.option("--model", required=True, metavar="NAME", help="Model to ask."),
+    click.option("--model", metavar="NAME", help="Model to ask. Required."),
     click.option("--profile", metavar="NAME", help="Name of the server, if its URL does not reveal it."),
     click.option("--concurrency", metavar="N[,N...]", callback=_numbers(int), help="Closed loop: requests at a time."),
     click.option("--rate", metavar="R[,R...]", callback=_numbers(float), help="Open loop: requests a second."),
@@ -122,9 +123,10 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command("load", short_help="Measure a server, and whether the measurement is true.")
+@click.group("load", invoke_without_command=True, short_help="Measure a server, and whether the measurement is true.")
 @_with_options
-def load(backend: str, out: Path | None, as_json: bool, quiet: bool, **given: Any) -> int:
+@click.pass_context
+def load(context: click.Context, /, backend: str, out: Path | None, as_json: bool, quiet: bool, **given: Any) -> int:
     """Measure a server under load, and tell whether the client was in the way.
 
     Give the load by --concurrency, --rate or --trace, and its length by --requests or --duration. A list makes one
@@ -139,6 +141,10 @@ def load(backend: str, out: Path | None, as_json: bool, quiet: bool, **given: An
       4    the client was in the way; the figures are printed all the same
       130  Ctrl-C; what was measured is printed
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
+    if context.invoked_subcommand is not None:
+        return 0
+    if given["model"] is None:
+        raise click.UsageError("give --model")
     workload = Workload(
         prompt_tokens=given.pop("prompt_tokens"),
         output_tokens=given.pop("output_tokens"),
@@ -158,6 +164,27 @@ def load(backend: str, out: Path | None, as_json: bool, quiet: bool, **given: An
     body = partial(_run, plan, monitor, out, as_json=as_json, quiet=quiet)
     is_uvloop = backend == "uvloop"
     return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
+
+
+@load.command("compare")
+@click.argument("first", type=_FOLDER)
+@click.argument("second", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+def compare_command(first: Path, second: Path, as_json: bool) -> int:
+    """Compare two reports that --out wrote, stage by stage.
+
+    A difference is SECOND minus FIRST, with its 95 % interval. If that contains 0, it may be chance.
+    """
+    try:
+        compared = compare(load_report(first), load_report(second))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(stage) for stage in compared], indent=2))
+    else:
+        for line in comparison_lines(compared):
+            click.echo(without_controls(line))
+    return 0
 
 
 async def _run(plan: LoadPlan, monitor: LoadMonitor, out: Path | None, *, as_json: bool, quiet: bool) -> int:

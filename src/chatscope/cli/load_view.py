@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chatscope.cli.terminal import Terminal, without_controls
-from chatscope.load import LoadProgress, LoadReport, StageReport
+from chatscope.load import LoadProgress, LoadReport, StageComparison, StageReport
 from chatscope.load.distributions import Percentile
 
 PLAIN_SECONDS: Final = 10.0
@@ -115,6 +115,24 @@ def report_lines(report: LoadReport) -> Iterator[str]:
     for stage in report.stages:
         yield ""
         yield from _stage_lines(stage)
+
+
+def comparison_lines(stages: Sequence[StageComparison]) -> Iterator[str]:
+    """Yield the lines of a comparison. A star marks differences that are more than chance."""
+    for stage in stages:
+        yield f"{stage.name}: client {stage.verdicts[0]}, then {stage.verdicts[1]}"
+        yield f"{'':22}{'first':>12}{'second':>12}{'difference':>14}  95 % interval"
+        for found in stage.differences:
+            scale = 1e3 if found.unit == "s" else 1.0
+            values = f"{found.first * scale:>12,.4g}{found.second * scale:>12,.4g}{found.difference * scale:>+14,.3g}"
+            interval = ""
+            if found.low is not None and found.high is not None:
+                interval = f"  {found.low * scale:+,.3g} to {found.high * scale:+,.3g}"
+            star = " *" if found.is_significant else ""
+            unit = "ms" if found.unit == "s" else found.unit
+            yield f"{f'{found.name} ({unit})':22}{values}{interval}{star}"
+        yield ""
+    yield "* more than chance; figures whose client was not valid compare clients, not servers"
 
 
 def _stage_lines(stage: StageReport) -> Iterator[str]:

@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chatscope.load.comparison import Difference as Difference
+    from chatscope.load.comparison import StageComparison as StageComparison
+    from chatscope.load.comparison import compare as compare
     from chatscope.load.distributions import Distribution as Distribution
     from chatscope.load.distributions import Percentile as Percentile
     from chatscope.load.metrics import FORMULAS as FORMULAS
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from chatscope.load.workload import Workload as Workload
 
 _HOMES = {
+    "compare": "comparison",
+    "StageComparison": "comparison",
+    "Difference": "comparison",
     "run": "run",
     "load_report": "report",
     "StageReport": "report",
