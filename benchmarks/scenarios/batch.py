@@ -31,6 +31,7 @@ from benchmarks.harness.processes import ROOT, LocalServer, environment
 from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 from chatscope import AsyncChatGPTAdapter, Task
 from chatscope.batch import BatchOptions, run_batch
+from chatscope.batch.journal import Paths
 from chatscope.batch.readers import InputRow
 from chatscope.batch.requests import RowParser
 from chatscope.simulator import Reply, error, faults, simulator
@@ -151,12 +152,16 @@ def _write_output(source: Path, output: Path, settled: int) -> None:
     body["choices"] = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]
     body["usage"] = {"prompt_tokens": 20, "completion_tokens": 40, "total_tokens": 60}
     response = {"status_code": 200, "request_id": "req_1", "body": body}
-    with source.open("rb") as lines, output.open("wb") as file:
+    paths = Paths(output)
+    paths.meta.mkdir()
+    with source.open("rb") as lines, output.open("wb") as file, paths.started.open("wb") as started:
+        started.write(b"run 1\n")
         for number, data in zip(range(1, settled + 1), lines, strict=False):
             row = parser.parse(InputRow(number, data.strip()))
             facts = {"key": row.key.hex(), "source": row.source.hex(), "line": number, "attempts": 1, "cost_usd": 1e-5}
             recorded = {"id": "batch_req_1", "custom_id": row.custom_id, "response": response, "error": None}
             file.write(json.dumps(recorded | {"chatscope": facts}).encode() + b"\n")
+            started.write(f"{row.request().pair.hex()} {json.dumps(row.custom_id)}\n".encode())
 
 
 def _run_resume(source: Path) -> None:

@@ -13,7 +13,7 @@ from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.journal import Paths
 from chatscope.batch.manifest import check_manifest
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, Judge, RowIterator
+from chatscope.batch.plan import FilePlan, Judge, rows_of
 from chatscope.batch.prepare import settings_of
 from chatscope.batch.readers import Reader
 from chatscope.batch.requests import RowParser
@@ -74,7 +74,7 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
     completion_tokens: int | None = 0
     cost: float | None = 0.0
     with Reader(source, options.input_format) as reader:
-        for ordinal, row in enumerate(RowIterator(reader, options.limit)):
+        for ordinal, row in enumerate(rows_of(reader, options.limit)):
             if not plan.wants(ordinal):
                 continue
             try:

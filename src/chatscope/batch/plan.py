@@ -7,9 +7,9 @@ row is judged as it comes (`StreamPlan`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -123,13 +123,15 @@ class FilePlan:
         rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
         known, source_digest = self.judge.recorded.sources, self._parser.source_digest
         has_known = len(known) > 0
-        for row in RowIterator(reader, self._options.limit):
-            if not self.total:
+        total = 0
+        for row in rows_of(reader, self._options.limit):
+            total += 1
+            if not total % CHECKED or total == 1:
+                self.total = total
                 self._parser.check_columns(reader)
-            self.total += 1
-            if not self.total % CHECKED:
                 check()
-            if has_known and isinstance(row.data, bytes) and (digest := source_digest(row.data)) in known:
+            data = row[1]
+            if has_known and isinstance(data, bytes) and (digest := source_digest(data)) in known:
                 kinds += _KNOWN
                 ids.add(digest)  # in the place of its id; `_check_known` looks at what this could hide
                 continue
@@ -152,6 +154,7 @@ class FilePlan:
                 id_digest = text_digest(parsed.custom_id)
                 ids.add(id_digest)
                 rows += pair_digest(id_digest, parsed.key) + id_digest
+        self.total = total
         if (twice := next(ids.duplicates(), None)) is not None:
             raise InputError(self._name_duplicate(reader, twice))
         self._repeated = frozenset(unnamed.duplicates())
@@ -195,7 +198,7 @@ class FilePlan:
         if not suspects:
             return
         with Reader(reader.path, reader.format) as again:
-            for kind, row in zip(kinds, RowIterator(again, self._options.limit), strict=False):
+            for kind, row in zip(kinds, rows_of(again, self._options.limit), strict=False):
                 if kind == _KNOWN[0]:
                     custom_id = self._parser.parse(row).custom_id
                     if custom_id is not None and (digest := text_digest(custom_id)) in suspects:
@@ -230,7 +233,7 @@ class FilePlan:
 
     def _name_changed(self, reader: Reader, ordinal: int) -> ChangedError:
         with Reader(reader.path, reader.format) as again:
-            row = next(islice(RowIterator(again, None), ordinal, None))
+            row = next(islice(rows_of(again, None), ordinal, None))
             return ChangedError(self._parser.parse(row).custom_id or "", f"{reader.path}: line {row.number}: ")
 
     def skip(self, parsed_key: bytes) -> None:
@@ -246,7 +249,7 @@ class FilePlan:
         numbers: list[int] = []
         name, occurrences = "", self.occurrences()
         with Reader(reader.path, reader.format) as again:
-            for row in RowIterator(again, self._options.limit):
+            for row in rows_of(again, self._options.limit):
                 try:
                     parsed = self._parser.parse(row)
                     custom_id: str | None = parsed.custom_id or unnamed_id(parsed.key, occurrences.next(parsed.key))
@@ -321,30 +324,14 @@ class StreamPlan:
         """Do nothing: every row is counted in `request`."""
 
 
-class RowIterator:
-    """The rows of a reader, one by one, up to a number of them."""
+def rows_of(reader: Reader, limit: int | None) -> Iterator[InputRow]:
+    """Iterate over the rows of a reader, up to a number of them.
 
-    def __init__(self, reader: Reader, limit: int | None) -> None:
-        self._blocks = reader.blocks()
-        self._left = limit
-        self._ready: list[InputRow] = []
-
-    def __iter__(self) -> RowIterator:
-        return self
-
-    def __next__(self) -> InputRow:
-        """Return the next row.
-
-        Raises:
-            InputError: as `Reader.blocks`.
-        """
-        if self._left == 0:
-            raise StopIteration
-        if not self._ready:
-            self._ready = next(self._blocks)[::-1]
-        if self._left is not None:
-            self._left -= 1
-        return self._ready.pop()
+    Raises:
+        InputError: as `Reader.blocks`.
+    """
+    rows = chain.from_iterable(reader.blocks())
+    return rows if limit is None else islice(rows, limit)
 
 
 def invalid_key(row: InputRow) -> bytes:

@@ -23,7 +23,7 @@ from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_ba
 from chatscope.batch.journal import Journal, Paths, write_durably
 from chatscope.batch.manifest import check_manifest, write_manifest
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, Judge, Occurrences, RowIterator, StreamPlan
+from chatscope.batch.plan import FilePlan, Judge, Occurrences, StreamPlan, rows_of
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
 from chatscope.batch.recorder import validator
@@ -143,7 +143,7 @@ class Prepared:
 
     def _ids(self, reader: Reader, occurrences: Occurrences) -> Iterator[bytes]:
         assert self._parser is not None  # noqa: S101 - the rows were parsed once
-        for row in RowIterator(reader, self._options.limit):
+        for row in rows_of(reader, self._options.limit):
             try:
                 parsed = self._parser.parse(row)
             except LineError:

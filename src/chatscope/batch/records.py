@@ -99,7 +99,10 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
     @property
     def failed(self) -> bool:
         """Whether it records a failure."""
-        return self.error is not None or ((status := self.status) is not None and status >= 400)
+        if self.error is not None:
+            return True
+        status = self.status
+        return status is not None and status >= 400
 
     @property
     def error_class(self) -> str:

@@ -84,13 +84,14 @@ class Recorded:
     def _add(self, line: RecordedLine, offset: int) -> None:
         self.lines += 1
         facts = line.chatscope
+        has_failed = line.failed
         if facts.cost_usd is not None:
             self.cost += facts.cost_usd
-        elif not line.failed:
+        elif not has_failed:
             self.unpriced += 1
         key, id_digest = _digest(facts.key), text_digest(line.custom_id)
         pair = pair_digest(id_digest, key)
-        if line.failed:
+        if has_failed:
             self._failures.add(pair, id_digest if key else b"", line)
             return
         self.succeeded += 1

@@ -25,6 +25,10 @@ _NARROW: Final = 60
 """Below this width, the panel shows one figure per line."""
 
 
+_ECHO: Final = 3
+"""Columns left free at the right. A terminal echoes `^C` after the last line; a wrap there would shift the panel."""
+
+
 class BatchView(Protocol):
     """Shows a run while its block is open."""
 
@@ -99,7 +103,13 @@ class BatchPanel:
         for name, value in figures(progress, self._rates):
             grid.add_row(name, Text(without_controls(value), style="red" if name == "failures" else ""))
         narrow = self._terminal.width < _NARROW
-        panel = Panel(grid, title=self._title, box=box.SIMPLE if narrow else box.ROUNDED, expand=not narrow)
+        panel = Panel(
+            grid,
+            title=self._title,
+            box=box.SIMPLE if narrow else box.ROUNDED,
+            expand=not narrow,
+            width=None if narrow else self._terminal.width - _ECHO,
+        )
         self._live.update(panel, refresh=True)
 
 
