@@ -1,7 +1,8 @@
 """A batch that is killed at each of its writes in turn, each time in a process of its own, and resumed.
 
 Run as `python -m tests.support.crashing FOLDER MODE`; prints what the last, undisturbed run says. MODE is where the
-kill (SIGKILL) comes: `before` the write, `within` it after some bytes, or `after` it.
+kill (SIGKILL) comes: `before` the write, `within` it after some bytes, or `after` it; or else `unreplaced` or `replaced`,
+before or after a file takes the place of another.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def main(folder: Path, mode: str) -> None:
     while True:
         pid = os.fork()
         if pid == 0:
-            _kill_at_write(kills % 7 + 1, mode)
+            if mode in {"unreplaced", "replaced"}:
+                _kill_at_replacement(kills % 4 + 1, mode)
+            else:
+                _kill_at_write(kills % 7 + 1, mode)
             anyio.run(_run, source, folder)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
@@ -53,7 +57,7 @@ async def _run(source: Path, folder: Path) -> BatchSummary:
         return error(400) if question == "Question 5" else Reply("Hello.")
 
     adapter = AsyncChatGPTAdapter("sk-1", transport=MemoryServer(script), max_concurrency=CONCURRENCY)
-    async with adapter, run_batch(source, folder / "out.jsonl", adapter=adapter, fsync="none") as run:
+    async with adapter, run_batch(source, folder / "out.jsonl", adapter=adapter, fsync="none", ordered=True) as run:
         return await run.finish()
 
 
@@ -70,6 +74,20 @@ def _kill_at_write(number: int, mode: str) -> None:
         raise AssertionError
 
     os.write = killing  # this process ends with it
+
+
+def _kill_at_replacement(number: int, mode: str) -> None:
+    replace, calls = os.replace, [0]
+
+    def killing(source: Any, target: Any) -> None:
+        calls[0] += 1
+        if calls[0] == number and mode == "unreplaced":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if calls[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = killing  # as above
 
 
 if __name__ == "__main__":

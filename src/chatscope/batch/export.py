@@ -117,7 +117,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
     facts = _object(line.get("chatscope"))
     is_record = facts.get("format") == RECORD  # then a `response` is a column of the input
     response = {} if is_record else _object(line.get("response"))
-    body = _object(response.get("body"))
+    body = response if "choices" in response else _object(response.get("body"))  # so in older outputs of vLLM
     choices = body.get("choices")
     choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
     usage = _object(line.get("usage") if is_record else body.get("usage"))

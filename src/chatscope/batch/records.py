@@ -56,8 +56,8 @@ _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 class RecordedError(msgspec.Struct, kw_only=True, gc=False):
     """The `error` of a line."""
 
-    code: str | None = None
-    message: str | None = None
+    code: str | int | None = None
+    """vLLM's is the HTTP status."""
 
 
 class RecordedResponse(msgspec.Struct, kw_only=True, gc=False):
@@ -109,7 +109,7 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
         """What kind of failure it is: the HTTP status, or the error's code."""
         if (status := self.status) is not None and status >= 400:
             return str(status)
-        return (self.error.code if isinstance(self.error, RecordedError) else None) or "error"
+        return str((self.error.code if isinstance(self.error, RecordedError) else None) or "error")
 
     @property
     def is_permanent(self) -> bool:
