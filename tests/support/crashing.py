@@ -1,8 +1,8 @@
 """A batch that is killed at each of its writes in turn, each time in a process of its own, and resumed.
 
 Run as `python -m tests.support.crashing FOLDER MODE`; prints what the last, undisturbed run says. MODE is where the
-kill (SIGKILL) comes: `before` the write, `within` it after some bytes, or `after` it; or else `unreplaced` or `replaced`,
-before or after a file takes the place of another.
+kill (SIGKILL) comes: `before` the write, `within` it after some bytes, or `after` it; or else `unreplaced` or
+`replaced`, before or after a file takes the place of another.
 """
 
 from __future__ import annotations
