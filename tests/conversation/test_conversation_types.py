@@ -14,6 +14,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 from typing_extensions import TypeAliasType
 
 from chatscope._conversation.structured_output import Output
@@ -70,6 +71,10 @@ class Home(Generic[T]):
 class Answer(TypedDict):
     cat: Cat | None
     n: NotRequired[int]
+
+
+class Form(typing_extensions.TypedDict):
+    cat: Cat
 
 
 class Zoo(msgspec.Struct, rename="camel"):
@@ -129,6 +134,7 @@ VALUES: list[tuple[Any, str, Any]] = [
     (list[Home[Name] | Dog], '{"value":[{"kind":"dog"}]}', [Dog(kind="dog")]),
     (Box, f'{{"cat":{CAT},"size":1}}', Box(TOM, 1)),
     (Answer, f'{{"cat":{CAT},"n":1}}', {"cat": TOM, "n": 1}),
+    (Form, f'{{"cat":{CAT}}}', {"cat": TOM}),
     (
         Zoo,
         (

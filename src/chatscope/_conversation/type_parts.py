@@ -169,9 +169,14 @@ def fields_of(kind: Any) -> Sequence[Field] | None:
             for one in dataclasses.fields(cls)
             if one.init
         ]
-    if typing.is_typeddict(cls):
+    if is_typed_dict(cls):
         return [Field(name, name, hint, name in cls.__required_keys__) for name, hint in _hints(kind).items()]  # type: ignore[attr-defined]
     return None
+
+
+def is_typed_dict(cls: Any) -> bool:
+    """Return whether a class is a TypedDict: of typing, or of typing_extensions, as pydantic asks for before 3.12."""
+    return typing.is_typeddict(cls) or type(cls).__name__ == "_TypedDictMeta"
 
 
 def classes_in(kind: Any) -> Sequence[Any]:
@@ -201,7 +206,7 @@ def _libraries(kind: Any, seen: list[Any]) -> set[str]:
             found.add("pydantic")
         elif issubclass(cls, msgspec.Struct | msgspec.Raw) or hasattr(cls, "__attrs_attrs__"):
             found.add("msgspec")
-        elif typing.is_typeddict(cls) and sys.version_info < (3, 12) and type(cls).__module__ == "typing":
+        elif is_typed_dict(cls) and sys.version_info < (3, 12) and type(cls).__module__ == "typing":
             found.add("msgspec")  # pydantic refuses them before Python 3.12
         elif issubclass(cls, enum.Enum) and {type(member.value) for member in cls} not in ({str}, {int}):
             found.add(_APART)
@@ -232,7 +237,7 @@ def _is_untagged(cls: Any) -> bool:
         return False
     if issubclass(origin, msgspec.Struct):
         return origin.__struct_config__.tag is None
-    return dataclasses.is_dataclass(origin) or hasattr(origin, "__attrs_attrs__") or typing.is_typeddict(origin)
+    return dataclasses.is_dataclass(origin) or hasattr(origin, "__attrs_attrs__") or is_typed_dict(origin)
 
 
 def _library_of_metadata(item: Any) -> str | None:
