@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._tasks.models import Result as Result
     from chatscope._tasks.models import Task as Task
     from chatscope._tasks.models import TaskConstraints as TaskConstraints
+    from chatscope._tasks.models import TaskCounts as TaskCounts
     from chatscope._tasks.models import TaskStatus as TaskStatus
     from chatscope._tasks.models import TaskType as TaskType
     from chatscope._tasks.text_stream import TextStream as TextStream
@@ -118,6 +119,7 @@ _HOMES = {
         "Result",
         "Task",
         "TaskConstraints",
+        "TaskCounts",
         "TaskStatus",
         "TaskType",
     ),

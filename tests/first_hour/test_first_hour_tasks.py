@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, ChatClient, Message, Task, TaskConstraints
-from chatscope.simulator import Reply
+from chatscope import AsyncChatGPTAdapter, ChatClient, Message, Task, TaskConstraints, TaskCounts
+from chatscope.simulator import Reply, error
 
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
@@ -98,3 +98,15 @@ async def test_the_models_message_is_appended_as_it_is(serve: Serve) -> None:
         assert {"role": "assistant", "content": "yes"} in [
             {name: message[name] for name in ("role", "content")} for message in request.json["messages"]
         ]
+
+
+async def test_the_counts_of_an_adapter_are_typed(serve: Serve) -> None:
+    async with AsyncChatGPTAdapter("k", transport=serve([Reply("yes"), error(400), Reply(first_token=60)])) as adapter:
+        await adapter.execute("a")
+        await adapter.execute("b")
+        task = adapter.start_task("c")
+        await anyio.wait_all_tasks_blocked()
+        assert adapter.counts() == TaskCounts(pending=0, running=1, succeeded=1, failed=1, cancelled=0)
+        await task.cancel()
+        assert adapter.counts() == TaskCounts(pending=0, running=0, succeeded=1, failed=1, cancelled=1)
+        assert adapter.counts().finished == adapter.get_adapter_status()["finished"]

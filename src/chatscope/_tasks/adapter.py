@@ -16,7 +16,7 @@ from chatscope._limits.timeouts import CLOSE_GRACE, Timeout
 from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask
 from chatscope._tasks.map import ResultStream
-from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+from chatscope._tasks.models import Platform, Result, Task, TaskCounts, TaskStatus
 from chatscope._tasks.outcome import TaskOutcome, result_of
 from chatscope._tasks.spending import Spending
 from chatscope._tasks.supervisor import Supervisor, TaskOptions
@@ -284,6 +284,17 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     def statistics(self) -> Statistics:
         """Return the current counts of slots, queues, pauses and retries."""
         return self._core.limiter.statistics()
+
+    def counts(self) -> TaskCounts:
+        """Return how many tasks wait, run, and have ended in each way: `get_adapter_status` as a typed value."""
+        ended = self._tasks.spending.ended
+        return TaskCounts(
+            pending=self._tasks.pending_count,
+            running=self._tasks.running_count,
+            succeeded=ended[TaskStatus.COMPLETED],
+            failed=ended[TaskStatus.FAILED],
+            cancelled=ended[TaskStatus.CANCELLED],
+        )
 
     @property
     def is_implemented(self) -> bool:

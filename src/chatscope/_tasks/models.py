@@ -51,6 +51,28 @@ class TaskStatus(StrEnum):
     """No such task, or a finished one that has been forgotten."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many tasks of an adapter stand where, at one moment. Forgotten tasks are counted too.
+
+    Attributes:
+        pending: wait for their slots.
+        running: have begun and not ended.
+        succeeded, failed, cancelled: have ended so.
+    """
+
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+    @property
+    def finished(self) -> int:
+        """How many have ended, in whichever way."""
+        return self.succeeded + self.failed + self.cancelled
+
+
 class Platform(StrEnum):
     """The service that a task runs on."""
 

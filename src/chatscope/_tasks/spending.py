@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from chatscope._tasks.models import Result
+from chatscope._tasks.models import Result, TaskStatus
 from chatscope._validation import check_count, check_rate
 from chatscope.errors import BudgetExceededError
 
@@ -28,7 +28,7 @@ class Spending:
         ValueError: a limit is out of range; the error names it.
     """
 
-    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "tasks", "tokens", "uncounted", "unpriced")
+    __slots__ = ("_max_cost", "_max_tokens", "_warned", "cost", "ended", "tasks", "tokens", "uncounted", "unpriced")
 
     def __init__(self, max_cost: float | None = None, max_total_tokens: int | None = None) -> None:
         check_rate(max_cost, "max_cost")
@@ -38,6 +38,7 @@ class Spending:
         self._max_tokens = max_total_tokens
         self._warned = False
         self.tasks = 0
+        self.ended: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
         self.tokens = 0
         self.cost = 0.0
         self.uncounted = 0
@@ -52,6 +53,7 @@ class Spending:
             is_charged: whether the server may charge for any of its requests.
         """
         self.tasks += 1
+        self.ended[result.status] += 1
         self.tokens += reported_tokens
         if not is_charged:
             return
