@@ -1,6 +1,6 @@
-"""Argument checks: each refuses what can never be right, and its message names the argument.
+"""Argument checks: each rejects values that can never be right, and its message names the argument.
 
-Here: checks of plain values, before anything is sent. Not here: what only the server can judge.
+Here: checks of plain values, before anything is sent. Not here: anything that only the server can judge.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
-# These decide where a request ends or what protocol comes next (RFC 9112, section 6; RFC 9110, section 7.8). Others
+# These decide where a request ends, or switch the protocol (RFC 9112, section 6; RFC 9110, section 7.8). Other headers
 # that concern the connection work: "Connection: close", another Host, "Expect: 100-continue".
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "upgrade"})
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def check_seconds(value: object, name: str, *, zero: bool = False) -> None:
-    """Refuse what is no length of time.
+    """Check a duration.
 
     Raises:
-        ValueError: the value is not `None` and not a positive number (or zero, where that is allowed).
+        ValueError: the value is neither `None` nor a positive number (or zero, if `zero` is set).
     """
     if value is None:
         return
@@ -30,17 +30,17 @@ def check_seconds(value: object, name: str, *, zero: bool = False) -> None:
 
 
 def check_count(value: object, name: str) -> None:
-    """Refuse what is no whole number of at least 1.
+    """Check a count.
 
     Raises:
-        ValueError: as said.
+        ValueError: the value is not a whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
 def check_wait(value: object, name: str) -> None:
-    """Refuse what is no time to wait.
+    """Check the length of a wait.
 
     Raises:
         ValueError: the value is not a finite number of at least 0.
@@ -50,10 +50,10 @@ def check_wait(value: object, name: str) -> None:
 
 
 def check_rate(value: object, name: str) -> None:
-    """Refuse what is no rate.
+    """Check a rate or a budget.
 
     Raises:
-        ValueError: the value is not `None` and not a positive, finite number.
+        ValueError: the value is neither `None` nor a positive, finite number.
     """
     if value is None:
         return
@@ -62,10 +62,10 @@ def check_rate(value: object, name: str) -> None:
 
 
 def check_messages(model: object, messages: object) -> None:
-    """Refuse what is no model or no conversation.
+    """Check a model's name and a conversation.
 
     Raises:
-        ValueError: naming `model` or `messages`.
+        ValueError: one of them has the wrong type or is empty; the error names `model` or `messages`.
     """
     check_model(model)
     # Built-in types first: to ask the abstract classes alone costs several times as much
@@ -78,33 +78,33 @@ def check_messages(model: object, messages: object) -> None:
 
 
 def check_model(model: object) -> None:
-    """Refuse what is no model's name.
+    """Check a model's name.
 
     Raises:
-        ValueError: as said.
+        ValueError: the value is not a string, or is empty.
     """
     if not isinstance(model, str) or not model:
         raise ValueError(f"model must be a name, not {model!r}")
 
 
 def check_number(value: object, name: str) -> None:
-    """Refuse what is no finite number.
+    """Check a number.
 
     Raises:
-        ValueError: naming the parameter.
+        ValueError: the value is not a finite number.
     """
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
         raise ValueError(f"{name} must be a number, not {value!r}")
 
 
 def check_headers(headers: Mapping[str, str], name: str) -> None:
-    """Refuse headers that cannot be sent: a line break in one would begin another (RFC 9110, section 5.5).
+    """Check that headers can be sent: a line break in one would start another one (RFC 9110, section 5.5).
 
-    Nor can headers that delimit the request or change the protocol: the transport delimits requests, and servers could
-    not read one that says otherwise.
+    Headers that delimit the request or switch the protocol are rejected too: the transport delimits requests, and a
+    contradicting header would make them unreadable.
 
     Raises:
-        ValueError: naming the argument and the header, not the value.
+        ValueError: a header cannot be sent; the error names the argument and the header, but not its value.
     """
     if not isinstance(headers, Mapping):
         raise ValueError(f"{name} must be a mapping, not {type(headers).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
@@ -117,20 +117,20 @@ def check_headers(headers: Mapping[str, str], name: str) -> None:
 
 
 def check_header_value(value: object, name: str) -> None:
-    """Refuse what cannot be the value of a header.
+    """Check that a value can be sent as a header.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: it cannot; the error names the argument.
     """
     if not isinstance(value, str) or _FORBIDDEN.search(value) or not value.isascii():
         raise ValueError(f"{name} must be text without line breaks, in ASCII, to go into a header")
 
 
 def check_key(value: object) -> None:
-    """Refuse what is no API key. The message never quotes it.
+    """Check an API key.
 
     Raises:
-        ValueError: naming `api_key`.
+        ValueError: the value cannot be a key. The message names `api_key` and never quotes the value.
     """
     if not isinstance(value, str):
         raise ValueError(f"api_key must be a text, not {type(value).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
@@ -141,20 +141,20 @@ def check_key(value: object) -> None:
 
 
 def check_on_tool_error(value: object) -> None:
-    """Refuse what does not say what becomes of a tool's exception.
+    """Check the argument `on_tool_error`.
 
     Raises:
-        ValueError: naming `on_tool_error`.
+        ValueError: the value is neither `"report"` nor `"raise"`.
     """
     if not isinstance(value, str) or value not in {"report", "raise"}:
         raise ValueError(f"on_tool_error must be 'report' or 'raise', not {value!r}")
 
 
 def check_instance(value: object, kind: type, name: str) -> None:
-    """Refuse a value of another type.
+    """Check the type of a value.
 
     Raises:
-        ValueError: naming the argument and both types.
+        ValueError: the value has another type; the error names the argument and both types.
     """
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"

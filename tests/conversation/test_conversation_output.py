@@ -333,7 +333,7 @@ def test_a_response_of_another_kind_is_invalid() -> None:
 
 
 def test_a_response_cut_by_its_limit_is_truncated_unless_it_is_whole() -> None:
-    with pytest.raises(OutputTruncatedError, match="cut at the token limit, before the end of its Street") as caught:
+    with pytest.raises(OutputTruncatedError, match="cut off at the token limit, before the end of its") as caught:
         Output.of(Street).read(reply('{"name": "Ma', "length"))
     assert caught.value.partial_text == '{"name": "Ma'
     assert Output.of(Point).read(reply('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)

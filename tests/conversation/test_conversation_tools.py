@@ -431,7 +431,7 @@ async def test_an_error_is_told_to_the_model_and_logged(caplog: pytest.LogCaptur
     assert await answer(unspeakable) == '{"error":"TypeError: a object has no JSON form"}'
     (first, _) = caplog.records
     assert (first.name, first.levelname) == ("chatscope.tools", "WARNING")
-    assert first.getMessage() == "tool broken failed; the model is told"
+    assert first.getMessage() == "tool broken failed; its error is sent to the model"
     assert first.exc_info is not None
     assert isinstance(first.exc_info[1], LookupError)
 

@@ -1,7 +1,7 @@
-"""JSON to values of Python types, by the libraries that read their parts. Nothing is sent here.
+"""Decodes JSON to values of Python types, with the library that reads each part. Nothing is sent here.
 
-A type that one library reads as a whole is decoded by that library alone. Where both are needed (`type_parts.py`),
-JSON objects are checked field by field, and every part by the library that it belongs to.
+A type that one library reads as a whole is decoded by that library alone. If both are needed (`type_parts.py`), JSON
+objects are checked field by field, each field by the library that reads its type.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from chatscope._conversation.type_parts import (
 )
 
 Converter: TypeAlias = Callable[[Any, str], Any]
-"""Makes a value from plain JSON values; the second argument is the place, for errors. Raises `ValueError`."""
+"""Converts plain JSON values to a value; the second argument is the place, for errors. Raises `ValueError`."""
 
 
 def text_decoder(kind: Any) -> Callable[[str | bytes], Any]:
-    """Return a function from JSON text to a value of a type. It raises `ValueError` for text that does not fit."""
+    """Return a function that decodes JSON text to a value of a type. It raises `ValueError` if text does not fit."""
     part = part_of(kind)
     if isinstance(part, Leaf):
         return type_adapter(kind).validate_json if part.is_pydantic else msgspec.json.Decoder(kind).decode
@@ -40,11 +40,11 @@ def text_decoder(kind: Any) -> Callable[[str | bytes], Any]:
 
 
 def arguments_decoder(name: str, fields: Sequence[Field]) -> Callable[[str | bytes], dict[str, Any]]:
-    """Return a function from the JSON text of an object to the values of its fields, without those that are missing.
+    """Return a function that decodes the JSON text of an object to the values of its fields, without missing ones.
 
     Args:
-        name: what errors call the object.
-        fields: all that it may have.
+        name: the object's name in errors.
+        fields: all fields that it may have.
     """
     record, parts = _Converters().record(name, fields, forbid_unknown_fields=True)
     decode = msgspec.json.Decoder(record).decode
@@ -56,7 +56,7 @@ def _decode_and_convert(convert: Converter, text: str | bytes) -> Any:
 
 
 class _Converters:
-    """Makes the converters of a type and of all its parts; a class that contains itself gets one."""
+    """Creates the converters for a type and all its parts. A class that contains itself gets only one."""
 
     def __init__(self) -> None:
         self._by_kind: dict[Any, Converter] = {}
@@ -103,14 +103,14 @@ class _Converters:
     def record(
         self, name: str, fields: Sequence[Field], *, by_msgspec: bool = True, **config: Any
     ) -> tuple[type[msgspec.Struct], dict[str, Converter]]:
-        """Return a Struct that takes the fields as they come, and converters for those that msgspec does not read.
+        """Return a Struct that accepts the fields as they are, and converters for those that msgspec does not read.
 
         Args:
-            name: of the Struct.
-            fields: its fields; those with defaults are `UNSET` where they are missing, for their defaults need not be
-                what a Struct can have.
-            by_msgspec: whether msgspec checks what both libraries can read.
-            config: of the Struct.
+            name: the Struct's name.
+            fields: its fields. Those with defaults are `UNSET` if they are missing, since a Struct may not support
+                their defaults.
+            by_msgspec: whether msgspec checks the fields that both libraries can read.
+            config: the Struct's options.
         """
         parts: dict[str, Converter] = {}
         declared: list[Any] = []
@@ -145,7 +145,7 @@ def _convert_by_msgspec(kind: Any, value: Any, place: str) -> Any:
 
 
 def _convert_by_pydantic(validate_json: Callable[[bytes], Any], value: Any, place: str) -> Any:
-    # As JSON: of plain values pydantic's strict mode would want those that JSON has no form for.
+    # As JSON: given plain values, pydantic's strict mode would demand types that JSON does not have.
     try:
         return validate_json(msgspec.json.encode(value))
     except ValueError as error:
@@ -182,9 +182,9 @@ def _convert_record(
 def _convert_to_first(
     alternatives: Sequence[tuple[Converter, Sequence[frozenset[str]]]], value: Any, place: str
 ) -> Any:
-    """Return the value as the first alternative that it fits, those first whose fields are exactly the object's.
+    """Convert to the first alternative that fits. Alternatives with exactly the object's fields are tried first.
 
-    In strict mode a model writes all fields of a class and no others; classes with defaults would take more.
+    In strict mode a model writes all fields of a class and no others. A class with defaults would accept fewer.
     """
     problems: list[str] = []
     keys = value.keys() if isinstance(value, dict) else None

@@ -1,12 +1,12 @@
-"""Python types to the JSON schemas that the endpoint's strict mode accepts. Nothing is sent or decoded here.
+"""Converts Python types to the JSON schemas that the endpoint's strict mode accepts. Nothing is sent or decoded here.
 
 Strict mode accepts a part of JSON schema (the endpoint's guide "Structured model outputs", section "Supported schemas";
 the same holds for tools with `strict`): every object lists its properties, requires all of them and allows no others,
-and every value has a type. Keywords that a type can do without are left out, because the response is checked against
-the type itself. Only what is listed here is sent. Left out are annotations such as `title`, `default` and `examples`,
-bounds of strings and sets (`minLength`, `uniqueItems`, ...), formats other than `_FORMATS`, and patterns with syntax
-that not every engine has. `oneOf` becomes `anyOf`; `allOf` of one schema becomes that schema. What cannot be expressed
-at all is an error: mappings with unknown keys, tuples with a type for each place, values of any type.
+and every value has a type. Keywords that are not essential are left out, because the response is checked against the
+type itself: annotations such as `title`, `default` and `examples`, bounds of strings and sets (`minLength`,
+`uniqueItems`, ...), formats other than `_FORMATS`, and patterns with syntax that not every engine supports. `oneOf`
+becomes `anyOf`; `allOf` of one schema becomes that schema. Types that cannot be expressed are errors: mappings with
+unknown keys, tuples with a type for each place, values of any type.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def object_schema(fields: Sequence[Field], descriptions: Mapping[str, str], of: 
 
     Args:
         fields: the fields and their types.
-        descriptions: of the fields whose types have none of their own.
-        of: what errors call a field, before its name.
+        descriptions: for the fields whose types have no description of their own.
+        of: what errors put before a field's name.
 
     Raises:
         ValueError: a type has no strict schema. The error names the field, the place in it and the type.
@@ -87,7 +87,7 @@ def class_schema(kind: Any, of: str) -> dict[str, Any]:
 
     Args:
         kind: the type.
-        of: what errors call it.
+        of: its name in errors.
 
     Raises:
         ValueError: the type has no strict schema. The error names the place and the type.
@@ -147,7 +147,7 @@ def _check_parts(kind: Any, of: str) -> None:
 class _Raw:
     """Derives the schemas of types, each part by the library that reads it.
 
-    The schemas that a library derives are filled in at the end, all at once: so it tells classes of one name apart.
+    Each library derives its schemas at the end, all at once, so that it distinguishes classes with the same name.
     """
 
     def __init__(self) -> None:
@@ -268,8 +268,8 @@ class _Strict:
         while "$ref" in self._definition(key, where):  # an alias
             key = self._definitions[key]["$ref"].removeprefix(_DEFS)
         if "description" in node and key not in inside:
-            # A `$ref` may have no other keyword beside it, so the definition takes its place. Within that, a class
-            # that contains itself is a reference, and loses the description.
+            # A `$ref` cannot have other keywords, so the definition replaces it. Inside the definition, a class that
+            # contains itself stays a reference, and loses the description.
             return self.schema(self._definitions[key], where, inside | {key}) | {"description": node["description"]}
         if key not in self._names:
             name = self._names[key] = self._unique(key.rpartition(":")[2])
@@ -292,7 +292,7 @@ class _Strict:
 
 
 def _flat(alternatives: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return alternatives with those of nested unions in place of the unions."""
+    """Return alternatives with nested unions flattened."""
     return [
         one
         for alternative in alternatives

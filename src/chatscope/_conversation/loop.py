@@ -1,7 +1,7 @@
 """A conversation of several turns: the model calls tools, or is asked again for a response of the right type.
 
-This is the one driver of turns, for clients and tasks alike. How a turn is sent, with which retries and in which slot,
-is the caller's business.
+This is the only code that drives turns, for clients and tasks alike. Not here: how a turn is sent, with which retries
+and in which slot, which the caller decides.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from chatscope.protocol.response import Completion, CompletionMessage, ToolCall
 from chatscope.protocol.usage import Usage, add_usage
 
 MAX_TURNS: Final = 10
-"""The default limit of model calls in a conversation with tools: more than a task takes that goes well, few enough to
-notice one that runs in circles before it is expensive."""
+"""The default limit of model calls in a conversation with tools: more than a normal task needs, and few enough to stop
+one that runs in circles before it is expensive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class RunResult(Generic[OutputT]):
 
     Attributes:
         completions: the responses, one for each turn.
-        messages: the conversation that the last response answers, with the calls of tools and their results. To go on,
-            append `message.to_dict()` and what the user says next.
+        messages: the conversation that the last response answers, including tool calls and their results. To continue
+            it, append `message.to_dict()` and the next user message.
         parsed: the last response as a value of the requested type, if there is one.
     """
 
@@ -59,7 +59,7 @@ class RunResult(Generic[OutputT]):
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all turns, or `None` if the server did not report those of every turn."""
+        """The tokens of all turns; `None` if the server did not report those of every turn."""
         return add_usage(*(completion.usage for completion in self.completions))
 
 
@@ -69,7 +69,7 @@ class ToolOptions:
 
     Attributes:
         functions: functions that the model may call.
-        max_turns: the limit of model calls. Asking again does not count.
+        max_turns: how many model calls to make at most. Asking again does not count.
         timeout: how long each call of a function may take, in seconds.
         on_error: as for `Toolbox`.
     """
@@ -90,8 +90,8 @@ class Conversation:
         messages: the first messages.
         parameters: sent with every turn, together with the definitions of the tools and the format of the output.
         tools: the functions that the model may call, and how.
-        output_type: the type that the last response must be of. `None` requests none.
-        reask: how often the model is asked again, and told what is wrong, if its response is not of the type.
+        output_type: the type of the last response; `None` for plain text.
+        reask: how often to ask again, with the problem described to the model, if the response does not fit the type.
         argument: what errors call `output_type`.
 
     Raises:
@@ -146,21 +146,19 @@ class Conversation:
         *,
         around_tools: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
     ) -> None:
-        """Take turns until the model has answered.
-
-        If cancelled, so is the turn in progress, with all its calls of tools.
+        """Run turns until the model has answered. If cancelled, the current turn and its tool calls are cancelled.
 
         Args:
             ask: sends `messages` with `parameters` and returns the response.
-            deadline: bounds the calls of tools. What `ask` does is bounded by its caller.
-            around_tools: entered around the calls of each turn. A caller that holds a slot gives it back in there, so
-                that tools may ask the same client or adapter.
+            deadline: bounds the tool calls. The caller bounds `ask`.
+            around_tools: entered around the tool calls of each turn. A caller that holds a slot releases it there, so
+                that tools can use the same client or adapter.
 
         Raises:
-            ToolLoopError: no turn is left.
-            OutputError: the last response is not of the type.
-            APITimeoutError: the deadline passed during a call of a tool.
-            Exception: what `ask` raised; what a tool raised, with `on_tool_error="raise"`.
+            ToolLoopError: the model still calls tools after `max_turns` turns.
+            OutputError: the last response does not fit the type.
+            APITimeoutError: the deadline passed during a tool call.
+            Exception: what `ask` raised; with `on_tool_error="raise"`, what a tool raised.
         """
         turns_left, asks_left = self._max_turns, self._reask
         while True:
@@ -190,12 +188,12 @@ class Conversation:
         deadline: Deadline | None,
         around_tools: Callable[[], AbstractAsyncContextManager[object]] | None,
     ) -> None:
-        """Make the calls of a turn and append their results, unless `around_tools` is `None`: no turn is left."""
+        """Make a turn's tool calls and append their results; raise if `around_tools` is `None`, as no turn is left."""
         calls = self._with_ids(message.tool_calls or [])
         self.messages = [*self.messages, message.to_dict()]
         if around_tools is None:
-            says = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
-            raise ToolLoopError(says, messages=self.messages)
+            problem = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
+            raise ToolLoopError(problem, messages=self.messages)
         with fail_at(deadline):
             async with around_tools():
                 results = await toolbox.call_all(calls)
@@ -209,12 +207,12 @@ class Conversation:
         return add_usage(*(completion.usage for completion in self.completions))
 
     def parsed_completion(self) -> ParsedCompletion[Any]:
-        """Return the last response with its value and the usage of all turns."""
+        """Return the last response, with its value and the usage of all turns."""
         last = msgspec.structs.replace(self.completions[-1], usage=self.usage)
         return ParsedCompletion.of(last, self.parsed)
 
     def _with_ids(self, calls: list[ToolCall]) -> list[ToolCall]:
-        """Give an id to each call of a server that sends none, so that the results can be told apart."""
+        """Give an id to each call that the server sent without one, so that their results can be distinguished."""
         for number, call in enumerate(calls):
             call.id = call.id or f"call_{len(self.completions)}_{number}"
         return calls

@@ -30,10 +30,10 @@ NOT_PARSED: Final[Any] = None
 """The default of fields for the parsed value: `None`, whatever the type is."""
 
 _CACHED: Final = 256
-"""How many types are kept with their schemas: more than a program declares, few enough for one that makes types."""
+"""How many types are cached with their schemas: more than a program declares, and few enough if one creates types."""
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
-"""Characters that the endpoint refuses in the name of a schema. Its longest name has 64."""
+"""Characters that the endpoint refuses in a schema's name, which may have 64 characters."""
 
 
 class ParsedCompletion(Completion, Generic[T], kw_only=True):
@@ -54,12 +54,12 @@ class ParsedCompletion(Completion, Generic[T], kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Output(Generic[T]):
-    """The type that a response must be of. Made by `Output.of`.
+    """The type of a response. Made by `Output.of`.
 
     Attributes:
         name: the type's name.
-        response_format: asks the endpoint for it.
-        decode: makes the value from JSON text; raises `ValueError` for text that does not fit.
+        response_format: the parameter that requests it from the endpoint.
+        decode: decodes JSON text to a value; raises `ValueError` for text that does not fit.
     """
 
     name: str
@@ -70,8 +70,8 @@ class Output(Generic[T]):
     def of(cls, kind: type[T] | Any, argument: str = "response_format") -> Output[T]:
         """Return the output for a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model or other type.
 
-        The endpoint wants an object at the root. Any other type (a list, a union, a number) is sent as the property
-        `value` of an object, and taken out of it again.
+        The endpoint requires an object at the root. Any other type (a list, a union, a number) is wrapped as the
+        property `value` of an object, and unwrapped from the response.
 
         Args:
             kind: the type. Its name and docstring are sent with its schema. The model must write all its fields, even
@@ -92,12 +92,12 @@ class Output(Generic[T]):
         return output
 
     def read(self, completion: Completion) -> T | None:
-        """Return the value of a completion, or `None` if it calls tools, whatever text stands beside the calls.
+        """Return the value of a completion, or `None` if it calls tools, even if it also has text.
 
         Raises:
             OutputRefusedError: the model refused, or the server filtered the response.
-            OutputTruncatedError: the response was cut at the token limit.
-            OutputInvalidError: the text is not of the type.
+            OutputTruncatedError: the response was cut off at the token limit.
+            OutputInvalidError: the text does not fit the type.
         """
         message = completion.message
         if message.refusal:
@@ -108,8 +108,8 @@ class Output(Generic[T]):
             return self.decode(completion.text)
         except (ValueError, RecursionError) as error:
             if completion.finish_reason == "length":
-                says = f"the response was cut at the token limit, before the end of its {self.name}"
-                raise OutputTruncatedError(says, completion=completion) from error
+                problem = f"the response was cut off at the token limit, before the end of its {self.name}"
+                raise OutputTruncatedError(problem, completion=completion) from error
             if completion.finish_reason == "content_filter":
                 raise OutputRefusedError("the server filtered the response", completion=completion) from error
             raise OutputInvalidError(

@@ -1,6 +1,6 @@
-"""Running the functions that a model calls: in place or in a thread of their own limiter; and their results as text.
+"""Runs the functions that a model calls, in the event loop or in worker threads, and encodes their results as text.
 
-Which functions there are, and what becomes of what they raise, is decided in `tools.py`.
+Not here: which functions there are, and what happens to the errors that they raise (`tools.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from anyio.lowlevel import RunVar
 TOOL_THREADS: Final = 500
 """How many sync tools run at the same time in an event loop, at each depth of tools within tools.
 
-Tools are waits more than work, and one that is left behind at its timeout keeps its thread until it returns: the bound
-has to leave room for some hundred of both, and still protect the process from a thread for every call."""
+Tools mostly wait, and a tool that is abandoned at its timeout keeps its thread until it returns. The bound leaves room
+for a few hundred of both, and still keeps a process from starting a thread for every call."""
 
 _depth: ContextVar[int] = ContextVar("chatscope_tool_depth", default=0)
 
@@ -31,12 +31,12 @@ _limiters: RunVar[dict[int, anyio.CapacityLimiter]] = RunVar("chatscope_tool_lim
 async def run_function(function: Callable[[], Any]) -> Any:
     """Call a function and return its result.
 
-    An async function is awaited in place. Any other runs in a worker thread; an awaitable that it returns is awaited
-    in place. The threads are not those that the application shares through anyio: their limiter may be exhausted, or
-    be set to 0. A tool that has its own model calls made, whose tools need threads again, takes those of the next
-    depth, so that tools never wait for a thread that waits for them.
+    An async function is awaited in the event loop. Any other function runs in a worker thread; an awaitable that it
+    returns is awaited in the event loop. The threads have limiters of their own, since anyio's default limiter, which
+    the application shares, may be exhausted or set to 0. A tool may itself run model calls with tools; those use the
+    limiter of the next depth, so a tool never waits for a thread that waits for it.
 
-    If cancelled, the thread is left behind: the function runs on to its end, and its result is lost.
+    If cancelled, the thread is abandoned: the function runs to completion, and its result is lost.
 
     Raises:
         BaseException: what the function raised.
@@ -45,7 +45,7 @@ async def run_function(function: Callable[[], Any]) -> Any:
         result = await function()
     else:
         depth = _depth.get()
-        token = _depth.set(depth + 1)  # the thread inherits it, and tasks that are started from there
+        token = _depth.set(depth + 1)  # inherited by the thread, and by tasks that it starts
         try:
             result, error = await anyio.to_thread.run_sync(
                 partial(_captured, function), abandon_on_cancel=True, limiter=_limiter(depth)
@@ -62,7 +62,7 @@ async def run_function(function: Callable[[], Any]) -> Any:
 def encode_result(result: Any) -> str:
     """Return the result of a tool as text: a `str` as it is, anything else as JSON.
 
-    Halves of surrogate pairs, as in names of files that are not UTF-8, become U+FFFD: no JSON can hold them.
+    Lone surrogates, as in file names that are not UTF-8, become U+FFFD: JSON cannot hold them.
 
     Raises:
         TypeError: it has no JSON form.
@@ -76,7 +76,7 @@ def encode_result(result: Any) -> str:
 
 
 def whole_text(text: str) -> str:
-    """Return a text with halves of surrogate pairs replaced, which UTF-8 cannot encode."""
+    """Replace lone surrogates, which UTF-8 cannot encode, and return the text."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -87,10 +87,10 @@ def _is_async(function: Any) -> bool:
 
 
 def _captured(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Return what a function returned or raised.
+    """Return a function's result and its exception, one of which is `None`.
 
-    Out of a thread, some exceptions would do harm: StopIteration cannot pass through a coroutine, SystemExit ends an
-    asyncio loop, and a CancelledError would be taken for the caller's own.
+    Raised out of a thread, some exceptions would do harm: StopIteration cannot pass through a coroutine, SystemExit
+    ends an asyncio loop, and a CancelledError would look like the caller's own cancellation.
     """
     try:
         return function(), None

@@ -1,6 +1,6 @@
-"""Tools: Python functions as the endpoint's tool definitions, and the calls of those that a model asks for.
+"""Tools: Python functions as the endpoint's tool definitions, and the tool calls that a model makes.
 
-How a function is run is decided in `tool_runner.py`, what the model is sent before and after in `loop.py`.
+Not here: how a function is run (`tool_runner.py`), and what the model is sent before and after (`loop.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 Description: TypeAlias = tuple[str, dict[str, Any], Callable[[str], dict[str, Any]]]
 
 _known: Final[WeakKeyDictionary[FunctionType, Description]] = WeakKeyDictionary()
-"""What was derived from functions, as long as they live."""
+"""The descriptions derived from functions, kept as long as the functions live."""
 
 _ARGUMENTS: Final = re.compile(r"^Args:[ \t]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.MULTILINE)
 _ARGUMENT: Final = re.compile(r"(\w+)(?:[ \t]*\([^)]*\))?:[ \t]*(.*)")
@@ -50,8 +50,8 @@ class Tool:
     Attributes:
         name: the function's name.
         definition: describes it to the model.
-        decode: makes the arguments, each of its parameter's type, from the JSON text that a model wrote; raises
-            `ValueError` for text that does not fit.
+        decode: decodes the JSON text that a model wrote to arguments of the parameters' types; raises `ValueError` for
+            text that does not fit.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Tool:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Tool:
-        """Return the tool that a function makes: also a method, a `functools.partial` or an object with `__call__`.
+        """Return the tool for a function, a method, a `functools.partial` or an object with `__call__`.
 
         The first paragraph of its docstring describes it. A section `Args:` in Google's style describes the parameters;
         `Annotated[..., msgspec.Meta(description=...)]` takes precedence. In strict mode the model must give all
@@ -73,14 +73,14 @@ class Tool:
         """
         if not isinstance(function, FunctionType):
             return cls(*_described(function), function)
-        if function not in _known:  # deriving a schema takes about a millisecond, and tasks share their functions
+        if function not in _known:  # deriving a schema takes about a millisecond, and tasks share functions
             _known[function] = _described(function)
         return cls(*_known[function], function)
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Call the function and return its result as text: a `str` as it is, anything else as JSON.
 
-        If cancelled, a function that runs in a thread is left behind: it runs on to its end, and its result is lost.
+        If cancelled, a function that runs in a thread is abandoned: it runs to completion, and its result is lost.
 
         Raises:
             BaseException: what the function raised.
@@ -90,7 +90,7 @@ class Tool:
 
 
 def _described(function: Callable[..., Any]) -> Description:
-    """Return the name, definition and decoder of the tool that a function makes."""
+    """Return the name, definition and decoder of the tool for a function."""
     inner = _innermost(function)
     name = getattr(inner, "__name__", None) or type(inner).__name__
     if not callable(function) or not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -102,7 +102,7 @@ def _described(function: Callable[..., Any]) -> Description:
     if summary := " ".join(_ARGUMENTS.sub("", doc).strip().split("\n\n")[0].split()):
         definition["description"] = summary
     decode = arguments_decoder(name, fields)
-    # Some servers send no text where there are no arguments.
+    # Some servers send no text if there are no arguments.
     return name, {"type": "function", "function": definition}, lambda text: decode(text or "{}")
 
 
@@ -110,7 +110,7 @@ class Toolbox:
     """The functions that a model may call.
 
     Args:
-        functions: the functions. Their names differ.
+        functions: the functions. They must have different names.
         timeout: how long each call may take, in seconds. `None` sets no limit.
         on_error: `"report"` sends the model what a function raised, `"raise"` ends the conversation with it.
 
@@ -145,20 +145,20 @@ class Toolbox:
         return [tool.definition for tool in self._tools.values()]
 
     async def call_all(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-        """Make a turn's calls, all at once, and return the messages with their results, in the calls' order.
+        """Make a turn's calls concurrently, and return the messages with their results, in the calls' order.
 
-        If cancelled, all calls are. The result of a call of an unknown function, or with arguments that do not fit, is
-        an error that says what is wrong.
+        If cancelled, all calls are cancelled. A call of an unknown function, or with arguments that do not fit, results
+        in an error message that says what is wrong.
 
         Raises:
-            BaseException: with `"raise"`, what the first function to fail raised, as it is; the other calls are
+            BaseException: with `"raise"`, what the first function to fail raised, unchanged; the other calls are
                 cancelled. `KeyboardInterrupt` in any case.
         """
         results = [_error("the call was cancelled by the tool itself")] * len(calls)
         failures: list[BaseException] = []
 
         async def run(index: int, call: ToolCall) -> None:
-            # No failure leaves the group's children: it would come out in an ExceptionGroup.
+            # No error leaves this child: the task group would wrap it in an ExceptionGroup.
             try:
                 results[index] = await self._result(call)
             except anyio.get_cancelled_exc_class():
@@ -196,7 +196,7 @@ class Toolbox:
             if self._raises:
                 raise
             cancellation = _cancellation_in(error) if isinstance(error, BaseExceptionGroup) else None
-            _log.warning("tool %s failed; the model is told", tool.name, exc_info=error)
+            _log.warning("tool %s failed; its error is sent to the model", tool.name, exc_info=error)
             if cancellation is not None:
                 raise cancellation from None
             return _error(_text_of(error))
@@ -210,7 +210,7 @@ class Toolbox:
 
 
 def _cancellation_in(error: BaseExceptionGroup[Any]) -> BaseExceptionGroup[Any] | None:
-    """Return what must not be kept from its way in a group: cancellation, which trio raises in groups, and Ctrl-C."""
+    """Return the part of a group that must propagate: cancellation, which trio raises in groups, and Ctrl-C."""
     passing = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
     return error.subgroup(passing)
 
@@ -252,7 +252,7 @@ def _fields(function: Callable[..., Any], inner: Callable[..., Any], name: str) 
 
 
 def _descriptions(doc: str) -> dict[str, str]:
-    """Return what a docstring says about each parameter."""
+    """Return a docstring's description of each parameter."""
     texts: dict[str, str] = {}
     name = ""
     section = _ARGUMENTS.search(doc)

@@ -1,10 +1,10 @@
-"""Which library reads a type: msgspec or pydantic. A type that neither reads is taken apart into parts that one reads.
+"""Which library reads a type: msgspec or pydantic. A type that neither reads is split into parts that one of them does.
 
-Neither library knows the classes of the other. msgspec reads its Structs and attrs classes, pydantic its models and
-whatever has pydantic's metadata. Everything else (dataclasses, enums, unions, lists, ...) can be read by both, but for
-unions of several classes without tags and enums of mixed values, which msgspec refuses. Schemas (`json_schema.py`) and
-decoders (`decoding.py`) follow the same parts. pydantic is not imported here: where a type needs it, it has been
-imported already.
+Neither library knows the other's classes. msgspec reads its Structs and attrs classes; pydantic reads its models and
+any type with pydantic's metadata. Both read everything else (dataclasses, enums, unions, lists, ...), except that
+msgspec refuses unions of several classes without tags, and enums of mixed values. Schemas (`json_schema.py`) and
+decoders (`decoding.py`) follow the same parts. pydantic is not imported here: if a type needs it, it has already been
+imported.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Items(NamedTuple):
 
 
 class Alternatives(NamedTuple):
-    """A union that no library reads; each of its members has one that does, or is taken apart in turn."""
+    """A union that no library reads. Each member is read by one library, or is split in turn."""
 
     kinds: tuple[Any, ...]
 
 
 class MixedEnum(NamedTuple):
-    """An enum that no library reads, as its values are of several types."""
+    """An enum that no library reads, because its values have several types."""
 
     cls: type[enum.Enum]
 
@@ -87,8 +87,8 @@ class Field(NamedTuple):
     """A field of a class, or a parameter of a function.
 
     Attributes:
-        name: what the class is made with.
-        key: what it is called in JSON.
+        name: its name as a keyword argument of the class.
+        key: its name in JSON.
         kind: its type.
         is_required: whether it has no default.
     """
@@ -116,10 +116,10 @@ def type_adapter(kind: Any) -> Any:
 
 
 def part_of(kind: Any) -> Part:
-    """Return a type as one part, or as what it consists of if no library reads it.
+    """Return a type as one part if a library reads it, else split into its parts.
 
     Raises:
-        TypeError: no library reads it, and it cannot be taken apart.
+        TypeError: no library reads the type, and it cannot be split.
     """
     if (reader := _reader(kind)) is not None:
         return Leaf(kind, reader == "pydantic")
@@ -186,7 +186,7 @@ def classes_in(kind: Any) -> Sequence[Any]:
 
 
 def _reader(kind: Any) -> str | None:
-    """Return the library that reads a type as a whole, `None` if there is none."""
+    """Return the library that reads a type as a whole; `None` if none does."""
     needs = _libraries(kind, [])
     if "pydantic" in needs:
         return None if "msgspec" in needs else "pydantic"
@@ -231,7 +231,7 @@ def _field_kinds(kind: Any, cls: type) -> list[Any]:
 
 
 def _is_untagged(cls: Any) -> bool:
-    """Return whether objects of a class that msgspec reads do not say which class they are of."""
+    """Return whether msgspec reads a class whose JSON objects have no tag to identify it."""
     origin = get_origin(cls) or cls
     if not isinstance(origin, type) or is_pydantic_class(origin):
         return False
@@ -277,7 +277,7 @@ def _without_metadata(kind: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _grouped(kinds: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the members of a union, those that one library reads together as one union."""
+    """Return the members of a union; members that one library reads are grouped in one union."""
     groups: dict[Any, list[Any]] = {}
     for kind in kinds:
         reader = _reader(kind)
@@ -287,7 +287,7 @@ def _grouped(kinds: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    """Return the types of a class's attributes, with the arguments of a generic one put in."""
+    """Return the types of a class's attributes, with type parameters replaced by a generic class's arguments."""
     cls = get_origin(kind) or kind
     bound = dict(zip(getattr(cls, "__parameters__", ()), get_args(kind), strict=False))
     hints = get_type_hints(cls, include_extras=True)

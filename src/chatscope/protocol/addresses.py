@@ -1,6 +1,6 @@
-"""What an error says about the address that its request went to, and what may be wrong with it. Pure functions.
+"""Adds to an error the address of its request, and a hint about what may be wrong with it. Pure functions.
 
-Not here: what the address is made of (`endpoint`), and what a response means (`error_body`, `body`).
+Not here: how the address is built (`endpoint`), and what a response means (`error_body`, `body`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>?",
 
 
 def locate(error: ChatError, url: str, headers: Mapping[str, str]) -> None:
-    """Let an error say where its request went and, if that looks like the wrong place, why.
+    """Set an error's `where` to its request's address and, if that looks wrong, its `hint`.
 
     Args:
-        error: the error; a place that it names already stays.
+        error: the error. An existing `where` is kept.
         url: the address of the request.
-        headers: the response's, names in lower case; empty if there was none.
+        headers: the response's, names in lower case; empty if there was no response.
     """
     if error.where is not None:
         return
@@ -43,7 +43,7 @@ def locate(error: ChatError, url: str, headers: Mapping[str, str]) -> None:
 
 
 def visible_words(text: str) -> str:
-    """Return the words of a body in one line: of a page of HTML, those that a browser would show."""
+    """Return the text of a body in one line; for an HTML page, the text that a browser would show."""
     if text.lstrip()[:1] == "<":
         text = unescape(_HIDDEN.sub(" ", text))
     return " ".join(text.split())

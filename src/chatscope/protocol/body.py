@@ -1,4 +1,4 @@
-"""The body of a response to a plain request: to a completion, or to the error that it reports."""
+"""Decodes the body of a response that was not streamed: to a completion, or to the error that it reports."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 def decode_body(
     data: bytes, headers: Mapping[str, str], *, status: int = 200, now: float, at_ns: int = 0, secret: str = ""
 ) -> Completion:
-    """Return the completion that the body of a success holds.
+    """Return the completion in the body of a success.
 
-    Some servers stream although no stream was asked for; their chunks are put together.
+    Some servers stream although no stream was requested. Their chunks are assembled.
 
     Args:
         data: the whole body.
         headers: the response's headers, names case-insensitive.
         status: the HTTP status.
-        now: when the response came, in seconds since the epoch.
-        at_ns: when it came, by `time.perf_counter_ns`.
-        secret: the key that was sent; errors do not show it.
+        now: when the response arrived, in seconds since the epoch.
+        at_ns: when it arrived, by `time.perf_counter_ns`.
+        secret: the key that was sent; it is redacted from errors.
 
     Raises:
-        APIStatusError: the body reports an error; what the model had written is in its `partial_text`.
-        InvalidResponseError: the body holds no answer.
-        StreamError: a stream that did not end well.
+        APIStatusError: the body reports an error; the model's output so far is in its `partial_text`.
+        InvalidResponseError: the body is not a completion.
+        StreamError: the body is a stream that did not end well.
     """
     if (completion := decode_exact(data)) is not None:
         return completion
@@ -55,9 +55,9 @@ def decode_body(
     if completion is None or _is_cut(completion):
         what = "a JSON object without choices" if isinstance(loaded, dict) else "not a JSON completion"
         if completion is not None:
-            what = "a chunk of a stream, and no more of it came"
-        says = "" if isinstance(loaded, dict) else first_words(data, secret)
-        message = f"the response is {what}: {says}" if says else f"the response is {what}"
+            what = "only the first chunk of a stream"
+        excerpt = "" if isinstance(loaded, dict) else first_words(data, secret)
+        message = f"the response is {what}: {excerpt}" if excerpt else f"the response is {what}"
         raise InvalidResponseError(message, status=status, body=body_text(data, secret))
     return completion
 

@@ -1,4 +1,4 @@
-"""One choice of a streamed response as it grows. Which choice a chunk belongs to is decided in `assemble.py`."""
+"""One choice of a streamed response as it grows. Not here: which choice a chunk belongs to (`assemble.py`)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class GrowingChoice:
     """One choice as it grows.
 
     Attributes:
-        text_parts: its text in parts, as it came.
-        is_open: it has not finished, or has gone on after its finish_reason.
-        finish_reason: the latest.
+        text_parts: its text, in the parts in which it arrived.
+        is_open: whether it has not finished, or has continued after its finish_reason.
+        finish_reason: the latest one.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class GrowingChoice:
         return self.is_open and self._content is None
 
     def add(self, part: ChunkChoice) -> bool:
-        """Add what a chunk holds for this choice; return whether the model wrote any of it."""
+        """Add a chunk's content for this choice; return whether it has output of the model."""
         delta = part.delta
         gained = False
         if delta.content:
@@ -117,7 +117,7 @@ class GrowingChoice:
         self._extra.update(extra)
 
     def choice(self, index: int) -> Choice:
-        """Return the choice as it is so far."""
+        """Return the choice so far."""
         call = self._function_call
         fields: dict[str, Any] = {name: value.value() for name, value in self._merged.items()}
         fields |= {name: "".join(texts) for name, texts in self._texts.items()}
@@ -152,12 +152,12 @@ class GrowingChoice:
 
 
 class _ContentParts:
-    """Content that comes as a list of parts, at least in some chunks (Mistral's reasoning models).
+    """Content that a server sends as a list of parts, at least in some chunks (Mistral's reasoning models).
 
-    Consecutive parts with thinking are joined, and so are consecutive texts; other parts are kept as they came.
+    Consecutive thinking parts are joined, and so are consecutive texts. Other parts are kept unchanged.
 
     Args:
-        before: how many parts of text had come before, as mere text.
+        before: how many text parts had arrived before as plain strings.
     """
 
     __slots__ = ("_before", "_parts")
@@ -167,7 +167,7 @@ class _ContentParts:
         self._parts: list[tuple[str | None, list[Any]]] = []
 
     def add(self, delta: Delta) -> bool:
-        """Add the content of a delta; return whether there was anything in it."""
+        """Add the content of a delta; return whether it was not empty."""
         parts = delta.content_parts
         if parts is None:
             parts = [delta.content] if delta.content else []
@@ -205,7 +205,7 @@ def _joined(kind: str | None, run: list[Any]) -> Any:
 
 
 class _GrowingLogprobs:
-    """The log probabilities of a choice as they come."""
+    """The log probabilities of a choice as they arrive."""
 
     __slots__ = ("_content", "_extra", "_refusal")
 

@@ -1,8 +1,8 @@
-"""Decoded objects to structs, for the responses that the typed decoder refuses.
+"""Converts decoded objects to structs, for responses that the typed decoder rejects.
 
-Two steps: `normalized` brings the known variants of a response's shape into the endpoint's own; `fit_struct` then takes
-each field that can be converted without guessing and leaves the rest at its default. One odd field never costs the
-response.
+There are two steps. `normalized` converts the known variants of a response's shape to the endpoint's own. `fit_struct`
+then takes each field that can be converted without guessing, and leaves the rest at its default. So one odd field never
+costs the response.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNFIT: Final = object()
 
 
 def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the choices that a decoded response has, whatever stands in their place."""
+    """Return the choices of a decoded response, and nothing that is not a choice."""
     return [choice for choice in as_list(loaded.get("choices")) if isinstance(choice, dict)]
 
 
@@ -36,11 +36,11 @@ def as_list(value: Any) -> list[Any]:
 
 
 def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) -> dict[str, Any]:
-    """Return a response in the endpoint's shape; what was given stays as it is.
+    """Return a copy of a response in the endpoint's shape.
 
     Args:
         loaded: a decoded completion or chunk.
-        message: under which name the result has its messages: a whole completion may be one event of a stream.
+        message: the name of the messages in the result. A whole completion may arrive as one event of a stream.
     """
     normal = dict(loaded)
     normal["choices"] = choices = []
@@ -58,7 +58,7 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
 
 
 def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
-    """Return the usage that a decoded response reports: its own, a choice's (Moonshot), and Groq's part's, merged."""
+    """Return the usage that a decoded response reports, merged from its own, a choice's (Moonshot) and Groq's."""
     choices = choices_of(loaded)
     places: list[Any] = [loaded, *choices]
     places += [choice.get(name) for choice in choices for name in ("delta", "message")]
@@ -71,7 +71,7 @@ def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
 
 
 def _usage(counts: dict[str, Any]) -> Usage | None:
-    """Return the usage that an object holds, if it holds any count."""
+    """Return the usage in an object, or `None` if it has no counts."""
     named = dict(counts)
     for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
         named[name] = named.get(name) or named.get(other)  # Anthropic's names, from gateways
@@ -105,7 +105,7 @@ def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
         normal["content"] = "".join(map(text_in, parts))
         normal["<content_parts>"] = parts
     else:
-        normal.pop("<content_parts>", None)  # no server may set it
+        normal.pop("<content_parts>", None)  # a server must not set it
     for name in ("annotations", "reasoning_details", "tool_calls"):
         if isinstance(spoken.get(name), dict):
             normal[name] = [spoken[name]]  # Spark sends its only tool call like that
@@ -125,7 +125,7 @@ def _normalized_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_json_text(call: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a call whose arguments are JSON text, although an object came instead of it."""
+    """Return a call whose arguments are JSON text, even if the server sent an object instead."""
     arguments = call.get(name)
     return call if arguments is None or isinstance(arguments, str) else call | {name: dump(arguments)}
 
@@ -147,12 +147,12 @@ def _fit(value: Any, wanted: Any) -> Any:
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return fit_struct(value, wanted) if isinstance(value, dict) else _UNFIT
     if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # but `"finish_reason": false` is no reason
+        return str(value)  # not a bool: `"finish_reason": false` means that there is none
     return _UNFIT
 
 
 def _fit_integer(value: Any, limits: msgspec.Meta) -> Any:
-    """Take a fraction for the integer below it: `created` comes from clocks that count fractions."""
+    """Round a fraction down: some servers send `created` with fractions of a second."""
     if not isinstance(value, float) or not math.isfinite(value):
         return _UNFIT
     least, most = limits.ge, limits.le

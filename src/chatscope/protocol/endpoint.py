@@ -14,14 +14,14 @@ from chatscope.version import __version__
 _BASE_URL: Final = re.compile(r"https?://[^/?#\s]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,15}", re.IGNORECASE)
 _KEY_LIKE: Final = re.compile(r"(sk|gsk|xai|pk)[-_][^/]*|[^./:]{16,}", re.IGNORECASE | re.DOTALL)
-"""An address has a dot, a colon or a slash somewhere; keys of common servers begin like this, or are long."""
+"""Text that looks like a key and not like an address, which has a dot, a colon or a slash somewhere."""
 _UP_TO_THE_HOST: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
-"""To the last @ wherever it stands: a password that should have been quoted is one nevertheless."""
+"""Everything up to the last @, wherever it is: a password may contain characters that should have been quoted."""
 _USER_AGENT: Final = f"chatscope/{__version__}"
 
 
 class Secret(str):
-    """Text that no repr shows: whoever prints a traceback with the values of variables prints a mask."""
+    """Text whose repr is a mask, so that tracebacks with the values of variables do not show it."""
 
     __slots__ = ()
 
@@ -34,11 +34,11 @@ class Endpoint:
     """Where requests go and who sends them. The repr shows the address as `shown_url` does, and nothing else.
 
     Args:
-        base_url: up to and without `/chat/completions`; a query string is kept. `{model}` stands for the model.
-        api_key: an empty one is not sent.
-        organization, project: sent as the endpoint's headers of that name.
+        base_url: the address without `/chat/completions`; a query string is kept. `{model}` stands for the model.
+        api_key: the key; an empty one is not sent.
+        organization, project: sent in the endpoint's headers of these names.
         headers: further headers for every request.
-        key_header: what the key goes in; any other than `authorization` takes it as it is.
+        key_header: the header for the key: as a bearer token in `authorization`, unchanged in any other.
 
     Raises:
         ValueError: an argument can never be right; the error names it and shows no key.
@@ -55,9 +55,9 @@ class Endpoint:
         if not isinstance(self.base_url, str) or not _BASE_URL.fullmatch(self.base_url):
             raise ValueError(f"base_url must begin with http:// or https:// and name a host{_why_not(self.base_url)}")
         try:
-            _ = urlsplit(self.base_url).port  # which is looked at only when it is asked for
+            _ = urlsplit(self.base_url).port  # parsed only on access
         except ValueError:
-            # From None, as Python's own words may quote a password.
+            # From None, because Python's message may quote a password.
             raise ValueError("base_url is not a URL: its host or port cannot be read") from None
         check_key(self.api_key)
         for name in ("organization", "project"):
@@ -67,7 +67,7 @@ class Endpoint:
         check_headers(self.headers, "default_headers")
 
     def __repr__(self) -> str:
-        # Also while __post_init__ refuses a bad argument: debuggers show frames.
+        # Must also work before __post_init__ has checked the arguments: debuggers show frames.
         return f"Endpoint({shown_url(str(self.base_url))!r})"
 
     @property
@@ -76,7 +76,7 @@ class Endpoint:
         return "{model}" in self.base_url
 
     def url(self, query: Mapping[str, Any] | None = None, model: str = "") -> str:
-        """Return the address of the chat endpoint, with more query parameters if there are any."""
+        """Return the address of the chat endpoint, with further query parameters if any are given."""
         if query is not None and not isinstance(query, Mapping):
             raise ValueError(f"extra_query must be a mapping, not {type(query).__name__}")
         scheme, host, path, own_query, _ = urlsplit(self.base_url)
@@ -85,10 +85,10 @@ class Endpoint:
         return urlunsplit((scheme, host, f"{path}/chat/completions", whole_query, ""))
 
     def request_headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return a request's headers, names in lower case; what the caller adds replaces what is there.
+        """Return a request's headers, names in lower case. `extra` replaces headers of the same names.
 
         Raises:
-            ValueError: a header that cannot be sent; the error names it.
+            ValueError: a header cannot be sent; the error names it.
         """
         headers = {"accept": "application/json", "content-type": "application/json", "user-agent": _USER_AGENT}
         key_header = self.key_header.lower()
@@ -106,7 +106,7 @@ class Endpoint:
 
 
 def _why_not(base_url: object) -> str:
-    """Return what is wrong with an address, without quoting it: it may be a key, or hold one."""
+    """Return what is wrong with an address, without quoting it, since it may be or contain a key."""
     if not isinstance(base_url, str):
         return f", not be of type {type(base_url).__name__}"
     scheme, mark, _ = base_url.partition("://")

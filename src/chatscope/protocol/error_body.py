@@ -1,4 +1,4 @@
-"""Typed errors for what servers report: error statuses with their bodies, and error objects inside successes."""
+"""Builds typed errors from what servers send: error statuses with their bodies, and error objects inside successes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from chatscope.protocol.loading import load
 from chatscope.protocol.redaction import redact, redact_json
 
 BODY_LIMIT: Final = 64 * 1024
-"""How much of an error body is read, in bytes. Errors of real servers are below 10 KiB; HTML pages of proxies may be
-megabytes, and nobody reads them in a traceback."""
+"""How much of an error body is read, in bytes. Real servers' errors are below 10 KiB. Proxies' HTML pages may have
+megabytes, which are no use in a traceback."""
 
 _FIRST_WORDS: Final = 80
-"""How much of a success that is no completion goes into the error's message, in characters."""
+"""How much of a success that is not a completion is quoted in the error's message, in characters."""
 
 _TEXT_LIMIT: Final = 500
-"""How much of a body without a message goes into the error's own, in characters: enough to recognise a page."""
+"""How much of a body without a message is quoted in the error's, in characters: enough to recognise a page."""
 
 
 def status_error(
     status: int, headers: Mapping[str, str], body: bytes, *, now: float, secret: str = ""
 ) -> APIStatusError:
-    """Return the error for an HTTP error status, or for an error object that came with a success status.
+    """Return the error for an HTTP error status, or for an error object with a success status.
 
     Args:
         status: the HTTP status.
         headers: the response's headers, names case-insensitive.
-        body: the response's body, cut at `BODY_LIMIT`.
-        now: when the response came, in seconds since the epoch; a `retry-after` date is relative to it.
+        body: the response's body, cut off at `BODY_LIMIT`.
+        now: when the response arrived, in seconds since the epoch; a `retry-after` date is relative to it.
         secret: the key that was sent; it is redacted wherever the server repeats it.
     """
     loaded = _loaded(body)

@@ -1,6 +1,6 @@
-"""What the codes, types and words of errors mean, for the endpoint and for the servers that speak its protocol.
+"""What the codes, types and messages of errors mean, for the endpoint and the servers that speak its protocol.
 
-One table for each question, with its sources. What an error object looks like is decided in `error_object.py`.
+There is one table for each question, with its sources. Not here: the shapes of error objects (`error_object.py`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ QUOTA_CODES: Final = frozenset(
         "11200",  # www.xfyun.cn/doc, Spark: no licence left
     }
 )
-"""Codes and types that stay until somebody pays or a billing period ends. They are compared by `_bare`.
+"""Codes and types of errors that last until a bill is paid or a billing period ends. They are compared by `_bare`.
 
 DashScope: https://help.aliyun.com/zh/model-studio/error-code. Volcengine: https://www.volcengine.com/docs/82379/1299023.
 Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
@@ -117,8 +117,8 @@ _QUOTA_WORDS: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""How servers say in words that an account is unpaid, suspended or used up. Anthropic has only words for it ("Your
-credit balance is too low"), and so have Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
+"""Messages that mean that an account is unpaid, suspended or used up. Anthropic has no code for it, only a message
+("Your credit balance is too low"). So do Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
 
 _TOO_LARGE_WORDS: Final = re.compile(r"request (is )?too large", re.IGNORECASE)
 _LIMIT_AND_REQUESTED: Final = re.compile(
@@ -131,7 +131,7 @@ FAILED_FINISH_REASONS: Final = {
     "insufficient_system_resource": 503,  # api-docs.deepseek.com/api/create-chat-completion
     "network_error": 500,  # docs.bigmodel.cn (Zhipu): the inference failed
 }
-"""Finish reasons with which a server says that it could not finish, and the status that they mean."""
+"""Finish reasons that mean that the server could not finish, and the equivalent HTTP status."""
 
 STATUS_OF: Final = {
     # OpenAI, and vLLM's names of exceptions
@@ -293,7 +293,7 @@ _CLASS_OF_STATUS: Final[dict[int, type[APIStatusError]]] = {
 
 
 def status_error_class(status: int, code: str | None = None, type: str | None = None) -> type[APIStatusError]:  # noqa: A002 - the endpoint's own name for it
-    """Return the class for an error status; codes of exhausted quotas are told apart from rate limits."""
+    """Return the error class for a status. Codes of exhausted quotas are distinguished from rate limits."""
     if has_quota_code(code, type):
         return QuotaExceededError
     if status >= 500:
@@ -307,12 +307,12 @@ def has_quota_code(*codes: str | None) -> bool:
 
 
 def status_meant(name: str | None) -> int | None:
-    """Return the status that a code or type means, if it is one that is known."""
+    """Return the HTTP status for a code or type; `None` if it is unknown."""
     return (STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(_bare(name))) if name else None
 
 
 def failed_status(reason: str) -> int | None:
-    """Return the status that a finish_reason means if it says that the response failed."""
+    """Return the HTTP status for a finish_reason that means a failure; `None` for any other."""
     name = reason.lower()
     return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(("error", "failed", "failure")) else None)
 
@@ -323,7 +323,7 @@ def says_unpaid(message: str) -> bool:
 
 
 def says_too_large(message: str) -> bool:
-    """Return whether a message says that the request alone is larger than a rate limit: no wait makes it fit."""
+    """Return whether a message says that the request alone exceeds a rate limit, so that no wait would help."""
     numbers = _LIMIT_AND_REQUESTED.search(message)
     if numbers is not None:
         limit, requested = (int(number.replace(",", "")) for number in numbers.groups())

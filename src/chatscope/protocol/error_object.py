@@ -1,7 +1,7 @@
-"""Whether a decoded response reports an error, and what the error says, in all the shapes that servers give it.
+"""Whether a decoded response reports an error, and what the error says, in all the shapes that servers use.
 
-`find_error` decides the first for streamed and plain responses alike, and for every path that reads them. What codes
-and words mean is in `error_codes.py`.
+`find_error` is the only place that decides whether there is an error, for streamed and plain responses alike. Not here:
+what codes and messages mean (`error_codes.py`).
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _TYPE_NAMES: Final = ("type", "errortype", "__type")
 _STATUS_NAMES: Final = ("statuscode", "status", "httpstatus", "httpcode", *_CODE_NAMES)
 _ERROR_NAMES: Final = ("error", "errors", "fault", "exception")
 _ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg")
-"""Names that nothing but an error has. All names here are as `_plain` returns them: servers write the same name as
-`error_msg`, `errorMsg` and `ErrorMsg`."""
+"""Names of fields that only errors have. All names here are in the form that `_plain` returns: servers write the same
+name as `error_msg`, `errorMsg` and `ErrorMsg`."""
 
 _NO_ERROR_WORDS: Final = frozenset({"", "null", "none", "false", "ok", "success", "succeeded", "no error", "n/a"})
 _JUDGED_NAMES: Final = frozenset({"error", "baseresp", "object", "message", "delta", *_CODE_NAMES})
 _FAILED_WORDS: Final = ("error", "failed", "failure")
 _KEEP_ALIVE_TYPES: Final = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
 _WORDS_LIMIT: Final = 8192
-"""How much of an error is searched for words, in characters."""
+"""How much of an error's text is searched, in characters."""
 
 _CHUNK_NAMES: Final = frozenset({"id", "object", "model", "created", "usage", "choices"})
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """What a server says about a failure. Nothing in it is redacted yet.
+    """A server's report of a failure. Nothing in it is redacted yet.
 
     Attributes:
-        message: the server's words, or `""`.
-        status: the HTTP status that the error names or means.
-        code, type, param: as the server names them.
-        retry_after: how long the body asks to wait, in seconds; a hint for when no header does.
-        is_quota: an account is unpaid, suspended or used up.
-        is_too_large: the request alone is larger than the whole rate limit.
+        message: the server's message, or `""`.
+        status: the HTTP status that the error states or implies.
+        code, type, param: as the server sent them.
+        retry_after: how long the body asks to wait, in seconds. A header takes precedence.
+        is_quota: whether an account is unpaid, suspended or used up.
+        is_too_large: whether the request alone exceeds the whole rate limit.
     """
 
     message: str = ""
@@ -71,8 +71,8 @@ class ErrorReport:
 def find_error(loaded: object) -> ErrorReport | None:
     """Return the error that a decoded response or chunk reports, or `None` if it reports none.
 
-    An error object counts wherever it is: at the top level, in a choice, a message or a delta, beside an answer or
-    not. An object without choices counts if it only names an error. An empty error beside an answer is none.
+    An error object counts wherever it is: at the top level, in a choice, a message or a delta, even next to output. An
+    object without choices counts if it only describes an error. An empty error object next to output does not count.
     """
     for item in loaded if isinstance(loaded, list) else (loaded,):
         if isinstance(item, dict) and (report := _find(item)) is not None:
@@ -81,7 +81,7 @@ def find_error(loaded: object) -> ErrorReport | None:
 
 
 def read_error(loaded: object) -> ErrorReport:
-    """Return what a decoded body says that is known to report an error, such as the body of an error status."""
+    """Return the error in a decoded body that is known to report one, such as the body of an error status."""
     report = find_error(loaded)
     if report is not None:
         return report
@@ -129,7 +129,7 @@ def _places(loaded: dict[str, Any], choices: list[dict[str, Any]]) -> Iterator[d
 
 
 def _nested_errors(loaded: dict[str, Any]) -> Iterator[Any]:
-    """Yield the errors of an object without choices that are named or nested in a cloud's own way.
+    """Yield the errors of an object without choices that a cloud names or nests in its own way.
 
     Tencent's `Response.Error`, Volcengine's `ResponseMetadata.Error`, Amazon's `throttlingException`.
     """
@@ -152,7 +152,7 @@ def _names_error_beside_choices(fields: Mapping[str, Any]) -> bool:
 
 
 def _names_error(fields: Mapping[str, Any]) -> bool:
-    """Return whether an object without choices and without an `error` says in another way that it is one."""
+    """Return whether an object without choices and without an `error` is an error in another shape."""
     kind = fields.get("type")
     if fields.get("object") == "error" or fields.get("success") is False or kind == "error":
         return True
@@ -170,7 +170,7 @@ def _names_error(fields: Mapping[str, Any]) -> bool:
 
 
 def _report(error: Any, around: Mapping[str, Any]) -> ErrorReport:
-    """Return what an error object says; `around` is the object that it stands in."""
+    """Return the report for an error object; `around` is the object that contains it."""
     value = _innermost(error)
     fields = _plain(value) if isinstance(value, dict) else {}
     beside = _plain(around)
@@ -196,7 +196,7 @@ def _report(error: Any, around: Mapping[str, Any]) -> ErrorReport:
 
 
 def _reasons(fields: Mapping[str, Any]) -> list[str]:
-    """Return what an error says elsewhere than in its own words: a provider's error as it came, Google's details."""
+    """Return the texts of an error other than its message: a provider's original error, Google's details."""
     found: list[str] = []
     for name in ("metadata", "details"):
         for item in as_list(fields.get(name)):
@@ -217,16 +217,16 @@ def _base_resp_report(base: dict[str, Any]) -> ErrorReport:
 
 
 def _judged(sent: ErrorReport, places: Sequence[Mapping[str, Any]], reasons: list[str]) -> ErrorReport:
-    """Return what a server says together with what that means.
+    """Complete a report with what its codes and texts mean.
 
     Args:
-        sent: the error as the server words it; its status is the number that it names, if it names one.
-        places: the objects that may say how long to wait.
-        reasons: further words and codes of the error.
+        sent: the report as sent; its status is the number that the server sent, if any.
+        places: the objects that may state how long to wait.
+        reasons: further texts and codes of the error.
     """
     words = "\n".join([sent.message, *reasons])[:_WORDS_LIMIT]
     wait = wait_in(words, *places)
-    # A server that says when to come back speaks of a rate limit, even if in the words of a quota (Gemini).
+    # A server that says when to come back means a rate limit, even if its message mentions a quota (Gemini).
     may_be_unpaid = wait is None and (sent.status is None or sent.status < 500)
     is_unpaid = has_quota_code(sent.code, sent.type, *reasons) or (may_be_unpaid and says_unpaid(words))
     status = sent.status or status_meant(sent.type) or status_meant(sent.code)
@@ -240,7 +240,7 @@ def _judged(sent: ErrorReport, places: Sequence[Mapping[str, Any]], reasons: lis
 
 
 def _innermost(error: Any) -> Any:
-    """Return the object or text that has the words: the first of a list, the error inside an error."""
+    """Return the object or string with the message: the first of a list, the error inside an error."""
     for _ in range(8):
         if isinstance(error, str) and error[:1] in {"{", "["}:  # JSON within JSON
             try:
@@ -281,14 +281,14 @@ def _with_type(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _has_meaning(value: object) -> bool:
-    """Return whether the value of an error field says anything: presence alone does not."""
+    """Return whether the value of an error field reports an error: the presence of the field alone does not."""
     if isinstance(value, str):
         return value.strip().lower() not in _NO_ERROR_WORDS
     if isinstance(value, dict):
         fields = _plain(value)
         codes = [fields[name] for name in _STATUS_NAMES if fields.get(name) not in (None, "")]
         if codes:
-            return not all(map(_means_success, codes))  # `{"code": 0, "message": "Request processed"}` is none
+            return not all(map(_means_success, codes))  # `{"code": 0, "message": "Request processed"}` is not an error
         return any(_has_meaning(item) for name, item in fields.items() if name not in _STATUS_NAMES)
     if isinstance(value, list):
         return any(map(_has_meaning, value))
@@ -310,7 +310,7 @@ def _status(fields: Mapping[str, Any]) -> int | None:
 
 
 def _number(value: object) -> int | None:
-    """Return a code as an integer, if it is one that fits into a few digits."""
+    """Return a code as an integer, if it is a short number."""
     if isinstance(value, str) and 0 < len(value) <= 18 and value.isascii() and value.isdecimal():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,7 +1,7 @@
-"""Chunks to events: what each chunk adds, told apart by kind, and the pieces that are complete. Pure.
+"""Converts chunks to events: what each chunk adds, by kind, and which parts are complete. No I/O.
 
-A piece of text is a run of one kind within one choice: it is complete when another kind begins, or the choice ends. A
-tool call is complete when its choice ends, since servers may send the arguments of several calls in turns.
+A run is text of one kind within one choice. It is complete when another kind begins or the choice ends. A tool call is
+complete when its choice ends, since servers may interleave the arguments of several calls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chatscope.protocol.usage import Usage, merge_usage
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the reply's text."""
+    """A part of the response's text."""
 
     choice: int
     text: str
@@ -25,7 +25,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of the reasoning, under whichever name the server sends it."""
+    """A part of the reasoning, under whichever name the server sends it."""
 
     choice: int
     text: str
@@ -33,7 +33,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class RefusalDelta:
-    """A piece of a refusal."""
+    """A part of a refusal."""
 
     choice: int
     text: str
@@ -41,7 +41,7 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStarted:
-    """A tool call has begun; id and name are as far as the server has told them."""
+    """A tool call has started; its id and name are as far as they have been received."""
 
     choice: int
     call: int
@@ -52,7 +52,7 @@ class ToolCallStarted:
 
 @dataclass(frozen=True, slots=True)
 class ToolArgumentsDelta:
-    """A piece of a tool call's arguments, or of a custom tool's input."""
+    """A part of a tool call's arguments, or of a custom tool's input."""
 
     choice: int
     call: int
@@ -61,7 +61,7 @@ class ToolArgumentsDelta:
 
 @dataclass(frozen=True, slots=True)
 class TextDone:
-    """A run of text is complete; a choice has several where reasoning or tool calls come between."""
+    """A run of text is complete. A choice has several runs if there is reasoning or a tool call between them."""
 
     choice: int
     text: str
@@ -94,9 +94,9 @@ class ToolCallDone:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFinished:
-    """A choice is complete; the reason is `None` where the server gave none.
+    """A choice is complete; the reason is `None` if the server sent none.
 
-    Should the server go on with the choice all the same, so do its events, and it is finished once more.
+    If the server continues the choice all the same, more events follow, and it finishes again.
     """
 
     choice: int
@@ -105,7 +105,7 @@ class ChoiceFinished:
 
 @dataclass(frozen=True, slots=True)
 class UsageReported:
-    """The server has told the usage; cumulative reports replace each other."""
+    """The server has reported the usage. Each report replaces the one before."""
 
     usage: Usage
 
@@ -133,7 +133,7 @@ _DONE: Final[dict[_TextKind, type[TextDone | ReasoningDone | RefusalDone]]] = {
 
 
 class EventReader:
-    """Turn the chunks of one reply, in their order, into events."""
+    """Converts the chunks of one response, in order, to events."""
 
     __slots__ = ("_choices", "_usage")
 
@@ -142,7 +142,7 @@ class EventReader:
         self._usage: Usage | None = None
 
     def feed(self, chunk: Chunk) -> Iterator[StreamEvent]:
-        """Yield what a chunk adds and completes."""
+        """Yield the events for what a chunk adds and completes."""
         for part in chunk.choices:
             choice = self._choices.get(part.index)
             if choice is None:
@@ -154,7 +154,7 @@ class EventReader:
             yield UsageReported(usage)
 
     def end(self) -> Iterator[StreamEvent]:
-        """Yield what is complete now that the reply is."""
+        """Yield the events for what is complete at the end of the response."""
         for choice in self._choices.values():
             yield from choice.end(None)
 
@@ -169,7 +169,7 @@ class _ChoiceEvents:
         self._kind: _TextKind | None = None
         self._pieces: list[str] = []
         self._calls = ToolCalls()
-        self._complete_calls = 0  # the first so many have been reported as such
+        self._complete_calls = 0  # how many calls, from the first, have been reported as complete
         self._finished = False
 
     def feed(self, part: ChunkChoice) -> Iterator[StreamEvent]:

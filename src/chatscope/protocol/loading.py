@@ -1,4 +1,4 @@
-"""JSON text to plain values and back, forgiving where a strict decoder refuses. Meaning is decided elsewhere."""
+"""Converts JSON text to plain values and back, and accepts what a strict decoder rejects. Not here: what it means."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ default, 640 at the least), and no field of the protocol needs more than 20."""
 def load(data: bytes) -> Any:
     """Decode a JSON value.
 
-    NaN, infinities and absurdly long numbers become `None`: they are no measurements, and nothing that computes with
-    them would survive.
+    NaN, infinities and absurdly long numbers become `None`: they are not measurements, and would break computations.
 
     Raises:
         ValueError: the data is not JSON, or is nested deeper than Python's stack.
@@ -25,8 +24,8 @@ def load(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # The standard library takes what some servers send: NaN in logprobs (vLLM), raw control characters, half of a
-        # surrogate pair, a byte order mark. Invalid UTF-8 becomes U+FFFD, as in the event-stream standard.
+        # The standard library accepts what some servers send: NaN in logprobs (vLLM), raw control characters, lone
+        # surrogates, a byte order mark. Invalid UTF-8 becomes U+FFFD, as in the event-stream standard.
         return _load_leniently(data.decode("utf-8-sig", "replace"))
     except RecursionError as error:
         raise ValueError("JSON nested too deep") from error
@@ -72,7 +71,7 @@ def _finite_float(text: str) -> float | None:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which no UTF-8 text can hold."""
+    """Replace lone surrogates, which UTF-8 cannot encode."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):

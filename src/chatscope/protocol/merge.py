@@ -1,4 +1,4 @@
-"""JSON values that arrive in pieces, put together in time linear in the pieces."""
+"""Merges JSON values that arrive in parts, in time linear in the number of parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _REPLACED: Final = frozenset({"id", "type", "index", "format", "signature"})
 """Fields that are sent whole, again and again, and not continued."""
 
 _MAX_DEPTH: Final = 50
-"""How deep values are merged. Below, the last piece replaces those before it."""
+"""How deep values are merged. Below that, the last part replaces the ones before it."""
 
 
 class GrowingValue:
@@ -24,7 +24,7 @@ class GrowingValue:
         self._value: Any = None  # _TextParts, _Fields, _Items, or a plain value
 
     def add(self, new: Any, depth: int = 0) -> None:
-        """Merge a new piece into the value."""
+        """Merge a new part into the value."""
         value = self._value
         if new is None:
             return

@@ -1,4 +1,4 @@
-"""Keep the key out of what is shown: errors repeat what servers say, and servers repeat keys."""
+"""Keeps the key out of errors: they quote servers, and servers repeat keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 from chatscope.protocol.loading import dump
 
 _SHORTEST_SECRET: Final = 8
-"""Shorter keys are made up for servers that check none. They occur in ordinary words, and replacing those would spoil
-messages without protecting anything."""
+"""Shorter keys are placeholders for servers that do not check keys. They occur in ordinary words: redacting them would
+spoil messages and protect nothing."""
 
 _PLACEHOLDER_WORD: Final = re.compile(
     r"""
@@ -30,19 +30,18 @@ _PLACEHOLDERS: Final = frozenset(
         "token-abc123",  # vLLM's documentation
     }
 )
-"""What servers that check no key are given instead of one: `lm-studio` and `not-needed` in LM Studio's and
-llama-cpp-python's examples, `sk-no-key-required` in llama.cpp's. vLLM's "EMPTY" and "ollama" are
-short enough anyway."""
+"""Placeholders for servers that do not check keys: `lm-studio` and `not-needed` in LM Studio's and llama-cpp-python's
+examples, `sk-no-key-required` in llama.cpp's. vLLM's "EMPTY" and "ollama" are below `_SHORTEST_SECRET`."""
 
 
 def is_secret(key: str) -> bool:
-    """Return whether a key has to be kept out of messages."""
+    """Return whether a key must be redacted."""
     return len(key) >= _SHORTEST_SECRET and not _is_placeholder(key.lower())
 
 
 @lru_cache(maxsize=64)
 def _is_placeholder(key: str) -> bool:
-    """Return whether a key is made of words that say that it is none, or of one character."""
+    """Return whether a key consists of placeholder words, or of one repeated character."""
     words = re.findall(r"[^\W_]+", key)
     return key in _PLACEHOLDERS or len(set(key)) == 1 or all(map(_PLACEHOLDER_WORD.fullmatch, words))
 
@@ -53,7 +52,7 @@ def redact(value: Any, key: str) -> Any:
 
 
 def redact_json(text: str, key: str) -> str:
-    """Return text that may be JSON with the key replaced, as it is and as JSON escapes it."""
+    """Return text that may be JSON with the key replaced, both verbatim and as JSON escapes it."""
     if not is_secret(key):
         return text
     escaped = dump(str(key))[1:-1]

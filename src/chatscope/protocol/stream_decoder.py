@@ -1,7 +1,7 @@
-"""The bytes of one streamed response in, its chunks out: event stream, chunk decoding and assembly put together.
+"""Decodes the bytes of one streamed response to chunks: event stream, chunk decoding and assembly combined.
 
-Sans I/O: the caller reads the connection, feeds what it reads and hands out the chunks. An error that the bytes hold is
-kept in `error` until the chunks before it have been handed out.
+Sans-I/O: the caller reads the connection, feeds the bytes and delivers the chunks. An error in the bytes is kept in
+`error` until the chunks before it have been delivered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chatscope.protocol.response import Chunk
 from chatscope.protocol.sse import ServerSentEvent, SSEDecoder
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""The largest response that is taken as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
+"""The largest response that is accepted as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
 
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
@@ -40,25 +40,25 @@ _ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
 _OPENING_EVENTS: Final = frozenset(
     {"open", "opened", "connect", "connected", "start", "started", "end", "close", "done"}
 )
-"""Names of events that tell of the connection; their data is a chunk or of no interest."""
+"""Names of events about the connection. Their data is either a chunk or ignored."""
 
 
 class StreamDecoder:
-    """Decode one streamed response.
+    """Decodes one streamed response.
 
-    After a `StreamServerError` the caller may go on feeding: usage that the server reports after its error still
-    counts, until `done`. No more chunks are returned then.
+    After a `StreamServerError` the caller may continue feeding until `done`: usage that the server reports after its
+    error still counts. No more chunks are returned then.
 
     Args:
-        content_type: the response's content type. What the body turns out to be takes precedence.
+        content_type: the response's content type. The actual content of the body takes precedence.
         secret: the key that was sent; it is redacted wherever the server repeats it.
 
     Attributes:
-        assembler: what has arrived.
-        done: the response has ended, well or with `error`: nothing more needs to be read, whatever the server does
-            with the connection.
-        error: what went wrong, to be raised once the chunks before it were handed out.
-        token_ns: when each chunk with something written by the model arrived (`time.perf_counter_ns`).
+        assembler: holds what has arrived.
+        done: whether the response has ended, well or with `error`. Nothing more needs to be read, whatever the server
+            does with the connection.
+        error: the error, to be raised once the chunks before it have been delivered.
+        token_ns: when each chunk with output of the model arrived (`time.perf_counter_ns`).
     """
 
     __slots__ = (
@@ -76,11 +76,11 @@ class StreamDecoder:
         self._secret = secret
         self._expects_events = "event-stream" in content_type
         self._sse: SSEDecoder | None = None
-        self._body = bytearray()  # what came before it was known to be an event stream
+        self._body = bytearray()  # received before it was known to be an event stream
         self._first = b""  # its first byte that is not white space
 
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
-        """Take in what was read at `at_ns` and return the chunks that it completes."""
+        """Process data that was read at `at_ns`, and return the chunks that it completes."""
         if self._sse is None:
             data = self._sniff(data)
             if self._sse is None:
@@ -100,9 +100,9 @@ class StreamDecoder:
         return self._chunks(events, at_ns)
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
-        """Take in what was read if it is one chunk with a part of text and nothing else; return whether it was.
+        """Process a read if it is exactly one chunk of text, and return whether it was.
 
-        If it was not, nothing has happened, and `feed` has to be called.
+        If not, nothing has changed and the caller must call `feed`.
         """
         sse = self._sse
         if not self._expects_text or sse is None or (lone := sse.lone_data(data)) is None:
@@ -114,7 +114,7 @@ class StreamDecoder:
 
         Args:
             at_ns: when it ended.
-            broken: the connection broke off rather than ended; half an event is then worth nothing.
+            broken: whether the connection broke instead of ending. An incomplete event is then dropped.
         """
         chunks: list[Chunk] = []
         if self._sse is None:
@@ -136,7 +136,7 @@ class StreamDecoder:
             return []
         chunks = [] if broken else self._chunks(events, at_ns)
         if not had_failed and isinstance(self.error, StreamProtocolError) and self.error.should_retry is None:
-            self.error = None  # an event cut in two says only that the stream was cut; the verdict says so better
+            self.error = None  # an event that is cut off only means a truncated stream, as the verdict will say
         return chunks
 
     def _chunks(self, events: list[ServerSentEvent], at_ns: int) -> list[Chunk]:
@@ -177,7 +177,7 @@ class StreamDecoder:
         return sent
 
     def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
-        """Take the data of one event. If it is not a chunk, `error` says so."""
+        """Process the data of one event. If it is not a chunk, set `error`."""
         try:
             chunk, loaded = self._chunk_decoder.decode(data)
             report = None if loaded is None else find_error(loaded)
@@ -196,21 +196,21 @@ class StreamDecoder:
         return chunk
 
     def _epilogue(self, data: bytes) -> None:
-        """Take what an event after an error reports about the response."""
+        """Process an event after an error, for what it reports about the response."""
         try:
             chunk, _ = self._chunk_decoder.decode(data)
             self.assembler.add_epilogue(self._without_key(chunk, data))
         except (ValueError, RecursionError):
-            pass  # the error that came first is the one to report
+            pass  # the first error is the one to report
 
     def _without_key(self, chunk: Chunk, data: bytes) -> Chunk:
-        """Return a chunk that came with an error or after it, with the key redacted: errors repeat keys."""
+        """Redact the key in a chunk that arrived with an error or after it, since errors repeat keys."""
         loaded = load_object(data)
         redacted = redact(loaded, self._secret)
         return chunk if redacted == loaded else chunk_from(redacted, dump(redacted).encode())
 
     def _sniff(self, data: bytes) -> bytes:
-        """Find out what the body is; if it is an event stream, return what its decoder is to be fed with."""
+        """Detect what the body is. If it is an event stream, return the bytes to feed its decoder."""
         body = self._body
         body += data
         if not self._first:
@@ -227,7 +227,7 @@ class StreamDecoder:
         return b""
 
     def _whole_body(self, at_ns: int) -> list[Chunk]:
-        """Take a body that is not an event stream: a whole completion, an error, or neither."""
+        """Process a body that is not an event stream: a whole completion, an error, or neither."""
         data = bytes(self._body)
         loaded: object = None
         chunk: Chunk | None = None
@@ -250,7 +250,7 @@ class StreamDecoder:
         elif chunk is None:
             self._fail(self._no_stream(is_object=isinstance(loaded, dict)))
         else:
-            is_chunk = chunk.object == "chat.completion.chunk"  # then it is the first of several, and the rest is lost
+            is_chunk = chunk.object == "chat.completion.chunk"  # the first of several; the rest is lost
             self._end_with(self.assembler.verdict(done=not is_chunk, broken=False))
         return [] if chunk is None else [chunk]
 
@@ -262,8 +262,8 @@ class StreamDecoder:
     def _no_stream(self, *, is_object: bool = False) -> InvalidResponseError:
         what = "a JSON object without choices" if is_object else "neither an event stream nor a JSON completion"
         body = bytes(self._body)
-        says = "" if is_object else first_words(body, self._secret)
-        message = f"the response is {what}: {says}" if says else f"the response is {what}"
+        excerpt = "" if is_object else first_words(body, self._secret)
+        message = f"the response is {what}: {excerpt}" if excerpt else f"the response is {what}"
         return InvalidResponseError(message, body=body_text(body, self._secret))
 
     def _no_chunk(self, data: bytes) -> ChatError:
@@ -272,7 +272,7 @@ class StreamDecoder:
             return stream_server_error(report, data, secret=self._secret)
         if _is_several_events(data):
             error = StreamProtocolError("the events of the stream are not separated by blank lines", body=body)
-            error.should_retry = False  # the server would do it again
+            error.should_retry = False  # the server would send the same again
             return error
         return StreamProtocolError("an event of the stream is neither a JSON object nor [DONE]", body=body)
 
@@ -292,7 +292,7 @@ def _unwrapped(data: bytes) -> bytes:
 
 
 def _report(data: bytes) -> ErrorReport:
-    """Return what an event named `error` says, whose data may be mere text."""
+    """Return the report of an event named `error`, whose data may be plain text."""
     try:
         return read_error(load(data))
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Tool calls from their pieces. Servers leave out index, id and name, or repeat them, each in its own way."""
+"""Assembles tool calls from their parts. Servers leave out index, id and name, or repeat them, each in its own way."""
 
 from __future__ import annotations
 

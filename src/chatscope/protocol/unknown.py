@@ -1,8 +1,8 @@
-"""The fields of a response that no struct has a name for: whether there are any, and where they are kept.
+"""The fields of a response that the structs do not define: whether there are any, and where they are kept.
 
-Decoding into the structs of `response.py` drops what they do not name. So each struct has a strict twin, derived from
-it, that refuses unknown fields: what a twin accepts has lost nothing. Anything else is decoded a second time, to plain
-objects, and the unknown fields are put into the `extra` of the struct that they belong to.
+Decoding into the structs of `response.py` drops unknown fields. So each struct has a strict twin, derived from it, that
+rejects them: if the twin accepts a response, nothing is lost. Any other response is decoded again, to plain objects,
+and its unknown fields are stored in the `extra` of the struct that they belong to.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def unknown_names(chunk: Chunk) -> UnknownNames:
 def strict(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """Return a struct with the fields of another one, at every depth, that refuses any other field.
 
-    It refuses an `error` too: whether that is one has to be looked at.
+    It also rejects an `error` field, which has to be examined.
     """
     return _twin(cls, _strict_types(cls))
 
@@ -100,9 +100,9 @@ def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
 
 
 def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
-    """Put the fields of a decoded object that the struct made of it does not hold into its `extra`, at every depth.
+    """Store the fields of a decoded object that its struct does not hold in the struct's `extra`, at every depth.
 
-    A field that has a name but came as an object or a list that could not be taken counts as unknown too.
+    A defined field whose value is an object or a list that could not be converted counts as unknown too.
     """
     attributes = _attributes(type(made))
     extra: dict[str, Any] = {}
@@ -126,7 +126,7 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
             elif isinstance(value, msgspec.Struct) and isinstance(inner, dict):
                 fill_extra(value, inner)
     if hasattr(made, "extra"):
-        made.extra = extra  # whatever the server itself may have called so
+        made.extra = extra  # replaces a field that the server itself calls `extra`
 
 
 def _unknown_counts(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:

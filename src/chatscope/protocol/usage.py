@@ -1,4 +1,4 @@
-"""Token counts as a server reports them, their sum and their merging. Where they are found is not decided here."""
+"""Token counts as servers report them, and how they are added and merged. Not here: where responses have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 import msgspec
 
 MAX_COUNT: Final = 2**53
-"""The largest count that is believed; floats hold every integer up to it, so that prices can be computed."""
+"""The largest accepted count. Floats hold every integer up to it, so prices can be computed."""
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """A count. A negative or absurd one means that the server did not report one."""
@@ -59,9 +59,9 @@ _AnyCounts = TypeVar("_AnyCounts", Usage, PromptTokensDetails, CompletionTokensD
 
 
 def add_usage(*usages: Usage | None) -> Usage | None:
-    """Return the sum of what several requests used; `None` if one of them is unknown, or there are none.
+    """Return the total usage of several requests; `None` if one of them is unknown, or there are none.
 
-    The details are likewise those of all requests, or `None`: what is unknown is not 0.
+    The details are likewise those of all requests, or `None`: unknown does not mean 0.
     """
     reported = [usage for usage in usages if usage is not None]
     if not reported or len(reported) < len(usages):
@@ -80,7 +80,7 @@ def add_usage(*usages: Usage | None) -> Usage | None:
 
 
 def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
-    """Return what two reports about the same request say together.
+    """Merge two reports about the same request.
 
     A later count replaces an earlier one, since reports are cumulative. A zero replaces nothing: some servers report
     the prompt first and the completion last, and fill the rest with zeros.
@@ -90,7 +90,7 @@ def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
     merged = _merge_counts(earlier, later)
     parts = merged.prompt_tokens + merged.completion_tokens
     if merged.total_tokens < parts and merged != later:
-        merged = msgspec.structs.replace(merged, total_tokens=parts)  # neither report knew the other half
+        merged = msgspec.structs.replace(merged, total_tokens=parts)  # each report had only one half
     return merged
 
 

@@ -1,4 +1,4 @@
-"""How long the body of an error asks to wait. Headers are read in `headers.py` and go before it."""
+"""How long the body of an error asks to wait. Headers (`headers.py`) take precedence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIELDS: Final = {
 
 
 def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
-    """Return how long an error asks to wait, in seconds: by a field of it, or in its words."""
+    """Return how long an error asks to wait, in seconds: from one of its fields, or from its message."""
     for place in places:
         for fields in _with_details(place):
             for name, factor in _FIELDS.items():
