@@ -11,7 +11,8 @@ from tests.support.batches import read_lines
 
 from chatscope.batch.errors import JournalError, LockedError
 from chatscope.batch.finish import set_bad_lines_aside
-from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.journal import Journal, Paths
+from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import Recorded
 
 KEYS = [bytes([number]) * 16 for number in range(5)]

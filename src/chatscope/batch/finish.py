@@ -11,8 +11,9 @@ from typing import Final
 import msgspec
 
 from chatscope.batch.digests import DigestTable, OffsetTable, pair_digest, text_digest
-from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
+from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
 
 _SMALL: Final = 1 << 14

@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from chatscope.batch.errors import JournalError
-from chatscope.batch.journal import Paths, write_durably
+from chatscope.batch.journal import Paths
+from chatscope.batch.replacing import write_durably
 from chatscope.version import __version__
 
 VERSION: Final = 1

@@ -20,13 +20,14 @@ from chatscope import AsyncChatGPTAdapter
 from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import AbandonedError, InputError, JournalError, LineError
 from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
-from chatscope.batch.journal import Journal, Paths, write_durably
+from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.manifest import check_manifest, write_manifest
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, Judge, Occurrences, StreamPlan, rows_of
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
 from chatscope.batch.recorder import validator
+from chatscope.batch.replacing import write_durably
 from chatscope.batch.requests import RowParser, unnamed_id
 from chatscope.batch.scan import Recorded, started_without_record
 from chatscope.batch.source import Requests, Source, iterator_of

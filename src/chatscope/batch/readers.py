@@ -88,7 +88,7 @@ class Reader:
             except OSError as error:
                 raise InputError(f"{self.path}: {error.strerror or error}") from error
         self._counted = _Counted(self._raw)
-        self._wanted = input_format
+        self._wanted: InputFormat = input_format
         self._format: Literal["jsonl", "csv", "parquet"] | None = None
         self._stream: Any = None
         self.columns: list[str] | None = None
@@ -102,7 +102,7 @@ class Reader:
     @property
     def format(self) -> InputFormat:
         """What it holds; of standard input that is not known before the first row was read."""
-        return self._format or self._wanted
+        return self._wanted if self._format is None else self._format
 
     def identity(self) -> tuple[int, ...]:
         """Return what changes when the file is edited or replaced.

@@ -196,6 +196,7 @@ async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
         async with adapter:
             run = run_batch(arguments.source, arguments.output, adapter=adapter, options=arguments.options)
             started.append(run)
+            failure: BatchError | ValueError | None = None
             async with anyio.create_task_group() as group:
                 with _view(arguments, stderr) as view:
                     group.start_soon(_show, run, view)
