@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, ChatClient, Message, Task, TaskConstraints, TaskCounts
-from chatscope.simulator import Reply, error
+from chatscope import AsyncChatGPTAdapter, ChatClient, Completion, Message, Task, TaskConstraints, TaskCounts
+from chatscope.simulator import Reply, ToolCall, error
 
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
@@ -110,3 +110,23 @@ async def test_the_counts_of_an_adapter_are_typed(serve: Serve) -> None:
         await task.cancel()
         assert adapter.counts() == TaskCounts(pending=0, running=0, succeeded=1, failed=1, cancelled=1)
         assert adapter.counts().finished == adapter.get_adapter_status()["finished"]
+
+
+async def test_the_steps_of_a_conversation_with_tools_are_seen_as_they_come(serve: Serve) -> None:
+    seen: list[str | None] = []
+    calls: list[str] = []
+
+    def search(query: str) -> str:
+        """Search."""
+        calls.append(query)
+        return "found"
+
+    def on_step(completion: Completion) -> None:
+        seen.append(completion.finish_reason)
+        assert len(calls) == len(seen) - 1
+
+    server = serve([Reply(tool_calls=(ToolCall("search", {"query": "x"}),)), Reply("yes")])
+    async with ChatClient("k", transport=server) as client:
+        ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        await client.run_tools(**ask, tools=[search], on_step=on_step)
+    assert seen == ["tool_calls", "stop"]

@@ -187,6 +187,7 @@ class ChatClient:
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "report",
         reask: int = 0,
+        on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
     ) -> RunResult[T]: ...
     @overload
@@ -201,6 +202,7 @@ class ChatClient:
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "report",
         reask: int = 0,
+        on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
     ) -> RunResult[Any]: ...
     async def run_tools(
@@ -214,6 +216,7 @@ class ChatClient:
         on_tool_error: OnToolError = "report",
         response_format: Mapping[str, Any] | type | UnionType | None = None,
         reask: int = 0,
+        on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
     ) -> RunResult[Any]:
         """Let the model call functions until it answers. If cancelled, the request and running calls are cancelled.
@@ -231,6 +234,8 @@ class ChatClient:
             on_tool_error: `"report"` sends the model the error that a function raised; `"raise"` raises it.
             response_format: as for `complete`, for the last response.
             reask: as for `complete`.
+            on_step: called with the completion of each turn as soon as it has arrived, before its calls are made. What
+                it raises ends the conversation.
             parameters: as for `complete`. `Timeouts.total` bounds all turns, including the functions; `retry` applies
                 to each model call.
 
@@ -253,10 +258,15 @@ class ChatClient:
             output_type=_type_in(given),
             reask=reask,
         )
-        await self._converse(model, conversation)
+        await self._converse(model, conversation, on_step)
         return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)
 
-    async def _converse(self, model: str, conversation: Conversation) -> None:
+    async def _converse(
+        self,
+        model: str,
+        conversation: Conversation,
+        on_step: Callable[[Completion], object] | None = None,
+    ) -> None:
         core = self._core
         request = core.request(model, conversation.messages, conversation.parameters, stream=False)
         deadlines = request.deadlines
@@ -273,7 +283,10 @@ class ChatClient:
                     retrier=request.retrier.successor(),
                     observed=request.observed,
                 )
-            return await request.run(partial(fetch, request, acquires_permit=True))
+            completion = await request.run(partial(fetch, request, acquires_permit=True))
+            if on_step is not None:
+                on_step(completion)
+            return completion
 
         with observed(request.observed) as seen:
             try:
