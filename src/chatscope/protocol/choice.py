@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from chatscope.protocol.content_parts import text_in
 from chatscope.protocol.merge import GrowingValue
 from chatscope.protocol.response import (
     Choice,
@@ -14,7 +15,6 @@ from chatscope.protocol.response import (
     Logprobs,
     TokenLogprob,
     ToolCallDelta,
-    text_in,
 )
 from chatscope.protocol.tool_calls import GrowingCall, ToolCalls
 

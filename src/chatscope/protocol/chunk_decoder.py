@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chatscope.protocol.decode import REFUSED, chunk_from, completed, is_whole, reasons_are_plain
+from chatscope.protocol.decode import REFUSED, chunk_from, completed, is_whole
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta
 from chatscope.protocol.unknown import UnknownNames, strict_chunk, text_chunk, unknown_names
@@ -56,7 +56,7 @@ class ChunkDecoder:
         except REFUSED:
             return self._decode_in_full(data)
         choices = chunk.choices
-        if chunk.object in _ODD_OBJECTS or not reasons_are_plain(choices):
+        if chunk.object in _ODD_OBJECTS:
             return self._decode_in_full(data)
         if chunk.usage is not None and not is_whole(chunk.usage):
             return self._decode_in_full(data)

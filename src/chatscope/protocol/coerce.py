@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from chatscope.protocol.content_parts import text_in
 from chatscope.protocol.loading import dump
-from chatscope.protocol.response import text_in
 from chatscope.protocol.usage import Usage, merge_usage
 
 _S = TypeVar("_S", bound=msgspec.Struct)

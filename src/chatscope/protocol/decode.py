@@ -11,8 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from chatscope.protocol.coerce import fit_struct, normalized, usage_in
-from chatscope.protocol.error_codes import failed_status
-from chatscope.protocol.response import Choice, Chunk, ChunkChoice, Completion
+from chatscope.protocol.response import Chunk, Completion
 from chatscope.protocol.unknown import fill_extra, strict
 from chatscope.protocol.usage import Usage
 
@@ -23,7 +22,6 @@ _strict_completions: Final = msgspec.json.Decoder(strict(Completion))
 
 REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_PLAIN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _NO_FINISH_REASON: Final = frozenset({"", "null"})
 """What some servers send instead of null."""
 
@@ -39,8 +37,7 @@ def decode_exact(data: bytes) -> Completion | None:
         completion = _completions.decode(data)
     except REFUSED:
         return None
-    is_plain = completion.choices and completion.object != "error" and reasons_are_plain(completion.choices)
-    return completion if is_plain else None
+    return completion if completion.choices and completion.object != "error" else None
 
 
 def chunk_from(loaded: dict[str, Any], raw: bytes) -> Chunk:
@@ -76,17 +73,6 @@ def completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
         if choice.finish_reason in _NO_FINISH_REASON:
             choice.finish_reason = None
     return made
-
-
-def reasons_are_plain(choices: list[ChunkChoice] | list[Choice]) -> bool:
-    """Return whether each finish_reason is one that can be taken as it is."""
-    for choice in choices:
-        reason = choice.finish_reason
-        if reason is None or reason in _PLAIN_REASONS:
-            continue
-        if reason in _NO_FINISH_REASON or failed_status(reason) is not None:
-            return False
-    return True
 
 
 def is_whole(usage: Usage) -> bool:

@@ -9,12 +9,13 @@ a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
+from chatscope.protocol.content_parts import thinking_in
 from chatscope.protocol.loading import load_object
+from chatscope.protocol.plain_values import fields_set, overlaid, to_dict
 from chatscope.protocol.usage import Usage
 
 _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -164,7 +165,7 @@ class CompletionMessage(_MessageFields, kw_only=True):
         built: dict[str, Any] = {"role": self.role or "assistant", "content": self.content}
         if self.content_parts is not None:
             built["content"] = self.content_parts
-        built |= _fields_set(self, leave_out=frozenset({"role", "content"}))
+        built |= fields_set(self, leave_out=frozenset({"role", "content"}))
         if self.tool_calls is not None:
             built["tool_calls"] = [_call_to_dict(call) for call in self.tool_calls]
         built |= self.extra
@@ -271,11 +272,11 @@ class Completion(_ResponseFields, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the completion as the endpoint's JSON object, unknown fields included."""
-        built = _to_dict(self)
+        built = to_dict(self)
         for choice, made in zip(self.choices, built["choices"], strict=True):
             made["message"] = choice.message.to_dict()
         if isinstance(usage := self.extra.get("usage"), dict) and self.usage is not None:
-            built["usage"] = _overlaid(_to_dict(self.usage), usage)
+            built["usage"] = overlaid(to_dict(self.usage), usage)
         copied: dict[str, Any] = msgspec.to_builtins(built)
         return copied
 
@@ -287,54 +288,8 @@ def plain_messages(messages: Any) -> Any:
     return [item.to_dict() if isinstance(item, CompletionMessage) else item for item in messages]
 
 
-def thinking_in(part: object) -> str:
-    """Return the reasoning in a part of a message's content (Mistral's `thinking` parts), or `""`."""
-    thinking = part.get("thinking") if isinstance(part, dict) else None
-    if isinstance(thinking, str):
-        return thinking
-    pieces = thinking if isinstance(thinking, list) else ()
-    return "".join(p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str))
-
-
-def text_in(part: object) -> str:
-    """Return the text in a part of a message's content, or `""`."""
-    text = part.get("text") if isinstance(part, dict) else part
-    return text if isinstance(text, str) else ""
-
-
-def _to_dict(value: Any) -> Any:
-    """Return a struct as plain objects, each with its unknown fields in place."""
-    if isinstance(value, msgspec.Struct):
-        names = _sent_names(type(value))
-        built = {name: _to_dict(getattr(value, attribute)) for attribute, name in names}
-        return built | value.extra if isinstance(value, _Open) else built
-    if isinstance(value, list):
-        return [_to_dict(item) for item in value]
-    return value
-
-
-def _fields_set(value: msgspec.Struct, leave_out: frozenset[str]) -> dict[str, Any]:
-    names = [(attribute, name) for attribute, name in _sent_names(type(value)) if attribute not in leave_out]
-    return {name: _to_dict(sent) for attribute, name in names if (sent := getattr(value, attribute)) is not None}
-
-
 def _call_to_dict(call: ToolCall) -> dict[str, Any]:
-    built: dict[str, Any] = _to_dict(call)
+    built: dict[str, Any] = to_dict(call)
     # The endpoint refuses a call that carries both kinds.
     del built["function" if call.type == "custom" and call.custom is not None else "custom"]
     return built
-
-
-def _overlaid(built: dict[str, Any], unknown: dict[str, Any]) -> dict[str, Any]:
-    """Return an object with unknown fields put in, at every depth."""
-    for name, value in unknown.items():
-        inner = built.get(name)
-        built[name] = _overlaid(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return built
-
-
-@cache
-def _sent_names(cls: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    """Return the attributes of a struct that stand in its JSON, each with its name there."""
-    fields = msgspec.structs.fields(cls)
-    return tuple((field.name, field.encode_name) for field in fields if not field.encode_name.startswith("<"))

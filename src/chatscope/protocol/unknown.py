@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
 from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +23,9 @@ from chatscope.protocol.usage import Usage
 
 _MOST_NAMES: Final = 32
 """How many unknown fields are learned."""
+
+_PlainReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+"""The finish reasons that are no error under any name. A strict struct refuses others: they have to be looked at."""
 
 _CONTAINERS: Final = (dict, list)
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
@@ -216,6 +219,8 @@ def _reader(attributes: list[tuple[str, str]], *, required: bool) -> Callable[[A
 
 def _strict_types(cls: type[msgspec.Struct]) -> dict[str, Any]:
     types = {field.name: _strict_type(field.type) for field in fields_of(cls)}
+    if "finish_reason" in types:
+        types["finish_reason"] = _PlainReason | None
     return types | {"error": None}
 
 
