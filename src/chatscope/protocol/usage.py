@@ -87,6 +87,9 @@ def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
     """
     if earlier is None or later is None or earlier == later:
         return later if earlier is None else earlier
+    has_details = earlier.prompt_tokens_details is not None or earlier.completion_tokens_details is not None
+    if later.prompt_tokens and later.completion_tokens and later.total_tokens and not has_details:
+        return later  # nothing to keep of the earlier one: servers that report usage in every chunk
     merged = _merge_counts(earlier, later)
     parts = merged.prompt_tokens + merged.completion_tokens
     if merged.total_tokens < parts and merged != later:
