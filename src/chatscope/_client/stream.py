@@ -43,7 +43,7 @@ class ChatStream:
         self._started_ns: int | None = None
 
     async def __aenter__(self) -> Self:
-        """Send the request and wait for the model's first output.
+        """Send the request and wait for the model's first output. If cancelled, the connection is closed.
 
         Raises:
             ChatError: what the last attempt failed with.
@@ -74,7 +74,10 @@ class ChatStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the response and end the iteration, without waiting for the server. Closing twice does nothing."""
+        """Close the response and end the iteration. Closing twice does nothing.
+
+        This does not wait for the server, and takes at most `CLOSE_GRACE` seconds, even if cancelled.
+        """
         self._request.release_slot()
         try:
             await self._reader.aclose()

@@ -88,6 +88,10 @@ class RetryPolicy:
 
         A number means that many attempts, with the waits of the default.
 
+        Args:
+            retry: the argument.
+            default: the policy that it overrides; without one, `RetryPolicy()`.
+
         Raises:
             ValueError: it is neither a policy nor a number of attempts.
         """

@@ -136,6 +136,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     async def submit_task(self, task: Task | str) -> str:
         """Accept a task and return its id, `chatgpt_<YYYYMMDD>_<8 hex digits>`, at once. It runs in the background.
 
+        This does not wait, and cancelling the caller later leaves the task running.
+
         Raises:
             ValueError: the task can never be right; the error names what is wrong and nothing was sent.
             QueueFullError: as many tasks wait for their turn as `max_pending` allows.

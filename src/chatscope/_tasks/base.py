@@ -43,15 +43,20 @@ class AsyncBasePlatformAdapter(ABC):
 
     @abstractmethod
     async def submit_task(self, task: Task) -> str:
-        """Accept a task and return its id at once. The task runs in the background."""
+        """Accept a task and return its id at once. The task runs in the background, even if the caller is cancelled."""
 
     @abstractmethod
     async def get_status(self, task_id: str) -> TaskStatus:
-        """Return a task's status."""
+        """Return a task's status, without waiting."""
 
     @abstractmethod
     async def get_result(self, task_id: str, timeout: float = 300) -> Result:  # noqa: ASYNC109 - the contract's own argument
-        """Return a task's result, waiting for it if necessary."""
+        """Return a task's result, waiting for it if necessary. Cancelling the wait leaves the task running.
+
+        Args:
+            task_id: the id that `submit_task` returned.
+            timeout: how long to wait, in seconds.
+        """
 
     @abstractmethod
     def stream_result(self, task_id: str) -> AsyncIterator[str]:
@@ -59,7 +64,7 @@ class AsyncBasePlatformAdapter(ABC):
 
     @abstractmethod
     async def cancel_task(self, task_id: str) -> bool:
-        """Stop a task. Return whether it was pending or running."""
+        """Stop a task. Return whether it was pending or running. Cancelling this call still stops the task."""
 
     def get_adapter_status(self) -> dict[str, Any]:
         """Describe the adapter, and whether it can be used."""

@@ -129,7 +129,7 @@ class ResultStream:
         return self
 
     async def __anext__(self) -> Result:
-        """Return the next result, also that of a failed task.
+        """Return the next result, also that of a failed task. If cancelled, no result is lost.
 
         Raises:
             Exception: what the source raised, unchanged, after the results that were available by then.
@@ -142,6 +142,8 @@ class ResultStream:
 
     async def next_numbered(self) -> tuple[int, Result] | None:
         """Return the next result with its task's number in the source, or `None` at the end.
+
+        If cancelled, no result is lost.
 
         Raises:
             Exception, RuntimeError: as `__anext__`.

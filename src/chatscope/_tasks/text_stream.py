@@ -100,6 +100,7 @@ class TextStream:
             await log.cancel()
 
     async def __aenter__(self) -> Self:
+        """Return the iterator. This does not wait."""
         return self
 
     async def __aexit__(

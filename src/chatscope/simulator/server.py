@@ -130,6 +130,8 @@ class Simulator:
     async def wait_until(self, condition: Callable[[Simulator], bool]) -> None:
         """Wait until a condition on this simulator's requests and connections is true.
 
+        Cancelling the wait has no other effect.
+
         `await server.wait_until(lambda s: s.requests[0].outcome is Outcome.DISCONNECTED)`
         """
         while not condition(self):

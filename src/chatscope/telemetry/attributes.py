@@ -1,6 +1,7 @@
-"""Attributes: what spans and metrics say of a request, a response, its usage and an error, by the GenAI conventions.
+"""The attributes of spans and metrics for requests, responses, usage and errors, by the GenAI conventions.
 
-Here: pure functions to attributes. Not here: spans and metrics (`otel`), and the content of messages (`content`).
+Here: pure functions that return attributes. Not here: spans and metrics (`otel`), and the content of messages
+(`content`).
 """
 
 from __future__ import annotations

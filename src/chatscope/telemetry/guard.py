@@ -1,4 +1,4 @@
-"""Guard: calls the functions that a user handed in, so that what they raise stays out of tasks and connections.
+"""Guard: calls functions that the user provided, and keeps their errors out of tasks and connections.
 
 Every call of a user's telemetry, price function or callback goes through a guard. Not here: tools, whose errors are
 reported to the model, and the hooks of a user's own HTTP client, whose errors belong to the request.

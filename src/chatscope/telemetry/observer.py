@@ -26,7 +26,7 @@ class ObservedAttempt(Protocol):
         ...
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the attempt is the parent of whatever other instrumentation reports."""
+        """Return a block in which the attempt is the parent of what other instrumentation reports."""
         ...
 
     def on_response(self, status: int, request_id: str | None) -> None:
@@ -46,7 +46,7 @@ class ObservedCall(Protocol):
         ...
 
     def current(self) -> AbstractContextManager[object]:
-        """Return a block in which the call is the parent of whatever other instrumentation reports."""
+        """Return a block in which the call is the parent of what other instrumentation reports."""
         ...
 
     def permit_acquired(self) -> None:
@@ -54,7 +54,7 @@ class ObservedCall(Protocol):
         ...
 
     def attempt(self, failed: int) -> ObservedAttempt:
-        """An attempt starts, after so many that failed."""
+        """An attempt starts, after `failed` others."""
         ...
 
     def end(

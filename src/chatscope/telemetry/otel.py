@@ -3,7 +3,7 @@
 The conventions have the status "development" (June 2026), so names may change:
 https://github.com/open-telemetry/semantic-conventions-genai. A call is a CLIENT span `chat {model}`. Its children are a
 span `queue`, until the call may be sent, and a span `attempt` for each attempt, whose context is sent with the request.
-Not here: what the attributes say (`attributes`), and the content of messages (`content`).
+Not here: the attributes (`attributes`), and the content of messages (`content`).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CallSpan:
         port: int,
     ) -> None:
         self._telemetry = telemetry
-        self._common: dict[str, Any] = {  # to the span and the metrics
+        self._common: dict[str, Any] = {  # for both the span and the metrics
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": PROVIDER,
             "gen_ai.request.model": model,
@@ -180,7 +180,7 @@ class CallSpan:
             if telemetry.capture_content and completion.choices:
                 span.set_attribute("gen_ai.output.messages", output_messages(completion))
         if usage == Usage():
-            usage = None  # sent by servers that do not count
+            usage = None  # servers that do not count tokens send zeros
         if usage is not None:
             span.set_attributes(usage_attributes(usage))
         _end(span, error)

@@ -1,6 +1,6 @@
-"""What the layers of this room hand to each other: a socket's stream of bytes, and the body of a response.
+"""The interfaces between the layers of this package: a socket's stream of bytes, and the body of a response.
 
-Here: the interfaces, the resend hook and the size of a read. Not here: anything that does something.
+Here: the interfaces, the resend hook and the size of a read. Not here: implementations.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SocketStream(Protocol):
         ...
 
     def write(self, data: bytes) -> None:
-        """Send what the system takes at once and keep the rest for `flush`."""
+        """Send as much as the system accepts at once, and keep the rest for `flush`."""
         ...
 
     async def flush(self, within: float | None) -> bool:

@@ -1,6 +1,6 @@
-"""The end of a response that was given up before it, read by the request that takes the connection next.
+"""Reads the end of a response that was closed early, before the next request uses the connection.
 
-Here: how long to wait for that end, and what it means for the connection. Not here: who gives up a response, and when
+Here: how long to wait for that end, and whether the connection can be reused. Not here: when a response is closed early
 (`http1`), and what happens to a connection that cannot be reused (`transport`).
 """
 

@@ -1,7 +1,7 @@
-"""What goes wrong with connections, in httpx's exceptions, and whether trying again can help.
+"""Connection errors as httpx's exceptions, and whether trying again can help.
 
-Here: the one edge at which the errors of sockets become httpx's, and `is_permanent`. Not here: what is closed or sent
-again because of an error (`transport`, `http1`), and how callers name it (`chatscope._http`).
+Here: the one place where socket errors become httpx's, and `is_permanent`. Not here: what is closed or sent again
+because of an error (`transport`, `http1`), and how callers translate it (`chatscope._http`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = [
     "translated",
 ]
 
-# Of the errors of name resolution these may pass: the name server does not answer, or this machine lacks something.
+# Transient errors of name resolution: the name server does not respond, or this machine lacks resources.
 PASSING_LOOKUP_ERRORS = {
     getattr(socket, name, None) for name in ("EAI_AGAIN", "EAI_FAIL", "EAI_MEMORY", "EAI_SYSTEM")
 } - {None}
-# Of the errors of TLS these mean that the connection broke off, not that the two sides disagree.
-# The last two say that a record had not arrived whole, and are in the context of what was raised while waiting for it.
+# TLS errors that mean that the connection broke, not that the two sides disagree. The last two mean that a record was
+# incomplete; they are in the context of the exception that was raised while waiting for the rest.
 LOST_TLS_CONNECTIONS = (
     *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
     *(ssl.SSLWantReadError, ssl.SSLWantWriteError),
 )
-# How httpcore and h11 begin, if a server closed the connection. All else that they call a RemoteProtocolError is a
+# How messages of httpcore and h11 begin if a server closed the connection. Any other RemoteProtocolError of theirs is a
 # malformed response.
 CLOSED = ("Server disconnected", "peer closed connection", "peer unexpectedly closed")
 
@@ -78,7 +78,7 @@ def translated(
 
 
 def is_malformed(error: BaseException) -> bool:
-    """Return whether an error means that the server answered with something other than HTTP.
+    """Return whether an error means that the server sent something other than HTTP.
 
     Errors of httpx's and httpx2's own transports are recognised too. A connection that closed early is not malformed.
     """
@@ -126,7 +126,7 @@ def _is_permanent_cause(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from, or while handling what: httpcore does not always say which."""
+    """Yield an error and its chain of causes or contexts, since httpcore does not always set a cause."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,8 +1,8 @@
 """One request and its response on one connection, and what becomes of the connection.
 
-Here: the order of events, the names of timeouts, and that the connection returns to the pool exactly when both sides
-are done with it, and is closed in every other case. Not here: bytes of HTTP (`request_head`, `response_parser`),
-writing (`request_writer`), sockets (`streams`), connecting and sending again (`transport`).
+Here: the order of events, the names of timeouts, and when the connection returns to the pool: exactly when both sides
+are done with it; otherwise it is closed. Not here: bytes of HTTP (`request_head`, `response_parser`), writing
+(`request_writer`), sockets (`streams`), connecting and sending again (`transport`).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class ResponseStream(TimedStream):
             self._connection.close()
 
     async def _receive_head(self) -> bytes:
-        """Read once before the end of the head; return what came of the body."""
+        """Read once before the end of the head; return the part of the body in it."""
         write_error = self._write_error
         try:
             data = await self._stream.receive(self._read_timeout)

@@ -1,4 +1,4 @@
-"""Sending a request on a connection whose server may answer, or leave, before it has read everything.
+"""Sends a request on a connection whose server may respond or disconnect before it has read everything.
 
 Here: when bytes are written, waited for or given up. Not here: their format (`request_head`), the response (`http1`).
 """
@@ -24,8 +24,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 class RequestWriter:
     """Writes one request.
 
-    A server often refuses a body (413, say) by answering and closing, and its answer matters more than the failed
-    write. So a failed write is kept in `error`, and is raised by the reader only if there is no response.
+    A server often refuses a body (413, say) by responding and closing, and its response matters more than the failed
+    write. So a failed write is kept in `error`, and the reader raises it only if there is no response.
     """
 
     __slots__ = ("_request", "_stream", "_timeout", "error")
@@ -39,8 +39,8 @@ class RequestWriter:
     async def send(self, head: RequestHead, body: bytes | None) -> bool:
         """Send a request, with what its stream yields if `body` is `None`.
 
-        Returns whether all of it was sent; otherwise the server has answered or left. If cancelled, the connection is
-        of no further use. Raises `httpx.TransportError`.
+        Returns whether all of it was sent; otherwise the server has responded or disconnected. If cancelled, the
+        connection cannot be used further. Raises `httpx.TransportError`.
         """
         if body is None:
             return await self._send_stream(head)
@@ -49,14 +49,14 @@ class RequestWriter:
         return await self.write(head.data + body)
 
     async def write(self, data: bytes, *, listen: bool = False) -> bool:
-        """Send `data`; return `False` if the server answered or left before it was all sent.
+        """Send `data`; return `False` if the server responded or disconnected before it was all sent.
 
-        With `listen`, also if the server answered after it: what would follow need not be sent then.
+        With `listen`, return `False` also if the server has responded after it: the rest need not be sent then.
         """
         return (self.write_at_once(data) and not listen) or await self.flush(listen=listen)
 
     def write_at_once(self, data: bytes) -> bool:
-        """Send what the system takes without waiting, and return whether that was everything."""
+        """Send as much as the system accepts without waiting, and return whether that was everything."""
         try:
             self._stream.write(data)
         except OSError as exc:
@@ -88,7 +88,7 @@ class RequestWriter:
                 length += len(part)
                 if head.length is not None and length > head.length:
                     raise httpx.LocalProtocolError(f"the body is longer than its Content-Length of {head.length}")
-                # An answer may follow the last byte at once. Only before that does it come early.
+                # A response may follow the last byte at once. Only before that is it early.
                 data, early = (_chunk(part), True) if head.chunked else (part, length != head.length)
                 if part and not await self.write(data, listen=early):
                     return False
