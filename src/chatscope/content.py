@@ -31,7 +31,7 @@ _SIGNATURES: Final = (
     (b"OggS", 0, "audio/ogg"),
     (b"%PDF-", 0, "application/pdf"),
 )
-"""The first bytes of file types, where they stand, and the type. Content goes before the name of a file."""
+"""The signatures of file types, their offsets, and the types. The content takes precedence over the file's name."""
 
 
 def text(text: str) -> TextPart:

@@ -1,4 +1,4 @@
-"""The settings of a simulator: what clients must have, and the script of its answers."""
+"""The settings of a simulator: what it requires of clients, and the script of its answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Script: TypeAlias = Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the clients of a simulator must have. By default they need nothing.
+    """What a simulator requires of its clients. By default it requires nothing.
 
     Raises:
         ValueError: A limit is below 1.

@@ -1,4 +1,4 @@
-"""What is sent, as data: steps, a plan of steps, and the HTTP response that a plan is made from.
+"""Describes what is sent, as data: steps, a plan of steps, and the HTTP response that a plan is made from.
 
 Everything here is a pure value or a pure function: no sockets, no clock, and nothing about chat. `connection` runs a
 plan; `rendering` and `faults` build one.

@@ -1,4 +1,4 @@
-"""What the simulated model says: a `Reply`, and the tokens of each of its choices for a request.
+"""The simulated model's output: a `Reply`, and the tokens of each of its choices for a request.
 
 Its spelling as chunks or as a completion is in `rendering`; bytes that no correct server sends are in `faults`.
 """

@@ -21,9 +21,9 @@ __all__ = ["ChatscopeMocker"]
 
 
 class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
-    """respx's default mocker and, beside it, the same for one more transport.
+    """respx's default mocker, extended to one more transport.
 
-    Both know a router, so that it shares httpcore with the routers of `using="httpcore"`, as in respx's own default.
+    Routers are registered with both mockers, so they share httpcore with routers of `using="httpcore"`, as by default.
     """
 
     name = "chatscope"

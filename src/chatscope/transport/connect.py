@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect"]
 
-# Seconds after which the next address is tried beside a silent one. RFC 8305, section 5, recommends this.
+# Seconds after which the next address is tried if one does not respond. RFC 8305, section 5, recommends this.
 ATTEMPT_DELAY = 0.25
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCEPT_ENCODING", "DecodedStream", "decoders_for"]
 
-# The most that one step inflates to: large enough not to matter for speed, small beside the body it belongs to.
+# The most that one step inflates to: large enough for speed, and small compared with the largest body.
 PART_SIZE = 1024 * 1024
 # `zstandard` cannot stop in the middle of its input, and 4 bytes may inflate to a block of 128 KiB (RFC 8878, 3.1.1.2).
 # With slices this small, a step stays at about two parts.
@@ -35,7 +35,7 @@ class Decoder(Protocol):
     """One coding. `feed` is only called once `read` has returned `b""`."""
 
     def feed(self, data: bytes) -> None:
-        """Take in encoded bytes."""
+        """Accept encoded bytes."""
         ...
 
     def read(self) -> bytes:

@@ -4,11 +4,11 @@ Here: what may be reused, for how long and how many. The pool never queues and n
 here connects, and the limiter above decides how many requests may run. Every step of a request is O(1) in the number of
 connections.
 
-Idle connections leave without any traffic, too. No task may outlive the caller's task group, so the pool has none: on
-asyncio it keeps one timer of the event loop; trio has no timers outside of tasks, so there a thread of trio's own cache
-sleeps and then re-enters the run by its token (`streams.call_later`). The timer or thread exists only while connections
-are idle. On trio it also looks, once every `SWEEP_INTERVAL`, for connections that the server has closed, which asyncio
-reports by itself.
+Idle connections expire even without traffic. No task may outlive the caller's task group, so the pool has none. On
+asyncio it uses one timer of the event loop. trio has no timers outside of tasks, so a thread from trio's own cache
+sleeps there, and then re-enters the run by its token (`streams.call_later`). The timer or thread exists only while
+connections are idle. On trio it also checks, once every `SWEEP_INTERVAL`, for connections that the server has closed;
+asyncio reports those itself.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Pool:
         return len(self._oldest_first)
 
     def add(self, origin: Origin, stream: SocketStream) -> PooledConnection:
-        """Take in a fresh stream as an active connection."""
+        """Add a fresh stream as an active connection."""
         connection = PooledConnection(self, origin, stream)
         self._counts.connects += 1
         self._open.add(connection)
@@ -221,7 +221,7 @@ class Pool:
         self._cancel_timer = call_later(self.run, max(delay, 0), lambda: (method := sweep()) and method())
 
     def _sweep(self) -> None:
-        """Close what has expired or was closed by the server, and come back as long as anything is idle."""
+        """Close connections that have expired or that the server has closed; repeat as long as any are idle."""
         self._cancel_timer = None
         self._expire()
         if not self._reports_closing:

@@ -61,7 +61,7 @@ class RequestHead:
             lines.append(header)
         lines += [b"", b""]
         self.data = b"\r\n".join(lines)
-        # There are as many line breaks as were put in, so none of them came with a name or a value.
+        # If there are exactly as many line breaks as were added here, no name or value contains one.
         breaks = len(lines) - 1
         if self.data.count(b"\r") != breaks or self.data.count(b"\n") != breaks or b"\0" in self.data:
             raise httpx.LocalProtocolError(f"line break or NUL in {_offending_header(lines)}")

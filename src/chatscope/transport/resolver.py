@@ -22,12 +22,12 @@ __all__ = ["Resolver"]
 Address: TypeAlias = tuple[int, Any]
 """A family, and an address of the form that the family wants."""
 
-# Seconds after which another lookup of the same name is started beside one that hangs: glibc's own timeout.
+# Seconds after which a second lookup of the same name starts while the first one hangs: glibc's own timeout.
 LOOKUP_PATIENCE = 5.0
 
 
 class _Lookup:
-    """One call of the system's resolver, and those who wait for it."""
+    """One call of the system's resolver, and an event for the tasks that wait for it."""
 
     def __init__(self, host: str, port: int) -> None:
         self.started = monotonic()

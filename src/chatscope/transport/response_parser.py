@@ -1,4 +1,4 @@
-"""The bytes of one HTTP/1.1 response as a status, headers and a body, without I/O.
+"""Parses the bytes of one HTTP/1.1 response to a status, headers and a body, without I/O.
 
 Here: llhttp (through httptools) and what it leaves to its user: interim responses, HEAD, limits, a body that ends with
 the connection, bytes after the end, and the second reading of what llhttp refuses. Not here: reading and waiting
@@ -82,7 +82,7 @@ class ResponseParser:
         self._received = 0
         self._transfer_coding = b""
         self._body: list[bytes] = []
-        self._ended_at = 0  # how many of those parts came before the end
+        self._ended_at = 0  # how many of those parts precede the end
         self.on_body = self._body.append  # called by llhttp; a method of ours would cost one more call for every token
         self._excess = False
         self._refusal = ""
@@ -90,7 +90,7 @@ class ResponseParser:
         self._parser: httptools.HttpResponseParser | LenientParser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bytes:
-        """Take in what was read and return the part of the body in it; `b""` is the end of the connection."""
+        """Parse a read and return the part of the body in it; `b""` means the end of the connection."""
         if not data:
             return self._end()
         had_head = self.head_complete

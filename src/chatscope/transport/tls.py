@@ -106,7 +106,7 @@ class TLSStream:
                 await self._send()
                 self._take_in(await self._raw.receive(None))
             except ssl.SSLError:
-                # The alert that says why. asyncio sends it in the loop's next tick, so the caller must not close now.
+                # The alert that says why. asyncio sends it in the loop's next tick, so the caller must not close yet.
                 self._raw.write(self._outgoing.read())
                 await cancel_shielded_checkpoint()
                 raise

@@ -53,9 +53,9 @@ def current_run() -> object:
 
 
 def call_later(run: Any, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
-    """Call `callback` in the event loop run `run` after so many seconds, if it still lasts; return what cancels that.
+    """Call `callback` in the event loop run `run` after `delay` seconds, unless it has ended; return a cancel function.
 
-    To be called, and cancelled, in that run. It starts no task.
+    Call this and the cancel function in that run. No task is started.
     """
     if isinstance(run, asyncio.AbstractEventLoop):
         return run.call_later(delay, callback).cancel
@@ -64,9 +64,9 @@ def call_later(run: Any, delay: float, callback: Callable[[], object]) -> Callab
 
 
 def start_thread(run: Any, work: Callable[[], object], then: Callable[[], object]) -> None:
-    """Run `work`, which must not raise, in a thread; then call `then` in the event loop run `run`, if it still lasts.
+    """Run `work`, which must not raise, in a thread; then call `then` in the event loop run `run`, unless it has ended.
 
-    The thread is a daemon, and nobody waits for it: neither the event loop nor the program, when they end.
+    The thread is a daemon: neither the event loop nor the program waits for it when they end.
     """
     if not isinstance(run, asyncio.AbstractEventLoop):
         _on_trio().start_thread(run, work, then)

@@ -216,7 +216,7 @@ def start_thread(token: trio.lowlevel.TrioToken, work: Callable[[], object], the
 
 
 def call_later(token: trio.lowlevel.TrioToken, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
-    """Call `callback` in a run of trio after so many seconds, unless it has ended; return what cancels that.
+    """Call `callback` in a run of trio after `delay` seconds, unless the run has ended; return a cancel function.
 
     trio waits only in tasks, and a task needs a nursery that somebody holds open. So a thread waits here.
     """
