@@ -13,12 +13,12 @@ from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import (
-    REQUEST_NAMES,
     CopyOptions,
     RequestParameters,
     RunParameters,
     TypedParameters,
-    unknown_parameter,
+    check_names,
+    pop_type,
 )
 from chatscope._client.stream import ChatStream, ParsedStream
 from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, ToolOptions
@@ -161,9 +161,9 @@ class ChatClient:
             OutputError: the response does not fit the type.
             RuntimeError: the client is not open.
         """
-        _check_names(parameters)
+        check_names(parameters)
         sent = plain_messages(messages)
-        output_type = _type_in(parameters)
+        output_type = pop_type(parameters)
         if output_type is None and not reask:
             request = self._core.request(model, sent, parameters, stream=False)
             if request.observed is None:
@@ -249,13 +249,13 @@ class ChatClient:
         given: dict[str, Any] = dict(parameters)
         if response_format is not None:
             given["response_format"] = response_format
-        _check_names(given)
+        check_names(given)
         sent = plain_messages(messages)
         conversation = Conversation(
             sent,
             given,
             tools=ToolOptions(tools, max_turns, tool_timeout, on_tool_error),
-            output_type=_type_in(given),
+            output_type=pop_type(given),
             reask=reask,
         )
         await self._converse(model, conversation, on_step)
@@ -323,9 +323,9 @@ class ChatClient:
             ValueError: an argument can never be right.
             RuntimeError: the client is not open.
         """
-        _check_names(parameters)
+        check_names(parameters)
         sent = plain_messages(messages)
-        output_type = _type_in(parameters)
+        output_type = pop_type(parameters)
         if output_type is None:
             return ChatStream(self._core.request(model, sent, parameters, stream=True))
         output = Output.of(output_type)
@@ -345,14 +345,3 @@ def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str |
     if len(others) == 1 and base_url is None and isinstance(first, str) and "://" in first:
         return others[0], str(first)
     raise TypeError("ChatClient() takes the key first and all else by keyword: ChatClient(api_key, base_url=...)")
-
-
-def _type_in(parameters: dict[str, Any]) -> Any:
-    """Remove and return a `response_format` that is a type; return `None` for one of the endpoint's own."""
-    wanted = parameters.get("response_format")
-    return None if wanted is None or isinstance(wanted, Mapping) else parameters.pop("response_format")
-
-
-def _check_names(parameters: Mapping[str, Any]) -> None:
-    if not parameters.keys() <= REQUEST_NAMES:
-        raise TypeError(unknown_parameter(parameters, REQUEST_NAMES))

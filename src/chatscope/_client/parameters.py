@@ -57,6 +57,22 @@ _HABITS: Final = {
 """Parameters of other libraries, and their equivalents here."""
 
 
+def pop_type(parameters: dict[str, Any]) -> Any:
+    """Remove and return a `response_format` that is a type; return `None` for one of the endpoint's own."""
+    wanted = parameters.get("response_format")
+    return None if wanted is None or isinstance(wanted, Mapping) else parameters.pop("response_format")
+
+
+def check_names(parameters: Mapping[str, Any]) -> None:
+    """Check the names of a request's parameters.
+
+    Raises:
+        TypeError: a name is unknown; the error names it.
+    """
+    if not parameters.keys() <= REQUEST_NAMES:
+        raise TypeError(unknown_parameter(parameters, REQUEST_NAMES))
+
+
 def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None:
     """Describe the first unknown name, with a hint; return `None` if all names are known."""
     for name in names:
