@@ -138,12 +138,8 @@ class FilePlan:
             try:
                 parsed = self._parser.parse(row)
             except LineError as error:
-                if self._options.strict:
-                    raise InputError(f"{reader.path}: line {row.number}: {error}") from error
-                self.invalid += 1
                 kinds += _BAD
-                if error.custom_id is not None:
-                    ids.add(text_digest(error.custom_id))
+                self._note_invalid(error, ids, f"{reader.path}: line {row.number}")
                 continue
             if parsed.custom_id is None:
                 kinds += _UNNAMED
@@ -161,6 +157,18 @@ class FilePlan:
         if known_rows := kinds.count(_KNOWN):
             self._check_known(reader, known_rows, rows, kinds)
         self._decide(rows, kinds, ids, reader)
+
+    def _note_invalid(self, error: LineError, ids: DigestTable, place: str) -> None:
+        """Count a row that can never be right, and its id.
+
+        Raises:
+            InputError: `strict` is set.
+        """
+        if self._options.strict:
+            raise InputError(f"{place}: {error}") from error
+        self.invalid += 1
+        if error.custom_id is not None:
+            ids.add(text_digest(error.custom_id))
 
     def wants(self, ordinal: int) -> bool:
         """Tell whether the row at a place, from 0, has to be looked at again.

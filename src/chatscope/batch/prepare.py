@@ -24,7 +24,7 @@ from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.manifest import check_manifest, write_manifest
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, Judge, Occurrences, StreamPlan, rows_of
-from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
+from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
 from chatscope.batch.recorder import validator
 from chatscope.batch.replacing import write_durably
@@ -150,6 +150,36 @@ class Prepared:
             except LineError:
                 continue
             yield text_digest(parsed.custom_id or unnamed_id(parsed.key, occurrences.next(parsed.key)))
+
+
+def progress_of(
+    prepared: Prepared,
+    tally: Tally,
+    *,
+    phase: Phase,
+    running: int,
+    seconds: float,
+    waiting_for: str | None,
+    stop_reason: StopReason | None,
+) -> BatchProgress:
+    """Return how far a run is at this moment."""
+    return BatchProgress(
+        phase=phase,
+        total=prepared.total,
+        rows_read=prepared.rows_read,
+        settled=prepared.judge.settled if prepared.judge is not None else 0,
+        succeeded=tally.succeeded,
+        failed=tally.failed,
+        running=running,
+        tokens=tally.tokens,
+        cost=tally.cost,
+        earlier_cost=prepared.recorded.cost,
+        unpriced=tally.unpriced + prepared.recorded.unpriced,
+        seconds=seconds,
+        waiting_for=waiting_for,
+        failures=dict(tally.failures),
+        stop_reason=stop_reason,
+    )
 
 
 def prepare(

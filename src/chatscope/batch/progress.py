@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from chatscope import Result, Usage
+from chatscope import Result, Statistics, Usage
 
 Phase = Literal["reading the output", "reading the input", "running", "stopping", "finishing", "ended"]
 StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens", "input"]
@@ -190,3 +190,12 @@ def percentiles(values: array[float]) -> dict[str, float]:
         high = min(low + 1, len(ordered) - 1)
         found[f"p{percent}"] = ordered[low] + (ordered[high] - ordered[low]) * (at - low)
     return found
+
+
+def waiting_for(counts: Statistics) -> str | None:
+    """Return why requests wait, in words, given the adapter's statistics."""
+    if counts.held_back:
+        return f"the server fails; {counts.held_back} requests wait until it is back"
+    if counts.paced:
+        return f"a rate limit or a pause of the server's; {counts.paced} requests wait"
+    return "slots" if counts.queued else None

@@ -27,20 +27,19 @@ from chatscope import (
     Task,
     TaskStatus,
 )
-from chatscope.batch.journal import SYNC_LINES
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.prepare import Prepared, prepare_in_thread
-from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason
+from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
+from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally, waiting_for
 from chatscope.batch.recorder import DiskError, Recorder
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.result import BatchResult
 from chatscope.batch.source import InvalidRow, Source
 from chatscope.batch.stopping import StopRules
+from chatscope.batch.syncing import Syncer
 
 UNDELIVERED: Final = 1000
 """Outcomes that wait to be iterated over, at most; then no further request is sent. Some 10 MiB."""
 
-SYNC_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 """What syncing and closing may take while the run is being cancelled."""
 
@@ -105,7 +104,7 @@ class BatchRun:
         self._stop_reason: StopReason | None = None
         self._stop_message: str | None = None
         self._rules: StopRules | None = None
-        self._sync_due = anyio.Event()
+        self._syncer: Syncer | None = None
         self._began = 0.0
         self._summary: BatchSummary | None = None
 
@@ -131,7 +130,8 @@ class BatchRun:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._phase, self._began = "running", time.perf_counter()
-        for work in (self._send, self._sync_now_and_then, self._wind_down):
+        self._syncer = Syncer(self._prepared.journal, self._options.fsync, self._stop_for_disk)
+        for work in (self._send, self._syncer.run, self._wind_down):
             self._group.start_soon(work)
         return self
 
@@ -203,22 +203,14 @@ class BatchRun:
 
     def progress(self) -> BatchProgress:
         """Return how far the run is at this moment."""
-        prepared, tally = self._prepared, self._recorder.tally if self._recorder is not None else None
-        return BatchProgress(
-            phase=prepared.phase if self._recorder is None else self._phase,
-            total=prepared.total,
-            rows_read=prepared.rows_read,
-            settled=prepared.judge.settled if prepared.judge is not None else 0,
-            succeeded=tally.succeeded if tally else 0,
-            failed=tally.failed if tally else 0,
+        is_entered = self._recorder is not None
+        return progress_of(
+            self._prepared,
+            self._recorder.tally if self._recorder is not None else Tally(),
+            phase=self._phase if is_entered else self._prepared.phase,
             running=len(self._running),
-            tokens=tally.tokens if tally else 0,
-            cost=tally.cost if tally else 0.0,
-            earlier_cost=prepared.recorded.cost,
-            unpriced=(tally.unpriced if tally else 0) + prepared.recorded.unpriced,
-            seconds=time.perf_counter() - self._began if self._recorder is not None else 0.0,
-            waiting_for=self._waiting_for(),
-            failures=dict(tally.failures) if tally else {},
+            seconds=time.perf_counter() - self._began if is_entered else 0.0,
+            waiting_for=waiting_for(self._adapter.statistics()) if self._phase == "running" else None,
             stop_reason=self._stop_reason,
         )
 
@@ -283,6 +275,7 @@ class BatchRun:
     async def _take(self, result: Result) -> None:
         """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it."""
         assert self._recorder is not None  # noqa: S101 - the run is entered
+        assert self._syncer is not None  # noqa: S101 - as above
         assert result.task is not None  # noqa: S101 - only an unknown id has none
         request: BatchRequest = result.task.metadata["batch"]
         self._running.pop(request.pair, None)
@@ -293,10 +286,7 @@ class BatchRun:
             self._tell()
             return
         result, answered = self._recorder.record(request, result)
-        if self._options.fsync == "each":
-            await self._sync()
-        elif self._prepared.journal.unsynced >= SYNC_LINES:
-            self._sync_due.set()
+        await self._syncer.on_line()
         if self._delivered is not None:
             self._delivered.extend(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
         self._tell()
@@ -318,21 +308,6 @@ class BatchRun:
                 await self._changed.wait()
         self._sending.cancel()
 
-    async def _sync_now_and_then(self) -> None:
-        while self._options.fsync != "none":
-            with anyio.move_on_after(SYNC_SECONDS):
-                await self._sync_due.wait()
-            self._sync_due = anyio.Event()
-            await self._sync()
-
-    async def _sync(self) -> None:
-        journal = self._prepared.journal
-        if journal.unsynced and self._options.fsync != "none":
-            try:
-                await anyio.to_thread.run_sync(journal.sync, limiter=anyio.CapacityLimiter(1))
-            except OSError as error:
-                self._stop_for_disk(error)
-
     def _stop_for_disk(self, error: Exception) -> None:
         """Stop at once, whatever else the run was stopped for: no further outcome could be recorded."""
         self._stop_reason, self._stop_message = "disk", str(error)
@@ -345,8 +320,9 @@ class BatchRun:
     async def _end(self) -> None:
         """Do the last steps and set the summary."""
         assert self._recorder is not None  # noqa: S101 - the run is entered
+        assert self._syncer is not None  # noqa: S101 - as above
         self._phase = "finishing"
-        await self._sync()
+        await self._syncer.sync()
         if self._stop_reason != "disk":
             finish = partial(self._prepared.finish, self._recorder.outcomes)
             try:
@@ -363,8 +339,8 @@ class BatchRun:
         """Sync and unlock, also when the run was cancelled."""
         try:
             await self._prepared.requests.aclose()
-            if self._phase != "ended":
-                await self._sync()
+            if self._phase != "ended" and self._syncer is not None:
+                await self._syncer.sync()
         finally:
             if self._summary is None:
                 self._stop_reason = self._stop_reason or "interrupted"
@@ -376,16 +352,6 @@ class BatchRun:
         assert self._recorder is not None  # noqa: S101 - the run is entered
         seconds = time.perf_counter() - self._began
         self._summary = self._prepared.summary(self._recorder.tally, seconds, self._stop_reason, self._stop_message)
-
-    def _waiting_for(self) -> str | None:
-        if self._phase != "running":
-            return None
-        counts = self._adapter.statistics()
-        if counts.held_back:
-            return f"the server fails; {counts.held_back} requests wait until it is back"
-        if counts.paced:
-            return f"a rate limit or a pause of the server's; {counts.paced} requests wait"
-        return "slots" if counts.queued else None
 
     def _tell(self) -> None:
         self._changed.set()

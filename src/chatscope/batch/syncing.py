@@ -1,0 +1,54 @@
+"""When the journal is written through to the disk: in groups, after each line, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from chatscope.batch.journal import SYNC_LINES, Journal
+from chatscope.batch.options import Fsync
+
+SYNC_SECONDS: Final = 1.0
+"""How long a recorded line may wait for the disk. A power failure loses at most that much."""
+
+
+class Syncer:
+    """Syncs a journal in a worker thread.
+
+    Args:
+        journal: the journal.
+        fsync: as in `BatchOptions`.
+        on_error: called with the error if the disk fails.
+    """
+
+    def __init__(self, journal: Journal, fsync: Fsync, on_error: Callable[[OSError], None]) -> None:
+        self._journal = journal
+        self._fsync = fsync
+        self._on_error = on_error
+        self._due = anyio.Event()
+
+    async def run(self) -> None:
+        """Sync every second, or sooner if enough lines wait. Runs until it is cancelled."""
+        while self._fsync != "none":
+            with anyio.move_on_after(SYNC_SECONDS):
+                await self._due.wait()
+            self._due = anyio.Event()
+            await self.sync()
+
+    async def on_line(self) -> None:
+        """Record that a line was appended, and sync it at once if each line is to be synced."""
+        if self._fsync == "each":
+            await self.sync()
+        elif self._journal.unsynced >= SYNC_LINES:
+            self._due.set()
+
+    async def sync(self) -> None:
+        """Sync what was appended. If cancelled, the thread finishes first."""
+        if self._journal.unsynced and self._fsync != "none":
+            try:
+                await anyio.to_thread.run_sync(self._journal.sync, limiter=anyio.CapacityLimiter(1))
+            except OSError as error:
+                self._on_error(error)
