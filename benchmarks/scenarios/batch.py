@@ -274,7 +274,9 @@ async def _serve(seed: int) -> None:
 
 def main() -> int:
     """Run what the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.batch", description="What a batch costs, and what it survives."
+    )
     parser.add_argument("only", nargs="*", choices=["throughput", "resume", "kills", []], help="default: all")
     parser.add_argument("--requests", type=int, default=20_000, help="of one run of throughput")
     parser.add_argument("--repetitions", type=int, default=3)

@@ -198,7 +198,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, "__version__", "content"])  # noqa: PLE0605 - one table says what is public
+__all__ = sorted([*_HOME_OF, "__version__", "content"])  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -316,9 +316,12 @@ async def test_a_cancelled_run_leaves_the_output_unlocked_and_nothing_running(
     source, output, _ = paths
     server = serve(Reply("Hello.", first_token=60))
     async with adapter_of(server) as adapter:
-        with anyio.move_on_after(0.3) as scope:
-            async with run_batch(source, output, adapter=adapter) as run:
-                await run.finish()
+        run = run_batch(source, output, adapter=adapter)
+        with anyio.CancelScope() as scope:
+            async with run, anyio.create_task_group() as group:
+                group.start_soon(run.finish)
+                await until(lambda: len(server.requests) == 4)
+                scope.cancel()
         assert scope.cancelled_caught
         assert adapter.get_adapter_status()["running"] == 0
     assert run.summary.not_sent == 8

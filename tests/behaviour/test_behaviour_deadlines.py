@@ -41,7 +41,8 @@ def at_most(seconds: float) -> TaskConstraints:
 
 async def run(server: MemoryServer, task: Task, **options: Any) -> tuple[Result, float]:
     """Return a task's result and how long it took, in virtual seconds."""
-    async with AsyncChatGPTAdapter("sk-1", transport=server, **{"retry": ONCE, **options}) as adapter:
+    given: dict[str, Any] = {"retry": ONCE, **options}
+    async with AsyncChatGPTAdapter("sk-1", transport=server, **given) as adapter:
         began = anyio.current_time()
         result = await adapter.execute(task)
         took = round(anyio.current_time() - began, 6)

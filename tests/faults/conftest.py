@@ -22,8 +22,9 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send the figures of a worker of pytest-xdist to the process that prints them."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["figures"] = pickle.dumps(session.config.stash.get(FIGURES, Figures()))
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["figures"] = pickle.dumps(session.config.stash.get(FIGURES, Figures()))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -54,9 +54,10 @@ def test_header_values_with_line_breaks(argument: str, options: dict[str, Any], 
             return {name: broken(inner) for name, inner in value.items()}
         return value.format(f"{KEY}{line_break}x-more: 1")
 
+    given: dict[str, Any] = {"api_key": KEY, **broken(options)}
     for make in (AsyncChatGPTAdapter, ChatClient):
         with pytest.raises(ValueError, match=argument) as caught:
-            make(**{"api_key": KEY, **broken(options)})
+            make(**given)
         assert KEY not in str(caught.value) + repr(caught.value)
 
 

@@ -77,7 +77,8 @@ class Gate:
 
 
 def adapter(server: MemoryServer, **options: Any) -> AsyncChatGPTAdapter:
-    return AsyncChatGPTAdapter("key", transport=server, **{"hedge_after": SOON, "retry": ONCE, **options})
+    given: dict[str, Any] = {"hedge_after": SOON, "retry": ONCE, **options}
+    return AsyncChatGPTAdapter("key", transport=server, **given)
 
 
 def hi(**options: Any) -> Task:

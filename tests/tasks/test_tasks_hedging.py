@@ -145,9 +145,9 @@ async def test_an_attempt_that_claims_too_late_is_told_so() -> None:
             claims.append(claim())
         return "too late"
 
+    outcomes: list[str] = []
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as group:
-            outcomes: list[str] = []
 
             async def run() -> None:
                 outcomes.append(await Hedge[str]().run(too_late, 0.0, lambda: second))

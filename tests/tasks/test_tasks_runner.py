@@ -11,7 +11,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, Task, TaskConstraints, TaskStatus
+from chatscope import AsyncChatGPTAdapter, ChatTask, Task, TaskConstraints, TaskStatus
 from chatscope.simulator import ChatRequest, Reply, ToolCall, faults
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ async def test_nothing_is_sent_for_a_task_whose_block_is_left_in_the_tick_that_g
 ) -> None:
     for _ in range(5):
         server = serve()
+        second: ChatTask | None = None
         with anyio.CancelScope() as scope:
             try:
                 async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter:
@@ -88,6 +89,7 @@ async def test_nothing_is_sent_for_a_task_whose_block_is_left_in_the_tick_that_g
                     scope.cancel()
             except LookupError:
                 pass
+        assert second is not None
         assert (second.status, len(server.requests)) == (TaskStatus.CANCELLED, 1)
 
 

@@ -217,11 +217,11 @@ class Supervisor:
             RuntimeError: the group is closed.
         """
         group = self.open_group()
-        start = partial(group.start_soon, run.run, context is not None, name=run.state.id)
+        coroutine = partial(run.run, context is not None)
         if context is None:
-            start()
+            group.start_soon(coroutine, name=run.state.id)
         else:
-            context.run(start)
+            context.run(partial(group.start_soon, coroutine, name=run.state.id))
 
     def price(self, query: PriceQuery) -> float | None:
         """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""

@@ -34,7 +34,7 @@ _HOMES = {
     "run_batch": "run",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -64,7 +64,7 @@ _HOMES = {
     "read_records": "records",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

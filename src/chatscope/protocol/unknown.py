@@ -129,7 +129,7 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
             elif isinstance(value, msgspec.Struct) and isinstance(inner, dict):
                 fill_extra(value, inner)
     if hasattr(made, "extra"):
-        made.extra = extra  # replaces a field that the server itself calls `extra`
+        setattr(made, "extra", extra)  # noqa: B010 - a struct of any kind; replaces a field that the server itself calls `extra`
 
 
 def _unknown_counts(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:

@@ -55,7 +55,6 @@ class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 
 
 _Details = TypeVar("_Details", PromptTokensDetails, CompletionTokensDetails)
-_AnyCounts = TypeVar("_AnyCounts", Usage, PromptTokensDetails, CompletionTokensDetails)
 
 
 def add_usage(*usages: Usage | None) -> Usage | None:
@@ -90,18 +89,20 @@ def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
     has_details = earlier.prompt_tokens_details is not None or earlier.completion_tokens_details is not None
     if later.prompt_tokens and later.completion_tokens and later.total_tokens and not has_details:
         return later  # nothing to keep of the earlier one: servers that report usage in every chunk
-    merged = _merge_counts(earlier, later)
+    merged: Usage = _merge_counts(earlier, later)
     parts = merged.prompt_tokens + merged.completion_tokens
     if merged.total_tokens < parts and merged != later:
         merged = msgspec.structs.replace(merged, total_tokens=parts)  # each report had only one half
     return merged
 
 
-def _merge_counts(earlier: _AnyCounts, later: _AnyCounts) -> _AnyCounts:
+def _merge_counts(earlier: Any, later: Any) -> Any:
+    """Return counts of one kind merged: a usage, or its details."""
     merged: dict[str, Any] = {}
     for name in later.__struct_fields__:
         old, new = getattr(earlier, name), getattr(later, name)
-        merged[name] = _merge_counts(old, new) if isinstance(old, msgspec.Struct) and new is not None else new or old
+        is_nested = isinstance(old, PromptTokensDetails | CompletionTokensDetails) and new is not None
+        merged[name] = _merge_counts(old, new) if is_nested else new or old
     return type(later)(**merged)
 
 
