@@ -64,7 +64,8 @@ class ChunkDecoder:
             if not choices:
                 return self._decode_in_full(data)
             _fill(chunk, sent)
-            if choices[0].delta.content or choices[0].delta.reasoning:
+            delta = choices[0].delta
+            if delta.reasoning_details is None and (delta.content or delta.reasoning):
                 self._learn(unknown_names(chunk))
         chunk.raw = data
         if chunk.x_groq is not None:
@@ -75,7 +76,7 @@ class ChunkDecoder:
         """Return whether the next chunk may be like this one: one with text of one kind, for `decode_text`."""
         delta = chunk.choices[0].delta
         kind = next((kind for kind in _KINDS if getattr(delta, kind)), None)
-        if kind is None or chunk.usage is not None:
+        if kind is None or chunk.usage is not None or delta.reasoning_details is not None:
             return False
         if kind != self.kind:
             self.kind = kind

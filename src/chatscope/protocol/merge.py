@@ -23,63 +23,74 @@ class GrowingValue:
     def __init__(self) -> None:
         self._value: Any = None  # _TextParts, _Fields, _Items, or a plain value
 
-    def add(self, new: Any, depth: int = 0) -> None:
+    def add(self, new: Any) -> None:
         """Merge a new part into the value."""
-        value = self._value
-        if new is None:
-            return
-        if depth > _MAX_DEPTH or not isinstance(new, str | dict | list):
-            self._value = new
-        elif isinstance(new, str):
-            if not isinstance(value, _TextParts):
-                value = self._value = _TextParts()
-            value.append(new)
-        elif isinstance(new, dict):
-            if not isinstance(value, _Fields):
-                value = self._value = _Fields()
-            for name, field in new.items():
-                if name not in value or (name in _REPLACED and field is not None):
-                    value[name] = GrowingValue()
-                value[name].add(field, depth + 1)
-        else:
-            if not isinstance(value, _Items):
-                value = self._value = _Items()
-            for item in new:
-                if not (value and value[-1].is_continued_by(item)):
-                    value.append(GrowingValue())
-                value[-1].add(item, depth + 1)
-
-    def is_continued_by(self, item: Any) -> bool:
-        """Return whether an item of a list belongs to this one, the last before it."""
-        fields = self._value
-        if not isinstance(item, dict) or "index" not in item or not isinstance(fields, _Fields):
-            return False
-        return all((fields[name].value() if name in fields else None) == item.get(name) for name in ("index", "type"))
+        self._value = _merged(self._value, new, 0)
 
     def value(self) -> Any:
         """Return the value so far, as a copy."""
-        value = self._value
-        if isinstance(value, _TextParts):
-            return value.joined()
-        if isinstance(value, _Fields):
-            return {name: field.value() for name, field in value.items()}
-        if isinstance(value, _Items):
-            return [item.value() for item in value]
-        return value
+        return _plain(self._value)
 
 
 class _TextParts(list[str]):
     """A text in parts."""
 
-    def joined(self) -> str:
-        if len(self) > 1:
-            self[:] = ["".join(self)]
-        return self[0]
+
+class _Fields(dict[str, Any]):
+    """The fields of an object, each of them growing."""
 
 
-class _Fields(dict[str, GrowingValue]):
-    """The fields of an object."""
+class _Items(list[Any]):
+    """The items of a list, the last of them growing."""
 
 
-class _Items(list[GrowingValue]):
-    """The items of a list."""
+def _merged(value: Any, new: Any, depth: int) -> Any:
+    """Return a growing value with one more part. The types are compared by identity: this runs for every chunk."""
+    kind = type(new)
+    if new is None:
+        return value
+    if kind is str and depth <= _MAX_DEPTH:
+        if type(value) is not _TextParts:
+            return _TextParts((new,))
+        value.append(new)
+        return value
+    if kind is dict and depth <= _MAX_DEPTH:
+        fields = value if type(value) is _Fields else _Fields()
+        for name, field in new.items():
+            if name not in _REPLACED:
+                fields[name] = _merged(fields.get(name), field, depth + 1)
+            elif type(field) is str or type(field) is int:
+                fields[name] = field
+            elif field is not None or name not in fields:
+                fields[name] = _merged(None, field, depth + 1)
+        return fields
+    if kind is list and depth <= _MAX_DEPTH:
+        items = value if type(value) is _Items else _Items()
+        for item in new:
+            if items and _continues(items[-1], item):
+                items[-1] = _merged(items[-1], item, depth + 1)
+            else:
+                items.append(_merged(None, item, depth + 1))
+        return items
+    return new
+
+
+def _continues(last: Any, item: Any) -> bool:
+    """Return whether an item of a list belongs to the last one before it."""
+    if type(item) is not dict or "index" not in item or type(last) is not _Fields:
+        return False
+    index, kind = last.get("index"), last.get("type")
+    return bool(_plain(index) == item["index"] and _plain(kind) == item.get("type"))
+
+
+def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is _TextParts:
+        if len(value) > 1:
+            value[:] = ["".join(value)]
+        return value[0]
+    if kind is _Fields:
+        return {name: _plain(field) for name, field in value.items()}
+    if kind is _Items:
+        return [_plain(item) for item in value]
+    return value
