@@ -44,10 +44,11 @@ nitpick_ignore_regex = [
     (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|os|pathlib|ssl|types)\.[A-Za-z]\w*"),
     (r"py:(class|exc)", r"opentelemetry\.\w+\.[A-Za-z]\w*"),
     (r"py:class", r"msgspec\.Meta"),
-    (r"py:class", r"(chatscope\.\w+\.\w+\.)?_?[TP]"),  # type variables
+    (r"py:class", r"(chatscope\.\w+\.\w+\.)?(_?[TP]|OutputT)"),  # type variables
     # Internal types in public signatures.
     (r"py:class", r"chatscope\.(protocol\.headers\.ResponseHeaders|transport\.base\.TimedStream)"),
     (r"py:class", r"chatscope\.telemetry\.observer\.Observer"),
+    (r"py:class", r"chatscope\._limits\.timeouts\.HTTPXTimeout"),
 ]
 
 html_theme = "furo"
