@@ -44,6 +44,8 @@ async def _as_task(row: Row, base_url: str, transport: HTTPTransport) -> Outcome
         "sk-1", MODEL, row.timeouts, base_url=base_url, transport=transport, retry=RETRY
     ) as adapter:
         results = [(await adapter.execute(Task(PROMPT))).raise_for_error() for _ in range(row.before)]
+        if row.before:
+            await anyio.sleep(0.05)  # lets what the server does to the idle connection arrive
         task = Task(PROMPT, constraints=TaskConstraints(timeout_seconds=row.deadline))
         if row.via is Via.PLAIN_TASK:
             task.parameters = {"stream": False}
