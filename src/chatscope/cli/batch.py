@@ -16,13 +16,14 @@ import click
 from rich.text import Text
 
 from chatscope import AsyncChatGPTAdapter, RetryPolicy
-from chatscope.batch import BatchError, BatchOptions, BatchRun, run_batch
+from chatscope.batch import BatchError, BatchOptions, BatchProgress, BatchRun, run_batch
 from chatscope.batch.dry_run import dry_run as inspect_input
 from chatscope.batch.export import export
 from chatscope.batch.status import failed_requests, read_status
-from chatscope.cli.batch_view import BatchLines, BatchPanel, BatchView, Limits, NoBatchView, summary_lines
+from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import json_values
+from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, without_controls
 
 REFRESH_SECONDS: Final = 0.25
@@ -227,16 +228,16 @@ async def _finish(run: BatchRun) -> BatchError | ValueError | None:
     return None
 
 
-async def _show(run: BatchRun, view: BatchView) -> None:
+async def _show(run: BatchRun, view: ProgressView[BatchProgress]) -> None:
     while True:
         view.show(run.progress())
         await anyio.sleep(REFRESH_SECONDS)
 
 
-def _view(arguments: _Arguments, terminal: Terminal) -> BatchView:
+def _view(arguments: _Arguments, terminal: Terminal) -> ProgressView[BatchProgress]:
     limits = Limits(arguments.adapter["requests_per_minute"], arguments.adapter["tokens_per_minute"])
     if arguments.progress == "none":
-        return NoBatchView()
+        return NoProgress()
     if arguments.progress == "auto" and terminal.is_terminal and not terminal.is_dumb_terminal:
         return BatchPanel(terminal, f"{arguments.source} to {arguments.output}", limits)
     return BatchLines(terminal, limits)

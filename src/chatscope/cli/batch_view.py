@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final
 
 from rich import box
-from rich.live import Live
 from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 from chatscope.batch import BatchProgress, BatchSummary
-from chatscope.cli.terminal import Terminal, without_controls
-
-PLAIN_SECONDS: Final = 10.0
-"""Seconds between two plain lines. The log of a night's run stays under 5,000 lines."""
+from chatscope.cli.progress_views import LiveProgress, ProgressLines, grid_of
+from chatscope.cli.terminal import Terminal
 
 WINDOW_SECONDS: Final = 60.0
 """The window over which rates per minute are measured."""
@@ -24,93 +18,36 @@ WINDOW_SECONDS: Final = 60.0
 _NARROW: Final = 60
 """Below this width, the panel shows one figure per line."""
 
-
 _ECHO: Final = 3
 """Columns left free at the right. A terminal echoes `^C` after the last line; a wrap there would shift the panel."""
 
 
-class BatchView(Protocol):
-    """Shows a run while its block is open."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, progress: BatchProgress) -> None:
-        """Show the current progress."""
-
-
-class NoBatchView:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def show(self, progress: BatchProgress) -> None:
-        """Do nothing."""
-
-
-class BatchLines(NoBatchView):
+class BatchLines(ProgressLines[BatchProgress]):
     """Prints a line every ten seconds, and one for each new phase."""
 
     def __init__(self, terminal: Terminal, limits: Limits) -> None:
-        self._terminal = terminal
-        self._rates = Rates(limits)
-        self._phase = ""
-        self._shown_at = 0.0
-
-    def show(self, progress: BatchProgress) -> None:
-        """Print a line if one is due."""
-        now = time.monotonic()
-        self._rates.add(now, progress)
-        if progress.phase != self._phase or now - self._shown_at >= PLAIN_SECONDS:
-            self._phase, self._shown_at = progress.phase, now
-            parts = [f"{name} {value}" for name, value in figures(progress, self._rates)]
-            self._terminal.print(Text(without_controls("; ".join(parts))), soft_wrap=True)
+        super().__init__(terminal, lambda progress: progress.phase, Rates(limits).figures)
 
 
-class BatchPanel:
+class BatchPanel(LiveProgress[BatchProgress]):
     """Redraws a panel with each progress."""
 
     def __init__(self, terminal: Terminal, title: str, limits: Limits) -> None:
+        super().__init__(terminal, transient=False)
         self._terminal = terminal
         self._title = title
         self._rates = Rates(limits)
-        self._live = Live(Text(""), console=terminal, auto_refresh=False, transient=False)
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def show(self, progress: BatchProgress) -> None:
-        """Draw the panel."""
-        self._rates.add(time.monotonic(), progress)
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in figures(progress, self._rates):
-            grid.add_row(name, Text(without_controls(value), style="red" if name == "failures" else ""))
+    def frame(self, progress: BatchProgress) -> Panel:
+        """Return the panel."""
         narrow = self._terminal.width < _NARROW
-        panel = Panel(
-            grid,
+        return Panel(
+            grid_of(self._rates.figures(progress), alarming="failures"),
             title=self._title,
             box=box.SIMPLE if narrow else box.ROUNDED,
             expand=not narrow,
             width=None if narrow else self._terminal.width - _ECHO,
         )
-        self._live.update(panel, refresh=True)
 
 
 class Limits:
@@ -137,6 +74,11 @@ class Rates:
         self._moments.append((now, progress.succeeded + progress.failed, progress.tokens))
         while self._moments[0][0] < now - WINDOW_SECONDS:
             del self._moments[0]
+
+    def figures(self, progress: BatchProgress) -> list[tuple[str, str]]:
+        """Add the current progress, and return the figures that are shown of it."""
+        self.add(time.monotonic(), progress)
+        return figures(progress, self)
 
     def per_minute(self) -> tuple[float, float]:
         """Return requests and tokens per minute."""

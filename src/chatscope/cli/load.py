@@ -17,11 +17,23 @@ import msgspec
 from rich.text import Text
 
 from chatscope import ChatError
-from chatscope.cli.load_view import LoadLines, LoadTable, LoadView, NoLoadView, comparison_lines, report_lines
+from chatscope.cli.load_view import LoadLines, LoadTable, comparison_lines, report_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import json_values as json_parameters
+from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, without_controls
-from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, RequestRecord, Workload, compare, load_report, run
+from chatscope.load import (
+    Length,
+    LoadMonitor,
+    LoadPlan,
+    LoadProgress,
+    LoadReport,
+    RequestRecord,
+    Workload,
+    compare,
+    load_report,
+    run,
+)
 from chatscope.load.plan import GRACE, TIMEOUT
 from chatscope.load.schedule import ARRIVAL_PROCESSES
 
@@ -219,7 +231,7 @@ def exit_code(report: LoadReport) -> int:
     return 0 if report.meets_objectives else OBJECTIVE_MISSED
 
 
-async def _run_and_show(plan: LoadPlan, monitor: LoadMonitor, view: LoadView) -> LoadReport:
+async def _run_and_show(plan: LoadPlan, monitor: LoadMonitor, view: ProgressView[LoadProgress]) -> LoadReport:
     """Run the plan while its progress is shown."""
     failure: ChatError | ValueError | None = None
     reports: list[LoadReport] = []
@@ -235,7 +247,7 @@ async def _run_and_show(plan: LoadPlan, monitor: LoadMonitor, view: LoadView) ->
     return reports[0]
 
 
-async def _show(monitor: LoadMonitor, view: LoadView) -> None:
+async def _show(monitor: LoadMonitor, view: ProgressView[LoadProgress]) -> None:
     while True:
         await anyio.sleep(REFRESH_SECONDS)
         progress = monitor.progress()
@@ -267,9 +279,9 @@ class _RecordsFile:
         self._file.write(record.to_json())
 
 
-def _view(terminal: Terminal, *, quiet: bool) -> LoadView:
+def _view(terminal: Terminal, *, quiet: bool) -> ProgressView[LoadProgress]:
     if quiet:
-        return NoLoadView()
+        return NoProgress()
     if terminal.is_terminal and not terminal.is_dumb_terminal:
         return LoadTable(terminal)
     return LoadLines(terminal)

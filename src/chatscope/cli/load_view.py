@@ -2,93 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final
 
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from chatscope.cli.terminal import Terminal, without_controls
+from chatscope.cli.progress_views import LiveProgress, ProgressLines, grid_of
+from chatscope.cli.terminal import Terminal
 from chatscope.load import LoadProgress, LoadReport, StageComparison, StageReport
 from chatscope.load.distributions import Percentile
-
-PLAIN_SECONDS: Final = 10.0
-"""Seconds between two plain lines."""
 
 _SHOWN: Final = ("ttft", "ttft_service", "ttfat", "tpot", "icl", "e2e", "lateness", "queue")
 
 
-class LoadView(Protocol):
-    """Shows a run while its block is open."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, progress: LoadProgress) -> None:
-        """Show the current progress."""
-
-
-class NoLoadView:
-    """Shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def show(self, progress: LoadProgress) -> None:
-        """Do nothing."""
-
-
-class LoadLines(NoLoadView):
+class LoadLines(ProgressLines[LoadProgress]):
     """Prints a line every ten seconds, and one for each stage."""
 
     def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._stage = ""
-        self._shown_at = 0.0
-
-    def show(self, progress: LoadProgress) -> None:
-        """Print a line if one is due."""
-        now = time.monotonic()
-        if progress.stage != self._stage or now - self._shown_at >= PLAIN_SECONDS:
-            self._stage, self._shown_at = progress.stage, now
-            line = "; ".join(f"{name} {value}" for name, value in figures(progress))
-            self._terminal.print(Text(without_controls(line)), soft_wrap=True)
+        super().__init__(terminal, lambda progress: progress.stage, figures)
 
 
-class LoadTable:
+class LoadTable(LiveProgress[LoadProgress]):
     """Redraws a table with each progress."""
 
     def __init__(self, terminal: Terminal) -> None:
-        self._live = Live(Text(""), console=terminal, auto_refresh=False, transient=True)
+        super().__init__(terminal, transient=True)
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def show(self, progress: LoadProgress) -> None:
-        """Draw the table."""
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in figures(progress):
-            grid.add_row(name, Text(without_controls(value)))
-        self._live.update(grid, refresh=True)
+    def frame(self, progress: LoadProgress) -> Table:
+        """Return the table."""
+        return grid_of(figures(progress))
 
 
 def figures(progress: LoadProgress) -> list[tuple[str, str]]:
