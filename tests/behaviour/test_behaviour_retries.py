@@ -17,6 +17,7 @@ from chatscope import (
     AsyncChatGPTAdapter,
     AuthenticationError,
     BadRequestError,
+    ChatClient,
     ConflictError,
     InternalServerError,
     NotFoundError,
@@ -33,7 +34,7 @@ from chatscope import (
 )
 from chatscope.errors import APIStatusError
 from chatscope.protocol.error_codes import QUOTA_CODES
-from chatscope.simulator import ErrorShape, Reply, Response, Stage, error, faults
+from chatscope.simulator import Answer, ErrorShape, Received, Reply, Response, Stage, error, faults
 
 if TYPE_CHECKING:
     from tests.support.memory_server import MemoryServer, Serve
@@ -109,6 +110,36 @@ async def test_the_server_asks_for_it(serve: Serve) -> None:
     server = serve([error(400, headers=(("x-should-retry", "true"),)), Reply("Hello, world.")])
     async with adapter_for(server) as adapter:
         assert (await adapter.execute(Task("hi"))).attempts == 2
+
+
+async def test_who_waits_for_a_server_that_refuses_connections(serve: Serve) -> None:
+    def refuse(_: object) -> Reply:
+        raise httpx.ConnectError("refused") from ConnectionRefusedError("refused")
+
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    rows: list[tuple[dict[str, Any], int]] = [
+        ({}, 3),
+        ({"retry": 5}, 5),
+        ({"retry": RetryPolicy(refused_attempts=1)}, 1),
+    ]
+    for options, attempts in rows:
+        async with ChatClient("k", transport=serve(refuse), backpressure=False) as client:
+            begun = anyio.current_time()
+            with pytest.raises(APIConnectionError) as caught:
+                await client.complete(**ask, **options)
+            assert caught.value.attempts == attempts
+            if not options:
+                assert 1.5 <= anyio.current_time() - begun <= 1.75, "a caller waits, as with the openai package"
+    async with AsyncChatGPTAdapter("k", transport=serve(refuse), backpressure=False) as adapter:
+        result = await adapter.execute("hi")
+    assert result.attempts == 5, "a task waits out a restart"
+    assert sum(attempt.wait_seconds or 0 for attempt in result.attempts_log) >= 7.5
+
+    def restart(request: Received) -> Answer:
+        return refuse(request) if request.number in {2, 3} else error(503) if request.number == 1 else Reply("back")
+
+    async with ChatClient("k", transport=serve(restart), backpressure=False) as client:
+        assert (await client.complete(**ask)).text == "back", "only refused connections count"
 
 
 @pytest.mark.parametrize("fault", [httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout, httpx.ReadError])

@@ -90,6 +90,8 @@ def test_a_policy_with_a_count_that_is_none() -> None:
     for value in wrong:
         with pytest.raises(ValueError, match=r"^retry\.attempts must be a whole number of at least 1, not "):
             RetryPolicy(attempts=value)
+    with pytest.raises(ValueError, match=r"^retry\.refused_attempts must be a whole number of at least 1, not 0"):
+        RetryPolicy(refused_attempts=0)
 
 
 def test_the_policy_by_default() -> None:

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from types import TracebackType, UnionType
-from typing import Any, Self, Unpack, overload
+from typing import Any, Final, Self, Unpack, overload
 
 from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions
@@ -25,13 +25,15 @@ from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, Too
 from chatscope._conversation.structured_output import Output, ParsedCompletion, T
 from chatscope._conversation.tools import OnToolError
 from chatscope._limits.limiter import Statistics
-from chatscope._limits.retry import RetryPolicy
+from chatscope._limits.retry import REFUSED_ATTEMPTS, RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
 from chatscope.errors import ChatError
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion, plain_messages
 from chatscope.telemetry.observer import observed
+
+_RETRY: Final = RetryPolicy(refused_attempts=REFUSED_ATTEMPTS)
 
 
 class ChatClient:
@@ -69,7 +71,7 @@ class ChatClient:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         if others:
             api_key, base_url = _in_order(api_key, others, base_url)
-        self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments))
+        self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments, _RETRY))
 
     def __repr__(self) -> str:
         return repr(getattr(self, "_core", "<ChatClient>"))  # __init__ may not have finished

@@ -40,7 +40,8 @@ class ClientArguments(TypedDict, total=False):
     endpoint's documentation needs none. See `chatscope.profiles`."""
 
     retry: RetryPolicy | int | None
-    """How often to try, and how long to wait in between. A number is the number of attempts: 1 means no retry."""
+    """How often to try, and how long to wait in between. A number is the number of attempts: 1 means no retry. The
+    default is `RetryPolicy()`; a `ChatClient` then gives up at its third refused connection, after about 1.5 s."""
 
     organization: str | None
     """Default: `OPENAI_ORG_ID`."""
@@ -135,6 +136,7 @@ class ClientOptions:
         base_url: str | None,
         timeout: Timeout,
         arguments: ClientArguments,
+        retry: RetryPolicy | None = None,
     ) -> ClientOptions:
         """Check the arguments, and fill in missing ones from the environment.
 
@@ -144,6 +146,7 @@ class ClientOptions:
             base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
             timeout: seconds, or `Timeouts`.
             arguments: all other arguments.
+            retry: the policy if `arguments` has none.
 
         Raises:
             TypeError: an argument is unknown.
@@ -165,7 +168,7 @@ class ClientOptions:
             has_key=api_key is not None or bool(endpoint.api_key),
             profile=profile,
             timeouts=Timeouts.of(timeout),
-            retry=RetryPolicy.of(arguments.get("retry")),
+            retry=RetryPolicy.of(arguments.get("retry"), retry),
             transport=_transport(arguments),
             verify=_verify(arguments),
             sender=None if http_client is None else sender_through(http_client),

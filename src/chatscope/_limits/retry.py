@@ -34,6 +34,11 @@ error serves the caller better. The openai package has the same bound."""
 REFUSED_INITIAL: Final = 0.5
 """The first wait after a refused connection, in seconds: the server is probably restarting, and got no request."""
 
+REFUSED_ATTEMPTS: Final = 3
+"""How many refused connections end a request of a client without a policy of its own: after about 1.5 s, as with the
+openai package. Someone waits for the answer, and most often the address is wrong or no server was started. A task of an
+adapter waits out a restart."""
+
 _log: Final = logging.getLogger("chatscope.retry")
 
 _is_scheduling: ContextVar[bool] = ContextVar("chatscope_is_scheduling", default=False)
@@ -66,6 +71,8 @@ class RetryPolicy:
         max: the longest wait, in seconds.
         jitter: how much may be added at random, in seconds.
         restart_unread: try again even after text has arrived, as long as no reader has seen any of it.
+        refused_attempts: how many of the attempts may find their connections refused; `None` means all of them. A
+            `ChatClient` without a policy of its own gives up after three.
 
     Raises:
         ValueError: a value is out of range; the error names the field.
@@ -76,9 +83,12 @@ class RetryPolicy:
     max: float = 32.0
     jitter: float = 3.0
     restart_unread: bool = False
+    refused_attempts: int | None = None
 
     def __post_init__(self) -> None:
         check_count(self.attempts, "retry.attempts")
+        if self.refused_attempts is not None:
+            check_count(self.refused_attempts, "retry.refused_attempts")
         for name in ("initial", "max", "jitter"):
             check_wait(getattr(self, name), f"retry.{name}")
 
@@ -86,7 +96,7 @@ class RetryPolicy:
     def of(cls, retry: RetryPolicy | int | None, default: RetryPolicy | None = None) -> RetryPolicy:
         """Return the policy for an argument `retry=`; `None` means the default.
 
-        A number means that many attempts, with the waits of the default.
+        A number means that many attempts, refused or not, with the waits of the default.
 
         Args:
             retry: the argument.
@@ -99,7 +109,7 @@ class RetryPolicy:
             return default or cls()
         if isinstance(retry, int) and not isinstance(retry, bool):
             check_count(retry, "retry")
-            return replace(default or cls(), attempts=retry)
+            return replace(default or cls(), attempts=retry, refused_attempts=None)
         if not isinstance(retry, RetryPolicy):
             raise ValueError(f"retry must be a RetryPolicy or a number of attempts, not {type(retry).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
         return retry
@@ -138,7 +148,7 @@ class Retrier:
         last_failure: the error of the last one, until the call is over; the error of a deadline quotes it.
     """
 
-    __slots__ = ("_gave_up", "_level", "deadline", "failed", "label", "last_failure", "log", "policy")
+    __slots__ = ("_gave_up", "_level", "_refused", "deadline", "failed", "label", "last_failure", "log", "policy")
 
     def __init__(
         self,
@@ -155,6 +165,7 @@ class Retrier:
         self.log = AttemptsLog() if log is None else log
         self._level = level
         self._gave_up = False
+        self._refused = 0
         self.failed = 0
         self.last_failure: Exception | None = None
 
@@ -257,6 +268,7 @@ class Retrier:
 
     def _on_failure(self, error: Exception) -> None:
         self.failed += 1
+        self._refused += is_refused(error)
         self.last_failure = error
 
     def _wait_after(
@@ -267,6 +279,7 @@ class Retrier:
         if (
             self._gave_up
             or failed >= self.policy.attempts
+            or self._refused >= (self.policy.refused_attempts or self.policy.attempts)
             or not isinstance(error, Exception)
             or not should_retry(error)
         ):

@@ -20,6 +20,7 @@ from chatscope import (
     ChatTask,
     Platform,
     Result,
+    RetryPolicy,
     Task,
     TaskConstraints,
     TaskParameters,
@@ -33,6 +34,9 @@ FAILED: Final = 1
 
 WRONG_USAGE: Final = 2
 """The exit code when nothing was sent; click uses it for bad arguments."""
+
+PATIENCE: Final = 3
+"""How many refused connections end the task, unless `--attempts` says otherwise; about 1.5 s."""
 
 _NAMED: Final = frozenset(TaskParameters.__annotations__)
 """Parameters that a task takes by name. The others go through `extra_body`."""
@@ -57,6 +61,11 @@ class Question:
     files: tuple[str, ...] = ()
     profile: str | None = None
     attempts: int | None = None
+
+    @property
+    def retry(self) -> RetryPolicy | int:
+        """How requests are retried. Someone waits, so a server that nobody started is not waited for."""
+        return RetryPolicy(refused_attempts=PATIENCE) if self.attempts is None else self.attempts
 
     def task(self) -> Task:
         """Return the task to run.
@@ -86,7 +95,7 @@ async def ask(question: Question) -> int:
     try:
         task = question.task()
         adapter = AsyncChatGPTAdapter(
-            base_url=question.base_url, model=question.model, profile=question.profile, retry=question.attempts
+            base_url=question.base_url, model=question.model, profile=question.profile, retry=question.retry
         )
         if adapter.implementation_status == "unavailable":
             raise ValueError("no API key: set OPENAI_API_KEY in the environment")
