@@ -10,7 +10,8 @@ import httpx
 import pytest
 from tests.support.tables import each_row
 
-from chatscope.transport.errors import MalformedResponseError, is_permanent
+from chatscope._limits.connection_errors import is_permanent
+from chatscope.transport.errors import MalformedResponseError
 from chatscope.transport.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -13,13 +13,14 @@ from typing import Final, Protocol
 import anyio
 import httpx
 
+from chatscope._limits.connection_errors import is_malformed, is_permanent, reason_for
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
 from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.protocol.redaction import is_secret, redact
 from chatscope.transport.base import ResendHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.errors import is_malformed, is_permanent, proxy_note, reason_for
+from chatscope.transport.errors import proxy_note
 from chatscope.transport.proxies import HttpxBody
 from chatscope.transport.request_head import PostTemplate
 from chatscope.transport.transport import MAX_DECODED_BYTES

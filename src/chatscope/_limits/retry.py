@@ -20,8 +20,9 @@ import anyio
 import stamina
 
 from chatscope._limits.attempts import AttemptsLog
+from chatscope._limits.connection_errors import is_refused
 from chatscope._limits.timeouts import Deadline
-from chatscope._limits.transient import is_refused, is_transient
+from chatscope._limits.transient import is_transient
 from chatscope._validation import check_count, check_wait
 from chatscope.errors import APIConnectionError, ChatError, RateLimitError
 

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from chatscope._limits.connection_errors import is_lost_connection
 from chatscope._limits.retry import Retrier, RetryPolicy
-from chatscope._limits.transient import is_lost_connection, is_transient
+from chatscope._limits.transient import is_transient
 from chatscope._validation import check_count, check_wait
 from chatscope.errors import ChatError, RateLimitError
 
