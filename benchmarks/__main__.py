@@ -8,10 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import benchmarks
-from benchmarks.contenders import CONTENDERS, LOOPS
+from benchmarks.contenders import CONTENDERS, LOOPS, Entry
+from benchmarks.harness.baseline import source_at, with_baseline
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.processes import ROOT
 from benchmarks.harness.report import document, table, verdict
@@ -34,16 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--loop", type=_names(LOOPS), metavar="LOOPS", help="a comma-separated choice")
     parser.add_argument("--quick", action="store_true", help="a quarter of the work, twice: for a look, not a figure")
     parser.add_argument("--repetitions", type=int, help=f"samples of each figure (default: {REPETITIONS})")
+    parser.add_argument("--against", metavar="COMMIT", help="measure chatscope as it was at a commit, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: new in benchmarks/results/)")
     parser.add_argument("--list", action="store_true", help="list contenders and scenarios")
     options = parser.parse_args(arguments)
     if options.list:
         print(_listing())
         return 0
-
     entries, missing = available(options.only)
     for line in missing:
         print(f"left out: {line}", file=sys.stderr)
+    if options.against is None:
+        _run(options, entries)
+        return 0
+    with ExitStack() as stack:
+        try:
+            commit, source = stack.enter_context(source_at(options.against))
+        except ValueError as error:
+            parser.error(f"argument --against: {error}")
+        _run(options, with_baseline(entries, commit, source))
+    return 0
+
+
+def _run(options: argparse.Namespace, entries: Sequence[Entry]) -> None:
     chosen = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
     plan = Plan(
         scenarios=[scenario.quick() for scenario in chosen] if options.quick else chosen,
@@ -69,7 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = options.json or ROOT / "benchmarks" / "results" / time.strftime("%Y%m%d-%H%M%S.json")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(document(plan, cores, samples, load), indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def _names(known: Iterable[str]) -> Callable[[str], list[str]]:

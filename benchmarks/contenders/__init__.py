@@ -24,6 +24,7 @@ class Entry:
         modules: for each loop it runs on, the module in this folder with its class `Client`.
         packages: the modules it needs to be installed.
         imported: the module whose import is timed, if there is one that stands for it.
+        source: the folder that chatscope is imported from, if it is not the installed one.
     """
 
     name: str
@@ -31,6 +32,12 @@ class Entry:
     modules: Mapping[str, str]
     packages: tuple[str, ...]
     imported: str | None = None
+    source: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is this package."""
+        return "chatscope" in self.packages
 
     @property
     def missing(self) -> list[str]:

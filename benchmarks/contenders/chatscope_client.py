@@ -16,7 +16,7 @@ class Client(Contender):
         address = self.address
         transport = HTTPTransport(verify=address.context) if address.context else None
         self._client = await self.resources.enter_async_context(
-            ChatClient(API_KEY, base_url=address.base_url, transport=transport)
+            ChatClient(api_key=API_KEY, base_url=address.base_url, transport=transport)
         )
 
     async def stream(self, tokens: int) -> Reply:

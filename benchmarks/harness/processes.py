@@ -25,9 +25,10 @@ class Process:
     Its first line of output is waited for on entry; it ends with its standard input.
     """
 
-    def __init__(self, module: str, *arguments: str, core: int | None) -> None:
+    def __init__(self, module: str, *arguments: str, core: int | None, source: str | None = None) -> None:
         pinned = () if core is None else ("--core", str(core))
         self._command = [sys.executable, "-m", f"benchmarks.{module}", *arguments, *pinned]
+        self._source = source
         self._process: subprocess.Popen[str] | None = None
         self.greeting: Any = None
 
@@ -50,7 +51,12 @@ class Process:
         """Start the process without waiting for it, so that many can start side by side. Twice does nothing."""
         if self._process is None:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                self._command,
+                cwd=ROOT,
+                env=environment(self._source),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
 
     def ask(self, order: dict[str, Any]) -> Any:
@@ -95,10 +101,17 @@ class LocalServer:
         self._folder.cleanup()
 
 
-def environment() -> dict[str, str]:
-    """Return the environment without what would lead a client elsewhere: proxies, keys, addresses."""
-    return {
+def environment(source: str | None = None) -> dict[str, str]:
+    """Return the environment without what would lead a client elsewhere: proxies, keys, addresses.
+
+    Args:
+        source: a folder that modules are imported from before all others.
+    """
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith(("OPENAI_", "PYTHONASYNCIO", "PYTHONPROFILE"))
     }
+    if source is not None:
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+    return kept

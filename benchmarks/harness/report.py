@@ -14,6 +14,7 @@ from typing import Any
 
 import benchmarks
 from benchmarks.contenders import CONTENDERS
+from benchmarks.harness.baseline import SEPARATOR
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.run import Measured, Plan
 from benchmarks.harness.targets import judge
@@ -92,8 +93,9 @@ def document(plan: Plan, cores: Cores, samples: Sequence[Measured], load: Sequen
 
 
 def _label(scenario: Scenario, name: str) -> str:
-    imported = CONTENDERS[name].imported if scenario.kind == "import" else None
-    return f"import {imported}" if imported else name
+    plain, at, commit = name.partition(SEPARATOR)
+    imported = CONTENDERS[plain].imported if scenario.kind == "import" else None
+    return f"import {imported}{at}{commit}" if imported else name
 
 
 def _cell(samples: Sequence[Measured]) -> str:

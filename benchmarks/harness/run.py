@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from benchmarks.contenders import CONTENDERS, Entry
+from benchmarks.harness.baseline import SEPARATOR
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.processes import LocalServer, Process, environment
 from benchmarks.scenarios.costs import Scenario
@@ -99,7 +100,7 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
     rounds = plan.repetitions if scenario.kind == "memory" else 1
     for outer in range(rounds):
         with ExitStack() as stack:
-            workers = [Process("harness.worker", entry.name, loop, core=cores.client) for entry in entries]
+            workers = [_worker(entry, loop, cores) for entry in entries]
             for worker in workers:
                 worker.start()
             for worker in workers:
@@ -124,26 +125,32 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
     return taken
 
 
+def _worker(entry: Entry, loop: str, cores: Cores) -> Process:
+    name = entry.name.partition(SEPARATOR)[0]
+    source = () if entry.source is None else ("--source", entry.source)
+    return Process("harness.worker", name, loop, *source, core=cores.client, source=entry.source)
+
+
 def _imports(scenario: Scenario, plan: Plan, cores: Cores) -> list[Measured]:
     """Time imports in fresh interpreters; the bare interpreter takes its turn like the others."""
     entries = [entry for entry in plan.contenders if entry.imported]
     taken = []
     for repetition in range(-1, plan.repetitions):
         _progress(scenario.name, "-", "all", repetition + 1)
-        bare = _interpreter_seconds("sys", cores)
+        bare = _interpreter_seconds("sys", cores, None)
         for entry in entries:
-            spent = _interpreter_seconds(entry.imported or "", cores) - bare
+            spent = _interpreter_seconds(entry.imported or "", cores, entry.source) - bare
             if repetition >= 0:  # the first round fills the disk cache and compiles
                 taken.append(Measured(scenario.name, "-", entry.name, repetition, scenario.unit, spent * 1e3))
     return taken
 
 
-def _interpreter_seconds(module: str, cores: Cores) -> float:
+def _interpreter_seconds(module: str, cores: Cores, source: str | None) -> float:
     """Return the CPU time of an interpreter that has imported a module and nothing else."""
     pin = "" if cores.client is None else f"import os; os.sched_setaffinity(0, {{{cores.client}}}); "
     code = f"{pin}import {module}, time; print(time.process_time())"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment(source), stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 
 

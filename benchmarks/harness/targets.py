@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.contenders import LOOPS
+from benchmarks.harness.baseline import SEPARATOR
 from benchmarks.harness.run import Measured
+from benchmarks.scenarios.costs import UNITS
+
+NO_WORSE: Final = 1.03
+"""How much more CPU this tree may take than another commit in the same run: what is left of noise in medians."""
+
+_CPU_UNITS: Final = frozenset({UNITS["stream"], UNITS["plain"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,21 @@ TARGETS: Final = (
 )
 
 
+def baseline_targets(samples: Iterable[Measured]) -> list[Target]:
+    """Return a target for each CPU figure that was also taken at another commit: no more than `NO_WORSE` times that."""
+    cells = {
+        Cell(sample.scenario, sample.loop, sample.contender): None
+        for sample in samples
+        if SEPARATOR in sample.contender and sample.unit in _CPU_UNITS
+    }
+    targets = []
+    for theirs in cells:
+        ours = replace(theirs, contender=theirs.contender.partition(SEPARATOR)[0])
+        what = f"{ours.contender}, {ours.scenario}, {ours.loop}: {theirs.contender.partition(SEPARATOR)[2]}"
+        targets.append(Target(what, ours, theirs, at_most=NO_WORSE))
+    return targets
+
+
 def median(samples: Iterable[Measured], cell: Cell) -> float | None:
     """Return the median of a place's samples, `None` if there are none."""
     values = [
@@ -105,7 +127,7 @@ def median(samples: Iterable[Measured], cell: Cell) -> float | None:
 def judge(samples: Sequence[Measured]) -> list[Outcome]:
     """Compare a run with every target."""
     outcomes = []
-    for target in TARGETS:
+    for target in (*TARGETS, *baseline_targets(samples)):
         ours, theirs = median(samples, target.ours), median(samples, target.theirs)
         if ours is None or theirs is None:
             outcomes.append(Outcome(target, None, None))

@@ -11,6 +11,7 @@ import ssl
 import sys
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS
@@ -34,15 +35,25 @@ def obey(loop: str, client: type[Contender], order: dict[str, Any]) -> Sample:
         server.close()
 
 
+def _check_source(source: Path) -> None:
+    """Refuse to measure another chatscope than the one that was asked for."""
+    loaded = Path(sys.modules["chatscope"].__file__ or "")
+    if source not in loaded.parents:
+        raise ImportError(f"chatscope was imported from {loaded}, not from {source}")
+
+
 def main() -> None:
     """Load the contender, say so, obey."""
     parser = argparse.ArgumentParser()
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("loop")
     parser.add_argument("--core", type=int, help="the core to run on")
+    parser.add_argument("--source", type=Path, help="the folder that chatscope must have been imported from")
     arguments = parser.parse_args()
     settle(arguments.core)
     client = CONTENDERS[arguments.contender].load(arguments.loop)
+    if arguments.source is not None:
+        _check_source(arguments.source)
     print("{}", flush=True)
     for line in sys.stdin:
         print(json.dumps(asdict(obey(arguments.loop, client, json.loads(line)))), flush=True)

@@ -12,7 +12,9 @@ pytest.importorskip("trustme", reason="the local server's certificate is made by
 
 from benchmarks import __main__ as command
 from benchmarks.contenders import CONTENDERS
+from benchmarks.harness.baseline import source_at, with_baseline
 from benchmarks.harness.cores import Cores
+from benchmarks.harness.processes import ROOT
 from benchmarks.harness.report import document, table, verdict
 from benchmarks.harness.run import Measured, Plan, available, measure
 from benchmarks.harness.targets import Cell, judge, median
@@ -89,7 +91,7 @@ def test_the_tables_and_the_json_hold_what_was_measured(samples: list[Measured])
 
 
 def one(scenario: str, loop: str, contender: str, value: float, **loads: float) -> Measured:
-    return Measured(scenario, loop, contender, 0, "us", value, **loads)
+    return Measured(scenario, loop, contender, 0, SCENARIOS[scenario].unit, value, **loads)
 
 
 def test_targets_are_judged_by_the_ratio_of_medians() -> None:
@@ -105,6 +107,33 @@ def test_targets_are_judged_by_the_ratio_of_medians() -> None:
     lines = verdict(taken).splitlines()
     assert sum(line.endswith("MISSED") for line in lines) == 1
     assert sum(line.endswith("not measured") for line in lines) == len(by_name) - 2
+
+
+def test_the_package_at_another_commit_runs_beside_this_one() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a repository")
+    with source_at("HEAD") as (commit, source):
+        assert (source / "chatscope" / "__init__.py").is_file()
+        entries = with_baseline(the_plan([], [], ["chatscope-client", "floor"]).contenders, commit, source)
+        names = ["chatscope-client", f"chatscope-client@{commit}", "floor"]
+        assert [entry.name for entry in entries] == names
+        plan = Plan(scenarios=[TINY[1]], loops=["asyncio"], contenders=entries, repetitions=1)
+        taken = measure(plan, Cores(None, None), lambda _: None)
+    assert [sample.contender for sample in taken] == names
+    assert not source.exists()
+    with pytest.raises(ValueError, match="no-such-commit"), source_at("no-such-commit"):
+        pass
+
+
+def test_more_cpu_than_at_another_commit_misses_the_target() -> None:
+    taken = [one("plain-16", "trio", "chatscope-task", 10.4), one("plain-16", "trio", "chatscope-task@abc", 10.0)]
+    (reached, missed) = [
+        next(outcome for outcome in judge(samples) if outcome.target.what.endswith(": abc"))
+        for samples in ([taken[1], replace(taken[0], value=10.3)], taken)
+    ]
+    assert (reached.ratio, reached.reached) == (1.03, True)
+    assert missed.reached is False
+    assert missed.target.what == "chatscope-task, plain-16, trio: abc"
 
 
 def test_a_saturated_side_is_marked() -> None:
