@@ -184,9 +184,8 @@ class RateLimiter:
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Replace a request's estimate by what it really used, if the server counts tokens."""
-        total = usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
-        if total:
-            self._settle_tokens(reservation, total)
+        if usage.total_tokens:
+            self._settle_tokens(reservation, usage.total_tokens)
         if usage.completion_tokens:
             # The smoothing of TCP's round-trip time, RFC 6298.
             self._guess += (usage.completion_tokens - self._guess) / 8

@@ -120,7 +120,7 @@ def result_of(outcome: TaskOutcome, price: Price) -> Result:
         status=outcome.status,
         error=None if failure is None else str(failure) or type(failure).__name__,
         exception=failure,
-        tokens_used=total_tokens(usage) or None,
+        tokens_used=None if usage is None else usage.total_tokens or None,
         cost=_total_cost(outcome, price),
         duration_seconds=0.0 if submitted_ns is None else (outcome.now_ns - submitted_ns) / 1e9,
         usage=usage,
@@ -156,14 +156,9 @@ def status_after(failure: Exception | None) -> TaskStatus:
     return TaskStatus.CANCELLED if isinstance(failure, TaskCancelledError) else TaskStatus.FAILED
 
 
-def total_tokens(usage: Usage | None) -> int:
-    """Return the tokens of a prompt and a completion; 0 if they were not reported."""
-    return 0 if usage is None else usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
-
-
 def reported_tokens(charges: Sequence[Charge]) -> int:
     """Return the tokens that the server reported, even if it did not report those of every request."""
-    return sum(total_tokens(charge.usage) for charge in charges)
+    return sum(charge.usage.total_tokens for charge in charges if charge.usage is not None)
 
 
 def without_frames(error: Exception) -> Exception:

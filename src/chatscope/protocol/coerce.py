@@ -76,8 +76,6 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
     for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
         named[name] = named.get(name) or named.get(other)  # Anthropic's names, from gateways
     usage = fit_struct(named, Usage)
-    if not usage.total_tokens:
-        usage = msgspec.structs.replace(usage, total_tokens=usage.prompt_tokens + usage.completion_tokens)
     return usage if any(isinstance(count, int | float | str) for count in named.values()) else None
 
 

@@ -40,8 +40,13 @@ class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
     total_tokens: _Count = 0
+    """The sum of both, if the server does not report a total."""
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
+
+    def __post_init__(self) -> None:
+        if not self.total_tokens:
+            msgspec.structs.force_setattr(self, "total_tokens", self.prompt_tokens + self.completion_tokens)
 
     @property
     def cached_tokens(self) -> int:
