@@ -178,8 +178,8 @@ async def test_a_wait_for_the_next_bytes_loses_none_to_a_cancellation_elsewhere(
 async def test_random_cancellation(
     serve: Serve, request_to: Build, server_context: Any, client_context: Any, tls: bool
 ) -> None:
-    """60 tasks, 20 rounds (8 over TLS) and 5 connections that are limited above the transport, as they always are."""
-    rounds = 8 if tls else 20
+    """60 tasks, 12 rounds (6 over TLS) and 5 connections that are limited above the transport, as they always are."""
+    rounds = 6 if tls else 12
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     def script(peer: Peer) -> None:
