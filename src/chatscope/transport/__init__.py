@@ -4,5 +4,6 @@ from chatscope.transport.base import RESEND_EXTENSION, ResendHook
 from chatscope.transport.decoding import ACCEPT_ENCODING
 from chatscope.transport.pool import TransportStatistics
 from chatscope.transport.transport import HTTPTransport
+from chatscope.transport.witness import ReadWitness
 
-__all__ = ["ACCEPT_ENCODING", "RESEND_EXTENSION", "HTTPTransport", "ResendHook", "TransportStatistics"]
+__all__ = ["ACCEPT_ENCODING", "RESEND_EXTENSION", "HTTPTransport", "ReadWitness", "ResendHook", "TransportStatistics"]

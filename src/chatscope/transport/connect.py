@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from chatscope.transport.base import SocketStream
     from chatscope.transport.resolver import Resolver
+    from chatscope.transport.witness import ReadWitness
 
 __all__ = ["connect"]
 
@@ -27,9 +28,17 @@ ATTEMPT_DELAY = 0.25
 
 
 async def connect(
-    host: str, port: int, *, resolver: Resolver, uds: str | None, context: ssl.SSLContext | None
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver,
+    uds: str | None,
+    context: ssl.SSLContext | None,
+    witness: ReadWitness | None = None,
 ) -> SocketStream:
     """Return a stream to `host` and `port`, or to the Unix socket `uds`, through TLS if there is a `context`.
+
+    A `witness` may watch its reads.
 
     If cancelled at any point, no socket stays open. Deadlines are the caller's. Raises `OSError`, and `ValueError` for
     a host that no DNS name or certificate can have.
@@ -39,7 +48,7 @@ async def connect(
     else:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         await _connect_or_close(sock, uds)
-    stream = await attach(sock)
+    stream = await attach(sock if witness is None else witness.watch(sock))
     if context is None:
         return stream
     try:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from chatscope.transport.base import ResendHook, SocketStream, TimedStream
+    from chatscope.transport.witness import ReadWitness
 
 __all__ = ["HTTPTransport"]
 
@@ -65,6 +66,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         max_decoded_bytes: The size that a body with a Content-Encoding may have when decoded.
         trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, ...),
             through httpx's own transport.
+        witness: Records when the kernel received what some connections read.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         max_header_bytes: int = MAX_HEADER_BYTES,
         max_decoded_bytes: int = MAX_DECODED_BYTES,
         trust_env: bool = True,
+        witness: ReadWitness | None = None,
     ) -> None:
         self._verify = verify
         self._uds = uds
@@ -85,6 +88,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         self._max_header_bytes = max_header_bytes
         self._max_decoded_bytes = max_decoded_bytes
         self._trust_env = trust_env and uds is None
+        self._witness = witness
         self._closed = False
         self._counts = Counts()
         self._context: ssl.SSLContext | None = None
@@ -264,7 +268,14 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         try:
             with anyio.move_on_after(timeout):
                 context = self._tls_context() if origin.scheme == "https" else None
-                return await connect(origin.host, origin.port, resolver=self._resolver, uds=self._uds, context=context)
+                return await connect(
+                    origin.host,
+                    origin.port,
+                    resolver=self._resolver,
+                    uds=self._uds,
+                    context=context,
+                    witness=self._witness,
+                )
         except (OSError, ValueError) as exc:  # ValueError: a host that no DNS name or certificate can have
             raise translated(exc, Operation.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
         raise httpx.ConnectTimeout(f"no connection to {origin.host} port {origin.port} in {timeout} s", request=request)

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from chatscope.transport.streams.on_asyncio import stream_of
+from chatscope.transport.streams.witnessed import witnessed_stream_of
+from chatscope.transport.witness import WitnessedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,11 @@ async def attach(sock: socket.socket) -> SocketStream:
         stream_on_trio: SocketStream = _on_trio().stream_of(sock)
         return stream_on_trio
     loop = asyncio.get_running_loop()
+    if isinstance(sock, WitnessedSocket):
+        witnessed = witnessed_stream_of(loop, sock)
+        await loop.create_connection(lambda: witnessed, sock=sock)
+        witnessed.start_reading()
+        return witnessed
     stream = stream_of(loop, sock)
     if _is_unix(sock):
         await loop.create_unix_connection(lambda: stream, sock=sock)

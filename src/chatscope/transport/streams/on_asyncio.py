@@ -97,7 +97,7 @@ class AsyncioStream(asyncio.Protocol):
         self._buffered += len(data)
         if self._buffered > HIGH_WATER and not self._paused:
             self._paused = True
-            self._transport.pause_reading()
+            self._pause_reading()
             if self._on_lost is not None:
                 self._on_lost()
         self._wake()
@@ -228,8 +228,14 @@ class AsyncioStream(asyncio.Protocol):
         self._buffered -= len(data)
         if self._paused and self._buffered <= LOW_WATER and not self._lost:
             self._paused = False
-            self._transport.resume_reading()
+            self._resume_reading()
         return data
+
+    def _pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        self._transport.resume_reading()
 
     # One future for the one waiting task, and one timer per connection for all its waits.
 
