@@ -21,6 +21,7 @@ from chatscope import (
     retry_on_rate_limit,
     retry_on_transient,
 )
+from chatscope._limits.pacer import BudgetPacer
 from chatscope.simulator import error
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("backpressure", {"backpressure": "no"}),
     ("requests_per_minute", {"requests_per_minute": 0}),
     ("tokens_per_minute", {"tokens_per_minute": NAN}),
+    ("pacer", {"pacer": 600}),
+    ("pacer", {"pacer": BudgetPacer(1, None), "requests_per_minute": 1}),
     ("default_headers", {"default_headers": {"x-a": "1\nx-b: 2"}}),
     ("default_headers", {"default_headers": {"x-a": "1\r"}}),
     ("default_headers", {"default_headers": {"x\n": "1"}}),

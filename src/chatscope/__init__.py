@@ -20,7 +20,13 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._conversation.loop import RunResult as RunResult
     from chatscope._conversation.structured_output import ParsedCompletion as ParsedCompletion
     from chatscope._limits.attempts import Attempt as Attempt
+    from chatscope._limits.leased_pacer import LeasedPacer as LeasedPacer
+    from chatscope._limits.leased_pacer import LimitSource as LimitSource
+    from chatscope._limits.leases import Lease as Lease
+    from chatscope._limits.leases import LeaseRequest as LeaseRequest
+    from chatscope._limits.leases import LimitServer as LimitServer
     from chatscope._limits.limiter import Statistics as Statistics
+    from chatscope._limits.pacer import Pacer as Pacer
     from chatscope._limits.retry import RetryPolicy as RetryPolicy
     from chatscope._limits.retry_decorators import retry_on_rate_limit as retry_on_rate_limit
     from chatscope._limits.retry_decorators import retry_on_transient as retry_on_transient
@@ -106,7 +112,10 @@ _HOMES = {
     "_conversation.loop": ("RunResult",),
     "_conversation.structured_output": ("ParsedCompletion",),
     "_limits.attempts": ("Attempt",),
+    "_limits.leased_pacer": ("LeasedPacer", "LimitSource"),
+    "_limits.leases": ("Lease", "LeaseRequest", "LimitServer"),
     "_limits.limiter": ("Statistics",),
+    "_limits.pacer": ("Pacer",),
     "_limits.retry": ("RetryPolicy",),
     "_limits.retry_decorators": ("retry_on_rate_limit", "retry_on_transient"),
     "_limits.timeouts": ("Timeouts",),

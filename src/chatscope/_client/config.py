@@ -19,6 +19,7 @@ import httpx
 from chatscope._client.parameters import hint_for
 from chatscope._http.base import Sender
 from chatscope._http.httpx2_client import HTTPClient, sender_through
+from chatscope._limits.pacer import Pacer
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
 from chatscope._validation import check_count, check_headers, check_instance, check_rate
@@ -80,6 +81,9 @@ class ClientArguments(TypedDict, total=False):
 
     tokens_per_minute: float | None
     """A budget for all tokens. They are estimated when a request is sent, and settled when its usage is reported."""
+
+    pacer: Pacer | None
+    """Decides how fast requests are sent, instead of the two budgets: such as a limit that several processes share."""
 
     backpressure: bool | None
     """Whether requests wait for the server: after a 429, for the limits in its `x-ratelimit-*` headers, and while it is
@@ -226,7 +230,7 @@ def _limits(arguments: ClientArguments) -> Mapping[str, Any]:
     """Return the limiter's arguments, checked."""
     limits = {
         name: arguments.get(name)
-        for name in ("max_concurrency", "max_pending", "requests_per_minute", "tokens_per_minute")
+        for name in ("max_concurrency", "max_pending", "requests_per_minute", "tokens_per_minute", "pacer")
     }
     if limits["max_concurrency"] is not None and limits["max_concurrency"] != "auto":
         check_count(limits["max_concurrency"], "max_concurrency")
@@ -237,6 +241,10 @@ def _limits(arguments: ClientArguments) -> Mapping[str, Any]:
     check_instance(limits["backpressure"], bool, "backpressure")
     check_rate(limits["requests_per_minute"], "requests_per_minute")
     check_rate(limits["tokens_per_minute"], "tokens_per_minute")
+    if limits["pacer"] is not None:
+        check_instance(limits["pacer"], Pacer, "pacer")
+        if limits["requests_per_minute"] is not None or limits["tokens_per_minute"] is not None:
+            raise ValueError("pacer excludes requests_per_minute and tokens_per_minute: give it the budgets")
     return limits
 
 

@@ -17,6 +17,7 @@ import anyio
 from chatscope._limits.circuit_breaker import DOWN_AFTER, CircuitBreaker
 from chatscope._limits.concurrency import Slots
 from chatscope._limits.fifo import Order, WaiterQueue
+from chatscope._limits.pacer import Pacer
 from chatscope._limits.rate_limit import RateLimiter, Reservation
 from chatscope._limits.retry import MAX_RETRY_AFTER, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
@@ -59,6 +60,7 @@ class Limiter:
         max_concurrency: how many calls at a time; `None` means no limit, `"auto"` adapts.
         max_pending: how many calls may wait for a slot; `None` means no limit.
         requests_per_minute, tokens_per_minute: budgets; `None` means no limit.
+        pacer: what counts instead of budgets.
         backpressure: whether requests wait for a server that refuses, fails, or announces its limits.
 
     Attributes:
@@ -75,11 +77,12 @@ class Limiter:
         max_pending: int | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        pacer: Pacer | None = None,
         backpressure: bool = True,
     ) -> None:
         self._backpressure = backpressure
         self.slots = Slots(max_concurrency, max_pending)
-        self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute)
+        self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute, pacer)
         self._budget = RetryBudget()
         self._breaker = CircuitBreaker(name)
         self._held_back = WaiterQueue()

@@ -1,7 +1,7 @@
 """RateLimiter: how fast requests are sent: budgets per minute, limits from a server's headers, and requested pauses.
 
-Here: which request is sent when, by priority, and what is given back. Not here: how a budget is counted
-(`budget_window`), and what headers mean for a model (`learned_limits`).
+Here: which request is sent when, by priority, and what is given back. Not here: how budgets are counted (`pacer`), and
+what headers mean for a model (`learned_limits`).
 
 All calls of a client share it, so one refusal makes all of them wait, instead of each being refused in turn.
 """
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
-from chatscope._limits.budget_window import BudgetWindow, Use
 from chatscope._limits.fifo import Order
 from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
+from chatscope._limits.pacer import BudgetPacer, Pacer
 from chatscope.protocol.headers import has_plenty, rate_limits
 from chatscope.protocol.usage import Usage
 
@@ -42,16 +42,15 @@ class Reservation:
     Attributes:
         limits: those of its model.
         tokens: the tokens it was estimated to use.
-        requests_use, tokens_use: its records in the budgets, if there are any.
+        use: its record in the pacer, until its tokens are settled.
     """
 
-    __slots__ = ("limits", "requests_use", "tokens", "tokens_use")
+    __slots__ = ("limits", "tokens", "use")
 
     def __init__(self, limits: ModelLimits, tokens: float) -> None:
         self.limits = limits
         self.tokens = tokens
-        self.requests_use: Use | None = None
-        self.tokens_use: Use | None = None
+        self.use: Any = None
 
 
 class RateLimiter:
@@ -60,32 +59,29 @@ class RateLimiter:
     Args:
         name: the server's name in the log.
         requests_per_minute, tokens_per_minute: budgets for all models together; `None` means no limit.
+        pacer: what counts instead of budgets.
     """
 
-    __slots__ = (
-        "_guess",
-        "_has_budgets",
-        "_models",
-        "_name",
-        "_numbers",
-        "_requests",
-        "_shared_requests",
-        "_shared_tokens",
-        "_tokens",
-    )
+    __slots__ = ("_guess", "_models", "_name", "_numbers", "_pacer", "_shared_requests", "_shared_tokens")
 
     def __init__(
-        self, name: str, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+        self,
+        name: str,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
         self._name = name
-        self._requests = None if requests_per_minute is None else BudgetWindow(requests_per_minute)
-        self._tokens = None if tokens_per_minute is None else BudgetWindow(tokens_per_minute)
-        self._has_budgets = self._requests is not None or self._tokens is not None
+        if pacer is None and (requests_per_minute is not None or tokens_per_minute is not None):
+            pacer = BudgetPacer(requests_per_minute, tokens_per_minute)
+        self._pacer = pacer
         self._models: dict[str, ModelLimits] = {}
         self._shared_requests: dict[int, LearnedLimit] = {}
         self._shared_tokens: dict[int, LearnedLimit] = {}
         self._numbers = count()
         self._guess = FIRST_GUESS
+        if pacer is not None:
+            pacer.connect(self._wake, self._hold_back)
 
     @property
     def waiting(self) -> int:
@@ -105,7 +101,7 @@ class RateLimiter:
     def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
         """Reserve what a request needs if nothing limits it at present; otherwise return `None`."""
         limits = self._models.get(model) or self._limits_of(model)
-        if self._has_budgets or not limits.is_free or limits.waiters:
+        if self._pacer is not None or not limits.is_free or limits.waiters:
             return None
         limits.take_free(tokens)
         return Reservation(limits, tokens)
@@ -127,7 +123,7 @@ class RateLimiter:
         try:
             await limits.waiters.acquire(partial(self._try_acquire, reservation, order), order)
         finally:
-            if self._has_budgets:
+            if self._pacer is not None:
                 self._wake(limits)
         return reservation
 
@@ -136,7 +132,7 @@ class RateLimiter:
         limits, tokens, now = reservation.limits, reservation.tokens, anyio.current_time()
         was_blocked = limits.blocked_until > now
         wait = limits.wait_for(tokens, now)
-        if not self._has_budgets:
+        if self._pacer is None:
             if wait <= 0:
                 limits.take(tokens)
             return wait
@@ -144,26 +140,24 @@ class RateLimiter:
             if not was_blocked:
                 self._wake(limits)  # this model is now blocked, so requests for others may go first
             return wait
-        wait = self._wait_for_budget(tokens, now)
+        wait = self._pacer.wait_for(tokens, now)
         if wait <= 0 and self._is_behind(order, limits, now):
             return inf  # the request that goes first wakes this one
         if wait <= 0:
             limits.take(tokens)
-            reservation.requests_use = None if self._requests is None else self._requests.take(1.0, now)
-            reservation.tokens_use = None if self._tokens is None else self._tokens.take(tokens, now)
+            reservation.use = self._pacer.take(tokens, now)
         return wait
 
     def cancel(self, reservation: Reservation) -> None:
         """Give back everything that a request reserved: it was never sent."""
         reservation.limits.give_back(reservation.tokens)
-        now = anyio.current_time()
-        if self._requests is not None and reservation.requests_use is not None:
-            self._requests.settle(reservation.requests_use, 1.0, 0.0, now)
-        self._settle_tokens(reservation, 0.0)
-        if self._has_budgets:
-            self._wake()
-        else:
+        use, reservation.use = reservation.use, None
+        if self._pacer is None:
             reservation.limits.waiters.wake()
+            return
+        if use is not None:
+            self._pacer.cancel(use, anyio.current_time())
+        self._wake()
 
     def on_response(self, reservation: Reservation, headers: Mapping[str, str]) -> None:
         """Record that a response's headers arrived, and the limits in them.
@@ -196,10 +190,17 @@ class RateLimiter:
 
     def pause(self, model: str, seconds: float, label: str) -> None:
         """Hold back all requests for a model: the server asked for a pause in its response to the call `label`."""
-        if self._limits_of(model).pause(seconds, anyio.current_time()):
+        if self._hold_back(model, seconds):
             _log.info("%s: %s asks for a pause; requests for %s wait %.3g s", label, self._name, model, seconds)
-            if self._has_budgets:
-                self._wake()
+            if self._pacer is not None:
+                self._pacer.on_pause(model, seconds)
+
+    def _hold_back(self, model: str, seconds: float) -> bool:
+        """Hold back all requests for a model; return whether that extends an earlier pause."""
+        is_longer = self._limits_of(model).pause(seconds, anyio.current_time())
+        if is_longer and self._pacer is not None:
+            self._wake()
+        return is_longer
 
     def _limits_of(self, model: str) -> ModelLimits:
         limits = self._models.get(model)
@@ -218,12 +219,8 @@ class RateLimiter:
                 limits.forget()
                 del self._models[name]
 
-    def _wait_for_budget(self, tokens: float, now: float) -> float:
-        wait = 0.0 if self._requests is None else self._requests.wait_for(1.0, now)
-        return wait if self._tokens is None else max(wait, self._tokens.wait_for(tokens, now))
-
     def _is_behind(self, order: Order, limits: ModelLimits, now: float) -> bool:
-        """Return whether a request for another model, which waits only for the budgets, goes first."""
+        """Return whether a request for another model, which waits only for the pacer, goes first."""
         return any(
             first < order and other.blocked_until <= now
             for other in self._models.values()
@@ -231,9 +228,9 @@ class RateLimiter:
         )
 
     def _settle_tokens(self, reservation: Reservation, used: float) -> None:
-        use, reservation.tokens_use = reservation.tokens_use, None
-        if self._tokens is not None and use is not None:
-            self._tokens.settle(use, reservation.tokens, used, anyio.current_time())
+        use, reservation.use = reservation.use, None
+        if self._pacer is not None and use is not None:
+            self._pacer.settle(use, used, anyio.current_time())
             self._wake()
 
     def _wake(self, excluded: ModelLimits | None = None) -> None:
