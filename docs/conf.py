@@ -41,7 +41,7 @@ toc_object_entries = False
 
 nitpick_ignore_regex = [
     # Documented elsewhere; intersphinx would need the network in every build.
-    (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx|os|pathlib|ssl|types)\.[A-Za-z]\w*"),
+    (r"py:(class|exc)", r"(anyio|collections(\.abc)?|datetime|httpx2?|os|pathlib|ssl|types)\.[A-Za-z]\w*"),
     (r"py:(class|exc)", r"opentelemetry\.\w+\.[A-Za-z]\w*"),
     (r"py:class", r"msgspec\.Meta"),
     (r"py:class", r"(chatscope\.\w+\.\w+\.)?(_?[TP]|OutputT)"),  # type variables

@@ -15,6 +15,7 @@ import chatscope.simulator
 import chatscope.telemetry
 import chatscope.testing
 import chatscope.transport
+import chatscope.transport.httpx2
 
 PAGES = sorted((Path(__file__).resolve().parent.parent / "docs" / "reference").glob("*.rst"))
 DIRECTIVE = re.compile(r"^\.\. ([\w:]+):: ([\w.]+)", re.MULTILINE)
@@ -43,6 +44,7 @@ def documented() -> set[str]:
         chatscope.telemetry,
         chatscope.testing,
         chatscope.transport,
+        chatscope.transport.httpx2,
     ],
     ids=lambda module: module.__name__,
 )

@@ -88,6 +88,12 @@ CONTENDERS: Final = {
             _on(ASYNCIO, "openai_sdk_aiohttp"),
             ("openai", "aiohttp"),
         ),
+        Entry(
+            "openai-chatscope",
+            "the openai SDK on chatscope's transport",
+            _on(LOOPS, "openai_sdk_chatscope"),
+            ("openai", "httpx2", "chatscope"),
+        ),
     )
 }
 """Every contender by its name, in the order of the tables."""

@@ -6,7 +6,7 @@ httpx2 is not a dependency and is not imported here: callers that pass its clien
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from chatscope._http.base import HTTPResponse, Sender, decoded
 from chatscope._http.httpx_client import HttpxSender
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
-from chatscope.transport.base import ResendHook, TimedStream
+from chatscope.transport.base import RESEND_EXTENSION, ResendHook, TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 
@@ -32,6 +32,7 @@ class HTTPClient(Protocol):
         content: bytes,
         headers: Sequence[tuple[bytes, bytes]],
         timeout: tuple[float | None, float | None, float | None, float | None],
+        extensions: Mapping[str, Any],
     ) -> Any:
         """Return a request, with everything that the client adds to it."""
 
@@ -64,7 +65,7 @@ class Httpx2Sender:
         request: PostTemplate,
         body: bytes,
         timeouts: Timeouts,
-        on_resend: ResendHook,  # noqa: ARG002 - the client's own transport decides
+        on_resend: ResendHook,
     ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, httpx2 closes what it opened."""
         timeout = timeouts.for_transport()
@@ -74,6 +75,7 @@ class Httpx2Sender:
             content=body,
             headers=request.headers.raw,
             timeout=(timeout["connect"], timeout["read"], timeout["write"], timeout["pool"]),
+            extensions={RESEND_EXTENSION: on_resend},  # its transport may be the package's own
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
         headers = ResponseHeaders(response.headers.raw)

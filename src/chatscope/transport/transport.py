@@ -54,6 +54,8 @@ ENCODED_ONLY = frozenset({b"content-encoding", b"content-length"})
 class HTTPTransport(httpx.AsyncBaseTransport):
     """An HTTP/1.1 transport for asyncio, uvloop and trio, for any `httpx.AsyncClient` or called directly.
 
+    It also serves an `httpx2.AsyncClient`, whose types `chatscope.transport.httpx2.HTTPX2Transport` has.
+
     It keeps connections, but a request never waits for one: limit concurrency above it. It follows no redirects. One
     transport serves one event loop at a time. If used in a second run, it drops the connections of the first.
 
@@ -118,6 +120,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: The network, the protocol or the encoding of the body failed.
             RuntimeError: The transport is closed.
         """
+        if not isinstance(request, httpx.Request):
+            return await self._handle_httpx2(request)
         pool = self._open_pool()
         try:
             url = request.url
@@ -138,6 +142,11 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request.extensions.get(RESEND_EXTENSION),
         )
         return self._to_httpx(response, request)
+
+    async def _handle_httpx2(self, request: Any) -> Any:
+        from chatscope.transport.httpx2 import HTTPX2Transport  # noqa: PLC0415 - only an httpx2 client's request needs it
+
+        return await HTTPX2Transport(self).handle_async_request(request)
 
     def post(
         self,
