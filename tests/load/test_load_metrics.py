@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from random import Random
 from statistics import fmean, pstdev, quantiles
 from typing import Any
@@ -13,7 +12,7 @@ from chatscope.load import FORMULAS, ClientEvidence, Objective, RequestError, Re
 from chatscope.load.distributions import clustered_distribution, distribution
 from chatscope.load.metrics import latency, requests_in_flight, summarise
 from chatscope.load.objectives import goodput
-from chatscope.load.verdict import judge, own_lateness, shared_read_share
+from chatscope.load.verdict import WorkerEvidence, WorkerLoss, evidence_of, judge, late_shared_reads, own_lateness
 
 MS = 1_000_000
 
@@ -175,7 +174,7 @@ def test_what_is_no_objective_is_refused(text: str) -> None:
         ({"loop_lag": distribution([0.026] * 3)}, "invalid", "woke up 26.0 ms late"),
         ({"shared_read_share": 0.06}, "suspect", "6% of the chunks"),
         ({"gc_share": 0.11}, "invalid", "garbage collection"),
-        ({"lost": 3}, "invalid", "3 requests were lost"),
+        ({"losses": [WorkerLoss(worker=1, reason="exit status -9", requests=3)]}, "invalid", "3 requests were lost"),
     ],
 )
 def test_the_verdict(evidence: dict[str, Any], state: str, reason: str) -> None:
@@ -193,7 +192,21 @@ def test_the_wait_for_max_concurrency_is_not_the_clients_fault() -> None:
 
 def test_chunks_that_came_together_count_only_while_the_loop_was_late() -> None:
     together = record(token_ns=[1052 * MS, 1052 * MS, 1062 * MS, 1062 * MS])
-    assert shared_read_share([together], []) == 0
-    assert shared_read_share([together], [(1040 * MS, 1053 * MS)]) == pytest.approx(1 / 3)
-    assert shared_read_share([together], [(1050 * MS, 1053 * MS)]) == 0, "a lag that short is usual"
-    assert math.isclose(shared_read_share([together], [(1040 * MS, 1053 * MS), (1055 * MS, 1070 * MS)]), 2 / 3)
+    assert late_shared_reads([together], []) == 0
+    assert late_shared_reads([together], [(1040 * MS, 1053 * MS)]) == 1
+    assert late_shared_reads([together], [(1050 * MS, 1053 * MS)]) == 0, "a lag that short is usual"
+    late = [(1040 * MS, 1053 * MS), (1055 * MS, 1070 * MS)]
+    assert late_shared_reads([together], late) == 2
+    evidence = evidence_of([together], [WorkerEvidence(lags=late), WorkerEvidence(worker=1)])
+    assert evidence.shared_read_share == pytest.approx(2 / 3)
+
+
+def test_the_worst_worker_counts() -> None:
+    """One late worker among four would vanish in all of them together."""
+    late = WorkerEvidence(worker=3, lags=[(0, 30 * MS)] * 3 + [(0, MS)] * 97, read_lags=[30 * MS] * 3 + [MS] * 97)
+    others = [WorkerEvidence(worker=n, lags=[(0, MS)] * 100, read_lags=[MS] * 100) for n in range(3)]
+    evidence = evidence_of([], [*others, late])
+    assert evidence.loop_lag.percentile(99) == evidence.read_lag.percentile(99) == pytest.approx(0.03)
+    assert judge(evidence).state == "invalid"
+    assert evidence_of([], [WorkerEvidence(no_witness="a proxy")]).no_witness == "a proxy"
+    assert evidence_of([], [late, WorkerEvidence(no_witness="a proxy")]).no_witness is None

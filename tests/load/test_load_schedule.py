@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets, share_of, slots_of
+from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, WorkShare, due_offsets
 
 
 def offsets(shape: OpenLoop, seed: str = "7", requests: int | None = None, duration: float | None = None) -> list[int]:
@@ -26,9 +26,11 @@ def test_a_seed_fixes_every_nanosecond() -> None:
 def test_workers_share_one_schedule(workers: int) -> None:
     """Each repeats no other's arrivals: together they are the schedule, whatever their number."""
     due = offsets(OpenLoop(50), requests=101)
-    shares = [share_of(due, worker, workers) for worker in range(workers)]
-    assert sorted(offset for share in shares for offset in share) == due
-    assert sum(slots_of(7, worker, workers) for worker in range(workers)) == 7
+    shares = [WorkShare(worker, workers) for worker in range(workers)]
+    assert sorted(offset for share in shares for offset in share.requests(due, None)) == due
+    assert sorted(slot for share in shares for slot in share.slots(7)) == list(range(7))
+    counts = [len(list(share.requests(range(70), 7))) for share in shares]
+    assert counts == [10 * len(share.slots(7)) for share in shares], "each slot has as much to do as another"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from chatscope.load.schedule import OpenLoop as OpenLoop
     from chatscope.load.verdict import ClientEvidence as ClientEvidence
     from chatscope.load.verdict import Verdict as Verdict
+    from chatscope.load.verdict import WorkerLoss as WorkerLoss
     from chatscope.load.workload import Length as Length
     from chatscope.load.workload import Workload as Workload
 
@@ -60,6 +61,7 @@ _HOMES = {
     "RequestRecord": "records",
     "StageSummary": "metrics",
     "Verdict": "verdict",
+    "WorkerLoss": "verdict",
     "Workload": "workload",
     "read_records": "records",
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal, TypeVar
@@ -59,6 +59,32 @@ class OpenLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkShare:
+    """The part of a stage that one of several workers runs. The parts together are the stage."""
+
+    worker: int = 0
+    workers: int = 1
+
+    def slots(self, count: int) -> range:
+        """Return the numbers of the slots that are this worker's."""
+        return range(self.worker, count, self.workers)
+
+    def requests(self, items: Iterable[_T], slots: int | None) -> Iterator[_T]:
+        """Yield this worker's part of a schedule.
+
+        Args:
+            items: the whole schedule, in order.
+            slots: those of a closed loop. Each worker gets as much as its slots need; so no slot stays without requests
+                while others have some.
+        """
+        turns = itertools.count() if slots is None else itertools.cycle(range(slots))
+        return (item for item, turn in zip(items, turns, strict=False) if turn % self.workers == self.worker)
+
+
+ALL: Final = WorkShare()
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """The parts of one continuous stage, in nanoseconds from its start. Nothing waits at their borders.
 
@@ -98,16 +124,6 @@ def due_offsets(
         if offset >= end:
             return
         yield offset
-
-
-def share_of(items: Sequence[_T], worker: int, workers: int) -> Sequence[_T]:
-    """Return the part of a schedule that one of several workers runs. The parts together are the schedule."""
-    return items[worker::workers]
-
-
-def slots_of(concurrency: int, worker: int, workers: int) -> int:
-    """Return how many of the slots of a closed loop one of several workers runs."""
-    return len(range(worker, concurrency, workers))
 
 
 def _expected_counts(shape: OpenLoop, random: Random) -> Iterator[float]:

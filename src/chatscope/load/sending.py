@@ -13,6 +13,7 @@ from typing import Any
 from chatscope import ChatClient, ChatError, ChatStream, Chunk, Completion
 from chatscope.load.plan import LoadPlan, PlannedRequest
 from chatscope.load.records import RequestError, RequestRecord
+from chatscope.load.setup import RunSetup
 from chatscope.load.workload import WordScale, Workload
 from chatscope.protocol.messages import Message
 from chatscope.protocol.usage import Usage
@@ -41,6 +42,7 @@ class Encoder:
         workload: what they ask, with the run's seed and salt.
         scale: the length of words in tokens.
         profile: the server's name, if it is known.
+        asks_for_usage: whether a stream reports its usage only on request.
     """
 
     client: ChatClient
@@ -48,6 +50,12 @@ class Encoder:
     workload: Workload
     scale: WordScale
     profile: str | None = None
+    asks_for_usage: bool = False
+
+    @classmethod
+    def of(cls, client: ChatClient, setup: RunSetup) -> Encoder:
+        """Return the encoder of a run."""
+        return cls(client, setup.plan, setup.workload, setup.scale or WordScale(), setup.profile, setup.asks_for_usage)
 
     def encode(self, planned: PlannedRequest, salt_index: int) -> EncodedRequest:
         """Encode a request. Nothing is sent.
@@ -63,6 +71,9 @@ class Encoder:
         parameters = self.plan.parameters_for(planned.source, profile=self.profile)
         stream = None
         if self.plan.stream:
+            if self.asks_for_usage and "stream_options" not in {*parameters, *(parameters.get("extra_body") or ())}:
+                # The client would ask by itself, and send a request that is refused for it again, unseen.
+                parameters["stream_options"] = {"include_usage": True}
             stream = self.client.stream(model=self.plan.model, messages=messages, **parameters)
         return EncodedRequest(planned, messages, parameters, stream)
 

@@ -5,13 +5,14 @@ Every limit is a constant with its reason. The figures are reported in any case;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
 import msgspec
 
-from chatscope.load.distributions import Distribution, distribution, linear_percentile
+from chatscope.load.distributions import Distribution, distribution
+from chatscope.load.metrics import latency
 from chatscope.load.records import RequestRecord
 
 VerdictState = Literal["valid", "suspect", "invalid"]
@@ -28,6 +29,9 @@ LATENESS_OF_TTFT: Final = 0.1
 LAG_LIMITS: Final = (0.005, 0.025)
 """Seconds at p99 by which the event loop woke up late: stamps are late by as much."""
 
+READ_LAG_LIMITS: Final = (0.005, 0.025)
+"""Seconds at p99 between the kernel's receiving of bytes and the client's stamp: the error of the stamps, measured."""
+
 GC_LIMITS: Final = (0.02, 0.10)
 """Shares of the window spent in garbage collection."""
 
@@ -35,19 +39,46 @@ SHARED_READ_LIMITS: Final = (0.05, 0.50)
 """Shares of chunks that were read together with the one before them while the event loop was late."""
 
 
+class WorkerEvidence(msgspec.Struct, kw_only=True):
+    """What one worker saw of itself during the measured window of a stage.
+
+    `lags` has the moments when the event loop should have woken up, and when it did. `read_lags` has one number of
+    nanoseconds for each read that the kernel bears witness to; `no_witness` says why there are none.
+    """
+
+    worker: int = 0
+    cpu_share: float | None = None
+    gc_share: float = 0.0
+    lags: list[tuple[int, int]] = []
+    read_lags: list[int] = []
+    no_witness: str | None = None
+
+
+class WorkerLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that died, why, and how many requests were lost with it."""
+
+    worker: int
+    reason: str
+    requests: int
+
+
 class ClientEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured about the client during the measured window.
 
     `cpu_shares` has one share of a core for each worker. `lateness` leaves out waiting for `max_concurrency`, which
-    was asked for. `lost` is how many requests died with their worker.
+    was asked for. `loop_lag` is that of the worker with the latest event loop. `read_lag` is by how much its stamps
+    were late, by the kernel's own stamps, of the worker where that is worst; `no_witness` says why there are none.
+    `losses` has the workers that died.
     """
 
     cpu_shares: list[float] = []
     lateness: Distribution = msgspec.field(default_factory=lambda: distribution(()))
     loop_lag: Distribution = msgspec.field(default_factory=lambda: distribution(()))
+    read_lag: Distribution = msgspec.field(default_factory=lambda: distribution(()))
+    no_witness: str | None = None
     shared_read_share: float = 0.0
     gc_share: float = 0.0
-    lost: int = 0
+    losses: list[WorkerLoss] = []
     ttft_p50: float | None = None
 
 
@@ -68,6 +99,36 @@ def judge(evidence: ClientEvidence) -> Verdict:
     return Verdict(state=state, reasons=[reason for _, reason in found], evidence=evidence)
 
 
+def evidence_of(
+    records: Sequence[RequestRecord], workers: Sequence[WorkerEvidence], losses: Sequence[WorkerLoss] = ()
+) -> ClientEvidence:
+    """Return the evidence of a stage.
+
+    Args:
+        records: the measured requests.
+        workers: what the workers saw of themselves.
+        losses: the workers that died.
+    """
+    shared = chunks = 0
+    for worker in workers:
+        own = [record for record in records if record.worker == worker.worker]
+        shared += late_shared_reads(own, worker.lags)
+        chunks += sum(max(0, len(record.token_ns) - 1) for record in own)
+    reasons = [worker.no_witness for worker in workers if worker.no_witness is not None]
+    read_lag = _worst(distribution(lag / 1e9 for lag in worker.read_lags) for worker in workers)
+    return ClientEvidence(
+        cpu_shares=[worker.cpu_share for worker in workers if worker.cpu_share is not None],
+        lateness=own_lateness(records),
+        loop_lag=_worst(distribution((woken - due) / 1e9 for due, woken in worker.lags) for worker in workers),
+        read_lag=read_lag,
+        no_witness=reasons[0] if reasons and not read_lag.count else None,
+        shared_read_share=shared / chunks if chunks else 0.0,
+        gc_share=max((worker.gc_share for worker in workers), default=0.0),
+        losses=list(losses),
+        ttft_p50=latency(records, "ttft").percentile(50),
+    )
+
+
 def own_lateness(records: Sequence[RequestRecord]) -> Distribution:
     """Summarise by how much the client itself sent late: without the wait for `max_concurrency`."""
     return distribution(
@@ -77,38 +138,37 @@ def own_lateness(records: Sequence[RequestRecord]) -> Distribution:
     )
 
 
-def shared_read_share(records: Sequence[RequestRecord], lags: Sequence[tuple[int, int]]) -> float:
-    """Return the share of chunks that one late read brought together.
+def late_shared_reads(records: Sequence[RequestRecord], lags: Sequence[tuple[int, int]]) -> int:
+    """Count the chunks that a late read brought together with the one before them.
 
     Chunks with the same stamp came in one read. If the event loop was on time then, the server sent them together; if
     it was late, the client may have read together what was sent apart.
 
     Args:
-        records: the requests.
-        lags: when the event loop woke up late, in order: the moments when it should have and when it did.
+        records: the requests of one worker.
+        lags: its event loop's wake-ups, in order: the moments when it should have woken up and when it did.
     """
     late = [(due, woken) for due, woken in lags if woken - due >= LAG_LIMITS[0] * 1e9]
-    chunks = sum(max(0, len(record.token_ns) - 1) for record in records)
-    if not late or not chunks:
-        return 0.0
+    if not late:
+        return 0
     shared = sorted(after for record in records for before, after in pairwise(record.token_ns) if before == after)
     count, at = 0, 0
     for moment in shared:
         while at < len(late) and late[at][1] < moment:
             at += 1
         count += at < len(late) and late[at][0] <= moment
-    return count / chunks
+    return count
 
 
-def lag_p99(lags: Sequence[tuple[int, int]]) -> float:
-    """Return the lag at p99 in seconds; 0 without any."""
-    return linear_percentile(sorted((woken - due) / 1e9 for due, woken in lags), 99) if lags else 0.0
+def _worst(found: Iterable[Distribution]) -> Distribution:
+    """Return the distribution with the highest p99: one late worker among many would vanish in all of them together."""
+    return max(found, key=lambda each: each.percentile(99) or 0.0, default=distribution(()))
 
 
 def _findings(evidence: ClientEvidence) -> Iterator[tuple[bool, str]]:
     """Yield what is wrong: whether it makes the figures invalid, and a sentence."""
-    if evidence.lost:
-        yield True, f"{evidence.lost:,} requests were lost with the worker that ran them"
+    for loss in evidence.losses:
+        yield True, f"{loss.requests:,} requests were lost with worker {loss.worker}: {loss.reason}"
     for worker, share in enumerate(evidence.cpu_shares):
         yield from _above(share, CPU_LIMITS, f"worker {worker} used {share:.0%} of a core", "{:.0%}")
     lateness = evidence.lateness.percentile(99)
@@ -121,6 +181,10 @@ def _findings(evidence: ClientEvidence) -> Iterator[tuple[bool, str]]:
     lag = evidence.loop_lag.percentile(99)
     if lag is not None:
         yield from _above(lag, LAG_LIMITS, f"the event loop woke up {lag * 1e3:.1f} ms late at p99", "{} s")
+    lag = evidence.read_lag.percentile(99)
+    if lag is not None:
+        sentence = f"stamps were {lag * 1e3:.1f} ms later than the kernel's at p99"
+        yield from _above(lag, READ_LAG_LIMITS, sentence, "{} s")
     share = evidence.shared_read_share
     yield from _above(share, SHARED_READ_LIMITS, f"{share:.0%} of the chunks were read together, late", "{:.0%}")
     share = evidence.gc_share

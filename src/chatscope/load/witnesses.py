@@ -1,4 +1,4 @@
-"""What watches the client during a stage: the lag of its event loop, its CPU time, and its garbage collector."""
+"""What watches the client during a stage: its event loop's lag, its CPU time, its garbage collector, and the kernel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any, Final, Literal
 
 import anyio
 
+from chatscope.load.verdict import WorkerEvidence
+from chatscope.transport import ReadWitness
+
 PROBE_SECONDS: Final = 0.01
 """How often the event loop is asked whether it is on time. A hundred wake-ups a second cost under 1 % of a core."""
 
@@ -17,14 +20,18 @@ PROBE_SECONDS: Final = 0.01
 class ClientWitness:
     """Collects what the verdict needs, from one moment to another.
 
+    Args:
+        reads: the kernel's stamps of what the client reads, if its transport has them.
+
     Attributes:
         lags: when the event loop should have woken the probe, and when it did (`time.perf_counter_ns`).
         gc_ns: nanoseconds spent in garbage collection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reads: ReadWitness | None = None) -> None:
         self.lags: list[tuple[int, int]] = []
         self.gc_ns = 0
+        self._reads = reads
         self._gc_began = 0
         self._window: tuple[int, int] | None = None
         self._cpu: tuple[int, int] | None = None
@@ -55,6 +62,25 @@ class ClientWitness:
         if self._window is None or self._window[1] <= self._window[0]:
             return 0.0
         return self.gc_ns / (self._window[1] - self._window[0])
+
+    def evidence(self, worker: int) -> WorkerEvidence:
+        """Return what was seen, as that of a worker with this number. The kernel's stamps are taken out."""
+        start, end = self._window or (0, 0)
+        reads = [] if self._reads is None else self._reads.take()
+        return WorkerEvidence(
+            worker=worker,
+            cpu_share=self.cpu_share,
+            gc_share=self.gc_share,
+            lags=self.lags,
+            read_lags=[lag for read_ns, lag in reads if start <= read_ns <= end],
+            no_witness="the transport is not chatscope's own" if self._reads is None else self._obstacle(self._reads),
+        )
+
+    @staticmethod
+    def _obstacle(reads: ReadWitness) -> str | None:
+        if reads.obstacle is None and not reads.connections:
+            return "there was no connection of the transport's own (a proxy, or no response)"
+        return reads.obstacle
 
     @contextmanager
     def frozen_collector(self) -> Iterator[None]:

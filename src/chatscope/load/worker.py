@@ -17,7 +17,7 @@ import anyio.lowlevel
 
 from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
 from chatscope.load.records import RequestRecord
-from chatscope.load.schedule import SECOND
+from chatscope.load.schedule import ALL, SECOND, WorkShare
 from chatscope.load.sending import EncodedRequest, Encoder
 
 ENCODED_AHEAD: Final = 64
@@ -36,6 +36,7 @@ class StageWorker:
         schedule: its requests, in order.
         first_index: the number of its first request in the whole run.
         on_record: called with each record once its request has ended. It must not wait.
+        share: which part of the stage this is: its slots are run.
 
     Attributes:
         started_ns: when the stage started: offsets count from here.
@@ -50,6 +51,7 @@ class StageWorker:
         schedule: Iterator[PlannedRequest],
         first_index: int,
         on_record: Callable[[RequestRecord], object],
+        share: WorkShare = ALL,
     ) -> None:
         self._encoder = encoder
         self._plan: LoadPlan = encoder.plan
@@ -57,12 +59,13 @@ class StageWorker:
         self._schedule = schedule
         self._first_index = first_index
         self._on_record = on_record
+        self._share = share
         self._windows = encoder.plan.windows()
         self._ready: deque[EncodedRequest] = deque()
         self._sending = anyio.CancelScope()
         self._draining = anyio.CancelScope()
         limit = encoder.plan.max_concurrency
-        self._slots = None if limit is None else anyio.Semaphore(limit)
+        self._slots = None if limit is None else anyio.Semaphore(len(share.slots(limit)))
         self._open: dict[int, RequestRecord] = {}
         self.started_ns = 0
         self.running = 0
@@ -114,13 +117,13 @@ class StageWorker:
             requests.start_soon(self._send_due, request, self._record(request, due))
 
     async def _run_closed_loop(self, concurrency: int, requests: anyio.abc.TaskGroup) -> None:
-        while len(self._ready) < concurrency and self.encode_ahead():
+        while len(self._ready) < len(self._share.slots(concurrency)) and self.encode_ahead():
             await anyio.lowlevel.checkpoint()
         duration = self._plan.duration
         ends_ns = None if duration is None else self.started_ns + round(duration * SECOND)
         # The slots end with `_sending`, but not the requests that they wait for.
         async with anyio.create_task_group() as slots:
-            for slot in range(concurrency):
+            for slot in self._share.slots(concurrency):
                 starts_ns = self.started_ns + round(self._plan.ramp * SECOND * slot / concurrency)
                 slots.start_soon(self._run_slot, starts_ns, ends_ns, requests)
 
@@ -174,6 +177,7 @@ class StageWorker:
         record = self._open[planned.index] = RequestRecord(
             index=planned.index,
             stage=self._stage.index,
+            worker=self._share.worker,
             due_ns=due,
             session=planned.source.session,
             requested_prompt_tokens=planned.source.prompt_tokens,

@@ -1,0 +1,127 @@
+"""What a run settles before its first stage: the client, the salt, the length of words, and what the server is.
+
+Here: values that every worker of a run shares. Not here: stages (`stages`), and how they follow one another (`run`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from chatscope import ChatClient, RetryPolicy, Timeouts
+from chatscope.load.calibration import calibrate
+from chatscope.load.monitor import LoadMonitor
+from chatscope.load.plan import LoadPlan
+from chatscope.load.report import LoadReport, StageReport, worst_verdict
+from chatscope.load.workload import WordScale, Workload
+from chatscope.profiles import find_profile
+from chatscope.version import __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetup:
+    """What every worker of a run must know.
+
+    Args:
+        plan: the run's.
+        workload: what the requests ask, with the run's seed and salt.
+        scale: the length of words in tokens; `None` if it was not measured.
+        profile: the server's name, if it is known.
+        asks_for_usage: whether a stream reports its usage only on request.
+        notices: what the report says about the preparation.
+        started_at: when the run started, in ISO 8601.
+    """
+
+    plan: LoadPlan
+    workload: Workload
+    scale: WordScale | None = None
+    profile: str | None = None
+    asks_for_usage: bool = True
+    notices: Sequence[str] = ()
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def client_of(plan: LoadPlan, transport: httpx.AsyncBaseTransport | None) -> ChatClient:
+    """Return a client that never retries and sets no limit of its own.
+
+    Raises:
+        ValueError: there is no key, or the address can never be right.
+    """
+    return ChatClient(
+        plan.api_key,
+        base_url=plan.base_url,
+        timeout=Timeouts(read=plan.timeout),
+        retry=RetryPolicy(attempts=1),
+        backpressure=False,  # a refusal must not delay what is due
+        profile=plan.profile,
+        transport=transport,
+    )
+
+
+async def prepare(plan: LoadPlan, client: ChatClient) -> RunSetup:
+    """Choose the salt, and measure the length of words. If cancelled, so are the two requests.
+
+    Raises:
+        ChatError: one of them failed.
+    """
+    profile = find_profile(plan.profile, client.base_url)
+    setup = RunSetup(
+        plan=plan,
+        workload=replace(plan.workload, seed=plan.seed, salt=plan.salt or secrets.token_hex(8)),
+        profile=profile.name,
+        asks_for_usage=profile.asks_for_usage,
+    )
+    if not plan.calibrate or plan.workload.prompts is not None:
+        return setup
+    scale = await calibrate(client, plan, setup.workload)
+    if scale is not None:
+        return replace(setup, scale=scale)
+    return replace(setup, notices=["the server reports no usage, so prompts have one word for each requested token"])
+
+
+def report_of(
+    setup: RunSetup, stages: list[StageReport], monitor: LoadMonitor, notices: Sequence[str] = ()
+) -> LoadReport:
+    """Return the report of a run."""
+    scale = setup.scale
+    return LoadReport(
+        verdict=worst_verdict(stages),
+        stages=stages,
+        plan=plan_values(setup.plan),
+        salt=setup.workload.salt,
+        started_at=setup.started_at,
+        host=host_values(),
+        notices=[*setup.notices, *notices],
+        tokens_per_word=None if scale is None else scale.per_word,
+        prompt_overhead_tokens=None if scale is None else scale.overhead,
+        was_stopped=monitor.is_stopped,
+        records=monitor.records,
+    )
+
+
+def plan_values(plan: LoadPlan) -> dict[str, Any]:
+    """Return a plan as plain values, without its key."""
+    values = asdict(plan)
+    del values["api_key"], values["salt"]
+    for name in ("seed", "salt"):
+        del values["workload"][name]
+    values["slos"] = list(plan.slos)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def host_values() -> dict[str, Any]:
+    """Return what can explain a difference between two machines."""
+    return {
+        "chatscope": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+    }

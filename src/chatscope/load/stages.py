@@ -1,0 +1,148 @@
+"""One stage: run in this process, and what is concluded from the records and the evidence of all its workers.
+
+Here: a stage from its first encoded request to its report. Not here: its sending (`worker`), and the formulas
+(`metrics`, `verdict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import anyio
+
+from chatscope.load.metrics import summarise
+from chatscope.load.objectives import goodput
+from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
+from chatscope.load.records import RequestRecord
+from chatscope.load.report import StageReport
+from chatscope.load.schedule import ALL, WorkShare
+from chatscope.load.sending import Encoder
+from chatscope.load.verdict import WorkerEvidence, WorkerLoss, evidence_of, judge
+from chatscope.load.witnesses import ClientWitness
+from chatscope.load.worker import StageWorker
+from chatscope.transport import ReadWitness
+
+LENGTH_TOLERANCE: Final = 0.05
+"""Where real lengths miss the requested ones by more than this, a notice says so."""
+
+_INDEXES_A_STAGE: Final = 1 << 40
+"""Numbers of requests that a stage can have: no prompt of one stage is repeated in another."""
+
+
+class PreparedStage:
+    """One worker's share of a stage, with its first request encoded.
+
+    Args:
+        encoder: makes and sends the requests.
+        stage: the whole stage.
+        requests: those of the share, in order.
+        on_record: called with each record once its request has ended. It must not wait.
+        share: which part of the stage this is.
+        reads: the kernel's stamps, if the encoder's client has them.
+
+    Attributes:
+        worker: sends the requests, and can be stopped.
+
+    Raises:
+        ValueError: the first request can never be right, or a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        stage: LoadStage,
+        requests: Iterator[PlannedRequest],
+        on_record: Callable[[RequestRecord], object],
+        *,
+        share: WorkShare = ALL,
+        reads: ReadWitness | None = None,
+    ) -> None:
+        self._plan = encoder.plan
+        self._share = share
+        self._witness = ClientWitness(reads)
+        self.worker = StageWorker(encoder, stage, requests, stage.index * _INDEXES_A_STAGE, on_record, share)
+        self.worker.encode_ahead()  # what is wrong with the requests is found before anything is sent
+
+    async def run(self, started_ns: int) -> WorkerEvidence:
+        """Run the stage and return what was seen of the client. If cancelled, every request is; all are recorded.
+
+        Args:
+            started_ns: when the stage starts (`time.perf_counter_ns`).
+
+        Raises:
+            ValueError: a line of a file is malformed; it was found while the stage ran.
+            OSError: a file can no longer be read.
+        """
+        start_ns, end_ns = window_of(self._plan, started_ns)
+        failure: Exception | None = None
+        with self._witness.frozen_collector():
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._witness.watch, start_ns, end_ns)
+                    await self.worker.run(started_ns)
+                    group.cancel_scope.cancel()
+            except* (ValueError, OSError) as errors:
+                failure = _first(errors)
+        if failure is not None:
+            raise failure
+        return self._witness.evidence(self._share.worker)
+
+
+def window_of(plan: LoadPlan, started_ns: int) -> tuple[int, int | None]:
+    """Return the start and end of the measured window; `None` if it lasts until the stage ends."""
+    windows = plan.windows()
+    return started_ns + windows.start, None if windows.end is None else started_ns + windows.end
+
+
+def conclude(
+    plan: LoadPlan,
+    stage: LoadStage,
+    started_ns: int,
+    records: Sequence[RequestRecord],
+    workers: Sequence[WorkerEvidence],
+    *,
+    was_stopped: bool = False,
+    losses: Sequence[WorkerLoss] = (),
+) -> StageReport:
+    """Return the report of a stage that has ended.
+
+    Args:
+        plan: the run's.
+        stage: the stage.
+        started_ns: when it started.
+        records: those of all its requests.
+        workers: what its workers saw of themselves.
+        was_stopped: whether it was stopped before its end.
+        losses: the workers that died.
+    """
+    starts, planned_end = window_of(plan, started_ns)
+    last_ns = max((record.finished_ns or record.due_ns for record in records), default=started_ns)
+    ends = last_ns if planned_end is None or (was_stopped and last_ns < planned_end) else planned_end
+    window_ns = starts, max(starts, ends)
+    measured = [record for record in records if record.window == "measured"]
+    summary = summarise(stage.name, records, window_ns, concurrency=stage.concurrency, rate=stage.rate)
+    objectives = plan.objectives()
+    good, seconds = goodput(measured, objectives), summary.seconds
+    return StageReport(
+        summary=summary,
+        verdict=judge(evidence_of(measured, workers, losses)),
+        window_ns=window_ns,
+        objectives=[objective.check(measured) for objective in objectives],
+        goodput=good,
+        goodput_per_second=good * len(measured) / seconds if seconds else 0.0,
+        notices=list(_length_notices(summary.prompt_tokens_mean, summary.requested_prompt_tokens_mean, "prompts"))
+        + list(_length_notices(summary.output_tokens_mean, summary.requested_output_tokens_mean, "responses")),
+    )
+
+
+def _length_notices(real: float | None, requested: float | None, what: str) -> Iterator[str]:
+    if real is not None and requested is not None and abs(real - requested) > LENGTH_TOLERANCE * requested:
+        yield f"{what} had {real:.1f} tokens on average, and {requested:.1f} were requested"
+
+
+def _first(error: BaseException) -> Exception:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)  # noqa: S101 - `except*` named only such
+    return error
