@@ -170,3 +170,25 @@ def test_the_live_table() -> None:
     assert "10 sent, 2 running, 7 ok, 1 failed" in captured.get()
     assert dict(figures(progress))["ttft"] == "p50 50, p99 200 ms"
     assert (milliseconds(0.0123456), milliseconds(12.3456)) == ("12.3", "12,346")
+
+
+def test_a_search_tells_what_it_found(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    """A queue of one slot: the second request of two always waits for the first."""
+    simulate(lambda request: error(503) if request.number > 8 else REPLY)
+    given = ("load", "--model", "m", "--requests", "4", "--no-calibrate-prompts", "--quiet", "--slo", "failed<1%")
+    ran = chatscope(*given, "--search", "concurrency", "--concurrency", "2", "--out", str(tmp_path))
+    assert ran.code in MEASURED
+    assert "search: concurrency 4 meets every objective; 5 does not" in ran.out or ran.code == CLIENT_IN_THE_WAY
+    assert load_report(tmp_path).search is not None
+    ran = chatscope(*given, "--search", "rate", "--rate", "1000")
+    assert ran.code == 1
+    assert "search: no rate meets every objective" in ran.out
+    assert "search needs slos" in chatscope("load", "--model", "m", "--requests", "1", "--search", "rate").err
+
+
+def test_sessions_are_asked_for(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    simulated = simulate(REPLY)
+    chatscope(*SHORT, "--turns", "2", "--think-time", "0.01", "--no-calibrate-prompts", "--out", str(tmp_path))
+    assert [len(request.json["messages"]) for request in simulated.server.requests] == [1, 3, 1, 3]
+    assert [(each.session, each.turn) for each in load_report(tmp_path).records][:2] == [("0", 0), ("0", 1)]
+    assert "think_time passes between" in chatscope(*SHORT, "--think-time", "1").err

@@ -18,5 +18,6 @@ def stamps_in_virtual_time(virtual_time: Backend, monkeypatch: pytest.MonkeyPatc
         return round(anyio.current_time() * 1e9)
 
     monkeypatch.setattr(time, "perf_counter_ns", now_ns)
+    monkeypatch.setattr(time, "process_time_ns", lambda: 0)  # no share of a time that jumps
     monkeypatch.setattr("chatscope.transport.proxies.perf_counter_ns", now_ns)
     return virtual_time

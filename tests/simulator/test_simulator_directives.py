@@ -99,7 +99,7 @@ def test_scripts(ask: Callable[..., ChatRequest]) -> None:
 
 
 def test_limits_below_one() -> None:
-    rows: list[str] = ["requests_per_minute", "tokens_per_minute", "keep_requests"]
+    rows: list[str] = ["requests_per_minute", "tokens_per_minute", "max_running", "keep_requests"]
     for name in rows:
         with row(name), pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
             Config(**{name: 0})  # type: ignore[arg-type]  # the names are checked at run time

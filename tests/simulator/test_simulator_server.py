@@ -34,7 +34,7 @@ from chatscope.simulator import (
 )
 from chatscope.simulator import connection as connection_module
 from chatscope.simulator.limits import RateLimits
-from chatscope.simulator.plan import Point
+from chatscope.simulator.plan import Point, Until
 
 Body = Callable[..., dict[str, Any]]
 Chunks = Callable[[Response | bytes], list[dict[str, Any]]]
@@ -537,3 +537,30 @@ async def test_serve_until_a_signal(number: signal.Signals) -> None:
         base_url = await group.start(run)
         assert (await client.get(f"{base_url}/models")).status_code == 200
         os.kill(os.getpid(), number)
+
+
+async def test_requests_beyond_max_running_wait_their_turn(body: Body) -> None:
+    """A refusal needs no slot, and a client that leaves gives up its place."""
+    gate = anyio.Event()
+    held = respond(200, b"{}").interrupted(Stage.STATUS, Until(gate))
+    server = simulator([held, respond(200, b"{}")], Config(max_running=1))
+    ended: list[str] = []
+
+    async def ask(name: str, client: httpx.AsyncClient) -> None:
+        await client.post(PATH, json=body(name))
+        ended.append(name)
+
+    async with server as base_url, httpx.AsyncClient(base_url=base_url) as client, anyio.create_task_group() as group:
+        for number, name in enumerate(("first", "second", "third"), 1):
+            group.start_soon(ask, name, client)
+            await server.wait_until(lambda s, number=number: s.requests_received == number)  # type: ignore[misc]
+        async with await connected(base_url) as leaving:
+            await leaving.send(raw_request(body("leaves")))
+            await server.wait_until(lambda s: s.requests_received == 4)
+        await server.wait_until(lambda s: s.requests[3].outcome is Outcome.DISCONNECTED)
+        assert (await client.get("/models")).status_code == 200
+        assert (await client.post(PATH, json={})).status_code == 400
+        assert not ended
+        gate.set()
+    assert ended == ["first", "second", "third"]
+    assert server.requests[0].outcome is Outcome.COMPLETED

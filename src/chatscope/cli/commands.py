@@ -166,6 +166,7 @@ def demo_command(backend: str, uvloop: bool) -> int:
 @click.option("--between-tokens", type=_WAIT, metavar="SECONDS", default=0.02, show_default=True, help="Between two.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
+@click.option("--max-running", type=click.IntRange(min=1), metavar="N", help="Answer so many at a time; others wait.")
 @click.option("--faults", type=click.File(), metavar="FILE", help="Faults for the requests in turn, one line each.")
 @click.option("--quiet", is_flag=True, help="Print no line for each request.")
 def simulator_command(
@@ -175,6 +176,7 @@ def simulator_command(
     between_tokens: float,
     requests_per_minute: int | None,
     tokens_per_minute: int | None,
+    max_running: int | None,
     faults: TextIO | None,
     quiet: bool,
 ) -> int:
@@ -186,7 +188,9 @@ def simulator_command(
     stderr gets a line for each request when its answer has ended: number, status, how it ended, seconds.
     Stop the server with Ctrl-C or SIGTERM; the exit code is 0.
     """
-    config = Config(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+    config = Config(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, max_running=max_running
+    )
     reply = Reply(first_token=first_token, between_tokens=between_tokens)
     try:
         script = reply if faults is None else scripted(faults.read().splitlines(), reply)

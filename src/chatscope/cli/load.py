@@ -34,7 +34,7 @@ from chatscope.load import (
     load_report,
     run,
 )
-from chatscope.load.plan import GRACE, TIMEOUT
+from chatscope.load.plan import GRACE, SEARCH_KINDS, TIMEOUT
 from chatscope.load.schedule import ARRIVAL_PROCESSES
 
 FAILED: Final = 1
@@ -115,11 +115,14 @@ _OPTIONS: Final = (
     click.option("--output-tokens", metavar="N[,S]", callback=_length, help="Mean and deviation of the output."),
     click.option("--shared-prefix-tokens", type=click.IntRange(min=0), metavar="N", default=0),
     click.option("--prompts", type=_FILE, help="Prompts as JSON lines, or ShareGPT's JSON."),
+    click.option("--turns", type=_COUNT, metavar="N", default=1, help="Requests of a session, with the history."),
+    click.option("--think-time", type=_SECONDS, metavar="SECONDS", default=0.0, help="Between turns of a session."),
     click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=json_parameters),
     click.option("--extra-body", metavar="JSON", callback=_json_object, help="More fields of each request's body."),
     click.option("--stream/--no-stream", default=True, help="Ask for streams. [default: --stream]"),
     click.option("--calibrate-prompts/--no-calibrate-prompts", "calibrate", default=True, help="Probe token lengths."),
     click.option("--slo", "slos", multiple=True, metavar="TEXT", help="Such as 'ttft:p99<500ms' or 'failed<1%'."),
+    click.option("--search", type=click.Choice(SEARCH_KINDS), help="The highest that meets every --slo."),
     click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=TIMEOUT, help="Of silence. [default: 600]"),
     click.option("--grace", type=_SECONDS, metavar="SECONDS", default=GRACE, show_default=True, help="After Ctrl-C."),
     click.option("--out", type=_FOLDER, metavar="DIR", help="Folder for the report."),
@@ -127,6 +130,10 @@ _OPTIONS: Final = (
     click.option("--quiet", is_flag=True, help="Show no progress."),
     click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
 )
+
+
+_WORKLOAD: Final = ("prompt_tokens", "output_tokens", "shared_prefix_tokens", "prompts", "turns", "think_time")
+"""The options that say what the requests ask."""
 
 
 def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,7 +156,7 @@ def load(context: click.Context, /, backend: str, out: Path | None, as_json: boo
       0    measured
       1    nothing succeeded
       2    bad arguments; nothing was sent
-      3    an objective (--slo) is not met
+      3    an objective (--slo) is not met; with --search, by no load
       4    the client was in the way; the figures are printed all the same
       130  Ctrl-C; what was measured is printed
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
@@ -157,17 +164,12 @@ def load(context: click.Context, /, backend: str, out: Path | None, as_json: boo
         return 0
     if given["model"] is None:
         raise click.UsageError("give --model")
-    workload = Workload(
-        prompt_tokens=given.pop("prompt_tokens"),
-        output_tokens=given.pop("output_tokens"),
-        shared_prefix_tokens=given.pop("shared_prefix_tokens"),
-        prompts=given.pop("prompts"),
-    )
+    asked = {name: given.pop(name) for name in _WORKLOAD}
     if (extra_body := given.pop("extra_body")) is not None:
         given["parameters"] = {**given["parameters"], "extra_body": extra_body}
     try:
         # An empty key in the environment is meant: many servers want none.
-        plan = LoadPlan(workload=workload, api_key=os.environ.get("OPENAI_API_KEY"), **given)
+        plan = LoadPlan(workload=Workload(**asked), api_key=os.environ.get("OPENAI_API_KEY"), **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out is not None and (out / "summary.json").exists():

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from chatscope.cli.progress_views import LiveProgress, ProgressLines, grid_of
 from chatscope.cli.terminal import Terminal
-from chatscope.load import LoadProgress, LoadReport, StageComparison, StageReport
+from chatscope.load import LoadProgress, LoadReport, SearchResult, StageComparison, StageReport
 from chatscope.load.distributions import Percentile
 
 _SHOWN: Final = ("ttft", "ttft_service", "ttfat", "tpot", "icl", "e2e", "lateness", "queue")
@@ -54,9 +54,21 @@ def report_lines(report: LoadReport) -> Iterator[str]:
     yield f"client: {report.verdict}"
     for notice in report.notices:
         yield f"notice: {notice}"
+    if report.search is not None:
+        yield _search_line(report.search)
     for stage in report.stages:
         yield ""
         yield from _stage_lines(stage)
+
+
+def _search_line(found: SearchResult) -> str:
+    limit = "" if found.failed_at is None else f"; {found.failed_at:g} does not"
+    if found.client_in_the_way:
+        limit += ", where the client was in the way"
+    if found.value is None:
+        return f"search: no {found.kind} meets every objective{limit}"
+    higher = " (the search ended before a higher one failed)" if found.failed_at is None else ""
+    return f"search: {found.kind} {found.value:g} meets every objective{limit}{higher}"
 
 
 def comparison_lines(stages: Sequence[StageComparison]) -> Iterator[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chatscope.load.records import RequestRecord as RequestRecord
     from chatscope.load.records import read_records as read_records
     from chatscope.load.report import LoadReport as LoadReport
+    from chatscope.load.report import SearchResult as SearchResult
     from chatscope.load.report import StageReport as StageReport
     from chatscope.load.report import load_report as load_report
     from chatscope.load.run import run as run
@@ -43,6 +44,7 @@ _HOMES = {
     "Difference": "comparison",
     "run": "run",
     "load_report": "report",
+    "SearchResult": "report",
     "StageReport": "report",
     "LoadReport": "report",
     "LoadProgress": "monitor",

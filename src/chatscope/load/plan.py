@@ -6,10 +6,11 @@ Here: `LoadPlan`, and what is due in each of its stages. Not here: running it (`
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from chatscope._validation import check_count, check_model, check_rate, check_seconds, check_wait
 from chatscope.load.objectives import Objective
@@ -26,17 +27,24 @@ TIMEOUT: Final = 600.0
 token, and that wait is what a load test wants to see."""
 
 
+SearchKind = Literal["rate", "concurrency"]
+SEARCH_KINDS: Final = ("rate", "concurrency")
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
     """One request of a stage: its number in the stage, when it is due, and what it asks.
 
     `offset` is in nanoseconds from the start of the stage. In a closed loop it is `None`: a request is due when a slot
-    is free.
+    is free. `later` has the other turns of its session: each is due once the response before it has ended and the
+    think time has passed.
     """
 
     index: int
     offset: int | None
     source: PromptSource
+    session: str | None = None
+    later: tuple[PlannedRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,8 @@ class LoadPlan:
         profile: the server's name, if its URL does not reveal it.
         concurrency: a closed loop of so many slots. A slot sends its next request when it is free, so a slow server
             gets fewer requests.
-        rate: an open loop of so many requests a second, however slow the server is.
+        rate: an open loop of so many requests a second, however slow the server is. With `turns` in the workload,
+            new sessions come at this rate divided by `turns`.
         trace: a file of recorded arrivals and lengths (Mooncake, Azure, BurstGPT).
         arrivals: the gaps of an open loop: `constant`, `poisson` or `gamma`.
         burstiness: the shape of gamma gaps; less than 1 is burstier than Poisson.
@@ -91,6 +100,8 @@ class LoadPlan:
         stream: whether to ask for streams. Without, there is no time of a first token.
         parameters: parameters of every request, as for `ChatClient.stream`; also `extra_body`.
         slos: objectives such as `ttft:p99<500ms` and `failed<1%`.
+        search: look for the highest `rate` or `concurrency` that meets every objective. The first stage has the given
+            value, or 1; each other stage doubles the load or halves what is left between success and failure.
         calibrate: send two small requests first, whose usage tells how long a word is in tokens.
         timeout: seconds of silence after which a request fails.
         grace: seconds that running requests get when the run is stopped.
@@ -121,14 +132,14 @@ class LoadPlan:
     stream: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
     slos: Sequence[str] = ()
+    search: SearchKind | None = None
     calibrate: bool = True
     timeout: float = TIMEOUT
     grace: float = GRACE
 
     def __post_init__(self) -> None:
         check_model(self.model)
-        if sum(load is not None for load in (self.concurrency, self.rate, self.trace)) != 1:
-            raise ValueError("give exactly one of concurrency, rate and trace")
+        self._check_load()
         for name in ("requests", "max_concurrency"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
@@ -147,6 +158,21 @@ class LoadPlan:
             if name in self.parameters:
                 raise ValueError(f"parameters must not have {name!r}: the plan sets it")
 
+    def _check_load(self) -> None:
+        given = [name for name in ("concurrency", "rate", "trace") if getattr(self, name) is not None]
+        if self.search is None:
+            if len(given) != 1:
+                raise ValueError("give exactly one of concurrency, rate and trace")
+            return
+        if self.search not in SEARCH_KINDS:
+            raise ValueError(f"search must be one of {', '.join(SEARCH_KINDS)}, not {self.search!r}")
+        if given not in ([], [self.search]):
+            raise ValueError(f"a search for {self.search} needs no {' or '.join(given)}, only where to start")
+        if len(_values(getattr(self, self.search))) > 1:
+            raise ValueError(f"a search starts at one value of {self.search}")
+        if not self.slos:
+            raise ValueError("search needs slos: it looks for the highest load that meets them")
+
     def _check_lengths(self) -> None:
         if self.requests is None and self.duration is None and self.trace is None:
             raise ValueError("give requests or duration: the load does not end by itself")
@@ -154,17 +180,25 @@ class LoadPlan:
             raise ValueError("cooldown needs duration: without it, nobody knows beforehand when a stage ends")
         if self.duration is not None and self.warmup + self.cooldown >= self.duration:
             raise ValueError("warmup and cooldown leave nothing of duration to measure")
+        if self.workload.turns > 1 and self.trace is not None:
+            raise ValueError("turns must be 1 with a trace: a trace has sessions of its own")
         if self.max_concurrency is not None and self.concurrency is not None:
             raise ValueError("max_concurrency is for open loops: concurrency limits a closed one already")
 
     def stages(self) -> list[LoadStage]:
-        """Return the stages, in the order in which they run."""
+        """Return the stages, in the order in which they run. Of a search, that is the first."""
         if self.trace is not None:
             return [LoadStage(0, trace=self.trace)]
-        if self.concurrency is not None:
-            return [LoadStage(index, concurrency=slots) for index, slots in enumerate(_values(self.concurrency))]
-        shape = (self.arrivals, self.burstiness, self.ramp, self.time_scale)
-        return [LoadStage(index, shape=OpenLoop(rate, *shape)) for index, rate in enumerate(_values(self.rate))]
+        loads = _values(self.rate if self.concurrency is None else self.concurrency)
+        if self.search is not None:
+            loads = loads or (1,)
+        return [self.stage_at(index, load) for index, load in enumerate(loads)]
+
+    def stage_at(self, index: int, load: float) -> LoadStage:
+        """Return a stage of so many slots, or requests a second."""
+        if self.concurrency is not None or self.search == "concurrency":
+            return LoadStage(index, concurrency=int(load))
+        return LoadStage(index, shape=OpenLoop(load, self.arrivals, self.burstiness, self.ramp, self.time_scale))
 
     def objectives(self) -> list[Objective]:
         """Return the objectives of `slos`."""
@@ -187,23 +221,34 @@ class LoadPlan:
         offsets: Iterator[int | None] = itertools.repeat(None)
         if stage.shape is not None:
             seed = f"{self.seed}:arrivals:{stage.index}"
-            offsets = due_offsets(stage.shape, seed, requests=self.requests, duration=self.duration)
-        pairs = itertools.islice(zip(offsets, workload.prompt_sources(), strict=False), self.requests)
-        for index, (offset, source) in enumerate(pairs):
-            yield PlannedRequest(index, offset, source)
+            sessions = replace(stage.shape, rate=stage.shape.rate / workload.turns)  # each brings so many requests
+            offsets = due_offsets(sessions, seed, requests=self.requests, duration=self.duration)
+        index = 0
+        for number, (offset, sources) in enumerate(zip(offsets, workload.sessions(), strict=False)):
+            session = None if workload.turns == 1 else str(number)
+            kept = sources if self.requests is None else sources[: self.requests - index]
+            first, *later = (PlannedRequest(index + n, None, source, session) for n, source in enumerate(kept))
+            yield replace(first, offset=offset, later=tuple(later))
+            index += len(kept)
+            if index == self.requests:
+                return
 
     def _traced(self, path: Path, workload: Workload) -> Iterator[PlannedRequest]:
         prompts = workload.prompt_sources() if workload.prompts is not None else itertools.repeat(None)
         end = None if self.duration is None else self.duration * SECOND
         rows = zip(itertools.islice(read_trace(path), self.requests), prompts, strict=False)
+        turns: Counter[str] = Counter()
         for index, (row, prompt) in enumerate(rows):
             offset = round(row.arrived * self.time_scale)
             if end is not None and offset >= end:
                 return
             source = PromptSource.of_row(row)
+            if row.session is not None:
+                source = replace(source, turn=turns[row.session])
+                turns[row.session] += 1
             if prompt is not None:
                 source = replace(source, messages=prompt.messages, repetition=prompt.repetition)
-            yield PlannedRequest(index, offset, source)
+            yield PlannedRequest(index, offset, source, row.session)
 
     def parameters_for(self, source: PromptSource, *, profile: str | None) -> dict[str, Any]:
         """Return the parameters of a request, the requested length of the response among them.

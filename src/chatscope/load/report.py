@@ -6,6 +6,7 @@ formats (`vllm`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import msgspec
 
 from chatscope.load.metrics import FORMULAS, StageSummary
 from chatscope.load.objectives import ObjectiveResult
+from chatscope.load.plan import SearchKind
 from chatscope.load.records import RequestRecord, read_records
 from chatscope.load.verdict import Verdict, VerdictState
 from chatscope.load.vllm import vllm_result
@@ -39,6 +41,20 @@ class StageReport(msgspec.Struct, kw_only=True):
     notices: list[str] = []
 
 
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest load that met every objective.
+
+    `value` is `None` if no load did. `failed_at` is the lowest load above it that did not; `None` if the search ended
+    before one was found. `client_in_the_way` is whether the verdict on the client was `invalid` at that load: the limit
+    may then be the client's.
+    """
+
+    kind: SearchKind
+    value: float | None
+    failed_at: float | None
+    client_in_the_way: bool = False
+
+
 class LoadReport(msgspec.Struct, kw_only=True):
     """What a run measured. The attributes are the values of `summary.json`, and `records` those of `requests.jsonl`.
 
@@ -55,6 +71,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     tokens_per_word: float | None = None
     prompt_overhead_tokens: float | None = None
     was_stopped: bool = False
+    search: SearchResult | None = None
     formulas: dict[str, dict[str, str]] = msgspec.field(
         default_factory=lambda: {
             name: {"formula": formula.text, "also_called": formula.also_called, "unit": "s"}
@@ -71,7 +88,9 @@ class LoadReport(msgspec.Struct, kw_only=True):
 
     @property
     def meets_objectives(self) -> bool:
-        """Whether every objective is met in every stage."""
+        """Whether every objective is met in every stage. Of a search: whether it found a load that meets them."""
+        if self.search is not None:
+            return self.search.value is not None
         return all(result.is_met for stage in self.stages for result in stage.objectives)
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +151,7 @@ def load_report(folder: str | Path) -> LoadReport:
     return report
 
 
-def worst_verdict(stages: list[StageReport]) -> VerdictState:
+def worst_verdict(stages: Sequence[StageReport]) -> VerdictState:
     """Return the verdict of a run: that of its worst stage."""
     return min(stages, key=lambda stage: _WORST.index(stage.verdict.state)).verdict.state if stages else "valid"
 

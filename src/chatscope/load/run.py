@@ -15,6 +15,7 @@ from chatscope.load.monitor import LoadMonitor
 from chatscope.load.plan import LoadPlan
 from chatscope.load.report import LoadReport, StageReport
 from chatscope.load.schedule import SECOND
+from chatscope.load.search import next_stage
 from chatscope.load.sending import Encoder
 from chatscope.load.setup import client_of, prepare, report_of
 from chatscope.load.stages import PreparedStage, conclude
@@ -50,9 +51,7 @@ async def run(
     async with client_of(plan, transport or HTTPTransport(witness=reads)) as client:
         setup = await prepare(plan, client)
         encoder = Encoder.of(client, setup)
-        for stage in plan.stages():
-            if monitor.is_stopped:
-                break
+        while not monitor.is_stopped and (stage := next_stage(plan, stages)) is not None:
             first = len(monitor.records)
             prepared = PreparedStage(encoder, stage, plan.schedule(stage, setup.workload), monitor.add, reads=reads)
             started_ns = time.perf_counter_ns() + round(LEAD_SECONDS * SECOND)

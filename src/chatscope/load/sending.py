@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chatscope import ChatClient, ChatError, ChatStream, Chunk, Completion
@@ -15,7 +15,7 @@ from chatscope.load.plan import LoadPlan, PlannedRequest
 from chatscope.load.records import RequestError, RequestRecord
 from chatscope.load.setup import RunSetup
 from chatscope.load.workload import WordScale, Workload
-from chatscope.protocol.messages import Message
+from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.usage import Usage
 
 
@@ -27,7 +27,7 @@ class EncodedRequest:
     """
 
     planned: PlannedRequest
-    messages: Sequence[Message]
+    messages: Sequence[SentMessage]
     parameters: Mapping[str, Any]
     stream: ChatStream | None
 
@@ -57,17 +57,18 @@ class Encoder:
         """Return the encoder of a run."""
         return cls(client, setup.plan, setup.workload, setup.scale or WordScale(), setup.profile, setup.asks_for_usage)
 
-    def encode(self, planned: PlannedRequest, salt_index: int) -> EncodedRequest:
+    def encode(self, planned: PlannedRequest, salt_index: int, history: Sequence[SentMessage] = ()) -> EncodedRequest:
         """Encode a request. Nothing is sent.
 
         Args:
             planned: the request.
             salt_index: its number in the whole run, which makes its prompt unique.
+            history: the messages before its own.
 
         Raises:
             ValueError: a parameter can never be right.
         """
-        messages = self.workload.messages(salt_index, planned.source, self.scale)
+        messages = [*history, *self.workload.messages(salt_index, planned.source, self.scale)]
         parameters = self.plan.parameters_for(planned.source, profile=self.profile)
         stream = None
         if self.plan.stream:
@@ -77,35 +78,65 @@ class Encoder:
             stream = self.client.stream(model=self.plan.model, messages=messages, **parameters)
         return EncodedRequest(planned, messages, parameters, stream)
 
-    async def send(self, request: EncodedRequest, record: RequestRecord) -> None:
+    def encode_next_turn(
+        self, request: EncodedRequest, record: RequestRecord, completion: Completion, salt_index: int
+    ) -> EncodedRequest:
+        """Encode the next turn of a session: the conversation so far, and one more message.
+
+        Args:
+            request: the turn before, which has later ones.
+            record: its record.
+            completion: its response.
+            salt_index: the number of the next turn in the whole run.
+
+        Raises:
+            ValueError: a parameter can never be right.
+        """
+        following, *later = request.planned.later
+        source, so_far, new = following.source, _tokens_so_far(record), following.source.prompt_tokens
+        encoded = self.encode(
+            replace(following, later=tuple(later)),
+            salt_index,
+            [*request.messages, {"role": "assistant", "content": completion.text or ""}],
+        )
+        total = None if so_far is None or new is None else so_far + new
+        return replace(encoded, planned=replace(encoded.planned, source=replace(source, prompt_tokens=total)))
+
+    async def send(self, request: EncodedRequest, record: RequestRecord) -> Completion | None:
         """Send a request and write into its record what happens. A failure is recorded and not raised.
 
         If cancelled, the connection is closed, and the record stays `unfinished` with what had arrived.
+
+        Returns:
+            The response; `None` if the request failed.
         """
         record.dispatched_ns = time.perf_counter_ns()
         try:
             if request.stream is None:
-                await self._complete(request, record)
+                completion = await self._complete(request, record)
             else:
-                await _read(request.stream, record)
+                completion = await _read(request.stream, record)
             record.outcome = "ok"
+            return completion
         except ChatError as error:
             record.outcome = "failed"
             record.error = RequestError.of(error)
             record.request_id = record.request_id or error.request_id
+            return None
         finally:
             if record.finished_ns is None:
                 record.finished_ns = time.perf_counter_ns()
 
-    async def _complete(self, request: EncodedRequest, record: RequestRecord) -> None:
+    async def _complete(self, request: EncodedRequest, record: RequestRecord) -> Completion:
         completion = await self.client.complete(
             model=self.plan.model, messages=request.messages, **dict(request.parameters)
         )
         record.finished_ns = time.perf_counter_ns()
         _note_completion(record, completion)
+        return completion
 
 
-async def _read(stream: ChatStream, record: RequestRecord) -> None:
+async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
     """Read a stream to its end. Stamps are those of the reads, not of this task's turn."""
     try:
         async with stream:
@@ -116,12 +147,20 @@ async def _read(stream: ChatStream, record: RequestRecord) -> None:
             async for _ in stream:
                 pass
             record.finished_ns = stream.timings.finished_ns
+        return stream.completion
     finally:
         timings = stream.timings
         record.sent_ns, record.headers_ns = timings.sent_ns, timings.headers_ns
         record.token_ns = list(timings.token_ns)
         record.request_id = stream.request_id
         _note_completion(record, stream.completion)
+
+
+def _tokens_so_far(record: RequestRecord) -> int | None:
+    """Return the length of a conversation after a response, as the server counts; `None` if it does not."""
+    if record.prompt_tokens is None or record.output_tokens is None:
+        return None
+    return record.prompt_tokens + record.output_tokens - (record.reasoning_tokens or 0)
 
 
 def _is_answer(chunk: Chunk) -> bool:

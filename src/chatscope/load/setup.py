@@ -20,7 +20,8 @@ from chatscope import ChatClient, RetryPolicy, Timeouts
 from chatscope.load.calibration import calibrate
 from chatscope.load.monitor import LoadMonitor
 from chatscope.load.plan import LoadPlan
-from chatscope.load.report import LoadReport, StageReport, worst_verdict
+from chatscope.load.report import LoadReport, StageReport
+from chatscope.load.search import run_verdict, search_result
 from chatscope.load.workload import WordScale, Workload
 from chatscope.profiles import find_profile
 from chatscope.version import __version__
@@ -93,7 +94,7 @@ def report_of(
     """Return the report of a run."""
     scale = setup.scale
     return LoadReport(
-        verdict=worst_verdict(stages),
+        verdict=run_verdict(setup.plan, stages),
         stages=stages,
         plan=plan_values(setup.plan),
         salt=setup.workload.salt,
@@ -103,6 +104,7 @@ def report_of(
         tokens_per_word=None if scale is None else scale.per_word,
         prompt_overhead_tokens=None if scale is None else scale.overhead,
         was_stopped=monitor.is_stopped,
+        search=search_result(setup.plan, stages),
         records=monitor.records,
     )
 

@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from chatscope import Completion
 from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
 from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import ALL, SECOND, WorkShare
@@ -67,6 +68,8 @@ class StageWorker:
         limit = encoder.plan.max_concurrency
         self._slots = None if limit is None else anyio.Semaphore(len(share.slots(limit)))
         self._open: dict[int, RequestRecord] = {}
+        self._stopped = anyio.Event()
+        self._ends_ns: int | None = None
         self.started_ns = 0
         self.running = 0
         self.dispatched = 0
@@ -78,6 +81,8 @@ class StageWorker:
             started_ns: when the stage starts.
         """
         self.started_ns = started_ns
+        if self._plan.duration is not None:
+            self._ends_ns = started_ns + round(self._plan.duration * SECOND)
         try:
             with self._draining:
                 async with anyio.create_task_group() as requests:
@@ -93,6 +98,7 @@ class StageWorker:
     def stop(self, grace: float) -> None:
         """Send nothing more, and give what runs so many seconds to end. Stopping again shortens the time only."""
         self._sending.cancel()
+        self._stopped.set()
         self._draining.deadline = min(self._draining.deadline, anyio.current_time() + grace)
 
     def encode_ahead(self) -> bool:
@@ -114,51 +120,65 @@ class StageWorker:
                 await anyio.sleep(wait)
             else:
                 await anyio.lowlevel.checkpoint()
-            requests.start_soon(self._send_due, request, self._record(request, due))
+            requests.start_soon(self._converse, request, self._record(request, due))
 
     async def _run_closed_loop(self, concurrency: int, requests: anyio.abc.TaskGroup) -> None:
         while len(self._ready) < len(self._share.slots(concurrency)) and self.encode_ahead():
             await anyio.lowlevel.checkpoint()
-        duration = self._plan.duration
-        ends_ns = None if duration is None else self.started_ns + round(duration * SECOND)
         # The slots end with `_sending`, but not the requests that they wait for.
         async with anyio.create_task_group() as slots:
             for slot in self._share.slots(concurrency):
                 starts_ns = self.started_ns + round(self._plan.ramp * SECOND * slot / concurrency)
-                slots.start_soon(self._run_slot, starts_ns, ends_ns, requests)
+                slots.start_soon(self._run_slot, starts_ns, requests)
 
-    async def _run_slot(self, starts_ns: int, ends_ns: int | None, requests: anyio.abc.TaskGroup) -> None:
+    async def _run_slot(self, starts_ns: int, requests: anyio.abc.TaskGroup) -> None:
         due = starts_ns
         if (wait := _seconds_until(due)) > 0:
             await anyio.sleep(wait)
-        while ends_ns is None or due < ends_ns:
+        while self._ends_ns is None or due < self._ends_ns:
             request = self._next()
             if request is None:
                 return
             ended = anyio.Event()
-            requests.start_soon(self._send_and_set, request, self._record(request, due), ended)
+            requests.start_soon(self._converse, request, self._record(request, due), ended)
             self.encode_ahead()
             await ended.wait()
             due = time.perf_counter_ns()
 
-    async def _send_and_set(self, request: EncodedRequest, record: RequestRecord, ended: anyio.Event) -> None:
-        await self._send(request, record)
-        ended.set()
+    async def _converse(self, request: EncodedRequest, record: RequestRecord, ended: anyio.Event | None = None) -> None:
+        """Send a request, then the later turns of its session, until one fails. Set an event at the end.
 
-    async def _send_due(self, request: EncodedRequest, record: RequestRecord) -> None:
+        If cancelled while a request runs, it is recorded as unfinished; a turn that was not due has no record.
+        """
+        while True:
+            completion = await self._send_due(request, record)
+            if completion is None or record.finished_ns is None or not request.planned.later:
+                break
+            due = record.finished_ns + round(self._encoder.workload.think_time * SECOND)
+            number = self._first_index + request.planned.later[0].index
+            request = self._encoder.encode_next_turn(request, record, completion, number)
+            if (wait := _seconds_until(due)) > 0:
+                with anyio.move_on_after(wait):
+                    await self._stopped.wait()
+            if self._stopped.is_set() or (self._ends_ns is not None and due >= self._ends_ns):
+                break
+            record = self._record(request, due)
+        if ended is not None:
+            ended.set()
+
+    async def _send_due(self, request: EncodedRequest, record: RequestRecord) -> Completion | None:
         if self._slots is None:
-            await self._send(request, record)
-            return
+            return await self._send(request, record)
         waits_since = time.perf_counter_ns()
         async with self._slots:
             record.queued_ns = time.perf_counter_ns() - waits_since
-            await self._send(request, record)
+            return await self._send(request, record)
 
-    async def _send(self, request: EncodedRequest, record: RequestRecord) -> None:
+    async def _send(self, request: EncodedRequest, record: RequestRecord) -> Completion | None:
         self.running += 1
         self.dispatched += 1
         try:
-            await self._encoder.send(request, record)
+            return await self._encoder.send(request, record)
         finally:
             self.running -= 1
             self._end(record)
@@ -179,7 +199,8 @@ class StageWorker:
             stage=self._stage.index,
             worker=self._share.worker,
             due_ns=due,
-            session=planned.source.session,
+            session=planned.session,
+            turn=planned.source.turn,
             requested_prompt_tokens=planned.source.prompt_tokens,
             requested_output_tokens=planned.source.output_tokens,
             window=self._windows.of(due - self.started_ns),

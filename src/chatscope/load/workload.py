@@ -13,7 +13,7 @@ import codecs
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -34,6 +34,9 @@ _COMMON: Final = (
     "area money story fact month lot right study book eye job word business issue side kind head house service "
     "friend father power hour game line end law car city"
 )
+_USERS: Final = frozenset({"human", "user"})
+"""What ShareGPT's files call the user."""
+
 _WORDS: Final = _COMMON.split()
 """Common words: one token each, with the space before it, in the tokenizers of current models."""
 
@@ -76,6 +79,8 @@ class Workload:
         shared_prefix_tokens: how much of each synthetic prompt is the same in all of them, at its beginning.
         prompts: a file of prompts instead of synthetic ones: JSON lines with `messages`, `prompt` or `text_input`, or
             ShareGPT's JSON. It starts again at its end; repeated prompts then begin with words of their own.
+        turns: how many requests a session has. Each sends the whole conversation so far, with the model's responses.
+        think_time: seconds between the end of a response and the next turn of its session.
         seed: equal seeds give equal lengths. A run sets it to its plan's.
         salt: what the unique words follow from. Equal salts give equal prompts. A run sets it to its plan's.
 
@@ -87,15 +92,37 @@ class Workload:
     output_tokens: Length | None = None
     shared_prefix_tokens: int = 0
     prompts: Path | None = None
+    turns: int = 1
+    think_time: float = 0.0
     seed: int = 0
     salt: str = ""
 
     def __post_init__(self) -> None:
+        check_count(self.turns, "turns")
+        check_wait(self.think_time, "think_time")
+        if self.think_time and self.turns == 1:
+            raise ValueError("think_time passes between the turns of a session: give turns above 1")
         if self.shared_prefix_tokens:
             check_count(self.shared_prefix_tokens, "shared_prefix_tokens")
 
+    def sessions(self) -> Iterator[tuple[PromptSource, ...]]:
+        """Yield what the turns of each session ask, without end. Without `turns`, a session is one request.
+
+        The turns of a ShareGPT conversation are its own, as many as there are, up to `turns`. Lines of other files
+        follow one another.
+
+        Raises:
+            ValueError: the file has no prompt, or a line is none; the message has its number.
+        """
+        sources = self.prompt_sources()
+        for first in sources:
+            turns = [first, *first.later[: self.turns - 1]]
+            if not first.is_conversation:
+                turns += itertools.islice(sources, self.turns - 1)
+            yield tuple(replace(source, turn=turn, later=()) for turn, source in enumerate(turns))
+
     def prompt_sources(self) -> Iterator[PromptSource]:
-        """Yield what each request asks, without end.
+        """Yield what each prompt asks, one after another, without end.
 
         Raises:
             ValueError: the file has no prompt, or a line is none; the message has its number.
@@ -107,13 +134,7 @@ class Workload:
             is_empty = True
             for source in read_prompts(self.prompts):
                 is_empty = False
-                yield (
-                    source
-                    if not repetition
-                    else PromptSource(
-                        messages=source.messages, output_tokens=source.output_tokens, repetition=repetition
-                    )
-                )
+                yield replace(source, repetition=repetition) if repetition else source
             if is_empty:
                 raise ValueError(f"{self.prompts}: there is no prompt in it")
 
@@ -129,10 +150,14 @@ class Workload:
         if source.messages:
             return _salted(source.messages, salt) if source.repetition else list(source.messages)
         words = scale.words_for(source.prompt_tokens or 1)
+        if source.session is not None:  # a recorded session: each prompt begins with the one before it
+            return [{"role": "user", "content": " ".join(_words(f"{self.salt}:session:{source.session}", words))}]
+        if source.turn:  # a later turn adds a message: the template and the shared prefix are in the first
+            words = replace(scale, overhead=0.0).words_for(source.prompt_tokens or 1)
         if source.block_ids:
             start = [word for block in source.block_ids for word in self._block(block, scale)]
         else:
-            shared = min(round(self.shared_prefix_tokens / scale.per_word), words)
+            shared = 0 if source.turn else min(round(self.shared_prefix_tokens / scale.per_word), words)
             start = _words(f"{self.salt}:shared", shared) + salt
         start = start[:words]
         return [{"role": "user", "content": " ".join(start + _words(f"{self.salt}:{index}", words - len(start)))}]
@@ -150,7 +175,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """What one request asks, in short. `repetition` counts how often a file was read before."""
+    """What one request asks, in short.
+
+    `repetition` counts how often a file was read before. `session` is that of a trace; `turn` is its number in its
+    session. `later` has the other turns of a recorded conversation (`is_conversation`).
+    """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -158,6 +187,9 @@ class PromptSource:
     messages: tuple[SentMessage, ...] = ()
     repetition: int = 0
     session: str | None = None
+    turn: int = 0
+    is_conversation: bool = False
+    later: tuple[PromptSource, ...] = ()
 
     @classmethod
     def of_row(cls, row: TraceRow) -> PromptSource:
@@ -210,11 +242,16 @@ def _prompt(row: Mapping[str, Any]) -> PromptSource:
 
 
 def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
-    """Return the first turn of a conversation. Some have none, or start with the model's."""
+    """Return the first turn of a conversation, with the user's later ones. Some have none, or start with the model's."""
     turns = row["conversations"]
-    if not turns or turns[0].get("from") not in {"human", "user"}:
+    if not turns or turns[0].get("from") not in _USERS:
         return None
-    return PromptSource(messages=({"role": "user", "content": turns[0]["value"]},))
+    first, *later = (
+        PromptSource(messages=({"role": "user", "content": turn["value"]},))
+        for turn in turns
+        if turn.get("from") in _USERS
+    )
+    return replace(first, is_conversation=True, later=tuple(later))
 
 
 def _salted(messages: tuple[SentMessage, ...], salt: list[str]) -> list[SentMessage]:

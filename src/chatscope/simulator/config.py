@@ -32,6 +32,9 @@ class Config:
     """The models that exist. If empty, all do."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    max_running: int | None = None
+    """How many chat requests are answered at a time. Others wait their turn in the order of their arrival, with nothing
+    sent to them, as in front of a server whose batch is full."""
     base_path: str | None = "/v1"
     """The path before `/chat/completions` and `/models`; any other is answered with 404. `None` takes them all."""
     directives: bool = True
@@ -40,7 +43,7 @@ class Config:
     """How many received requests are kept for inspection. It bounds the memory of a long load test."""
 
     def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute", "keep_requests"):
+        for name in ("requests_per_minute", "tokens_per_minute", "max_running", "keep_requests"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -112,17 +112,23 @@ class Connection:
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     return None
 
-    async def play(self, plan: Plan) -> None:
+    async def play(self, plan: Plan, slots: anyio.Semaphore | None = None) -> None:
         """Run a plan until its end, or until the client disconnects. `outcome` tells which.
 
         If cancelled, the plan stops where it is. The caller closes the connection.
+
+        Args:
+            plan: what to send.
+            slots: the plan waits for one of these, and frees it at its end. A client that leaves meanwhile gives up
+                its place.
         """
         self.outcome = Outcome.RUNNING
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch, group.cancel_scope)
                 try:
-                    self.outcome = await self._run(plan.steps)
+                    async with slots or nullcontext():
+                        self.outcome = await self._run(plan.steps)
                 except anyio.BrokenResourceError:  # writing may notice it before reading does
                     self.outcome = Outcome.DISCONNECTED
                 group.cancel_scope.cancel()

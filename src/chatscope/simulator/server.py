@@ -83,6 +83,7 @@ class Simulator:
         self._address = address
         self._on_end = on_end
         self._endpoint = ScriptedEndpoint(script, config)
+        self._slots = None if config.max_running is None else anyio.Semaphore(config.max_running)
         self._changed: anyio.Event | None = None
 
     @property
@@ -96,7 +97,7 @@ class Simulator:
 
     @property
     def config(self) -> Config:
-        """What clients must have. May be replaced at any time, but for its rate limits and `keep_requests`."""
+        """What clients must have. May be replaced at any time, but for its limits and `keep_requests`."""
         return self._endpoint.config
 
     @config.setter
@@ -182,7 +183,9 @@ class Simulator:
         self.requests.append(received)
         self._notify()
         try:
-            await connection.play(self._endpoint.plan(received, incoming))
+            plan = self._endpoint.plan(received, incoming)
+            queues = received.method == "POST" and received.status in {None, 200}  # a refusal needs no slot
+            await connection.play(plan, self._slots if queues else None)
         finally:
             received.outcome = connection.outcome
             received.seconds = anyio.current_time() - received.time

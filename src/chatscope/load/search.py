@@ -1,0 +1,87 @@
+"""The search for the highest load that meets every objective: which stage comes next, and what was found.
+
+Pure functions of the stages that have ended, so the search is the same in one process and in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from chatscope.load.plan import LoadPlan, LoadStage, SearchKind
+from chatscope.load.report import SearchResult, StageReport, worst_verdict
+from chatscope.load.verdict import VerdictState
+
+SEARCH_TOLERANCE: Final = 0.05
+"""The search ends when the lowest load that failed is at most this much above the highest that held."""
+
+MAX_FACTOR: Final = 4096
+"""Loads further from the first one are not tried. Below, a stage would take hours; above, no client could follow."""
+
+
+def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None:
+    """Return the stage to run after others; `None` if there is none left."""
+    if plan.search is None:
+        stages = plan.stages()
+        return stages[len(ended)] if len(ended) < len(stages) else None
+    if not ended:
+        return plan.stages()[0]
+    if not ended[-1].summary.ok and not any(holds(stage) for stage in ended):
+        return None  # a server that answers nothing is not slow
+    first = load_of(ended[0])
+    value = _next_value(plan.search, [(load_of(stage), holds(stage)) for stage in ended])
+    if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:
+        return None
+    return plan.stage_at(len(ended), value)
+
+
+def search_result(plan: LoadPlan, ended: Sequence[StageReport]) -> SearchResult | None:
+    """Return what a search found; `None` if the plan has none."""
+    if plan.search is None:
+        return None
+    below, above = _bracket([(load_of(stage), holds(stage)) for stage in ended])
+    limits = [stage for stage in ended if load_of(stage) == above]
+    in_the_way = any(stage.verdict.state == "invalid" for stage in limits)
+    return SearchResult(kind=plan.search, value=below, failed_at=above, client_in_the_way=in_the_way)
+
+
+def run_verdict(plan: LoadPlan, ended: Sequence[StageReport]) -> VerdictState:
+    """Return the verdict on a run: that of its worst stage; of a search, the worst of the two that decide it."""
+    found = search_result(plan, ended)
+    if found is None:
+        return worst_verdict(ended)
+    return worst_verdict([stage for stage in ended if load_of(stage) in {found.value, found.failed_at}])
+
+
+def holds(stage: StageReport) -> bool:
+    """Return whether a stage met every objective with a client that was not in the way."""
+    return stage.verdict.state != "invalid" and all(result.is_met for result in stage.objectives)
+
+
+def load_of(stage: StageReport) -> float:
+    """Return the rate of a stage, or its concurrency."""
+    summary = stage.summary
+    return float(summary.rate if summary.rate is not None else summary.concurrency or 0)
+
+
+def _bracket(found: Sequence[tuple[float, bool]]) -> tuple[float | None, float | None]:
+    """Return the highest load that held below the lowest that failed, and the latter.
+
+    A load that held above one that failed held by chance, and is not believed.
+    """
+    above = min((value for value, held in found if not held), default=None)
+    below = max((value for value, held in found if held and (above is None or value < above)), default=None)
+    return below, above
+
+
+def _next_value(kind: SearchKind, found: Sequence[tuple[float, bool]]) -> float | None:
+    below, above = _bracket(found)
+    if above is None:
+        return 2 * (below or 1)
+    if kind == "concurrency":
+        lowest = 0 if below is None else below
+        middle = (lowest + above) // 2
+        return middle if lowest < middle < above and above - lowest > SEARCH_TOLERANCE * above else None
+    if below is None:
+        return above / 2
+    return (below + above) / 2 if above - below > SEARCH_TOLERANCE * below else None
