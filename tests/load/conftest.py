@@ -17,7 +17,8 @@ def stamps_in_virtual_time(virtual_time: Backend, monkeypatch: pytest.MonkeyPatc
     def now_ns() -> int:
         return round(anyio.current_time() * 1e9)
 
+    for module in ("proxies", "streams.on_trio"):  # they imported the function; first, or they would keep this one
+        monkeypatch.setattr(f"chatscope.transport.{module}.perf_counter_ns", now_ns)
     monkeypatch.setattr(time, "perf_counter_ns", now_ns)
     monkeypatch.setattr(time, "process_time_ns", lambda: 0)  # no share of a time that jumps
-    monkeypatch.setattr("chatscope.transport.proxies.perf_counter_ns", now_ns)
     return virtual_time

@@ -137,8 +137,7 @@ async def test_the_knee_of_a_server_with_four_slots_is_found(serve: Serve) -> No
     report = await run(given, transport=serve(reply))
     assert report.search is not None
     assert report.search.value == pytest.approx(16, rel=0.1)
-    assert report.search.failed_at is not None
-    assert report.search.value < report.search.failed_at
+    assert 16 < (report.search.failed_at or 0) < 18
     assert report.meets_objectives
 
 

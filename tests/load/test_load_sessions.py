@@ -110,9 +110,9 @@ async def test_stopping_does_not_wait_for_users_who_think(serve: Serve) -> None:
             assert monitor.stop()
 
         group.start_soon(stop)
-        report = await run(plan(workload, concurrency=2, requests=8, grace=60), monitor=monitor, transport=serve(REPLY))
+        await run(plan(workload, concurrency=2, requests=8, grace=60), monitor=monitor, transport=serve(REPLY))
     assert anyio.current_time() < 4
-    assert [record.outcome for record in report.records] == ["ok", "ok"]
+    assert [record.outcome for record in monitor.records] == ["ok", "ok"]
 
 
 async def test_conversations_of_a_file_keep_their_turns(serve: Serve, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class Encoder:
                 record.finished_ns = time.perf_counter_ns()
 
     async def _complete(self, request: EncodedRequest, record: RequestRecord) -> Completion:
-        completion = await self.client.complete(
+        completion: Completion = await self.client.complete(
             model=self.plan.model, messages=request.messages, **dict(request.parameters)
         )
         record.finished_ns = time.perf_counter_ns()

@@ -242,7 +242,7 @@ def _prompt(row: Mapping[str, Any]) -> PromptSource:
 
 
 def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
-    """Return the first turn of a conversation, with the user's later ones. Some have none, or start with the model's."""
+    """Return the first turn of a conversation, with the user's others. Some have none, or start with the model's."""
     turns = row["conversations"]
     if not turns or turns[0].get("from") not in _USERS:
         return None
