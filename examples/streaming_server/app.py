@@ -9,22 +9,20 @@ and `OPENAI_BASE_URL` for another server.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypedDict
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from chatscope import ChatClient, ChatError, ChatStream, Timeouts
+from examples.streaming_server.model_response import ModelResponse, report
 
 PAGE: Final = Path(__file__).with_name("page.html")
 MODEL: Final = "gpt-4o-mini"
@@ -35,17 +33,8 @@ LONGEST_QUESTION: Final = 32 * 1024
 TIMEOUTS: Final = Timeouts(first_token=30, idle=15, total=120)
 """Seconds that people wait for the first word, for the next one, and for the whole answer."""
 
-SLOWEST_READER: Final = 180.0
-"""Seconds for the whole response. `TIMEOUTS` limits the model. This limits a browser that stays connected but stops
-reading: it blocks `send`, and with it the model's connection."""
-
-HEADERS: Final = [
-    (b"content-type", b"application/x-ndjson"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # otherwise nginx buffers the lines
-]
-
-logger = logging.getLogger(__name__)
+HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""The second keeps nginx from buffering the lines."""
 
 
 class State(TypedDict):
@@ -54,51 +43,23 @@ class State(TypedDict):
     client: ChatClient
 
 
-@dataclass(frozen=True, slots=True)
-class LinesResponse:
-    """A response of JSON lines: `{"text": ...}` for each part of the text, then `{"done": ...}` or `{"error": ...}`.
+async def lines(stream: ChatStream) -> AsyncGenerator[bytes]:
+    """Yield JSON lines: `{"text": ...}` for each part of the text, then `{"done": ...}` or `{"error": ...}`.
 
-    A `StreamingResponse` over an async generator has two faults. With servers of ASGI 2.4 it notices a browser that
-    leaves only at its next send, so a model that thinks for a minute costs a minute. And a generator that is left
-    midway is closed at some later time. Here one block owns everything of the request: when the block ends, for any
-    reason, nothing is left running.
+    A slow browser makes `send` wait, and with it the model: nothing is buffered between them.
     """
-
-    stream: ChatStream
-
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send the response. When the browser leaves or the server stops, the model's connection is closed at once."""
-        async with anyio.create_task_group() as group:
-            group.cancel_scope.deadline = anyio.current_time() + SLOWEST_READER
-            group.start_soon(_cancel_when_browser_leaves, receive, group.cancel_scope)
-            await self._send_lines(send)
-            group.cancel_scope.cancel()  # sent: stop waiting for the browser to leave
-
-    async def _send_lines(self, send: Send) -> None:
-        # The status is sent before the model is asked. So every outcome of the model is reported by a line.
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        try:
-            async with self.stream as stream:
-                async for chunk in stream:
-                    if chunk.text:
-                        await _send_line(send, text=chunk.text)
-            await _send_line(send, done=stream.completion.finish_reason)
-        except ChatError as error:
-            # The log gets the details, the browser only the kind. Caught here, because a task group would wrap it.
-            logger.warning("The model's response is incomplete (request %s): %s", error.request_id, error)
-            await _send_line(send, error=type(error).__name__)
-        await send({"type": "http.response.body", "body": b""})
+    try:
+        async for chunk in stream:
+            if chunk.text:
+                yield _line(text=chunk.text)
+        yield _line(done=stream.completion.finish_reason)
+    except ChatError as error:  # the status has been sent, so this is a line
+        report(error)
+        yield _line(error=type(error).__name__)
 
 
-async def _cancel_when_browser_leaves(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-async def _send_line(send: Send, **line: str | None) -> None:
-    """Send a line. A slow browser makes this wait, and with it the model: nothing is buffered between them."""
-    await send({"type": "http.response.body", "body": json.dumps(line).encode() + b"\n", "more_body": True})
+def _line(**line: str | None) -> bytes:
+    return json.dumps(line).encode() + b"\n"
 
 
 async def show_page(_: Request) -> FileResponse:
@@ -106,7 +67,7 @@ async def show_page(_: Request) -> FileResponse:
     return FileResponse(PAGE)
 
 
-async def answer(request: Request) -> LinesResponse:
+async def answer(request: Request) -> ModelResponse:
     """Answer the question in the plain-text body. The model is asked when the response runs."""
     question = bytearray()
     async with aclosing(request.stream()) as parts:  # a generator that is not always read to its end
@@ -118,7 +79,11 @@ async def answer(request: Request) -> LinesResponse:
         raise HTTPException(400, "The question is empty.")
     messages = [{"role": "user", "content": question.decode(errors="replace")}]
     client: ChatClient = request.state.client
-    return LinesResponse(client.stream(model=MODEL, messages=messages))
+    return ModelResponse(
+        client.stream(model=MODEL, messages=messages),
+        lines,
+        partial(StreamingResponse, media_type="application/x-ndjson", headers=HEADERS),
+    )
 
 
 def create_app(base_url: str | None = None, api_key: str | None = None) -> Starlette:

@@ -95,6 +95,20 @@ def test_the_text_grows_and_closing_the_page_ends_the_models_request(
     simulated.wait_until(lambda s: s.connections_open == 0)
 
 
+def test_closing_the_page_before_the_first_word_ends_the_models_request(
+    simulate: Simulate, launch: Launch, browser: BrowserContext
+) -> None:
+    simulated = simulate(Reply(TEXT, faults=(faults.stall(0),)))
+    page = browser.new_page()
+    asks(page, Served(launch, simulated).url, "think")
+    shows(page, "", "Waiting for the first word …")
+    simulated.wait_until(lambda s: len(s.requests) == 1)
+    assert simulated.outcomes() == {"think": Outcome.RUNNING}
+    page.close()
+    simulated.wait_for("think", Outcome.DISCONNECTED)
+    simulated.wait_until(lambda s: s.connections_open == 0)
+
+
 def test_the_stop_button_ends_the_request_and_the_page_stays_usable(
     simulate: Simulate, launch: Launch, browser: BrowserContext
 ) -> None:
@@ -138,7 +152,9 @@ def test_an_error_is_shown_and_the_page_stays_usable(
     simulated = simulate(by_prompt(early=error(401, "no such key"), late=Reply(TEXT, faults=(faults.stream_error(2),))))
     page = browser.new_page()
     url = Served(launch, simulated).url
-    asks(page, url, "early")
+    with page.expect_response("**/answer") as response:
+        asks(page, url, "early")
+    assert response.value.status == 401
     shows(page, "", "Failed: AuthenticationError")
     asks(page, url, "late")
     shows(page, "one two", "Failed: StreamServerError")

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from starlette.types import Message
+from tests.support.asgi_browser import Browser
 from tests.support.streaming_server import Served, by_prompt
 
+from chatscope import APIConnectionError, QueueFullError, Timeouts
 from chatscope.simulator import Answer as Scripted
 from chatscope.simulator import Outcome, Reply, error, faults, simulator
 from examples.streaming_server import app as example
+from examples.streaming_server import model_response
 from examples.streaming_server.__main__ import STORY
 from examples.streaming_server.app import LONGEST_QUESTION, create_app
+from examples.streaming_server.model_response import status_of
 
 if TYPE_CHECKING:
     from tests.support.processes import Launch
@@ -25,78 +28,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# Far longer than any wait here; it ends a hang.
-SECONDS = 60.0
-
 TEXT = "one two three four five six"
 TEXTS = [{"text": text} for text in ("one", " two", " three", " four", " five", " six")]
 
 
-class Browser:
-    """A browser as an ASGI application sees it: it sends a question, reads messages, and leaves on `leave`.
-
-    Args:
-        question: the question.
-        reads: the number of messages after which it stops reading, but stays connected.
-    """
-
-    def __init__(self, question: str, reads: int = 1_000) -> None:
-        self._sent = False
-        self._question = question
-        self._reads = reads
-        self._left = anyio.Event()
-        self._news = anyio.Event()
-        self.messages: list[Message] = []
-
-    @property
-    def status(self) -> int:
-        """The status of the response."""
-        status: int = self.messages[0]["status"]
-        return status
-
-    @property
-    def lines(self) -> list[Any]:
-        """The JSON lines so far."""
-        return [json.loads(line) for line in b"".join(each.get("body", b"") for each in self.messages).splitlines()]
-
-    async def get(self, base_url: str) -> None:
-        """Send the question to an application that uses the model at `base_url`."""
-        app = create_app(base_url, "any-key")
-        async with app.router.lifespan_context(app) as state:
-            scope = {"type": "http", "method": "POST", "path": "/answer", "headers": [], "state": dict(state or {})}
-            with anyio.fail_after(SECONDS):
-                await app(scope, self._receive, self._send)
-
-    async def has(self, lines: int) -> None:
-        """Wait until this many lines were received."""
-        while len(self.lines) < lines:
-            self._news = anyio.Event()
-            await self._news.wait()
-
-    def leave(self) -> None:
-        """Close the connection."""
-        self._left.set()
-
-    async def _receive(self) -> Message:
-        if self._sent:
-            await self._left.wait()
-            return {"type": "http.disconnect"}
-        self._sent = True
-        return {"type": "http.request", "body": self._question.encode(), "more_body": False}
-
-    async def _send(self, message: Message) -> None:
-        if len(self.messages) == self._reads:
-            await anyio.sleep_forever()
-        self.messages.append(message)
-        self._news.set()
+def lines(browser: Browser) -> list[Any]:
+    """Return the JSON lines that a browser has received."""
+    return [json.loads(line) for line in browser.body.splitlines()]
 
 
 async def test_a_line_for_each_text_part_and_one_for_the_end() -> None:
     browser = Browser("count")
     async with simulator(Reply(TEXT)) as base_url:
-        await browser.get(base_url)
+        await browser.get(create_app(base_url, "any-key"))
     assert browser.status == 200
-    assert browser.lines == [*TEXTS, {"done": "stop"}]
+    assert lines(browser) == [*TEXTS, {"done": "stop"}]
     assert [each.get("more_body", False) for each in browser.messages[1:]] == [True] * 7 + [False]
 
 
@@ -106,14 +52,14 @@ async def test_leaving_a_silent_model_closes_its_connection() -> None:
         browser = Browser("count")
         async with server as base_url:
             async with anyio.create_task_group() as group:
-                group.start_soon(browser.get, base_url)
+                group.start_soon(browser.get, create_app(base_url, "any-key"))
                 await server.wait_until(lambda s: len(s.requests) == 1)
-                await browser.has(tokens)
+                await browser.has("".join(each["text"] for each in TEXTS[tokens - 1 : tokens]))
                 assert server.requests[0].outcome is Outcome.RUNNING
                 browser.leave()
             await server.wait_until(lambda s: s.connections_open == 0)
         assert server.requests[0].outcome is Outcome.DISCONNECTED
-        assert browser.lines == TEXTS[:tokens]
+        assert lines(browser) == TEXTS[:tokens]
 
 
 async def test_a_server_that_stops_closes_the_models_connection() -> None:
@@ -121,40 +67,61 @@ async def test_a_server_that_stops_closes_the_models_connection() -> None:
     browser = Browser("count")
     async with server as base_url:
         async with anyio.create_task_group() as group:
-            group.start_soon(browser.get, base_url)
-            await browser.has(3)
+            group.start_soon(browser.get, create_app(base_url, "any-key"))
+            await browser.has(" three")
             group.cancel_scope.cancel()
         await server.wait_until(lambda s: s.connections_open == 0)
     assert server.requests[0].outcome is Outcome.DISCONNECTED
 
 
 async def test_a_browser_that_stops_reading_holds_the_model_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example, "SLOWEST_READER", 0.2)
+    monkeypatch.setattr(model_response, "LONGEST", 0.2)
     server = simulator(Reply(TEXT, faults=(faults.stall(6),)))
     browser = Browser("count", reads=2)
     async with server as base_url:
-        await browser.get(base_url)
+        await browser.get(create_app(base_url, "any-key"))
         await server.wait_until(lambda s: s.connections_open == 0)
     assert len(browser.messages) <= 2
 
 
-ERRORS: list[tuple[Scripted, list[dict[str, str]]]] = [
-    (error(401, "no such key"), [{"error": "AuthenticationError"}]),
+EARLY: list[tuple[Scripted, int, bytes]] = [
+    (error(401, "no such key"), 401, b"AuthenticationError"),
+    (error(402, "pay"), 402, b"QuotaExceededError"),
+    (faults.stall(0), 504, b"APITimeoutError"),
+]
+
+
+async def test_an_error_before_the_first_token_is_the_status(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(example, "TIMEOUTS", Timeouts(total=0.3))
+    for response, status, body in EARLY:
+        caplog.clear()
+        browser = Browser("count")
+        async with simulator(response) as base_url:
+            await browser.get(create_app(base_url, "any-key"))
+        assert (browser.status, browser.messages[1]["body"]) == (status, body)
+        (logged,) = (each for each in caplog.records if each.name == model_response.__name__)
+        assert logged.getMessage().startswith("The model's response is incomplete (request ")
+    assert [status_of(each) for each in (APIConnectionError("x"), QueueFullError("x"))] == [502, 503]
+
+
+LATE: list[tuple[Scripted, list[dict[str, str]]]] = [
     (Reply(TEXT, faults=(faults.stream_error(2),)), [*TEXTS[:2], {"error": "StreamServerError"}]),
     (Reply(TEXT, faults=(faults.close(2),)), [*TEXTS[:2], {"error": "StreamTruncatedError"}]),
 ]
 
 
-async def test_an_error_of_the_model_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    for response, lines in ERRORS:
+async def test_a_later_error_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    for response, expected in LATE:
         caplog.clear()
         browser = Browser("count")
         async with simulator(response) as base_url:
-            await browser.get(base_url)
+            await browser.get(create_app(base_url, "any-key"))
         assert browser.status == 200
-        assert browser.lines == lines
-        assert browser.messages[-1] == {"type": "http.response.body", "body": b""}
-        (logged,) = (each for each in caplog.records if each.name == example.__name__)
+        assert lines(browser) == expected
+        assert browser.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+        (logged,) = (each for each in caplog.records if each.name == model_response.__name__)
         assert logged.getMessage().startswith("The model's response is incomplete (request req_00000001): ")
 
 
@@ -163,7 +130,7 @@ async def test_an_invalid_question_is_not_sent_to_the_model() -> None:
     async with server as base_url:
         for question, status in ((" \n", 400), ("?" * (LONGEST_QUESTION + 1), 413)):
             browser = Browser(question)
-            await browser.get(base_url)
+            await browser.get(create_app(base_url, "any-key"))
             assert browser.status == status
     assert not server.requests
 
