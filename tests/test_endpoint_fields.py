@@ -148,6 +148,7 @@ def test_the_tables_have_every_field() -> None:
         "reasoning_content",
         "reasoning_text",
         "content_parts",
+        "is_whole",
     }
     ours |= {"reasoning_details"}
 

@@ -161,6 +161,31 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [("a", "f", '{"city":"Paris"}')],
     ),
     "arguments that are no JSON": ([call(0, "a", "f", "Par"), call(0, None, None, "is")], [("a", "f", "Paris")]),
+    "two in one list, names alone": ([{"several": [call(name="f"), call(name="f")]}], [("", "f", ""), ("", "f", "")]),
+    "two one after the other, names alone": ([call(name="f"), call(name="g")], [("", "f", ""), ("", "g", "")]),
+    "a name alone, repeated": ([call(name="f"), call(name="f"), call(arguments=PARIS)], [("", "f", PARIS)]),
+    "a name repeated alone within its arguments": (
+        [call(0, None, "f", PARIS[:6]), call(0, None, "f"), call(0, None, None, PARIS[6:])],
+        [("", "f", PARIS)],
+    ),
+    "the function's fields beside the index": (
+        [{"index": 0, "id": "a", "name": "f"}, {"index": 0, "arguments": PARIS[:6]}, {"arguments": PARIS[6:]}],
+        [("a", "f", PARIS)],
+    ),
+    "the same with arguments as an object": (
+        [{"index": 0, "name": "f", "arguments": {"city": "Paris"}}],
+        [("", "f", '{"city":"Paris"}')],
+    ),
+    "the function as its name": ([{"index": 0, "function": "f", "arguments": PARIS}], [("", "f", PARIS)]),
+    "whole calls once more at the end": (
+        [
+            call(0, "a", "f", ""),
+            call(0, None, None, PARIS),
+            call(1, "b", "g", ROME),
+            {"several": [call(0, "a", "f", PARIS), call(1, "b", "g", ROME)]},
+        ],
+        [("a", "f", PARIS), ("b", "g", ROME)],
+    ),
     "a piece with nothing in it": ([call(0, "a", "f", PARIS), {}, call(0)], [("a", "f", PARIS)]),
 }
 
@@ -173,6 +198,63 @@ def test_tool_calls(pieces: list[dict[str, Any]], calls: Calls) -> None:
     assert {made.type for made in message.tool_calls or ()} == {"function"}
     assert [made.custom for made in message.tool_calls or ()] == [None] * len(calls)
     assert message.content is None
+
+
+MESSAGE = {
+    "role": "assistant",
+    "content": "I look.",
+    "reasoning": "hm",
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": PARIS}}],
+    "note": "x",
+}
+
+
+@each_row(
+    "deltas",
+    [
+        [
+            {"content": "I "},
+            {"content": "look.", "note": "x"},
+            {"reasoning": "hm"},
+            {"tool_calls": [call(0, "a", "f", PARIS)]},
+        ],
+        [{"reasoning_content": "hm"}, {"content": "I "}, {"tool_calls": [call(0, "a", "f", PARIS)]}],
+        [{"content": "I look."}],
+        [],
+    ],
+)
+@each_row("empty", [{}, {"delta": {}}, {"delta": {"role": "assistant", "content": ""}}])
+def test_a_message_after_deltas_adds_only_what_is_new(deltas: list[dict[str, Any]], empty: dict[str, Any]) -> None:
+    last = chunk_of(
+        msgspec.json.encode({"choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop"} | empty]})
+    )
+    assembler = assemble(*(chunk(**delta) for delta in deltas))
+    parts, calls = list(assembler.text_parts), bool(deltas and "tool_calls" in deltas[-1])
+    assembler.add(last)
+    message = assembler.completion().message
+    assert (message.content, message.reasoning) == ("I look.", "hm")
+    assert [(made.id, made.function.arguments) for made in message.tool_calls or ()] == [("a", PARIS)]
+    assert message.extra["note"] == "x"
+    assert "".join(parts) + last.text == "I look.", "what readers of chunks see"
+    assert bool(last.choices[0].delta.tool_calls) is not calls
+
+
+def test_messages_in_place_of_deltas() -> None:
+    sent = [{"choices": [{"index": 0, "message": {"content": text}}]} for text in ("ha", "ha", "!")]
+    assert assemble(*sent).text == "haha!"
+
+
+def test_lists_of_a_choice_are_continued() -> None:
+    sent: list[dict[str, Any]] = [
+        {"token_ids": [5], "sources": ["a"], "stop_reason": None},
+        {"token_ids": [5, 6], "sources": ["a", "b"], "stop_reason": 7},
+        {"token_ids": None, "sources": ["c"]},
+    ]
+    assembler = assemble(
+        *({"model": "m", "choices": [{"index": 0, "delta": {"content": "a"}} | more]} for more in sent)
+    )
+    early = assembler.completion().choices[0].extra
+    assert early == {"token_ids": None, "sources": ["a", "b", "c"], "stop_reason": 7}
 
 
 def test_custom_tools_beside_functions() -> None:
@@ -374,12 +456,53 @@ SPENT = Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
         ],
         [chunk(content="a"), chunk() | {"x_groq": {"usage": {"total_tokens": 9}}, "usage": USAGE}],
         [chunk(content="a", finish="stop") | {"usage": USAGE}],
+        [chunk(content="a", finish="stop") | {"prompt_eval_count": 1, "eval_count": 2}],  # Ollama
+        [chunk(content="a", finish="stop") | {"timings": {"prompt_n": 1, "predicted_n": 2}}],  # llama.cpp
+        [chunk(content="a", finish="stop") | {"usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 2}}],
+        [chunk(content="a", finish="stop") | {"usage": {"promptTokens": 1, "completionTokens": 2}}],
+        [chunk(content="a", finish="stop") | {"usage": {"inputTokens": "1", "outputTokens": 2.0}}],
+        [*[chunk(content="a") | {"timings": {"prompt_n": 1, "predicted_n": n}} for n in (1, 1, 1, 2)]],
+        [
+            chunk() | {"usage": {"input_tokens": 1, "output_tokens": 1}},
+            chunk(content="a") | {"usage": {"output_tokens": 2}},
+        ],
     ],
 )
 def test_usage_wherever_it_comes(chunks: list[dict[str, Any]]) -> None:
     assembler = assemble(*chunks)
     assert assembler.usage == SPENT
     assert assembler.completion().usage == SPENT
+
+
+@each_row(
+    ("counts", "usage"),
+    [
+        ({"timings": {"prompt_n": 7, "cache_n": 3, "predicted_n": 5}}, (10, 5, 3, 0)),
+        (
+            {
+                "usageMetadata": {
+                    "promptTokenCount": 9,
+                    "candidatesTokenCount": 2,
+                    "thoughtsTokenCount": 4,
+                    "cachedContentTokenCount": 1,
+                }
+            },
+            (9, 6, 1, 4),
+        ),
+        ({"usage": {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": 3}}, (10, 5, 3, 0)),
+        ({"usage": {"prompt_tokens": 7, "completion_tokens": 5, "prompt_cache_hit_tokens": 3}}, (7, 5, 3, 0)),
+        (
+            {"usage": {"prompt_tokens": 7, "completion_tokens": 5}, "timings": {"prompt_n": 1, "predicted_n": 5}},
+            (7, 5, 0, 0),
+        ),
+        ({"usage": {}, "eval_count": "many", "timings": {"prompt_ms": 2.5}}, None),
+    ],
+)
+def test_usage_under_the_names_of_other_protocols(counts: dict[str, Any], usage: tuple[int, ...] | None) -> None:
+    made = assemble(chunk(content="a", finish="stop") | counts).usage
+    assert (made and (made.prompt_tokens, made.completion_tokens, made.cached_tokens, made.reasoning_tokens)) == usage
+    if made is not None:
+        assert made.total_tokens == made.prompt_tokens + made.completion_tokens
 
 
 def test_what_is_said_once_per_reply() -> None:

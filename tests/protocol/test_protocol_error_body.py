@@ -25,8 +25,9 @@ from chatscope.errors import (
 )
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, status_error, stream_server_error
-from chatscope.protocol.error_codes import QUOTA_CODES, says_too_large, says_unpaid
+from chatscope.protocol.error_codes import QUOTA_CODES
 from chatscope.protocol.error_object import find_error, read_error
+from chatscope.protocol.error_words import says_too_large, says_unpaid
 from chatscope.protocol.loading import load
 from chatscope.protocol.redaction import is_secret, redact
 from chatscope.protocol.waits import wait_in
@@ -190,6 +191,10 @@ def test_quota_codes() -> None:
         "Access denied, please make sure your account is in good standing.",
         "Budget has been exceeded! Current cost: 1.2, Max budget: 1.0",
         "Billing hard limit has been reached",
+        "You have exhausted your quota",
+        "Your free trial has ended",
+        "This request requires more credits, or fewer max_tokens",
+        "Please top up your account",
         "\u4f59\u989d\u4e0d\u8db3\u6216\u65e0\u53ef\u7528\u8d44\u6e90\u5305",
     ],
 )
@@ -206,6 +211,26 @@ def test_words_of_an_account_that_is_unpaid(message: str) -> None:
 @each_row(
     "message",
     [
+        "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
+        "Daily token limit exceeded",
+        "You have reached your weekly limit",
+        "Rate limit reached on requests per day (RPD): Limit 200, Used 200, Requested 1.",
+        "\u4eca\u65e5\u8c03\u7528\u6b21\u6570\u5df2\u8fbe\u4e0a\u9650",  # today's calls have reached the limit
+    ],
+)
+def test_limits_of_a_day_or_longer_are_used_up(message: str) -> None:
+    error = {"error": {"message": message, "code": 429}}
+    assert type(refusal(429, error)) is QuotaExceededError
+    assert type(refusal(429, error, retry_after="20")) is RateLimitError, "the server says when to come back"
+    assert type(refusal(429, {"error": {"message": f"{message} Try again in 7m12s."}})) is RateLimitError
+    assert type(refusal(503, error)) is InternalServerError
+    assert stream_server_error(read_error(error), b"{}").should_retry is False
+
+
+@each_row(
+    "message",
+    [
+        "Rate limit exceeded: 20 requests per minute; accounts without credits have 50 per day",
         "Rate limit reached for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 2000.",
         "Visit https://platform.openai.com/account/rate-limits to learn more.",
         "You can increase your rate limit by adding a payment method to your account.",
@@ -222,7 +247,12 @@ def test_words_of_other_errors(message: str) -> None:
 
 
 def test_a_request_that_is_larger_than_the_limit_is_not_worth_a_retry() -> None:
-    for message in ("Request too large for gpt-4o", "on tokens per min (TPM): Limit 30000, Requested 36278."):
+    for message in (
+        "Request too large for gpt-4o",
+        "on tokens per min (TPM): Limit 30000, Requested 36278.",
+        "Requested 36,278 tokens, limit is 30,000",
+        "Your request of 40000 tokens exceeds the limit of 30000 tokens per minute",
+    ):
         body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
         assert refusal(429, body).should_retry is False
         assert refusal(429, body, x_should_retry="true").should_retry is True
@@ -241,6 +271,10 @@ def test_a_request_that_is_larger_than_the_limit_is_not_worth_a_retry() -> None:
         ("try your request again in 1h2m3s", 3723),
         ("Limit resets in 3 min", 180),
         ("Please try again later", None),
+        ("Too many requests. Retry-After: 30", 30),
+        ('VertexAIException - {"error": {"details": [{"retryDelay": "34s"}]}}', 34),
+        ('upstream said {\\"error\\": {\\"retry_after_ms\\": 1500}}', 1.5),
+        ('{"retry_after": "soon"}', None),
         ("20s have passed", None),
         ("try again in 7 steps", None),
     ],
@@ -277,6 +311,17 @@ def test_waits_in_the_body_are_hints() -> None:
         ({"error": {"message": "m", "type": "ServiceUnavailableException"}}, 503),
         ({"error": {"message": "m", "type": "Too Many Requests"}}, 429),
         ({"error": {"message": "m", "code": "RateLimitReached"}}, 429),
+        ({"error": {"message": "m", "code": "model_overloaded"}}, 503),
+        ({"error": 503}, 503),
+        ({"error": "Internal Server Error", "message": "boom", "statusCode": 500}, 500),  # NestJS
+        ({"error": "rate_limit_exceeded", "message": "slow"}, 429),
+        ({"err": "boom"}, None),
+        ({"errorCode": "InternalError"}, 500),
+        ({"status": "error", "reason": "m"}, None),
+        ({"promptFeedback": {"blockReason": "SAFETY"}}, 400),  # Gemini
+        ({"choices": [], "prompt_feedback": {"block_reason": "OTHER"}}, 400),
+        ({"choices": [{"delta": {}, "finish_reason": {"type": "abort", "message": "cuda"}}]}, 500),  # SGLang
+        ({"choices": [{}], "code": 500, "message": "boom"}, 500),
     ],
 )
 def test_errors_in_the_shapes_and_names_of_clouds(loaded: dict[str, Any], status: int | None) -> None:
@@ -291,12 +336,36 @@ def test_errors_in_the_shapes_and_names_of_clouds(loaded: dict[str, Any], status
         {"type": "CreditsError", "message": "no"},
         {"error": {"message": "m", "metadata": {"raw": "You exceeded your current quota, check your billing"}}},
         {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": ""},
+        {"error": {"message": "m", "code": "out_of_credits"}},
+        {"error": {"message": "m", "type": "TrialExpired"}},
         {"error": {"message": "Key limit exceeded (monthly limit)"}},
         b"Insufficient Balance",
     ],
 )
 def test_an_account_is_unpaid_wherever_it_is_said(body: Any) -> None:
     assert type(refusal(429, body)) is QuotaExceededError
+
+
+@each_row("code", ["9" * 5000, f'"{"9" * 5000}"', "1.5", '"1008"'])
+@each_row("answer", ["", '"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],'])
+def test_a_code_of_a_base_resp_that_is_not_success_is_an_error(code: str, answer: str) -> None:
+    body = f'{{{answer}"base_resp":{{"status_code":{code},"status_msg":"no"}}}}'
+    report = find_error(load(body.encode()))
+    assert report is not None
+    assert report.message == "no"
+
+
+@each_row("error", [{"base_resp": {"status_code": 0}}, {"base_resp": {}}, {"promptFeedback": {"safetyRatings": []}}])
+def test_what_reports_no_error(error: dict[str, Any]) -> None:
+    assert find_error({"choices": [{"delta": {"content": "a"}}]} | error) is None
+
+
+def test_a_title_and_its_message_are_both_shown() -> None:
+    assert (
+        str(refusal(500, {"error": "Internal Server Error", "message": "boom"}))
+        == "HTTP 500: Internal Server Error: boom"
+    )
+    assert refusal(400, {"error": "invalid_request_error", "message": "no"}).type == "invalid_request_error"
 
 
 def test_a_redirect_says_where_to() -> None:

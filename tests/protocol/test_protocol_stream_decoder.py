@@ -221,6 +221,8 @@ FAILED: dict[str, tuple[bytes, type[ChatError], str]] = {
     "data that is no object": (ONE + b"data: [1]\n\n" + DONE, StreamProtocolError, "one"),
     "no blank lines": ((ONE + TWO + STOP + DONE).replace(b"\n\n", b"\n"), StreamProtocolError, ""),
     "no choice, but [DONE]": (data({"choices": []}) + data({"usage": {}}) + DONE, StreamTruncatedError, ""),
+    "an empty object as the choice": (data({"choices": [{}]}) + DONE, StreamTruncatedError, ""),
+    "a JSON body with an empty object as the choice": (b'{"choices": [{}]}', InvalidResponseError, ""),
     "no choice and an end": (data({"id": "x"}), StreamTruncatedError, ""),
     "a JSON body without choices": (b'{"choices": [], "usage": {"total_tokens": 1}}', InvalidResponseError, ""),
     "a chunk as the whole body": (
@@ -370,6 +372,13 @@ ERRORS: dict[str, tuple[bytes, int | None, str | None, str | None, str]] = {
     ),
     "a message with a status": (data({"id": "x", "message": "no", "status": 503}), 503, None, None, "no"),
     "a message alone": (data({"message": "no"}), None, None, None, "no"),
+    "a prompt that was blocked (Gemini)": (
+        data({"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": "no"}}),
+        400,
+        "SAFETY",
+        None,
+        "the prompt was blocked: no",
+    ),
     "event: error with a name's type": (
         b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"no"}}\n\n',
         500,
@@ -507,7 +516,7 @@ def test_a_body_that_is_neither_is_not_read_for_ever(body: bytes) -> None:
 
 def test_a_json_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "MAX_BODY_BYTES", 100)
-    fits = b'{"choices": [{}]' + b" " * 83 + b"}"
+    fits = b'{"choices": [{"index":0}]' + b" " * 74 + b"}"
     assert read(fits).error is None
     reading = read(fits + b" ", ends=False)
     assert type(reading.error) is InvalidResponseError

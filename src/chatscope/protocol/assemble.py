@@ -5,12 +5,21 @@ Bytes are read in `stream_decoder.py`; here are only chunks, in the order in whi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.choice import GrowingChoice
-from chatscope.protocol.response import Chunk, Completion
+from chatscope.protocol.coerce import choices_of
+from chatscope.protocol.loading import load_object
+from chatscope.protocol.response import Chunk, ChunkChoice, Completion
 from chatscope.protocol.usage import Usage, merge_usage
+
+_NOTHING: Final = ChunkChoice()
+
+
+def _holds_no_choice(chunk: Chunk) -> bool:
+    """Return whether nothing was sent in the place of a chunk's choices: `[{}]`, unlike one with only an index."""
+    return bool(chunk.raw) and not choices_of(load_object(chunk.raw))
 
 
 class Assembler:
@@ -81,6 +90,8 @@ class Assembler:
         for part in chunk.choices:
             choice = self._choices.get(part.index)
             if choice is None:
+                if part == _NOTHING and _holds_no_choice(chunk):
+                    continue
                 choice = self._choices[part.index] = GrowingChoice(self.text_parts if part.index == 0 else [])
                 self._unfinished += 1
             was_open = choice.is_open

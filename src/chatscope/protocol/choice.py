@@ -20,6 +20,7 @@ from chatscope.protocol.tool_calls import GrowingCall, ToolCalls
 
 _TEXTS: Final = ("reasoning_content", "reasoning_text", "refusal")
 _MERGED: Final = ("audio", "annotations", "reasoning_details")
+_REASONING: Final = frozenset({"reasoning_content", "reasoning_text"})
 
 
 class GrowingChoice:
@@ -36,6 +37,7 @@ class GrowingChoice:
         "_content",
         "_extra",
         "_function_call",
+        "_is_in_messages",
         "_logprobs",
         "_merged",
         "_message_extra",
@@ -50,6 +52,7 @@ class GrowingChoice:
         self.text_parts = text_parts
         self.is_open = True
         self.finish_reason: str | None = None
+        self._is_in_messages = False
         self._role: str | None = None
         self._content: _ContentParts | None = None  # only where the server sends the content as a list of parts
         self._texts: dict[str, list[str]] = {}
@@ -69,18 +72,19 @@ class GrowingChoice:
         """Add a chunk's content for this choice; return whether it has output of the model."""
         delta = part.delta
         gained = False
+        if delta.is_whole:
+            self._drop_repeats(part)
         if delta.content:
             self.text_parts.append(delta.content)
             gained = True
         if delta.content_parts is not None or self._content is not None:
             gained |= self._add_content(delta)
         if delta.tool_calls:
+            delta.tool_calls = self._calls.without_repeats(delta.tool_calls)
             self._calls.add(delta.tool_calls)
-            gained = True
+            gained |= bool(delta.tool_calls)
         if delta.reasoning_content or delta.reasoning_text or delta.reasoning_details or delta.refusal:
-            for name in _TEXTS:
-                if text := getattr(delta, name):
-                    self.add_text(name, text)
+            self._add_texts(delta)
             gained = True
         if delta.audio is not None or delta.annotations is not None or delta.reasoning_details is not None:
             self._add_merged(delta)
@@ -97,7 +101,7 @@ class GrowingChoice:
             self._logprobs = self._logprobs or _GrowingLogprobs()
             self._logprobs.add(part.logprobs)
         if part.extra:
-            self._extra.update(part.extra)
+            self.add_extra(part.extra)
         if part.finish_reason:
             self.finish_reason = part.finish_reason
             self.is_open = False
@@ -113,8 +117,20 @@ class GrowingChoice:
             self._texts[name] = [text]
 
     def add_extra(self, extra: dict[str, Any]) -> None:
-        """Add unknown fields of the choice itself."""
-        self._extra.update(extra)
+        """Add unknown fields of the choice itself.
+
+        A list is continued: it is about the tokens of its chunk (vLLM's `token_ids`). But a list that begins with all
+        the items before is repeated whole, as citations are; numbers may repeat by chance. Any other value is about the
+        state of the choice and replaces the one before.
+        """
+        for name, value in extra.items():
+            earlier = self._extra.get(name)
+            if not isinstance(value, list):
+                self._extra[name] = value
+            elif not isinstance(earlier, list) or _repeats(value, earlier):
+                self._extra[name] = list(value)
+            else:
+                earlier += value
 
     def choice(self, index: int) -> Choice:
         """Return the choice so far."""
@@ -137,8 +153,45 @@ class GrowingChoice:
             message=message,
             finish_reason=self.finish_reason,
             logprobs=None if self._logprobs is None else self._logprobs.logprobs(),
-            extra=dict(self._extra),
+            extra={name: list(value) if isinstance(value, list) else value for name, value in self._extra.items()},
         )
+
+    @property
+    def _has_output(self) -> bool:
+        return bool(
+            self.text_parts or self._texts or self._merged or self._content or self._calls or self._function_call
+        )
+
+    def _drop_repeats(self, part: ChunkChoice) -> None:
+        """Take out of a whole message what deltas have said before.
+
+        Some servers end a stream with it. A stream of nothing but messages sends them in place of deltas.
+        """
+        if self._is_in_messages or not self._has_output:
+            self._is_in_messages = True
+            return
+        delta = part.delta
+        delta.content = _rest(delta.content, self.text_parts)
+        if self.text_parts or self._content is not None:
+            delta.content_parts = None
+        has_reasoning = bool(self._texts.keys() & _REASONING) or "reasoning_details" in self._merged
+        for name in _TEXTS:
+            is_elsewhere = name in _REASONING and has_reasoning and name not in self._texts
+            setattr(delta, name, None if is_elsewhere else _rest(getattr(delta, name), self._texts.get(name, [])))
+        for name in _MERGED:
+            if name in self._merged or (name == "reasoning_details" and has_reasoning):
+                setattr(delta, name, None)
+        delta.tool_calls = (delta.tool_calls or [])[len(self._calls) :]
+        if self._function_call is not None:
+            delta.function_call = None
+        delta.extra = {name: value for name, value in delta.extra.items() if name not in self._message_extra}
+        if self._logprobs is not None:
+            part.logprobs = None
+
+    def _add_texts(self, delta: Delta) -> None:
+        for name in _TEXTS:
+            if text := getattr(delta, name):
+                self.add_text(name, text)
 
     def _add_merged(self, delta: Delta) -> None:
         for name in _MERGED:
@@ -149,6 +202,19 @@ class GrowingChoice:
         if self._content is None:
             self._content = _ContentParts(len(self.text_parts) - bool(delta.content))
         return self._content.add(delta)
+
+
+def _rest(text: str | None, parts: list[str]) -> str | None:
+    """Return what a text adds to the parts of it that have arrived. What contradicts them adds nothing."""
+    if not text or not parts:
+        return text
+    return text.removeprefix(before) or None if text.startswith(before := "".join(parts)) else None
+
+
+def _repeats(items: list[Any], earlier: list[Any]) -> bool:
+    """Return whether a list begins with all the items of an earlier one, and not by chance as numbers may."""
+    is_numbers = all(isinstance(item, int | float) for item in earlier)
+    return not is_numbers and items[: len(earlier)] == earlier
 
 
 class _ContentParts:

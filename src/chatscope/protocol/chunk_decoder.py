@@ -13,7 +13,7 @@ import msgspec
 
 from chatscope.protocol.decode import REFUSED, chunk_from, completed, is_whole
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.response import Chunk, ChunkChoice, Delta
+from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCallDelta
 from chatscope.protocol.unknown import UnknownNames, strict_chunk, text_chunk, unknown_names
 from chatscope.protocol.usage import merge_usage
 
@@ -123,6 +123,8 @@ class ChunkDecoder:
             chunk = _decode(data)
         except REFUSED:
             return chunk_from(loaded, data), loaded
+        if any(_is_flat(call) for choice in chunk.choices for call in choice.delta.tool_calls or ()):
+            return chunk_from(loaded, data), loaded
         chunk.raw = data
         completed(chunk, loaded, loaded)
         if chunk.choices:
@@ -145,6 +147,11 @@ class ChunkDecoder:
                 if together != self._names:
                     self._names = together
                     self._decode_strictly = _strict_decoder(together).decode
+
+
+def _is_flat(call: ToolCallDelta) -> bool:
+    """Return whether a tool call may have its name beside its index."""
+    return call.function is None and call.custom is None
 
 
 def _fill(chunk: Chunk, sent: Any) -> None:

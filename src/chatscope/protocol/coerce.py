@@ -17,15 +17,14 @@ import msgspec
 
 from chatscope.protocol.content_parts import text_in
 from chatscope.protocol.loading import dump
-from chatscope.protocol.usage import Usage, merge_usage
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _UNFIT: Final = object()
 
 
 def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the choices of a decoded response, and nothing that is not a choice."""
-    return [choice for choice in as_list(loaded.get("choices")) if isinstance(choice, dict)]
+    """Return the choices of a decoded response, and nothing that is not a choice, such as an empty object."""
+    return [choice for choice in as_list(loaded.get("choices")) if isinstance(choice, dict) and choice]
 
 
 def as_list(value: Any) -> list[Any]:
@@ -46,37 +45,16 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
     normal["choices"] = choices = []
     other = "message" if message == "delta" else "delta"
     for choice in map(dict, choices_of(loaded)):
-        spoken = choice.pop(other, None) if choice.get(message) is None else choice[message]
+        is_other = isinstance(choice.get(other), dict) and not _says_anything(choice.get(message))
+        spoken = choice.pop(other) if is_other else choice.get(message)
         if isinstance(spoken, dict):
-            choice[message] = _normalized_message(spoken)
+            choice[message] = _normalized_message(spoken) | ({"<whole>": True} if is_other else {})
         if isinstance(logprobs := choice.get("logprobs"), dict):
             choice["logprobs"] = logprobs | {
                 name: [logprobs[name]] for name in ("content", "refusal") if isinstance(logprobs.get(name), dict)
             }
         choices.append(choice)
     return normal
-
-
-def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
-    """Return the usage that a decoded response reports, merged from its own, a choice's (Moonshot) and Groq's."""
-    choices = choices_of(loaded)
-    places: list[Any] = [loaded, *choices]
-    places += [choice.get(name) for choice in choices for name in ("delta", "message")]
-    places.append(loaded.get("x_groq"))
-    usage: Usage | None = None
-    for place in reversed(places):  # a response's own counts replace those of its parts
-        if isinstance(place, dict) and isinstance(counts := place.get("usage"), dict):
-            usage = merge_usage(usage, _usage(counts))
-    return usage
-
-
-def _usage(counts: dict[str, Any]) -> Usage | None:
-    """Return the usage in an object, or `None` if it has no counts."""
-    named = dict(counts)
-    for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
-        named[name] = named.get(name) or named.get(other)  # Anthropic's names, from gateways
-    usage = fit_struct(named, Usage)
-    return usage if any(isinstance(count, int | float | str) for count in named.values()) else None
 
 
 @cache
@@ -95,8 +73,14 @@ def fit_struct(loaded: Mapping[str, Any], cls: type[_S]) -> _S:
     return cls(**{name: value for name, value in given.items() if value is not _UNFIT})
 
 
+def _says_anything(spoken: object) -> bool:
+    """Return whether a message or a delta holds more than a role."""
+    return isinstance(spoken, dict) and any(value for name, value in spoken.items() if name != "role")
+
+
 def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
     normal = dict(spoken)
+    normal.pop("<whole>", None)  # a server must not set it
     if isinstance(content := spoken.get("content"), list | dict):
         # Mistral's reasoning models send a list of parts.
         parts = as_list(content)
@@ -116,8 +100,14 @@ def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
 
 def _normalized_call(call: dict[str, Any]) -> dict[str, Any]:
     normal = dict(call)
+    if isinstance(name := call.get("function"), str):
+        normal |= {"function": None, "name": name}
+    if not (isinstance(normal.get("function"), dict) or isinstance(normal.get("custom"), dict)) and (
+        flat := {name: normal.pop(name) for name in ("name", "arguments") if name in normal}
+    ):
+        normal["function"] = flat  # some gateways send its fields without an object around them, beside the index
     for kind, argument in (("function", "arguments"), ("custom", "input")):
-        if isinstance(inner := call.get(kind), dict):
+        if isinstance(inner := normal.get(kind), dict):
             normal[kind] = _with_json_text(inner, argument)
     return normal
 

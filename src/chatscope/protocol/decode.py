@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from chatscope.protocol.coerce import fit_struct, normalized, usage_in
-from chatscope.protocol.response import Chunk, Completion
+from chatscope.protocol.coerce import fit_struct, normalized
+from chatscope.protocol.response import Choice, Chunk, Completion
 from chatscope.protocol.unknown import fill_extra, strict
 from chatscope.protocol.usage import Usage
+from chatscope.protocol.usage_reports import usage_in
 
 _S = TypeVar("_S", Chunk, Completion)
 
@@ -22,6 +23,7 @@ _strict_completions: Final = msgspec.json.Decoder(strict(Completion))
 
 REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_NOTHING: Final = Choice()
 _NO_FINISH_REASON: Final = frozenset({"", "null"})
 """What some servers send instead of null."""
 
@@ -37,7 +39,8 @@ def decode_exact(data: bytes) -> Completion | None:
         completion = _completions.decode(data)
     except REFUSED:
         return None
-    return completion if completion.choices and completion.object != "error" else None
+    has_choices = any(choice != _NOTHING for choice in completion.choices)
+    return completion if has_choices and completion.object != "error" else None
 
 
 def chunk_from(loaded: dict[str, Any], raw: bytes) -> Chunk:
@@ -67,7 +70,7 @@ def _made(loaded: dict[str, Any], cls: type[_S]) -> _S:
 def completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     """Fill in what the typed decoder does not see."""
     fill_extra(made, normal)
-    if made.usage is None or not is_whole(made.usage):
+    if made.usage is None or not is_whole(made.usage) or "usage" in made.extra:
         made.usage = usage_in(loaded)
     for choice in made.choices:
         if choice.finish_reason in _NO_FINISH_REASON:

@@ -41,7 +41,9 @@ def status_error(
     text = body_text(body, secret)
     report = read_error(loaded if isinstance(loaded, dict | list) else _gist(text))
     meant = status if status >= 400 or report.status is None else report.status
-    is_quota = report.is_quota and meant < 500
+    wait = retry_after(headers, now)
+    is_used_up = report.is_used_up and wait is None and meant in {403, 429}
+    is_quota = (report.is_quota or is_used_up) and meant < 500
     error_class = QuotaExceededError if is_quota else status_error_class(meant, report.code, report.type)
     says = redact(report.message, secret) or _gist(text)
     if 300 <= status < 400:
@@ -53,7 +55,7 @@ def status_error(
         request_id=redact(request_id(headers), secret),
         body=redact(loaded, secret) if isinstance(loaded, dict | list) and loaded else text,
     )
-    error.retry_after = retry_after(headers, now) or report.retry_after
+    error.retry_after = wait or report.retry_after
     error.should_retry = should_retry(headers)
     _stop_retries(error, report)
     return error
@@ -99,7 +101,8 @@ def _shown(report: ErrorReport, secret: str) -> dict[str, Any]:
 def _stop_retries(error: APIStatusError | StreamServerError, report: ErrorReport) -> None:
     """Let an error that no wait can help say so; a request that is too large may be ordered to be sent again."""
     is_hidden_quota = report.is_quota and not isinstance(error, QuotaExceededError)
-    if is_hidden_quota or (report.is_too_large and error.should_retry is None):
+    is_used_up = report.is_used_up and error.retry_after is None
+    if is_hidden_quota or is_used_up or (report.is_too_large and error.should_retry is None):
         error.should_retry = False
 
 

@@ -1,6 +1,7 @@
-"""What the codes, types and messages of errors mean, for the endpoint and the servers that speak its protocol.
+"""What the codes and types of errors mean, for the endpoint and the servers that speak its protocol.
 
-There is one table for each question, with its sources. Not here: the shapes of error objects (`error_object.py`).
+There is one table for each question, with its sources. Not here: what messages mean (`error_words.py`), and the shapes
+of error objects (`error_object.py`).
 """
 
 from __future__ import annotations
@@ -85,45 +86,6 @@ QUOTA_CODES: Final = frozenset(
 DashScope: https://help.aliyun.com/zh/model-studio/error-code. Volcengine: https://www.volcengine.com/docs/82379/1299023.
 Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
 """
-
-_QUOTA_WORDS: Final = re.compile(
-    r"""
-    insufficient \s (\w+\s){0,2} (balance|credits?|funds|quota)\b
-    | (balance|credits?|quota|funds) \s (is|are|has\sbeen|have\sbeen|was) \s (\w+\s)?
-      (insufficient|too\slow|not\senough|exhausted|used\sup|depleted|negative|empty)\b
-    | (not\senough|no|out\sof|used\s(up\s)?all(\s\w+){0,2}) \s (\w+\s)? (credits?|funds|balance)\b
-    | exceeded \s (your|the|its) \s (current|monthly|free|plan|billing) \s (quota|spending|usage|budget)
-    | (spend|spending|spend\scap|usage|billing|budget|credit|monthly) (\shard)? \s (limit|cap|quota) \s (\w+\s){0,4}?
-      (reached|exceeded|exhausted)\b
-    | (reached|exceeded|exceeds|hit) \s (\w+\s){0,4}?
-      (spend|spending|usage|billing|budget|credit|monthly\s\w+) (\shard)? \s (limit|cap)\b
-    | budget \s (has\sbeen\s)? exceeded
-    | (account|organi[sz]ation|workspace|team|project|subscription|billing) \s (\S+\s){0,3}?
-      (not\sactive|inactive|suspended|deactivated|disabled|overdue|in\sarrears|past\sdue|delinquent|not\sin\sgood\sstanding)\b
-    | (credits?|quota) \s (exhausted|depleted|used\sup)\b
-    | (does(n't|\snot)|do(n't|\snot)) \s have \s (any|enough|sufficient) \s (credits?|funds|balance)\b
-    | exceeded \s your \s (\w+\s){0,2} included \s credits\b
-    | key \s limit \s exceeded | over \s budget | exceededbudget
-    | billing \s to \s be \s enabled | enable \s billing
-    | no \s active \s subscription | (plan|package|subscription|credits) \s (has|have)? \s? expired\b
-    | trial \s key .{0,60} /\s?month
-    | account \s is \s in \s good \s standing   # DashScope: "make sure your account is in good standing"
-    | (payment|account) \s (\w+\s)? (required|overdue|past\sdue) | \b(overdue|unpaid) \s (payment|invoice|bill)
-    | failure \s to \s pay | arrearage | \bin \s arrears
-    | \u4f59\u989d\u4e0d\u8db3 | \u6b20\u8d39   # balance insufficient; in arrears
-    | \u989d\u5ea6\s*\u5df2?(\u4e0d\u8db3|\u7528\u5c3d|\u7528\u5b8c|\u8017\u5c3d)   # quota insufficient or used up
-    # account stopped, frozen, banned, locked
-    | \u8d26\u6237?\u53f7?\s*(\u5df2)?\s*(\u88ab)?(\u505c\u7528|\u51bb\u7ed3|\u5c01\u7981|\u9501\u5b9a)
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-"""Messages that mean that an account is unpaid, suspended or used up. Anthropic has no code for it, only a message
-("Your credit balance is too low"). So do Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
-
-_TOO_LARGE_WORDS: Final = re.compile(r"request (is )?too large", re.IGNORECASE)
-_LIMIT_AND_REQUESTED: Final = re.compile(
-    r"\blimit:? (\d[\d,]{0,18})\b.{0,40}?\brequested:? (\d[\d,]{0,18})\b", re.IGNORECASE | re.DOTALL
-)
 
 FAILED_FINISH_REASONS: Final = {
     "abort": 500,  # vLLM and SGLang: the engine gave the request up
@@ -249,6 +211,15 @@ STATUS_OF: Final = {
 """The status that a code or type means, for errors that come without a number. A name that is
 not there as it is, in lower case, is looked up by `_bare`."""
 
+_STATUS_OF_WORDS: Final = {
+    "overload": 503,
+    "unavailable": 503,
+    "ratelimit": 429,
+    "throttl": 429,
+    "capacityexceeded": 503,
+}
+"""The status of names that are not listed, by a word in them."""
+
 STATUS_OF_BASE_RESP: Final = {
     # platform.minimaxi.com/document/error codes
     1000: 500,
@@ -308,24 +279,14 @@ def has_quota_code(*codes: str | None) -> bool:
 
 def status_meant(name: str | None) -> int | None:
     """Return the HTTP status for a code or type; `None` if it is unknown."""
-    return (STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(_bare(name))) if name else None
+    if not name:
+        return None
+    bare = _bare(name)
+    known = STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(bare)
+    return known or next((status for word, status in _STATUS_OF_WORDS.items() if word in bare), None)
 
 
 def failed_status(reason: str) -> int | None:
     """Return the HTTP status for a finish_reason that means a failure; `None` for any other."""
     name = reason.lower()
     return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(("error", "failed", "failure")) else None)
-
-
-def says_unpaid(message: str) -> bool:
-    """Return whether a message says that an account is unpaid, suspended or used up."""
-    return _QUOTA_WORDS.search(message) is not None
-
-
-def says_too_large(message: str) -> bool:
-    """Return whether a message says that the request alone exceeds a rate limit, so that no wait would help."""
-    numbers = _LIMIT_AND_REQUESTED.search(message)
-    if numbers is not None:
-        limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
-        return requested > limit
-    return _TOO_LARGE_WORDS.search(message) is not None

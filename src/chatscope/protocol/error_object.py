@@ -12,26 +12,24 @@ from typing import Any, Final
 
 from chatscope.protocol.coerce import as_list, choices_of
 from chatscope.protocol.error_codes import (
-    FAILED_FINISH_REASONS,
     STATUS_OF_BASE_RESP,
     failed_status,
     has_quota_code,
-    says_too_large,
-    says_unpaid,
     status_meant,
 )
+from chatscope.protocol.error_words import says_long_period, says_too_large, says_unpaid, words_of
 from chatscope.protocol.loading import dump, load
 from chatscope.protocol.waits import wait_in
 
 _MESSAGE_NAMES: Final = (
-    *("message", "msg", "errormsg", "errormessage", "errmsg", "statusmsg"),
+    *("message", "msg", "errormsg", "errormessage", "errmsg", "err", "statusmsg"),
     *("detail", "faultstring", "errordescription", "title"),
 )
 _CODE_NAMES: Final = ("code", "errorcode", "errcode", "statuscode", "reason")
 _TYPE_NAMES: Final = ("type", "errortype", "__type")
 _STATUS_NAMES: Final = ("statuscode", "status", "httpstatus", "httpcode", *_CODE_NAMES)
 _ERROR_NAMES: Final = ("error", "errors", "fault", "exception")
-_ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg")
+_ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg", "err", "errorcode", "errcode")
 """Names of fields that only errors have. All names here are in the form that `_plain` returns: servers write the same
 name as `error_msg`, `errorMsg` and `ErrorMsg`."""
 
@@ -55,6 +53,7 @@ class ErrorReport:
         code, type, param: as the server sent them.
         retry_after: how long the body asks to wait, in seconds. A header takes precedence.
         is_quota: whether an account is unpaid, suspended or used up.
+        is_used_up: whether a limit of a day or longer is used up. A header with a wait takes precedence.
         is_too_large: whether the request alone exceeds the whole rate limit.
     """
 
@@ -65,6 +64,7 @@ class ErrorReport:
     param: str | None = None
     retry_after: float | None = None
     is_quota: bool = False
+    is_used_up: bool = False
     is_too_large: bool = False
 
 
@@ -101,14 +101,16 @@ def _find(loaded: dict[str, Any]) -> ErrorReport | None:
         if _has_meaning(error := place.get("error")):
             return _report(error, place if place is loaded else {})
     base = loaded.get("base_resp")
-    if isinstance(base, dict) and _number(base.get("status_code")):
+    if isinstance(base, dict) and not _means_success(base.get("status_code", 0)):
         return _base_resp_report(base)
     for choice in choices:
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and (status := failed_status(reason)) is not None:
             return ErrorReport(f"the response ended with finish_reason {reason!r}", status)
-        if isinstance(reason, dict) and reason.get("type") in FAILED_FINISH_REASONS:  # SGLang
-            return _report(reason, {})
+        kind = reason.get("type") if isinstance(reason, dict) else None
+        if isinstance(kind, str) and (status := failed_status(kind)) is not None:  # SGLang
+            report = _report(reason, {})
+            return replace(report, status=report.status or status)
     fields = _plain(loaded)
     if choices:
         return _report(loaded, {}) if _names_error_beside_choices(fields) else None
@@ -131,7 +133,8 @@ def _places(loaded: dict[str, Any], choices: list[dict[str, Any]]) -> Iterator[d
 def _nested_errors(loaded: dict[str, Any]) -> Iterator[Any]:
     """Yield the errors of an object without choices that a cloud names or nests in its own way.
 
-    Tencent's `Response.Error`, Volcengine's `ResponseMetadata.Error`, Amazon's `throttlingException`.
+    Tencent's `Response.Error`, Volcengine's `ResponseMetadata.Error`, Amazon's `throttlingException`, and Gemini's
+    `promptFeedback` of a prompt that it blocked.
     """
     for name, value in loaded.items():
         if not isinstance(value, dict):
@@ -140,6 +143,9 @@ def _nested_errors(loaded: dict[str, Any]) -> Iterator[Any]:
             yield _with_type(value, name)
         fields = _plain(value)
         yield from (fields[error] for error in _ERROR_NAMES if _has_meaning(fields.get(error)))
+        if _plain_name(name) == "promptfeedback" and _has_meaning(reason := fields.get("blockreason")):
+            why = fields.get("blockreasonmessage") or reason
+            yield {"message": f"the prompt was blocked: {why}", "code": reason, "status": 400}
         if name == "header" and not _means_success(fields.get("code", 0)):  # Spark's own
             yield value
 
@@ -156,7 +162,9 @@ def _names_error(fields: Mapping[str, Any]) -> bool:
     kind = fields.get("type")
     if fields.get("object") == "error" or fields.get("success") is False or kind == "error":
         return True
-    if any(_has_meaning(fields.get(name)) for name in (*_ERROR_NAMES, *_ERROR_ONLY_NAMES)):
+    if any(not _means_success(fields.get(name, "")) for name in (*_ERROR_NAMES, *_ERROR_ONLY_NAMES)):
+        return True
+    if fields.get("status") in _FAILED_WORDS:
         return True
     message = _first(fields, _MESSAGE_NAMES)
     code = _first(fields, _CODE_NAMES)
@@ -166,17 +174,22 @@ def _names_error(fields: Mapping[str, Any]) -> bool:
     if code is not None:
         return not _means_success(code)
     is_nothing_else = not (fields.keys() & _CHUNK_NAMES) and kind not in _KEEP_ALIVE_TYPES
-    return is_nothing_else or _status(fields) is not None or fields.get("status") in _FAILED_WORDS
+    return is_nothing_else or _status(fields) is not None
 
 
 def _report(error: Any, around: Mapping[str, Any]) -> ErrorReport:
     """Return the report for an error object; `around` is the object that contains it."""
     value = _innermost(error)
+    if _number(value) is not None:
+        value = {"code": value}
     fields = _plain(value) if isinstance(value, dict) else {}
     beside = _plain(around)
-    message = _text(_first(fields, _MESSAGE_NAMES))
-    if not fields:
-        message = value if isinstance(value, str) else _text(_first(beside, _MESSAGE_NAMES))
+    message = _text(_first(fields, _MESSAGE_NAMES)) or _text(_first(beside, _MESSAGE_NAMES))
+    if isinstance(value, str):
+        # `"error": "Internal Server Error", "message": ...` (NestJS, Spring): the title alone says too little.
+        message = value if message in {None, value} else f"{value}: {message}"
+        is_code = " " not in value and (status_meant(value) or has_quota_code(value))
+        fields = {"type": value} if is_code else {}
     code = _text(_first(fields, _CODE_NAMES) if fields else None) or _text(_first(beside, _CODE_NAMES))
     kind = _text(_first(fields, _TYPE_NAMES)) if fields else None
     if kind is None and beside.get("type") != "error":
@@ -228,13 +241,15 @@ def _judged(sent: ErrorReport, places: Sequence[Mapping[str, Any]], reasons: lis
     wait = wait_in(words, *places)
     # A server that says when to come back means a rate limit, even if its message mentions a quota (Gemini).
     may_be_unpaid = wait is None and (sent.status is None or sent.status < 500)
-    is_unpaid = has_quota_code(sent.code, sent.type, *reasons) or (may_be_unpaid and says_unpaid(words))
+    names = "\n".join(map(words_of, (sent.code, sent.type)))
+    is_unpaid = has_quota_code(sent.code, sent.type, *reasons) or (may_be_unpaid and says_unpaid(f"{words}\n{names}"))
     status = sent.status or status_meant(sent.type) or status_meant(sent.code)
     return replace(
         sent,
         status=status,
         retry_after=wait,
         is_quota=status == 402 or is_unpaid,
+        is_used_up=may_be_unpaid and status in {None, 403, 429} and says_long_period(words),
         is_too_large=says_too_large(words) or 413 in {status_meant(sent.type), status_meant(sent.code)},
     )
 

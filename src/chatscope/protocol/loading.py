@@ -16,7 +16,8 @@ default, 640 at the least), and no field of the protocol needs more than 20."""
 def load(data: bytes) -> Any:
     """Decode a JSON value.
 
-    NaN, infinities and absurdly long numbers become `None`: they are not measurements, and would break computations.
+    NaN and infinities become `None`: they are not measurements, and would break computations. Absurdly long integers
+    are cut off, so that none becomes a 0 or disappears.
 
     Raises:
         ValueError: the data is not JSON, or is nested deeper than Python's stack.
@@ -54,15 +55,15 @@ def dump(value: Any) -> str:
 def _load_leniently(text: str) -> Any:
     try:
         loaded = json.loads(
-            text, strict=False, parse_constant=lambda _: None, parse_int=_finite_int, parse_float=_finite_float
+            text, strict=False, parse_constant=lambda _: None, parse_int=_bounded_int, parse_float=_finite_float
         )
         return _without_surrogates(loaded)
     except RecursionError as error:
         raise ValueError("JSON nested too deep") from error
 
 
-def _finite_int(text: str) -> int | None:
-    return int(text) if len(text) <= _MAX_DIGITS else None
+def _bounded_int(text: str) -> int:
+    return int(text[:_MAX_DIGITS])
 
 
 def _finite_float(text: str) -> float | None:

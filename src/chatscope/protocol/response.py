@@ -149,6 +149,8 @@ class Delta(_MessageFields, kw_only=True):
     """What one chunk adds to a choice's message."""
 
     tool_calls: list[ToolCallDelta] | None = None
+    is_whole: bool = msgspec.field(default=False, name="<whole>")
+    """Whether it arrived as a `message`. After deltas, that repeats them, and only what is new in it is kept."""
 
 
 class CompletionMessage(_MessageFields, kw_only=True):

@@ -29,7 +29,10 @@ _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
 _JSON_STARTS: Final = b"{["
 
-_KEEP_ALIVE: Final = re.compile(rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing)\W*", re.IGNORECASE)
+_KEEP_ALIVE: Final = re.compile(
+    rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing|waiting|queued|alive|tick|hb|no[ _-]?op|comment)\W*",
+    re.IGNORECASE,
+)
 """Names and data of events that only keep the connection open. Such data is a comment in disguise."""
 
 _DONE: Final = re.compile(rb'"?\[DONE\]"?', re.IGNORECASE)

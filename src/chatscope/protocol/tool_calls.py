@@ -28,6 +28,16 @@ class ToolCalls:
     def __iter__(self) -> Iterator[GrowingCall]:
         return iter(self._calls)
 
+    def without_repeats(self, pieces: list[ToolCallDelta]) -> list[ToolCallDelta]:
+        """Return the pieces without those that say once more what is known: some servers end with the whole calls."""
+        if not any(piece.id and piece.id in self._by_id for piece in pieces):
+            return pieces
+        return [piece for piece in pieces if not self._is_repeat(piece)]
+
+    def _is_repeat(self, piece: ToolCallDelta) -> bool:
+        place = self._by_id.get(piece.id or "")
+        return place is not None and self._calls[place].is_repeated_by(piece)
+
     def add(self, pieces: Iterable[ToolCallDelta]) -> list[int]:
         """Add the pieces of one delta, each to the call that it continues or to a new one; return their places."""
         places: list[int] = []
@@ -95,7 +105,8 @@ class GrowingCall:
         A server that gives every call index 0, or none, begins a new one with a name and another id (Ollama, Gemini).
         Without ids, or with the same id for all, a name begins a new call after complete arguments if it brings more of
         them. Without ids, so does a name with a type, and another name after arguments of any kind, be they empty, or
-        together with a type. Another id alone begins nothing: vLLM once made a new one for every delta.
+        together with a type. Servers without indexes send names whole, so there another name is another call. Another
+        id alone begins nothing: vLLM once made a new one for every delta.
         """
         name = _name_of(piece)
         if not name or not self.name:
@@ -105,7 +116,14 @@ class GrowingCall:
             return piece.id == self.id and not (is_complete and piece_text(piece).strip())
         if is_complete and (piece_text(piece) or (piece.type and self._type)):
             return False
-        return name == self.name or not (self.has_arguments or (piece.type and self._type))
+        is_apart = self.has_arguments or (piece.type and self._type) or (piece.index is None and self.index is None)
+        return name == self.name or not is_apart
+
+    def is_repeated_by(self, piece: ToolCallDelta) -> bool:
+        """Return whether a piece with this call's id is the same call once more, complete."""
+        text = piece_text(piece)
+        is_same = bool(text) and _name_of(piece) == self.name and self._scanner.is_complete(self.arguments)
+        return is_same and "".join(self.arguments) == text
 
     def add(self, piece: ToolCallDelta) -> None:
         """Take in a piece that belongs to this call."""

@@ -20,6 +20,7 @@ from chatscope.protocol.coerce import fields_of
 from chatscope.protocol.error_object import is_judged
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta
 from chatscope.protocol.usage import Usage
+from chatscope.protocol.usage_reports import reports_usage
 
 _MOST_NAMES: Final = 32
 """How many unknown fields are learned."""
@@ -28,6 +29,7 @@ _PlainReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 """The finish reasons that are no error under any name. A strict struct refuses others: they have to be looked at."""
 
 _CONTAINERS: Final = (dict, list)
+_NoList: TypeAlias = bool | int | float | str | dict[str, Any] | None
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
 
 
@@ -42,7 +44,7 @@ class UnknownNames(NamedTuple):
         """Return whether the fields say nothing that has to be judged in every chunk, and are not too many."""
         names = [*self.chunk, *self.choice, *self.delta]
         return len(names) <= _MOST_NAMES and all(
-            name != "usage" and not is_judged(name) and _PLAIN_NAME.fullmatch(name) for name in names
+            not reports_usage(name) and not is_judged(name) and _PLAIN_NAME.fullmatch(name) for name in names
         )
 
     def union(self, other: UnknownNames) -> UnknownNames:
@@ -83,7 +85,8 @@ def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
 
     The fields that are the same in every chunk may be there. Any other field has to be null, also one that is added to
     `response.py` later. All of the unknown fields that are named have to be there, so that the last chunk tells all
-    that the chunks before it do; those of the delta have to be null, since they grow.
+    that the chunks before it do; those of the delta have to be null, since they grow, and those of the choice cannot be
+    lists.
 
     Args:
         names: the unknown fields.
@@ -95,7 +98,7 @@ def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
         Delta, types, dict.fromkeys(names.delta, None), required={kind: Annotated[str, msgspec.Meta(min_length=1)]}
     )
     types = dict.fromkeys(ChunkChoice.__struct_fields__, None) | {"index": Literal[0]}
-    choice = _twin(ChunkChoice, types, dict.fromkeys(names.choice, Any), required={"delta": delta})
+    choice = _twin(ChunkChoice, types, dict.fromkeys(names.choice, _NoList), required={"delta": delta})
     head = {"id", "created", "model", "system_fingerprint", "service_tier", "obfuscation"}
     types = dict.fromkeys(Chunk.__struct_fields__, None) | {"object": Literal["chat.completion.chunk", ""]}
     types |= {field.name: field.type for field in fields_of(Chunk) if field.name in head}

@@ -10,36 +10,36 @@ import msgspec
 MAX_COUNT: Final = 2**53
 """The largest accepted count. Floats hold every integer up to it, so prices can be computed."""
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """A count. A negative or absurd one means that the server did not report one."""
 
 
 class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """The prompt tokens by kind."""
 
-    cached_tokens: _Count = 0
-    cache_write_tokens: _Count = 0
-    audio_tokens: _Count = 0
-    image_tokens: _Count = 0
-    text_tokens: _Count = 0
+    cached_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    audio_tokens: Count = 0
+    image_tokens: Count = 0
+    text_tokens: Count = 0
 
 
 class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """The completion tokens by kind."""
 
-    reasoning_tokens: _Count = 0
-    audio_tokens: _Count = 0
-    accepted_prediction_tokens: _Count = 0
-    rejected_prediction_tokens: _Count = 0
-    text_tokens: _Count = 0
+    reasoning_tokens: Count = 0
+    audio_tokens: Count = 0
+    accepted_prediction_tokens: Count = 0
+    rejected_prediction_tokens: Count = 0
+    text_tokens: Count = 0
 
 
 class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """The tokens that a request used, as the server counted them."""
 
-    prompt_tokens: _Count = 0
-    completion_tokens: _Count = 0
-    total_tokens: _Count = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    total_tokens: Count = 0
     """The sum of both, if the server does not report a total."""
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None

@@ -24,6 +24,12 @@ _PHRASE: Final = re.compile(
 )
 """OpenAI: "Please try again in 6m0s." Azure: "Please retry after 26 seconds." Gemini: "Please retry in 36.6s." """
 
+_JSON_FIELD: Final = re.compile(
+    r"""\b(retry[_-]?(?:delay|after)(?:[_-]?(?:ms|seconds))?)(?:\\?["'])?\s*[:=]\s*(?:\\?["'])?(\d{1,9}(?:\.\d{1,9})?)\s?(m?s)?(?![\w.])""",
+    re.IGNORECASE,
+)
+"""A field or a header within a message: gateways quote the error of a provider (LiteLLM)."""
+
 _FIELDS: Final = {
     "retry_after_ms": 1e-3,
     "retryAfterMs": 1e-3,
@@ -37,7 +43,10 @@ _FIELDS: Final = {
 
 
 def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
-    """Return how long an error asks to wait, in seconds: from one of its fields, or from its message."""
+    """Return how long an error asks to wait, in seconds: from one of its fields, or from its message.
+
+    The message may be in words, or quote JSON with such a field.
+    """
     for place in places:
         for fields in _with_details(place):
             for name, factor in _FIELDS.items():
@@ -45,8 +54,17 @@ def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
                     return seconds * factor
     phrase = _PHRASE.search(message)
     if phrase is None:
-        return None
+        return _quoted_wait(message)
     return sum(float(number) * _unit(unit) for number, unit in _ONE.findall(phrase[1])) or None
+
+
+def _quoted_wait(message: str) -> float | None:
+    field = _JSON_FIELD.search(message)
+    if field is None:
+        return None
+    name, number, unit = field.groups()
+    is_ms = unit == "ms" or name.lower().endswith("ms")
+    return float(number) * (1e-3 if is_ms else 1.0) or None
 
 
 def _with_details(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,113 @@
+"""Where in a response servers report token counts, and under which names. Not here: how reports are merged (`usage`).
+
+The names are the endpoint's own, Anthropic's, Gemini's, Ollama's, llama.cpp's and Amazon's: gateways hand them on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from chatscope.protocol.coerce import choices_of, fit_struct
+from chatscope.protocol.usage import Count, Usage, merge_usage
+
+_OBJECTS: Final = (
+    "timings",  # llama.cpp, tools/server: fewer counts than its usage
+    "amazonbedrockinvocationmetrics",
+    "tokenusage",
+    "usagemetadata",  # ai.google.dev/api/generate-content#UsageMetadata
+    "usage",
+)
+"""The names of objects with counts; a later one takes precedence. All names here are in the form of `_plain`."""
+
+_PROMPT: Final = ("prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount")
+_COMPLETION: Final = (
+    *("completiontokens", "outputtokens", "completiontokencount", "outputtokencount", "candidatestokencount"),
+    "evalcount",
+)
+_TOTAL: Final = ("totaltokens", "totaltokencount")
+_CACHED: Final = ("cachedtokens", "promptcachehittokens", "cachedcontenttokencount")
+_REASONING: Final = ("reasoningtokens", "thoughtstokencount")
+
+_NAMES: Final = frozenset((*_OBJECTS, *_PROMPT, *_COMPLETION, *_TOTAL))
+
+
+def reports_usage(name: str) -> bool:
+    """Return whether a field of a response may report usage, by its name."""
+    return _plain(name) in _NAMES
+
+
+def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
+    """Return the usage that a decoded response reports, merged from its own, a choice's (Moonshot) and Groq's."""
+    choices = choices_of(loaded)
+    places: list[Any] = [loaded, *choices]
+    places += [choice.get(name) for choice in choices for name in ("delta", "message")]
+    places.append(loaded.get("x_groq"))
+    usage: Usage | None = None
+    for place in reversed(places):  # a response's own counts replace those of its parts
+        if isinstance(place, dict):
+            for counts in _reports(place):
+                usage = merge_usage(usage, _usage(counts))
+    return usage
+
+
+def _reports(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects with counts in a part of a response, and the part itself, the most reliable last."""
+    fields = {_plain(name): value for name, value in place.items()}
+    yield {name: value for name, value in fields.items() if isinstance(value, int | float | str)}
+    yield from (fields[name] for name in _OBJECTS if isinstance(fields.get(name), dict))
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage | None:
+    """Return the usage in an object, or `None` if it has no counts."""
+    fields = {_plain(name): value for name, value in counts.items()}
+    values = (fields.get(name) for name in (*_PROMPT, *_COMPLETION, *_TOTAL, "promptn", "predictedn"))
+    if not any(map(_is_number, values)):
+        return None
+    prompt, completion = _first(fields, _PROMPT), _first(fields, _COMPLETION)
+    cached, reasoning = _first(fields, _CACHED), _first(fields, _REASONING)
+    if not _count(fields.get("prompttokens")) and "inputtokens" in fields:
+        # Anthropic and Amazon count what the cache read and wrote beside the input, not in it.
+        read = _count(fields.get("cachereadinputtokens"))
+        prompt += read + _first(fields, ("cachecreationinputtokens", "cachewriteinputtokens"))
+        cached = cached or read
+    if "promptn" in fields or "predictedn" in fields:  # llama.cpp counts what it took from its cache apart
+        cached = cached or _count(fields.get("cachen"))
+        prompt = prompt or _count(fields.get("promptn")) + cached
+        completion = completion or _count(fields.get("predictedn"))
+    if "candidatestokencount" in fields or "thoughtstokencount" in fields:
+        completion += reasoning  # Gemini counts the thoughts apart
+    usage = fit_struct(counts, Usage)
+    named = {"prompt_tokens": prompt, "completion_tokens": completion}
+    named["total_tokens"] = _first(fields, _TOTAL)
+    details: dict[str, Any] = {}
+    if cached and usage.prompt_tokens_details is None:
+        details["prompt_tokens_details"] = {"cached_tokens": cached}
+    if reasoning and usage.completion_tokens_details is None:
+        details["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return fit_struct(dict(counts) | named | details, Usage)
+
+
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    """Return the first count that is not 0."""
+    return next((count for name in names if (count := _count(fields.get(name)))), 0)
+
+
+def _is_number(value: object) -> bool:
+    is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+    return is_digits or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _count(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return msgspec.convert(value, Count, strict=False)
+    except msgspec.ValidationError:
+        return 0
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
