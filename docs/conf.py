@@ -60,8 +60,8 @@ html_show_sourcelink = False
 html_show_sphinx = False
 
 _NOT_MADE_BY_USERS: Final = re.compile(
-    r"chatscope\.(ChatStream|ChatTask|EventStream|ParsedStream|Result|ResultStream|TextStream)"
-    r"|chatscope\.batch\.Batch(Progress|Result|Run|Summary)|chatscope\.(Chunk|Completion|ParsedCompletion|Usage|protocol\.response\.\w+)"
+    r"chatscope\.(ChatStream|ChatTask|EventStream|ParsedStream|Result|ResultStream|StepStream|TaskId|TextStream|ToolStream)"
+    r"|chatscope\.batch\.Batch(Progress|Result|Run|Summary)|chatscope\.(Chunk|Completion|Usage|protocol\.response\.\w+)"
     r"|chatscope\._\w+\.\w+\.\w+|chatscope\.simulator\.(ChatRequest|Received|Simulator|request\.\w+)"
     r"|chatscope\.testing\.(ChatSimulator|ReceivedRequest|respx\.\w+)"
     r"|chatscope\.(Platform|TaskStatus|TaskType|\w+Error)"

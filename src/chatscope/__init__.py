@@ -17,8 +17,11 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._client.stream import ChatStream as ChatStream
     from chatscope._client.stream import ParsedStream as ParsedStream
     from chatscope._client.timings import Timings as Timings
+    from chatscope._client.tool_stream import RunEvent as RunEvent
+    from chatscope._client.tool_stream import ToolStream as ToolStream
     from chatscope._conversation.loop import RunResult as RunResult
-    from chatscope._conversation.structured_output import ParsedCompletion as ParsedCompletion
+    from chatscope._conversation.loop import StepDone as StepDone
+    from chatscope._conversation.loop import ToolResult as ToolResult
     from chatscope._limits.attempts import Attempt as Attempt
     from chatscope._limits.leased_pacer import LeasedPacer as LeasedPacer
     from chatscope._limits.leased_pacer import LimitSource as LimitSource
@@ -40,8 +43,10 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keep
     from chatscope._tasks.models import Task as Task
     from chatscope._tasks.models import TaskConstraints as TaskConstraints
     from chatscope._tasks.models import TaskCounts as TaskCounts
+    from chatscope._tasks.models import TaskId as TaskId
     from chatscope._tasks.models import TaskStatus as TaskStatus
     from chatscope._tasks.models import TaskType as TaskType
+    from chatscope._tasks.step_stream import StepStream as StepStream
     from chatscope._tasks.text_stream import TextStream as TextStream
     from chatscope.errors import APIConnectionError as APIConnectionError
     from chatscope.errors import APIStatusError as APIStatusError
@@ -109,8 +114,8 @@ _HOMES = {
     "_client.parameters": ("RequestParameters",),
     "_client.stream": ("ChatStream", "ParsedStream"),
     "_client.timings": ("Timings",),
-    "_conversation.loop": ("RunResult",),
-    "_conversation.structured_output": ("ParsedCompletion",),
+    "_client.tool_stream": ("RunEvent", "ToolStream"),
+    "_conversation.loop": ("RunResult", "StepDone", "ToolResult"),
     "_limits.attempts": ("Attempt",),
     "_limits.leased_pacer": ("LeasedPacer", "LimitSource"),
     "_limits.leases": ("Lease", "LeaseRequest", "LimitServer"),
@@ -129,9 +134,11 @@ _HOMES = {
         "Task",
         "TaskConstraints",
         "TaskCounts",
+        "TaskId",
         "TaskStatus",
         "TaskType",
     ),
+    "_tasks.step_stream": ("StepStream",),
     "_tasks.text_stream": ("TextStream",),
     "errors": (
         "APIConnectionError",

@@ -16,7 +16,7 @@ import msgspec
 import pydantic
 import pytest
 
-from chatscope import OutputInvalidError, OutputRefusedError, OutputTruncatedError, ParsedCompletion
+from chatscope import OutputInvalidError, OutputRefusedError, OutputTruncatedError
 from chatscope._conversation.structured_output import Output
 from chatscope.protocol.response import Choice, Completion, CompletionMessage, FunctionCall, ToolCall
 from chatscope.simulator.schemas import minimal, strict_violation
@@ -356,8 +356,7 @@ def test_a_response_that_calls_tools_is_no_answer_yet_whatever_it_says_beside_th
 
 def test_a_parsed_completion_is_a_completion_and_its_json_is_the_servers() -> None:
     completion = reply('{"kind": "cat", "lives": 2}')
-    parsed = ParsedCompletion.of(completion, Cat(kind="cat", lives=2))
-    assert isinstance(parsed, Completion)
+    parsed = msgspec.structs.replace(completion, parsed=Cat(kind="cat", lives=2))
     assert (parsed.parsed, parsed.text, parsed.request_id) == (Cat(kind="cat", lives=2), completion.text, "req_7")
     assert parsed.to_dict() == completion.to_dict()
     assert completion.parsed is None

@@ -270,7 +270,7 @@ def test_an_error_names_the_place() -> None:
         (tuple[Cat, Street], "tuple: no schema .*in a type that neither library reads"),
         (Dangling, "Dangling.text: its schema refers to 'Missing', which it does not define"),
         (Unfit, "Unfit.text: strict mode has no values of any type"),
-        (Bag, "Bag.cats: no schema .*strict mode has no mappings"),
+        (Bag, "Bag.cats: strict mode has no mappings"),
     ]
     for kind, says in kinds:
         with pytest.raises(ValueError, match=f"^response_format: {says}"):

@@ -29,6 +29,7 @@ from chatscope import (
     Statistics,
     Task,
     TaskConstraints,
+    TaskId,
     TaskStatus,
     TaskType,
     TextStream,
@@ -45,7 +46,7 @@ async def lifecycle() -> None:
     async with AsyncChatGPTAdapter() as adapter:
         assert_type(adapter, AsyncChatGPTAdapter)
         task_id = await adapter.submit_task(Task(type=TaskType.CODE_GENERATION, prompt="Write hello world"))
-        assert_type(task_id, str)
+        assert_type(task_id, TaskId)
         async for text in adapter.stream_result(task_id):
             assert_type(text, str)
         assert_type(await adapter.get_status(task_id), TaskStatus)
@@ -64,7 +65,7 @@ async def lifecycle() -> None:
 async def handles(adapter: AsyncChatGPTAdapter) -> None:
     handle = adapter.start_task(Task("hi"))
     assert_type(handle, ChatTask)
-    assert_type(handle.id, str)
+    assert_type(handle.id, TaskId)
     assert_type(handle.status, TaskStatus)
     assert_type(handle.text, str)
     assert_type(await handle.wait(), Result)
@@ -171,7 +172,8 @@ async def requests(client: ChatClient) -> None:
     )
     assert_type(completion, Completion)
     assert_type(completion.text, str)
-    assert_type(completion.finish_reason, str | None)
+    reason: str | None = completion.finish_reason
+    del reason
     assert_type(completion.usage, Usage | None)
     async with client.stream(model="m", messages=[{"role": "user", "content": "hi"}], n=2) as stream:
         assert_type(stream, ChatStream)

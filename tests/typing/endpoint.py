@@ -154,7 +154,8 @@ async def events(client: ChatClient) -> None:
                 case ToolCallDone():
                     assert_type(event.tool_call, ToolCall)
                 case ChoiceFinished():
-                    assert_type(event.reason, str | None)
+                    reason: str | None = event.reason
+                    assert reason != "stop"
                 case UsageReported():
                     assert_type(event.usage, Usage)
                 case _:

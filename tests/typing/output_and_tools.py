@@ -10,20 +10,31 @@ from chatscope import (
     AsyncChatGPTAdapter,
     ChatClient,
     ChatStream,
+    ChatTask,
     Completion,
-    ParsedCompletion,
     ParsedStream,
     Result,
     RunResult,
+    StepDone,
     Task,
     TaskConstraints,
+    TaskId,
+    TextDelta,
+    ToolResult,
+    ToolStream,
     Usage,
+    UsageReported,
 )
 
 
 @dataclass
 class Person:
     name: str
+
+
+@dataclass
+class Animal:
+    legs: int
 
 
 async def search(query: str, limit: int = 3) -> list[str]:
@@ -36,7 +47,7 @@ def now() -> str:
 
 async def a_type_makes_the_reply_a_value(client: ChatClient) -> None:
     completion = await client.complete(model="m", messages=[], response_format=Person)
-    assert_type(completion, ParsedCompletion[Person])
+    assert_type(completion, Completion[Person])
     assert_type(completion.parsed, Person)
     assert_type(completion.text, str)
     again = await client.complete(model="m", messages=[], response_format=list[int], reask=2, temperature=0)
@@ -47,8 +58,22 @@ async def other_formats_make_a_completion(client: ChatClient) -> None:
     assert_type(await client.complete(model="m", messages=[]), Completion)
     plain = await client.complete(model="m", messages=[], response_format={"type": "json_object"})
     assert_type(plain, Completion)
-    union = await client.complete(model="m", messages=[], response_format=Person | int, reask=1)
-    assert_type(union.parsed, Any)
+
+
+async def unions_make_a_value_too(client: ChatClient) -> None:
+    union = await client.complete(model="m", messages=[], response_format=Person | Animal, reask=1)
+    assert_type(union, Completion[Person | Animal])
+    assert_type(union.parsed, Person | Animal)
+    assert_type((await client.complete(model="m", messages=[], response_format=Person | None)).parsed, Person | None)
+    wide = await client.complete(model="m", messages=[], response_format=dict[str, int], strict=False)
+    assert_type(wide.parsed, dict[str, int])
+    async with client.stream(model="m", messages=[], response_format=Person | Animal, strict=False) as stream:
+        assert_type(stream.completion.parsed, Person | Animal)
+    run = await client.run_tools(model="m", messages=[], tools=[now], response_format=Person | Animal)
+    assert_type(run, RunResult[Person | Animal])
+    async with client.stream_tools(model="m", messages=[], tools=[now], response_format=Person | Animal) as events:
+        assert_type(events, ToolStream[Person | Animal])
+        assert_type(events.result.parsed, Person | Animal)
 
 
 async def streams(client: ChatClient) -> None:
@@ -94,8 +119,55 @@ async def results_have_the_type_of_their_task(adapter: AsyncChatGPTAdapter) -> N
     assert_type(await adapter.gather([task]), list[Result[Person]])
     assert_type((await adapter.execute(Task("hi"))).parsed, Any)
     assert_type((await adapter.execute("hi")).parsed, Any)
-    one_of: Task[Person | int] = Task("hi", output_type=Person | int)
+    one_of = Task("hi", output_type=Person | int)
+    assert_type(one_of, Task[Person | int])
     assert_type((await adapter.execute(one_of)).parsed, Person | int)
+    assert_type((await adapter.execute(Task("hi", output_type=dict[str, int], strict=False))).parsed, dict[str, int])
+
+
+async def handles_and_ids_know_the_type(adapter: AsyncChatGPTAdapter, task: Task[Person | Animal], known: str) -> None:
+    handle = adapter.start_task(task)
+    assert_type(handle, ChatTask[Person | Animal])
+    assert_type((await handle.wait()).parsed, Person | Animal)
+    assert_type(handle.result, Result[Person | Animal] | None)
+    async for step in handle.steps():
+        assert_type(step, Completion)
+    task_id = await adapter.submit_task(task)
+    assert_type(task_id, TaskId[Person | Animal])
+    assert_type((await adapter.get_result(task_id, timeout=5)).parsed, Person | Animal)
+    assert_type((await adapter.get_result(handle.id)).parsed, Person | Animal)
+    assert_type((await adapter.get_result(known)).parsed, Any)
+    async with adapter.map([task]) as results:
+        async for result in results:
+            assert_type(result.parsed, Person | Animal)
+    assert_type((await adapter.gather([task, task]))[0].parsed, Person | Animal)
+    mixed: list[Task[Person] | Task[Animal] | str] = [Task("a", output_type=Person), Task("b", output_type=Animal), "c"]
+    await adapter.gather(mixed)
+
+
+async def steps_and_events(client: ChatClient) -> None:
+    seen: list[Completion] = []
+    await client.run_tools(model="m", messages=[], tools=[now], on_step=seen.append)
+    async with client.stream_tools(model="m", messages=[], tools=[now], max_turns=3, strict=False) as run:
+        async for event in run:
+            match event:
+                case TextDelta(text=text):
+                    assert_type(text, str)
+                case StepDone(completion=completion):
+                    assert_type(completion, Completion)
+                case ToolResult(content=content):
+                    assert_type(content, str)
+                case _:
+                    assert_type(event.choice if not isinstance(event, UsageReported) else 0, int)
+        assert_type(run.result, RunResult)
+
+
+def words_stay_open(completion: Completion, result: Result) -> None:
+    if completion.finish_reason == "stop" or result.finish_reason == "a server's own word":
+        return
+    reason: str | None = completion.choices[0].finish_reason
+    role: str | None = completion.message.role
+    del reason, role
 
 
 def bare(task: Task, result: Result, run: RunResult) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -21,15 +21,16 @@ from chatscope._client.parameters import (
     pop_type,
 )
 from chatscope._client.stream import ChatStream, ParsedStream
-from chatscope._conversation.loop import MAX_TURNS, Conversation, RunResult, ToolOptions
-from chatscope._conversation.structured_output import Output, ParsedCompletion, T
-from chatscope._conversation.tools import OnToolError
+from chatscope._client.tool_stream import ToolStream
+from chatscope._client.turns import Turns, conversation_with, converse
+from chatscope._conversation.loop import Conversation, RunResult, check_strict
+from chatscope._conversation.structured_output import Output, T, TypeForm
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.retry import REFUSED_ATTEMPTS, RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
-from chatscope.errors import ChatError
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
+from chatscope.protocol.parameters import ResponseFormat
 from chatscope.protocol.response import Completion, plain_messages
 from chatscope.telemetry.observer import observed
 
@@ -133,10 +134,10 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-        response_format: type[T],
+        response_format: TypeForm[T],
         reask: int = 0,
         **parameters: Unpack[TypedParameters],
-    ) -> ParsedCompletion[T]: ...
+    ) -> Completion[T]: ...
     @overload
     async def complete(
         self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Unpack[RequestParameters]
@@ -146,16 +147,17 @@ class ChatClient:
     ) -> Completion:
         """Ask for one whole completion and return it. If cancelled, the request's connection is closed.
 
-        If `response_format` is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, or any
-        other type that strict JSON schema can describe), `completion.parsed` is the response as a value of that type.
+        If `response_format` is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, a union of
+        them, or any other type that strict JSON schema can describe), `completion.parsed` is the response as a value of
+        that type.
 
         Args:
             model: the model's name.
             messages: the conversation.
             reask: how often to ask again, with the problem described to the model, if the response does not fit the
                 type. The usage is then that of all turns.
-            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and a `timeout` and
-                `retry` for this request.
+            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, and a `timeout`,
+                `retry` and `strict` for this request.
 
         Raises:
             ValueError: an argument can never be right; nothing was sent.
@@ -166,15 +168,16 @@ class ChatClient:
         check_names(parameters)
         sent = plain_messages(messages)
         output_type = pop_type(parameters)
-        if output_type is None and not reask:
+        strict = parameters.pop("strict", True)
+        if output_type is None and not reask and strict is True:
             request = self._core.request(model, sent, parameters, stream=False)
             if request.observed is None:
                 return await request.run(partial(fetch, request, acquires_permit=True))
             with observed(request.observed) as seen:
                 seen.completion = await request.run(partial(fetch, request, acquires_permit=True))
                 return seen.completion
-        conversation = Conversation(sent, parameters, output_type=output_type, reask=reask)
-        await self._converse(model, conversation)
+        conversation = Conversation(sent, parameters, output_type=output_type, reask=reask, strict=strict)
+        await converse(Turns(self._core, model, conversation, stream=False))
         return conversation.parsed_completion()
 
     @overload
@@ -184,11 +187,7 @@ class ChatClient:
         model: str,
         messages: Sequence[Message],
         tools: Sequence[Callable[..., Any]],
-        response_format: type[T],
-        max_turns: int = MAX_TURNS,
-        tool_timeout: float | None = None,
-        on_tool_error: OnToolError = "report",
-        reask: int = 0,
+        response_format: TypeForm[T],
         on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
     ) -> RunResult[T]: ...
@@ -199,28 +198,19 @@ class ChatClient:
         model: str,
         messages: Sequence[Message],
         tools: Sequence[Callable[..., Any]],
-        response_format: Mapping[str, Any] | UnionType | None = None,
-        max_turns: int = MAX_TURNS,
-        tool_timeout: float | None = None,
-        on_tool_error: OnToolError = "report",
-        reask: int = 0,
+        response_format: ResponseFormat | UnionType | None = None,
         on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
-    ) -> RunResult[Any]: ...
+    ) -> RunResult: ...
     async def run_tools(
         self,
         *,
         model: str,
         messages: Sequence[Message],
         tools: Sequence[Callable[..., Any]],
-        max_turns: int = MAX_TURNS,
-        tool_timeout: float | None = None,
-        on_tool_error: OnToolError = "report",
-        response_format: Mapping[str, Any] | type | UnionType | None = None,
-        reask: int = 0,
         on_step: Callable[[Completion], object] | None = None,
-        **parameters: Unpack[RunParameters],
-    ) -> RunResult[Any]:
+        **parameters: Any,
+    ) -> RunResult:
         """Let the model call functions until it answers. If cancelled, the request and running calls are cancelled.
 
         Async functions are awaited. Sync functions run in worker threads, which a cancellation or a deadline cannot
@@ -231,74 +221,63 @@ class ChatClient:
             model: the model's name.
             messages: the conversation.
             tools: the functions. The model sees their signatures and docstrings.
-            max_turns: how many model calls to make at most.
-            tool_timeout: how long each call of a function may take, in seconds.
-            on_tool_error: `"report"` sends the model the error that a function raised; `"raise"` raises it.
             response_format: as for `complete`, for the last response.
-            reask: as for `complete`.
             on_step: called with the completion of each turn as soon as it has arrived, before its calls are made. What
                 it raises ends the conversation.
-            parameters: as for `complete`. `Timeouts.total` bounds all turns, including the functions; `retry` applies
-                to each model call.
+            parameters: as for `complete`, and `max_turns`, `tool_timeout`, `on_tool_error` and `reask`
+                (`RunParameters`). `Timeouts.total` bounds all turns, including the functions; `retry` applies to each
+                model call.
 
         Raises:
             ValueError: an argument can never be right, or a function has parameters that no schema can describe;
                 nothing was sent.
             ToolLoopError: the model still called functions after `max_turns` calls.
             ChatError, OutputError, RuntimeError: as `complete`.
-            Exception: with `"raise"`, what a function raised.
+            Exception: with `on_tool_error="raise"`, what a function raised.
         """
-        given: dict[str, Any] = dict(parameters)
-        if response_format is not None:
-            given["response_format"] = response_format
-        check_names(given)
-        sent = plain_messages(messages)
-        conversation = Conversation(
-            sent,
-            given,
-            tools=ToolOptions(tools, max_turns, tool_timeout, on_tool_error),
-            output_type=pop_type(given),
-            reask=reask,
-        )
-        await self._converse(model, conversation, on_step)
-        return RunResult(tuple(conversation.completions), conversation.messages, conversation.parsed)
+        conversation = conversation_with(tools, messages, parameters)
+        await converse(Turns(self._core, model, conversation, stream=False), on_step)
+        return conversation.result()
 
-    async def _converse(
+    @overload
+    def stream_tools(
         self,
+        *,
         model: str,
-        conversation: Conversation,
-        on_step: Callable[[Completion], object] | None = None,
-    ) -> None:
-        core = self._core
-        request = core.request(model, conversation.messages, conversation.parameters, stream=False)
-        deadlines = request.deadlines
+        messages: Sequence[Message],
+        tools: Sequence[Callable[..., Any]],
+        response_format: TypeForm[T],
+        **parameters: Unpack[RunParameters],
+    ) -> ToolStream[T]: ...
+    @overload
+    def stream_tools(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Message],
+        tools: Sequence[Callable[..., Any]],
+        response_format: ResponseFormat | UnionType | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> ToolStream: ...
+    def stream_tools(
+        self, *, model: str, messages: Sequence[Message], tools: Sequence[Callable[..., Any]], **parameters: Any
+    ) -> ToolStream:
+        """Do as `run_tools`, with streamed responses, and return what happens as a stream of events.
 
-        async def ask() -> Completion:
-            nonlocal request
-            if conversation.completions:
-                request = core.request(
-                    model,
-                    conversation.messages,
-                    conversation.parameters,
-                    stream=False,
-                    deadlines=deadlines,
-                    retrier=request.retrier.successor(),
-                    observed=request.observed,
-                )
-            completion = await request.run(partial(fetch, request, acquires_permit=True))
-            if on_step is not None:
-                on_step(completion)
-            return completion
+        Entering it sends the first request: `async with client.stream_tools(...) as run`.
 
-        with observed(request.observed) as seen:
-            try:
-                await conversation.run(ask, deadlines.total)
-            except ChatError as error:
-                request.annotate(error)
-                raise
-            finally:
-                if conversation.completions:
-                    seen.completion = conversation.parsed_completion()
+        Args:
+            model: the model's name.
+            messages: the conversation.
+            tools: the functions.
+            parameters: as for `run_tools`.
+
+        Raises:
+            ValueError: as `run_tools`.
+            RuntimeError: the client is not open.
+        """
+        conversation = conversation_with(tools, messages, parameters)
+        return ToolStream(Turns(self._core, model, conversation, stream=True))
 
     @overload
     def stream(
@@ -306,7 +285,7 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-        response_format: type[T],
+        response_format: TypeForm[T],
         **parameters: Unpack[TypedParameters],
     ) -> ParsedStream[T]: ...
     @overload
@@ -328,9 +307,11 @@ class ChatClient:
         check_names(parameters)
         sent = plain_messages(messages)
         output_type = pop_type(parameters)
-        if output_type is None:
+        strict = parameters.pop("strict", True)
+        if output_type is None and strict is True:
             return ChatStream(self._core.request(model, sent, parameters, stream=True))
-        output = Output.of(output_type)
+        check_strict(output_type, strict=strict)
+        output = Output.of(output_type, strict=strict)
         parameters["response_format"] = output.response_format
         return ParsedStream(self._core.request(model, sent, parameters, stream=True), output)
 

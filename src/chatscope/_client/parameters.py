@@ -10,49 +10,79 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Final, TypedDict
 
+from chatscope._conversation.tools import OnToolError
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Timeout
 from chatscope.protocol.parameters import CommonParameters, ResponseFormat, TaskParameters, ToolParameter
 
 
-class RunParameters(CommonParameters, total=False):
-    """Parameters of `run_tools`, besides the arguments that it names."""
+class OwnParameters(CommonParameters, total=False):
+    """Parameters of every request: the endpoint's, and settings of this request alone."""
 
     extra_body: Mapping[str, Any]
+    """Fields of the body that the endpoint does not list, such as vLLM's `top_k`."""
     extra_headers: Mapping[str, str]
+    """Headers for this request alone."""
     extra_query: Mapping[str, Any]
+    """Query parameters for this request alone."""
     timeout: Timeout
+    """How long the server may be silent, in seconds, or `Timeouts` for more; `None` waits forever."""
     retry: RetryPolicy | int | None
+    """How often to try; a number is the number of attempts."""
+    strict: bool
+    """Whether the endpoint holds the model to the schema of a type, or of a function. `strict=False` takes more types
+    (`dict[str, int]`, tuples, `Any`), and the model may leave out what has a default; a response is checked against the
+    type all the same."""
+
+
+class RunParameters(OwnParameters, total=False):
+    """Parameters of `run_tools` and `stream_tools`, besides the arguments that they name."""
+
+    max_turns: int
+    """How many model calls to make at most; the default is 10."""
+    tool_timeout: float | None
+    """How long each call of a function may take, in seconds."""
+    on_tool_error: OnToolError
+    """`"report"`, the default, sends the model the error that a function raised; `"raise"` raises it."""
+    reask: int
+    """How often to ask again, with the problem described to the model, if the last response does not fit the type."""
 
 
 class CopyOptions(TypedDict, total=False):
     """The options that a copy of a client can override."""
 
     timeout: Timeout
+    """How long the server may be silent, in seconds, or `Timeouts` for more; `None` waits forever."""
     retry: RetryPolicy | int | None
+    """How often to try; a number is the number of attempts."""
 
 
-class TypedParameters(RunParameters, total=False):
+class TypedParameters(OwnParameters, total=False):
     """Parameters of `complete` and `stream`, besides a `response_format` that is a type."""
 
     tools: Sequence[ToolParameter]
+    """The tools that the model may call, as the endpoint's own definitions; see also `run_tools`."""
 
 
 class RequestParameters(TypedParameters, total=False):
     """Parameters of a request: the endpoint's, and settings of its own."""
 
     response_format: ResponseFormat | UnionType
+    """The form of the response: a type, or one of the endpoint's formats."""
 
 
 REQUEST_NAMES: Final = frozenset(RequestParameters.__annotations__)
-"""The parameters that `complete`, `stream` and `run_tools` take besides their own arguments."""
+"""The parameters that `complete` and `stream` take besides their own arguments."""
+
+RUN_NAMES: Final = frozenset(RunParameters.__annotations__) | {"response_format"}
+"""The parameters that `run_tools` and `stream_tools` take besides their own arguments."""
 
 TASK_NAMES: Final = frozenset({*TaskParameters.__annotations__, "retry", "timeout"})
 """What `Task.parameters` may hold."""
 
 _HABITS: Final = {
     "max_retries": "use retry=, the number of attempts: one more than the retries",
-    "stream": "use client.stream(...) for a streamed response",
+    "stream": "use client.stream(...) for a streamed response, client.stream_tools(...) for one with tools",
 }
 """Parameters of other libraries, and their equivalents here."""
 
@@ -63,14 +93,14 @@ def pop_type(parameters: dict[str, Any]) -> Any:
     return None if wanted is None or isinstance(wanted, Mapping) else parameters.pop("response_format")
 
 
-def check_names(parameters: Mapping[str, Any]) -> None:
+def check_names(parameters: Mapping[str, Any], names: frozenset[str] = REQUEST_NAMES) -> None:
     """Check the names of a request's parameters.
 
     Raises:
         TypeError: a name is unknown; the error names it.
     """
-    if not parameters.keys() <= REQUEST_NAMES:
-        raise TypeError(unknown_parameter(parameters, REQUEST_NAMES))
+    if not parameters.keys() <= names:
+        raise TypeError(unknown_parameter(parameters, names))
 
 
 def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None:

@@ -11,7 +11,7 @@ from chatscope._client.event_stream import EventStream
 from chatscope._client.request import ClientRequest
 from chatscope._client.stream_reader import StreamReader
 from chatscope._client.timings import Timings
-from chatscope._conversation.structured_output import Output, ParsedCompletion, T
+from chatscope._conversation.structured_output import Output, T
 from chatscope._http.base import HTTPResponse
 from chatscope.errors import ChatError, OutputError
 from chatscope.protocol.response import Chunk, Completion
@@ -52,8 +52,7 @@ class ChatStream:
         if self._is_entered:
             raise RuntimeError("a stream can be entered once; ask the client for another")
         self._is_entered = True
-        if (observed := self._request.observed) is not None:
-            observed.start()
+        self._begin()
         try:
             await self._request.run(self._attempt, keeps_slot=True)
         except BaseException as error:
@@ -162,6 +161,11 @@ class ChatStream:
     def _on_end(self) -> None:
         """Called once the whole response has arrived."""
 
+    def _begin(self) -> None:
+        """Report the start of the call to its observer, if there is one."""
+        if (observed := self._request.observed) is not None:
+            observed.start()
+
     def _report(self, error: BaseException | None) -> None:
         """Report the end of the call to its observer, if there is one."""
         if (observed := self._request.observed) is not None:
@@ -191,6 +195,8 @@ class ParsedStream(ChatStream, Generic[T]):
             raise
 
     @property
-    def completion(self) -> ParsedCompletion[T]:
+    def completion(self) -> Completion[T]:
         """What has arrived so far, assembled; `parsed` is `None` until the response was iterated to its end."""
-        return ParsedCompletion.of(super().completion, self._parsed)
+        completion = super().completion
+        completion.parsed = self._parsed
+        return completion

@@ -20,6 +20,7 @@ from chatscope._conversation.type_parts import (
     Leaf,
     MixedEnum,
     Record,
+    Values,
     classes_in,
     fields_of,
     is_pydantic_class,
@@ -72,6 +73,8 @@ class _Converters:
                 return self.of(part.kind)
             case Items():
                 return partial(_convert_items, part, self.of(part.item))
+            case Values():
+                return partial(_convert_values, self.of(part.item))
             case Alternatives():
                 return partial(_convert_to_first, [(self.of(one), _keys(one)) for one in part.kinds])
             case MixedEnum():
@@ -155,6 +158,11 @@ def _convert_by_pydantic(validate_json: Callable[[bytes], Any], value: Any, plac
 def _convert_items(part: Items, convert: Converter, value: Any, place: str) -> Any:
     items = _convert_by_msgspec(part.bare, value, place)
     return part.container([convert(item, f"{place}[{index}]") for index, item in enumerate(items)])
+
+
+def _convert_values(convert: Converter, value: Any, place: str) -> Any:
+    values = _convert_by_msgspec(dict[str, Any], value, place)
+    return {key: convert(item, f"{place}.{key}") for key, item in values.items()}
 
 
 def _convert_mixed_enum(part: MixedEnum, value: Any, place: str) -> Any:

@@ -1,4 +1,4 @@
-"""Converts Python types to the JSON schemas that the endpoint's strict mode accepts. Nothing is sent or decoded here.
+"""Converts Python types to JSON schemas, by default those of strict mode. Nothing is sent or decoded here.
 
 Strict mode accepts a part of JSON schema (the endpoint's guide "Structured model outputs", section "Supported schemas";
 the same holds for tools with `strict`): every object lists its properties, requires all of them and allows no others,
@@ -6,32 +6,19 @@ and every value has a type. Keywords that are not essential are left out, becaus
 type itself: annotations such as `title`, `default` and `examples`, bounds of strings and sets (`minLength`,
 `uniqueItems`, ...), formats other than `_FORMATS`, and patterns with syntax that not every engine supports. `oneOf`
 becomes `anyOf`; `allOf` of one schema becomes that schema. Types that cannot be expressed are errors: mappings with
-unknown keys, tuples with a type for each place, values of any type.
+unknown keys, tuples with a type for each place, values of any type. Without strict mode they are not: a schema is then
+sent as the libraries derive it.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
-
-from chatscope._conversation.type_parts import (
-    Alternatives,
-    Described,
-    Field,
-    Items,
-    Leaf,
-    MixedEnum,
-    Record,
-    classes_in,
-    fields_of,
-    part_of,
-    type_adapter,
-)
+from chatscope._conversation.raw_schema import DEFS, raw_schemas
+from chatscope._conversation.type_parts import Field
 
 _BOUNDS: Final = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
@@ -51,52 +38,65 @@ repetition, Unicode classes. Servers compile patterns into grammars, which have 
 (pydantic/pydantic-ai#5508: a server error for a third of all requests), and the engines differ in how they spell the
 others."""
 
-_DEFS: Final = "#/$defs/"
+_NOT_SENT: Final = frozenset({"discriminator", "title"})
+"""Keywords that are not sent in any mode: OpenAPI's own, and names that the model sees anyway."""
+
+_VALUES: Final = frozenset({"const", "default", "enum", "examples"})
+"""Keywords that hold values, not schemas."""
+
+_LENIENTLY: Final = ", or strict=False"
 
 _JSON_TYPES: Final = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (type(None), "null"))
 
 
-def object_schema(fields: Sequence[Field], descriptions: Mapping[str, str], of: str) -> dict[str, Any]:
-    """Return the strict schema of an object with these fields.
+def object_schema(
+    fields: Sequence[Field], descriptions: Mapping[str, str], of: str, *, strict: bool = True
+) -> dict[str, Any]:
+    """Return the schema of an object with these fields and no others.
 
     Args:
         fields: the fields and their types.
         descriptions: for the fields whose types have no description of their own.
         of: what errors put before a field's name.
+        strict: whether it is a schema of strict mode, in which all fields are required.
 
     Raises:
-        ValueError: a type has no strict schema. The error names the field, the place in it and the type.
+        ValueError: a type has no such schema. The error names the field, the place in it and the type.
     """
     try:
-        nodes, definitions = _raw_schemas([field.kind for field in fields], of)  # together: classes of one name differ
+        nodes, definitions = raw_schemas([field.kind for field in fields], of)  # together: classes of one name differ
     except ValueError:
         for field in fields:  # one by one, so that the error names the field
-            _raw_schemas([field.kind], f"{of}{field.name}")
+            raw_schemas([field.kind], f"{of}{field.name}")
         raise
-    strict = _Strict(definitions)
+    sent = _Strict(definitions) if strict else _Lenient(definitions)
     properties: dict[str, Any] = {}
     for field, node in zip(fields, nodes, strict=True):
         if field.name in descriptions:
             node = {"description": descriptions[field.name]} | node  # noqa: PLW2901 - the type's own goes first
-        properties[field.key] = strict.schema(node, f"{of}{field.name}")
-    return strict.finish(closed_object(properties))
+        properties[field.key] = sent.schema(node, f"{of}{field.name}")
+    schema = closed_object(properties)
+    if not strict:
+        schema["required"] = [field.key for field in fields if field.is_required]
+    return sent.finish(schema)
 
 
-def class_schema(kind: Any, of: str) -> dict[str, Any]:
-    """Return the strict schema of a type. Its root is not a reference.
+def class_schema(kind: Any, of: str, *, strict: bool = True) -> dict[str, Any]:
+    """Return the schema of a type. Its root is not a reference.
 
     Args:
         kind: the type.
         of: its name in errors.
+        strict: whether it is a schema of strict mode.
 
     Raises:
-        ValueError: the type has no strict schema. The error names the place and the type.
+        ValueError: the type has no such schema. The error names the place and the type.
     """
-    (root,), definitions = _raw_schemas([kind], of)
+    (root,), definitions = raw_schemas([kind], of)
     while "$ref" in root:
-        root = definitions[root["$ref"].removeprefix(_DEFS)] | {key: root[key] for key in root.keys() - {"$ref"}}
-    strict = _Strict(definitions)
-    return strict.finish(strict.schema(root, of))
+        root = definitions[root["$ref"].removeprefix(DEFS)] | {key: root[key] for key in root.keys() - {"$ref"}}
+    sent = _Strict(definitions) if strict else _Lenient(definitions)
+    return sent.finish(sent.schema(root, of))
 
 
 def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -107,100 +107,6 @@ def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _raw_schemas(kinds: Sequence[Any], of: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the schemas of types as the libraries derive them, and the definitions that they refer to."""
-    try:
-        raw = _Raw()
-        nodes = [raw.schema(kind) for kind in kinds]
-        raw.fill_in()
-    except Exception as error:
-        if len(kinds) == 1:
-            _check_parts(kinds[0], of)
-        which = kinds[0] if len(kinds) == 1 else kinds
-        raise ValueError(f"{of}: no schema can be derived from {which!r}: {error}") from error
-    return nodes, raw.definitions
-
-
-def _check_parts(kind: Any, of: str) -> None:
-    """Derive the schema of each part of a type that has none, so that an error names the place.
-
-    Raises:
-        ValueError: as `_raw_schemas`.
-    """
-    bare, *rest = classes_in(kind)
-    if rest:
-        parts = [(of, one) for one in (bare, *rest)]
-    elif isinstance(origin := get_origin(bare), type) and issubclass(origin, Iterable):
-        parts = [(f"{of}[]", one) for one in get_args(bare) if one is not ...]
-    else:
-        try:
-            parts = [(f"{of}.{field.key}", field.kind) for field in fields_of(bare) or ()]
-        except Exception:  # noqa: BLE001 - its annotations cannot be read: the error is about all of it
-            parts = []
-    for where, part in parts:
-        if kind not in classes_in(part):
-            _raw_schemas([part], where)
-
-
-class _Raw:
-    """Derives the schemas of types, each part by the library that reads it.
-
-    Each library derives its schemas at the end, all at once, so that it distinguishes classes with the same name.
-    """
-
-    def __init__(self) -> None:
-        self.definitions: dict[str, Any] = {}
-        self._by_msgspec: list[tuple[dict[str, Any], Any]] = []
-        self._by_pydantic: list[tuple[dict[str, Any], Any]] = []
-        self._records: dict[Any, str] = {}
-
-    def schema(self, kind: Any) -> dict[str, Any]:
-        part = part_of(kind)
-        match part:
-            case Leaf():
-                node: dict[str, Any] = {}
-                (self._by_pydantic if part.is_pydantic else self._by_msgspec).append((node, kind))
-                return node
-            case Described():
-                return {"allOf": [self.schema(part.kind)], "description": part.description}
-            case Items():
-                bare = msgspec.json.schema(part.bare)
-                return bare | {"items": self.schema(part.item)}
-            case Alternatives():
-                return {"anyOf": [self.schema(one) for one in part.kinds]}
-            case MixedEnum():
-                return {"enum": [member.value for member in part.cls]}
-            case Record():
-                return {"$ref": _DEFS + self._definition(kind, part)}
-
-    def _definition(self, kind: Any, part: Record) -> str:
-        if kind not in self._records:
-            name = self._records[kind] = f"r:{len(self._records)}:{part.cls.__name__}"
-            properties = {field.key: self.schema(field.kind) for field in part.fields}
-            config = getattr(part.cls, "__struct_config__", None)
-            if config is not None and config.tag is not None:
-                properties = {config.tag_field: {"const": config.tag}} | properties
-            definition = self.definitions[name] = {"type": "object", "properties": properties}
-            doc = part.cls.__dict__.get("__doc__")
-            if doc and not doc.startswith(f"{part.cls.__name__}("):  # which is what dataclasses write themselves
-                definition["description"] = inspect.cleandoc(doc)
-        return self._records[kind]
-
-    def fill_in(self) -> None:
-        if self._by_msgspec:
-            kinds = [kind for _, kind in self._by_msgspec]
-            schemas, definitions = msgspec.json.schema_components(kinds, ref_template=_DEFS + "m:{name}")
-            for (node, _), schema in zip(self._by_msgspec, schemas, strict=True):
-                node.update(schema)
-            self.definitions |= {f"m:{name}": schema for name, schema in definitions.items()}
-        if self._by_pydantic:
-            adapters = [(index, "validation", type_adapter(kind)) for index, (_, kind) in enumerate(self._by_pydantic)]
-            by_adapter, whole = adapters[0][2].json_schemas(adapters, ref_template=_DEFS + "p:{model}")
-            for index, (node, _) in enumerate(self._by_pydantic):
-                node.update(by_adapter[index, "validation"])
-            self.definitions |= {f"p:{name}": schema for name, schema in whole.get("$defs", {}).items()}
 
 
 class _Strict:
@@ -246,7 +152,8 @@ class _Strict:
             properties = node["properties"].items()
             return out | closed_object({name: self.schema(one, f"{where}.{name}", inside) for name, one in properties})
         if node.get("type") == "object":
-            raise ValueError(f"{where}: strict mode has no mappings with unknown keys; use a class with named fields")
+            problem = "strict mode has no mappings with unknown keys; use a class with named fields"
+            raise ValueError(f"{where}: {problem}{_LENIENTLY}")
         if node.get("type") == "array":
             return out | self._items(node, where, inside)
         if "type" not in out:
@@ -256,17 +163,18 @@ class _Strict:
     def _items(self, node: Mapping[str, Any], where: str, inside: frozenset[str]) -> dict[str, Any]:
         places = node.get("prefixItems")
         if places and any(place != places[0] for place in places):
-            raise ValueError(f"{where}: strict mode has no tuples with a type for each place; use a class, or a list")
+            problem = "strict mode has no tuples with a type for each place; use a class, a list"
+            raise ValueError(f"{where}: {problem}{_LENIENTLY}")
         items = places[0] if places else node.get("items")
         if not items:
-            raise ValueError(f"{where}: strict mode has no values of any type; give the items a type")
+            raise ValueError(f"{where}: strict mode has no values of any type; give the items a type{_LENIENTLY}")
         bounds = {"minItems": len(places), "maxItems": len(places)} if places else {}
         return {"items": self.schema(items, f"{where}[]", inside)} | bounds
 
     def _reference(self, node: Mapping[str, Any], where: str, inside: frozenset[str]) -> dict[str, Any]:
-        key = node["$ref"].removeprefix(_DEFS)
+        key = node["$ref"].removeprefix(DEFS)
         while "$ref" in self._definition(key, where):  # an alias
-            key = self._definitions[key]["$ref"].removeprefix(_DEFS)
+            key = self._definitions[key]["$ref"].removeprefix(DEFS)
         if "description" in node and key not in inside:
             # A `$ref` cannot have other keywords, so the definition replaces it. Inside the definition, a class that
             # contains itself stays a reference, and loses the description.
@@ -275,7 +183,7 @@ class _Strict:
             name = self._names[key] = self._unique(key.rpartition(":")[2])
             self._needed[name] = {}  # before its content, which may refer to it
             self._needed[name] = self.schema(self._definitions[key], where, frozenset({key}))
-        return {"$ref": _DEFS + self._names[key]}
+        return {"$ref": DEFS + self._names[key]}
 
     def _definition(self, key: str, where: str) -> Mapping[str, Any]:
         if key not in self._definitions:
@@ -289,6 +197,33 @@ class _Strict:
             number += 1
             taken = f"{name}_{number}"
         return taken
+
+
+class _Lenient(_Strict):
+    """Keeps schemas as the libraries derive them, and gives their definitions the names that are sent."""
+
+    def schema(self, node: Mapping[str, Any], where: str, inside: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """Return a schema as it is sent. The arguments are those of strict mode."""
+        if len(parts := node.get("allOf", ())) == 1:
+            node = parts[0] | {key: value for key, value in node.items() if key != "allOf"}
+        if "$ref" in node:
+            return self._reference(node, where, inside)
+        return {
+            key: self._keyword(key, value, where, inside)
+            for key, value in node.items()
+            if key not in _NOT_SENT and not (key in _BOUNDS and not math.isfinite(value))
+        }
+
+    def _keyword(self, key: str, value: Any, where: str, inside: frozenset[str]) -> Any:
+        if key in _VALUES:
+            return value
+        if key in {"properties", "patternProperties"}:
+            return {name: self.schema(one, f"{where}.{name}", inside) for name, one in value.items()}
+        if isinstance(value, Mapping):
+            return self.schema(value, where, inside)
+        if isinstance(value, list):
+            return [self.schema(one, where, inside) if isinstance(one, Mapping) else one for one in value]
+        return value
 
 
 def _flat(alternatives: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -308,6 +243,6 @@ def _type_of_values(node: Mapping[str, Any], where: str) -> str | list[str]:
     values = node["enum"] if "enum" in node else [node["const"]] if "const" in node else []
     names = [next((name for kind, name in _JSON_TYPES if isinstance(value, kind)), None) for value in values]
     if not names or None in names:
-        raise ValueError(f"{where}: strict mode has no values of any type; give it a type")
+        raise ValueError(f"{where}: strict mode has no values of any type; give it a type{_LENIENTLY}")
     kinds = list(dict.fromkeys(name for name in names if name is not None))
     return kinds if len(kinds) > 1 else kinds[0]

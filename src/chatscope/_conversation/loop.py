@@ -13,13 +13,13 @@ from typing import Any, Final, Generic
 
 import msgspec
 
-from chatscope._conversation.structured_output import NOT_PARSED, Output, OutputT, ParsedCompletion
+from chatscope._conversation.structured_output import Output
 from chatscope._conversation.tools import OnToolError, Toolbox
 from chatscope._limits.timeouts import Deadline, fail_at
-from chatscope._validation import check_count
+from chatscope._validation import check_count, check_instance
 from chatscope.errors import OutputError, OutputInvalidError, ToolLoopError
 from chatscope.protocol.messages import SentMessage
-from chatscope.protocol.response import Completion, CompletionMessage, ToolCall
+from chatscope.protocol.response import NOT_PARSED, Completion, CompletionMessage, OutputT, ToolCall
 from chatscope.protocol.usage import Usage, add_usage
 
 MAX_TURNS: Final = 10
@@ -64,6 +64,26 @@ class RunResult(Generic[OutputT]):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolResult:
+    """A function that the model called has returned, or failed.
+
+    Attributes:
+        tool_call: the model's call.
+        content: the text that the model sees: the function's result, or the error that it raised.
+    """
+
+    tool_call: ToolCall
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A turn is complete; the functions that it calls have not been called yet."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
 class ToolOptions:
     """The tools of a conversation.
 
@@ -93,6 +113,7 @@ class Conversation:
         output_type: the type of the last response; `None` for plain text.
         reask: how often to ask again, with the problem described to the model, if the response does not fit the type.
         argument: what errors call `output_type`.
+        strict: whether the schemas of tools and output are strict, so that the endpoint holds the model to them.
 
     Raises:
         ValueError: an argument can never be right. The error names it.
@@ -100,10 +121,24 @@ class Conversation:
     Attributes:
         messages, parameters: what the next turn sends.
         completions: the responses so far, one for each turn.
+        calls: the tool calls of the last one, until they are made.
+        is_over: whether the last one is the answer.
         parsed: the last one as a value of the type.
     """
 
-    __slots__ = ("_max_turns", "_output", "_reask", "_toolbox", "completions", "messages", "parameters", "parsed")
+    __slots__ = (
+        "_asks_left",
+        "_max_turns",
+        "_output",
+        "_toolbox",
+        "_turns_left",
+        "calls",
+        "completions",
+        "is_over",
+        "messages",
+        "parameters",
+        "parsed",
+    )
 
     def __init__(
         self,
@@ -114,24 +149,28 @@ class Conversation:
         output_type: Any = None,
         reask: int = 0,
         argument: str = "response_format",
+        strict: bool = True,
     ) -> None:
         check_count(tools.max_turns, "max_turns")
         if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:
             raise ValueError(f"reask must be a whole number of at least 0, not {reask!r}")
         if reask and output_type is None:
             raise ValueError(f"reask needs a type as {argument}: without one no response is invalid")
+        check_strict(output_type, tools.functions, strict=strict, argument=argument)
         self.parameters = dict(parameters)
-        toolbox = Toolbox(tools.functions, timeout=tools.timeout, on_error=tools.on_error)
+        toolbox = Toolbox(tools.functions, timeout=tools.timeout, on_error=tools.on_error, strict=strict)
         self._toolbox = toolbox if toolbox.definitions else None
-        self._output = Output.of(output_type, argument) if output_type is not None else None
+        self._output = Output.of(output_type, argument, strict=strict) if output_type is not None else None
         if self._toolbox is not None:
             self._add("tools", self._toolbox.definitions)
         if self._output is not None:
             self._add("response_format", self._output.response_format)
         self.messages = messages
-        self._max_turns = tools.max_turns
-        self._reask = reask
+        self._max_turns = self._turns_left = tools.max_turns
+        self._asks_left = reask
         self.completions: list[Completion] = []
+        self.calls: list[ToolCall] = []
+        self.is_over = False
         self.parsed: Any = None
 
     def _add(self, name: str, value: object) -> None:
@@ -155,67 +194,98 @@ class Conversation:
                 that tools can use the same client or adapter.
 
         Raises:
-            ToolLoopError: the model still calls tools after `max_turns` turns.
-            OutputError: the last response does not fit the type.
+            ToolLoopError, OutputError: as `add`.
             APITimeoutError: the deadline passed during a tool call.
             Exception: what `ask` raised; with `on_tool_error="raise"`, what a tool raised.
         """
-        turns_left, asks_left = self._max_turns, self._reask
-        while True:
-            completion = await ask()
-            self.completions.append(completion)
-            message = completion.message
-            if self._toolbox is not None and message.tool_calls:
-                turns_left -= 1
-                await self._call_tools(self._toolbox, message, deadline, around_tools if turns_left else None)
-                continue
-            try:
-                self.parsed = self._output.read(completion) if self._output is not None else None
-            except OutputError as error:
-                if not asks_left or not isinstance(error, OutputInvalidError):
-                    error.completion = msgspec.structs.replace(completion, usage=self.usage)
-                    raise
-                asks_left -= 1
-                correction = {"role": "user", "content": f"{error}\n\nAnswer again, with valid JSON and nothing else."}
-                self.messages = [*self.messages, message.to_dict(), correction]
-            else:
-                return
+        while not self.is_over:
+            self.add(await ask())
+            if self.calls:
+                await self.call_tools(deadline, around_tools)
 
-    async def _call_tools(
+    def add(self, completion: Completion) -> None:
+        """Add the response of a turn: then `is_over` is true, or `calls` are to be made, or `messages` ask again.
+
+        Raises:
+            ToolLoopError: the model still calls tools after `max_turns` turns.
+            OutputError: the response does not fit the type, and is not asked for again.
+        """
+        self.completions.append(completion)
+        message = completion.message
+        if self._toolbox is not None and message.tool_calls:
+            self._turns_left -= 1
+            calls = self._with_ids(message.tool_calls)
+            self.messages = [*self.messages, message.to_dict()]
+            if not self._turns_left:
+                problem = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
+                raise ToolLoopError(problem, messages=self.messages)
+            self.calls = calls
+            return
+        try:
+            self.parsed = self._output.read(completion) if self._output is not None else None
+        except OutputError as error:
+            if not self._asks_left or not isinstance(error, OutputInvalidError):
+                error.completion = msgspec.structs.replace(completion, usage=self.usage)
+                raise
+            self._asks_left -= 1
+            correction = {"role": "user", "content": f"{error}\n\nAnswer again, with valid JSON and nothing else."}
+            self.messages = [*self.messages, message.to_dict(), correction]
+        else:
+            self.is_over = True
+
+    async def call_tools(
         self,
-        toolbox: Toolbox,
-        message: CompletionMessage,
         deadline: Deadline | None,
-        around_tools: Callable[[], AbstractAsyncContextManager[object]] | None,
-    ) -> None:
-        """Make a turn's tool calls and append their results; raise if `around_tools` is `None`, as no turn is left."""
-        calls = self._with_ids(message.tool_calls or [])
-        self.messages = [*self.messages, message.to_dict()]
-        if around_tools is None:
-            problem = f"the model still calls tools after {self._max_turns} turns, as many as max_turns allows"
-            raise ToolLoopError(problem, messages=self.messages)
+        around_tools: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> list[ToolResult]:
+        """Make the `calls`, add their results to the messages, and return them in the calls' order.
+
+        If cancelled, all calls are cancelled and there are no results.
+
+        Raises:
+            APITimeoutError, Exception: as `run`.
+        """
+        assert self._toolbox is not None  # noqa: S101 - without tools there are no calls
+        calls, self.calls = self.calls, []
         with fail_at(deadline):
             async with around_tools():
-                results = await toolbox.call_all(calls)
+                results = await self._toolbox.call_all(calls)
         self.messages = [*self.messages, *results]
         if _demands_a_call(self.parameters.get("tool_choice")):
             del self.parameters["tool_choice"]  # sent again, it would never let the model answer
+        return [ToolResult(call, result["content"]) for call, result in zip(calls, results, strict=True)]
 
     @property
     def usage(self) -> Usage | None:
         """The tokens of all turns, or `None` if the server did not report those of every turn."""
         return add_usage(*(completion.usage for completion in self.completions))
 
-    def parsed_completion(self) -> ParsedCompletion[Any]:
+    def result(self) -> RunResult[Any]:
+        """Return the outcome."""
+        return RunResult(tuple(self.completions), self.messages, self.parsed)
+
+    def parsed_completion(self) -> Completion[Any]:
         """Return the last response, with its value and the usage of all turns."""
-        last = msgspec.structs.replace(self.completions[-1], usage=self.usage)
-        return ParsedCompletion.of(last, self.parsed)
+        return msgspec.structs.replace(self.completions[-1], usage=self.usage, parsed=self.parsed)
 
     def _with_ids(self, calls: list[ToolCall]) -> list[ToolCall]:
         """Give an id to each call that the server sent without one, so that their results can be distinguished."""
         for number, call in enumerate(calls):
             call.id = call.id or f"call_{len(self.completions)}_{number}"
         return calls
+
+
+def check_strict(
+    output_type: Any, functions: Sequence[Any] = (), *, strict: bool, argument: str = "response_format"
+) -> None:
+    """Check the argument `strict=`.
+
+    Raises:
+        ValueError: it is not a bool, or is false where there is no type and no function that it could be about.
+    """
+    check_instance(strict, bool, "strict")
+    if not strict and output_type is None and not functions:
+        raise ValueError(f"strict=False needs a type as {argument}, or tools: it is about their schemas")
 
 
 def _demands_a_call(tool_choice: Any) -> bool:

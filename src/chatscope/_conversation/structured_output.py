@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast, get_origin
-
-import msgspec
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, get_origin
 
 from chatscope._conversation.decoding import arguments_decoder, text_decoder
 from chatscope._conversation.json_schema import class_schema, closed_object
@@ -18,38 +16,18 @@ from chatscope.errors import OutputInvalidError, OutputRefusedError, OutputTrunc
 from chatscope.protocol.response import Completion
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault  # the standard one has defaults from Python 3.13 on
-
-    OutputT = TypeVarWithDefault("OutputT", default=Any)
+    # PEP 747: of a class and of a union alike.
+    from typing_extensions import TypeForm as TypeForm  # noqa: PLC0414 - used elsewhere
 else:
-    OutputT = TypeVar("OutputT")
+    TypeForm = type
 
 T = TypeVar("T")
-
-NOT_PARSED: Final[Any] = None
-"""The default of fields for the parsed value: `None`, whatever the type is."""
 
 _CACHED: Final = 256
 """How many types are cached with their schemas: more than a program declares, and few enough if one creates types."""
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
 """Characters that the endpoint refuses in a schema's name, which may have 64 characters."""
-
-
-class ParsedCompletion(Completion, Generic[T], kw_only=True):
-    """A completion whose text is a value of the requested type.
-
-    `parsed` is the first choice's. It is `None` if the model called tools instead of answering.
-    """
-
-    parsed: T = msgspec.field(default=cast(Any, None), name="<parsed>")
-
-    @classmethod
-    def of(cls, completion: Completion, parsed: T | None) -> ParsedCompletion[T]:
-        """Return a completion together with its value, `None` if it has none."""
-        given: dict[str, Any] = {name: getattr(completion, name) for name in Completion.__struct_fields__}
-        given["parsed"] = parsed
-        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +45,7 @@ class Output(Generic[T]):
     decode: Callable[[str], T]
 
     @classmethod
-    def of(cls, kind: type[T] | Any, argument: str = "response_format") -> Output[T]:
+    def of(cls, kind: type[T] | Any, argument: str = "response_format", *, strict: bool = True) -> Output[T]:
         """Return the output for a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model or other type.
 
         The endpoint requires an object at the root. Any other type (a list, a union, a number) is wrapped as the
@@ -77,14 +55,16 @@ class Output(Generic[T]):
             kind: the type. Its name and docstring are sent with its schema. The model must write all its fields, even
                 those with defaults; declare a field that may be missing as one that may be `None`.
             argument: what errors call it.
+            strict: whether its schema is strict, so that the endpoint holds the model to it. Without, the model sees
+                the schema and may still write something else; more types have one.
 
         Raises:
-            ValueError: no strict schema can be derived from the type. The error names the argument, the place and the
+            ValueError: no such schema can be derived from the type. The error names the argument, the place and the
                 type.
         """
         cached: Any = _derived
         try:
-            output: Output[T] = cached(kind)
+            output: Output[T] = cached(kind, strict)
         except TypeError as error:  # it has no hash
             raise ValueError(f"{argument}: no schema can be derived from {kind!r}: {error}") from error
         except ValueError as error:
@@ -118,10 +98,10 @@ class Output(Generic[T]):
 
 
 @lru_cache(_CACHED)
-def _derived(kind: Any) -> Output[Any]:
+def _derived(kind: Any, strict: bool) -> Output[Any]:
     origin = get_origin(kind) or kind
     name = origin.__name__ if isinstance(origin, type) and origin not in {UnionType, Annotated} else "output"
-    schema = class_schema(kind, name)
+    schema = class_schema(kind, name, strict=strict)
     decode: Callable[[str], Any]
     if schema.get("type") == "object":
         decode = text_decoder(kind)
@@ -130,7 +110,7 @@ def _derived(kind: Any) -> Output[Any]:
         schema = closed_object({"value": schema}) | definitions
         decode = _value_decoder(kind)
     description = schema.pop("description", None)
-    json_schema = {"name": _NOT_IN_NAMES.sub("_", name)[:64], "schema": schema, "strict": True}
+    json_schema = {"name": _NOT_IN_NAMES.sub("_", name)[:64], "schema": schema, "strict": strict}
     if description:
         json_schema["description"] = description
     return Output(name, {"type": "json_schema", "json_schema": json_schema}, decode)

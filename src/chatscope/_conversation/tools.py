@@ -36,8 +36,11 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 Description: TypeAlias = tuple[str, dict[str, Any], Callable[[str], dict[str, Any]]]
 
-_known: Final[WeakKeyDictionary[FunctionType, Description]] = WeakKeyDictionary()
-"""The descriptions derived from functions, kept as long as the functions live."""
+_known: Final[dict[bool, WeakKeyDictionary[FunctionType, Description]]] = {
+    True: WeakKeyDictionary(),
+    False: WeakKeyDictionary(),
+}
+"""The descriptions derived from functions, with a strict schema and without, kept as long as the functions live."""
 
 _ARGUMENTS: Final = re.compile(r"^Args:[ \t]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.MULTILINE)
 _ARGUMENT: Final = re.compile(r"(\w+)(?:[ \t]*\([^)]*\))?:[ \t]*(.*)")
@@ -60,7 +63,7 @@ class Tool:
     _function: Callable[..., Any]
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> Tool:
+    def of(cls, function: Callable[..., Any], *, strict: bool = True) -> Tool:
         """Return the tool for a function, a method, a `functools.partial` or an object with `__call__`.
 
         The first paragraph of its docstring describes it. A section `Args:` in Google's style describes the parameters;
@@ -72,10 +75,11 @@ class Tool:
                 and the place in its type.
         """
         if not isinstance(function, FunctionType):
-            return cls(*_described(function), function)
-        if function not in _known:  # deriving a schema takes about a millisecond, and tasks share functions
-            _known[function] = _described(function)
-        return cls(*_known[function], function)
+            return cls(*_described(function, strict), function)
+        known = _known[strict]
+        if function not in known:  # deriving a schema takes about a millisecond, and tasks share functions
+            known[function] = _described(function, strict)
+        return cls(*known[function], function)
 
     async def call(self, arguments: dict[str, Any]) -> str:
         """Call the function and return its result as text: a `str` as it is, anything else as JSON.
@@ -89,7 +93,7 @@ class Tool:
         return encode_result(await run_function(partial(self._function, **arguments)))
 
 
-def _described(function: Callable[..., Any]) -> Description:
+def _described(function: Callable[..., Any], strict: bool) -> Description:
     """Return the name, definition and decoder of the tool for a function."""
     inner = _innermost(function)
     name = getattr(inner, "__name__", None) or type(inner).__name__
@@ -97,8 +101,8 @@ def _described(function: Callable[..., Any]) -> Description:
         raise ValueError(f"tools must be functions with a name of letters and digits, not {function!r}")
     fields = _fields(function, inner, name)
     doc = inspect.getdoc(inner) or ""
-    schema = object_schema(fields, _descriptions(doc), f"tool {name}: parameter ")
-    definition: dict[str, Any] = {"name": name, "parameters": schema, "strict": True}
+    schema = object_schema(fields, _descriptions(doc), f"tool {name}: parameter ", strict=strict)
+    definition: dict[str, Any] = {"name": name, "parameters": schema, "strict": strict}
     if summary := " ".join(_ARGUMENTS.sub("", doc).strip().split("\n\n")[0].split()):
         definition["description"] = summary
     decode = arguments_decoder(name, fields)
@@ -113,6 +117,7 @@ class Toolbox:
         functions: the functions. They must have different names.
         timeout: how long each call may take, in seconds. `None` sets no limit.
         on_error: `"report"` sends the model what a function raised, `"raise"` ends the conversation with it.
+        strict: whether the schemas are strict, so that the endpoint holds the model to them.
 
     Raises:
         ValueError: an argument can never be right. The error names it, and the function and its parameter.
@@ -126,6 +131,7 @@ class Toolbox:
         *,
         timeout: float | None = None,
         on_error: OnToolError = "report",
+        strict: bool = True,
     ) -> None:
         check_seconds(timeout, "tool_timeout")
         check_on_tool_error(on_error)
@@ -134,7 +140,7 @@ class Toolbox:
         self._timeout = timeout
         self._raises = on_error == "raise"
         self._tools: dict[str, Tool] = {}
-        for tool in map(Tool.of, functions):
+        for tool in map(partial(Tool.of, strict=strict), functions):
             if tool.name in self._tools:
                 raise ValueError(f"tools must have different names; two are called {tool.name!r}")
             self._tools[tool.name] = tool

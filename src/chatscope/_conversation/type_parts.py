@@ -64,6 +64,16 @@ class Items(NamedTuple):
     bare: Any
 
 
+class Values(NamedTuple):
+    """A mapping from texts whose values no library reads.
+
+    Attributes:
+        item: the type of the values.
+    """
+
+    item: Any
+
+
 class Alternatives(NamedTuple):
     """A union that no library reads. Each member is read by one library, or is split in turn."""
 
@@ -107,7 +117,7 @@ class Described:
     description: str
 
 
-Part = Leaf | Items | Alternatives | MixedEnum | Record | Described
+Part = Leaf | Items | Values | Alternatives | MixedEnum | Record | Described
 
 
 def type_adapter(kind: Any) -> Any:
@@ -136,7 +146,10 @@ def part_of(kind: Any) -> Part:
     elif (fields := fields_of(bare)) is not None:
         part = Record(origin or bare, tuple(fields))
     elif isinstance(origin, type) and issubclass(origin, collections.abc.Mapping):
-        raise TypeError("strict mode has no mappings with unknown keys; use a class with named fields")
+        key, value = get_args(bare)
+        if key is not str:
+            raise TypeError("neither library reads its values, and its keys are not texts")
+        part = Values(value)
     else:
         raise TypeError("it holds classes of pydantic and of msgspec or attrs in a type that neither library reads")
     description = next((text for item in metadata if (text := getattr(item, "description", None))), None)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Self, Unpack, overload
 
 import anyio
 
 from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
-from chatscope._conversation.structured_output import OutputT
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeout
 from chatscope._tasks.base import AsyncBasePlatformAdapter
-from chatscope._tasks.handle import ChatTask
+from chatscope._tasks.handle import ChatTask, typed_id
 from chatscope._tasks.map import ResultStream
-from chatscope._tasks.models import Platform, Result, Task, TaskCounts, TaskStatus
+from chatscope._tasks.models import Platform, Result, Task, TaskCounts, TaskId, TaskStatus
 from chatscope._tasks.outcome import TaskOutcome, result_of
 from chatscope._tasks.spending import Spending
 from chatscope._tasks.supervisor import Supervisor, TaskOptions
@@ -25,6 +24,7 @@ from chatscope._validation import check_count, check_model, check_seconds
 from chatscope.errors import ResultTimeoutError, UnknownTaskError
 from chatscope.pricing import Prices, resolve
 from chatscope.protocol.endpoint import Secret, shown_url
+from chatscope.protocol.response import OutputT
 
 MAX_CONCURRENCY: Final = 100
 """How many tasks run at a time by default."""
@@ -133,7 +133,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         finally:
             await self._core.aclose()
 
-    async def submit_task(self, task: Task | str) -> str:
+    async def submit_task(self, task: Task[OutputT] | str) -> TaskId[OutputT]:
         """Accept a task and return its id, `chatgpt_<YYYYMMDD>_<8 hex digits>`, at once. It runs in the background.
 
         This does not wait, and cancelling the caller later leaves the task running.
@@ -143,9 +143,9 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             QueueFullError: as many tasks wait for their turn as `max_pending` allows.
             RuntimeError: outside the adapter's block.
         """
-        return self._tasks.submit(task).id
+        return typed_id(self._tasks.submit(task))
 
-    def start_task(self, task: Task | str) -> ChatTask:
+    def start_task(self, task: Task[OutputT] | str) -> ChatTask[OutputT]:
         """Accept a task and return its handle at once.
 
         Raises:
@@ -158,6 +158,22 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         state = self._tasks.find(task_id)
         return TaskStatus.UNKNOWN if state is None else state.status
 
+    @overload
+    async def get_result(
+        self,
+        task_id: TaskId[OutputT],
+        timeout: float | None = ...,  # noqa: ASYNC109 - as below
+        *,
+        cancel_on_timeout: bool = ...,
+    ) -> Result[OutputT]: ...
+    @overload
+    async def get_result(
+        self,
+        task_id: str,
+        timeout: float | None = ...,  # noqa: ASYNC109 - as below
+        *,
+        cancel_on_timeout: bool = ...,
+    ) -> Result: ...
     async def get_result(
         self,
         task_id: str,
@@ -235,11 +251,11 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     def map(
         self,
-        tasks: Iterable[Task | str] | AsyncIterable[Task | str],
+        tasks: Iterable[Task[OutputT] | str] | AsyncIterable[Task[OutputT] | str],
         *,
         ordered: bool = False,
         look_ahead: int | None = None,
-    ) -> ResultStream:
+    ) -> ResultStream[OutputT]:
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
         The source is read while tasks run, a bounded number of tasks ahead of the delivered results. So the source may

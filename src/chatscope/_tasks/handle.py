@@ -7,14 +7,16 @@ the result; a reader keeps only its own position. Not here: how a task runs (`ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Generic, Protocol, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from chatscope._tasks.alarms import Alarms
-from chatscope._tasks.models import Result, Task, TaskStatus
+from chatscope._tasks.models import Result, Task, TaskId, TaskStatus
+from chatscope._tasks.step_stream import StepStream
 from chatscope._tasks.text_stream import TextStream
+from chatscope.protocol.response import Completion, OutputT
 
 
 class Stoppable(Protocol):
@@ -30,6 +32,7 @@ class TaskState:
     Attributes:
         task: the task as it was submitted, with its id.
         result: the result, once the task has ended.
+        steps: the completions of the turns so far; empty for a task of one turn, whose result has it.
         parts: the text so far. A new attempt that replaces unread text replaces the list.
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
@@ -47,6 +50,7 @@ class TaskState:
         "result",
         "run",
         "started_ns",
+        "steps",
         "task",
         "was_read",
     )
@@ -54,6 +58,7 @@ class TaskState:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.result: Result | None = None
+        self.steps: list[Completion] = []
         self.parts: list[str] = []
         self.started_ns: int | None = None
         self.was_read = False
@@ -86,6 +91,11 @@ class TaskState:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+    def add_step(self, completion: Completion) -> None:
+        """Publish the completion of a turn and wake the readers."""
+        self.steps.append(completion)
+        self.set_parts(self.parts)
 
     def finish(self, result: Result) -> None:
         """Publish the result, and wake all readers and waiters."""
@@ -150,7 +160,7 @@ class TaskState:
         await self._changed.wait()
 
 
-class ChatTask:
+class ChatTask(Generic[OutputT]):
     """A handle on one task of an adapter. Made by `start_task`.
 
     Holding it does not keep the task running, and dropping it does not stop the task.
@@ -165,17 +175,17 @@ class ChatTask:
         return f"<ChatTask {self.id} {self.status}>"
 
     @property
-    def id(self) -> str:
+    def id(self) -> TaskId[OutputT]:
         """The id by which the adapter knows the task."""
-        return self._state.id
+        return typed_id(self._state)
 
     @property
-    def task(self) -> Task:
+    def task(self) -> Task[OutputT]:
         """The task as it was submitted, with its id."""
         return self._state.task
 
     @property
-    def result(self) -> Result | None:
+    def result(self) -> Result[OutputT] | None:
         """The result, once the task has ended."""
         return self._state.result
 
@@ -189,7 +199,7 @@ class ChatTask:
         """The text so far."""
         return self._state.text
 
-    async def wait(self) -> Result:
+    async def wait(self) -> Result[OutputT]:
         """Wait for the task to end and return its result, also after a failure.
 
         Cancelling the wait leaves the task running.
@@ -199,6 +209,13 @@ class ChatTask:
     def stream(self) -> TextStream:
         """Iterate over the text from its beginning, live while the task runs. Any number of readers can attach."""
         return TextStream(self._state)
+
+    def steps(self) -> StepStream:
+        """Iterate over the completions of a task with tools, one for each turn, from the first on, as they arrive.
+
+        Each is there before its tools are called. A task without tools has one step. Any number of readers can attach.
+        """
+        return StepStream(self._state)
 
     async def cancel(self) -> bool:
         """Stop the task. When this returns, its connection is closed and its result is available.
@@ -213,3 +230,8 @@ class ChatTask:
     def request_cancel(self) -> None:
         """Ask the task to stop without waiting for its end. Call this in the event loop's own thread."""
         self._state.request_cancel()
+
+
+def typed_id(state: TaskState) -> TaskId[Any]:
+    """Return a task's id; for a checker, it knows the type of the task's result."""
+    return cast(TaskId[Any], state.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Generic, Protocol, Self
 
 import anyio
 import anyio.abc
@@ -20,6 +20,7 @@ from chatscope._tasks.models import Result, Task, TaskStatus
 from chatscope._tasks.outcome import TaskOutcome, result_of
 from chatscope._validation import check_count
 from chatscope.errors import QueueFullError
+from chatscope.protocol.response import OutputT
 
 LOOK_AHEAD: Final = 64
 """How many tasks are read ahead beyond the number of slots, by default. They keep the slots busy while the reader
@@ -43,7 +44,7 @@ class Starter(Protocol):
         ...
 
 
-class ResultStream:
+class ResultStream(Generic[OutputT]):
     """The results of many tasks: enter it, then iterate it. Made by `AsyncChatGPTAdapter.map`.
 
     A task of its own reads the source, at most as far ahead of the reader as the bound allows. The bound covers tasks
@@ -73,7 +74,7 @@ class ResultStream:
 
     def __init__(
         self,
-        tasks: Iterable[Task | str] | AsyncIterable[Task | str],
+        tasks: Iterable[Task[OutputT] | str] | AsyncIterable[Task[OutputT] | str],
         starter: Starter,
         *,
         ordered: bool,
@@ -128,7 +129,7 @@ class ResultStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Result:
+    async def __anext__(self) -> Result[OutputT]:
         """Return the next result, also that of a failed task. If cancelled, no result is lost.
 
         Raises:
@@ -140,7 +141,7 @@ class ResultStream:
             raise StopAsyncIteration
         return item[1]
 
-    async def next_numbered(self) -> tuple[int, Result] | None:
+    async def next_numbered(self) -> tuple[int, Result[OutputT]] | None:
         """Return the next result with its task's number in the source, or `None` at the end.
 
         If cancelled, no result is lost.

@@ -95,7 +95,9 @@ class ModelCalls:
                 prepared.model, conversation.messages, conversation.parameters, stream=prepared.streams
             )
             self._add(request, self.latest.retrier.successor(), _LaterText(self._state).on_text)
-        return await self.latest.run()
+        completion = await self.latest.run()
+        self._state.add_step(completion)
+        return completion
 
     def _add(self, request: PreparedRequest, retrier: Retrier, on_text: Callable[[list[str]], None]) -> None:
         new_attempt = partial(CallAttempt, self._core, self._prepared, request, retrier)

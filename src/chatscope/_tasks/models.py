@@ -5,20 +5,18 @@ Not here: how arguments are checked (`prepared.py`), and how a result is made (`
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import UnionType
 from typing import Any, Generic, Literal
 
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
-from chatscope._conversation.structured_output import NOT_PARSED, OutputT
+from chatscope._conversation.structured_output import TypeForm
 from chatscope._limits.attempts import Attempt
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
-from chatscope.protocol.response import Completion, CompletionMessage
+from chatscope.protocol.response import NOT_PARSED, Completion, CompletionMessage, FinishReason, OutputT
 from chatscope.protocol.usage import Usage
 
 
@@ -73,6 +71,15 @@ class TaskCounts:
         return self.succeeded + self.failed + self.cancelled
 
 
+class TaskId(str, Generic[OutputT]):
+    """The id of a task. For a type checker, it knows the type of the task's result.
+
+    Like a `NewType` it exists for checkers only: at run time, ids are plain texts.
+    """
+
+    __slots__ = ()
+
+
 class Platform(StrEnum):
     """The service that a task runs on."""
 
@@ -120,6 +127,9 @@ class Task(Generic[OutputT]):
         reask: how often to ask again, with the problem described to the model, if the response does not fit the type.
         model, temperature: as in `constraints`, which must then leave them out.
         system: a system message, sent first.
+        strict: whether the endpoint holds the model to the schemas of `output_type` and `tools`. `strict=False` takes
+            more types (`dict[str, int]`, tuples, `Any`), and the model may leave out what has a default; a response is
+            checked against the type all the same.
     """
 
     prompt: str = ""
@@ -132,11 +142,12 @@ class Task(Generic[OutputT]):
     task_id: str | None = None
     tools: Sequence[Callable[..., Any]] = ()
     on_tool_error: Literal["report", "raise"] = "report"
-    output_type: builtins.type[OutputT] | UnionType | None = None
+    output_type: TypeForm[OutputT] = NOT_PARSED  # not `| None`, with which mypy finds no type for a union
     reask: int = 0
     model: str | None = None
     temperature: float | None = None
     system: str | None = None
+    strict: bool = True
 
 
 def _no_metadata() -> dict[str, Any]:
@@ -170,7 +181,7 @@ class Result(Generic[OutputT]):
     """From submission to the end."""
     usage: Usage | None = None
     """The tokens of all turns and hedged attempts; `None` if the server did not report those of each."""
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     message: CompletionMessage | None = None
     """The assistant message of the last turn, tool calls included."""
     timings: Timings | None = None

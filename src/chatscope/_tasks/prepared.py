@@ -159,7 +159,7 @@ def _messages(
     if given is not None and (task.context or task.system is not None):
         check_messages(model, given)
     messages = messages_of(task.prompt, given, task.context, task.system)
-    if not task.tools and task.output_type is None and not task.reask:
+    if not task.tools and task.output_type is None and not task.reask and task.strict is True:
         return list(messages) if messages is task.messages and isinstance(messages, list) else messages, None
     check_messages(model, messages)
     messages = deepcopy(messages)  # each turn encodes it again
@@ -206,5 +206,11 @@ def _conversation(task: Task, messages: Sequence[SentMessage], parameters: Mappi
     limits = task.constraints
     tools = ToolOptions(task.tools or (), limits.max_turns, limits.tool_timeout_seconds, task.on_tool_error)
     return Conversation(
-        messages, parameters, tools=tools, output_type=task.output_type, reask=task.reask, argument="output_type"
+        messages,
+        parameters,
+        tools=tools,
+        output_type=task.output_type,
+        reask=task.reask,
+        argument="output_type",
+        strict=task.strict,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCall, ToolCallDelta
+from chatscope.protocol.response import Chunk, ChunkChoice, Delta, FinishReason, ToolCall, ToolCallDelta
 from chatscope.protocol.tool_calls import ToolCalls, piece_text
 from chatscope.protocol.usage import Usage, merge_usage
 
@@ -100,7 +100,7 @@ class ChoiceFinished:
     """
 
     choice: int
-    reason: str | None
+    reason: FinishReason | None
 
 
 @dataclass(frozen=True, slots=True)

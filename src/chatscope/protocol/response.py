@@ -9,7 +9,7 @@ a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,6 +17,22 @@ from chatscope.protocol.content_parts import thinking_in
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.plain_values import fields_set, overlaid, to_dict
 from chatscope.protocol.usage import Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # the standard one has defaults from Python 3.13 on
+
+    OutputT = TypeVarWithDefault("OutputT", default=Any, covariant=True)  # noqa: PLC0105 - readers see this name
+
+    # For editors: they offer the literals, and a checker takes any other text as well, since servers add values.
+    # msgspec, which reads these fields, has no such unions.
+    Role = Literal["assistant", "user", "system", "developer", "tool", "function"] | str  # noqa: PYI051 - as said
+    FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"] | str  # noqa: PYI051 - as said
+else:
+    OutputT = TypeVar("OutputT", covariant=True)  # noqa: PLC0105 - as above
+    Role = FinishReason = str
+
+NOT_PARSED: Final[Any] = None
+"""The default of fields for the parsed value: `None`, whatever the type is."""
 
 _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that every JSON library and every clock can hold."""
@@ -121,7 +137,7 @@ class Logprobs(_Open, kw_only=True):
 class _MessageFields(_Open, kw_only=True):
     """What a message and a delta have in common."""
 
-    role: str | None = None
+    role: Role | None = None
     content: str | None = None
     content_parts: list[Any] | None = msgspec.field(default=None, name="<content_parts>")
     """The content as it came, where it came as a list of parts; `content` is the text in it."""
@@ -180,7 +196,7 @@ class ChunkChoice(_Open, kw_only=True):
 
     index: _Int = 0
     delta: Delta = msgspec.field(default_factory=Delta)
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     logprobs: Logprobs | None = None
 
 
@@ -192,7 +208,7 @@ class Choice(_Open, kw_only=True):
 
     index: _Int = 0
     message: CompletionMessage = msgspec.field(default_factory=CompletionMessage)
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     logprobs: Logprobs | None = None
 
 
@@ -241,11 +257,10 @@ class Chunk(_ResponseFields, kw_only=True):
         return load_object(self.raw)
 
 
-class Completion(_ResponseFields, kw_only=True):
+class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
     """A whole response. `request_id` is from its header.
 
-    `parsed` is the text as a value of the type that was asked for, if one was. `extra` holds the top-level fields
-    without a name here, and under `usage` those of the usage (OpenRouter's `cost`).
+    `extra` holds the top-level fields without a name here, and under `usage` those of the usage (OpenRouter's `cost`).
     """
 
     choices: list[Choice] = []
@@ -255,7 +270,9 @@ class Completion(_ResponseFields, kw_only=True):
     """The response's HTTP status."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict, name="<headers>")
     """The response's headers, names in lower case."""
-    parsed: Any = msgspec.field(default=None, name="<parsed>")
+    parsed: OutputT = msgspec.field(default=NOT_PARSED, name="<parsed>")
+    """The first choice's text as a value of the requested type. It is `None` if no type was requested, and if the model
+    called tools instead of answering."""
 
     @property
     def message(self) -> CompletionMessage:
@@ -268,8 +285,8 @@ class Completion(_ResponseFields, kw_only=True):
         return self.message.content or ""
 
     @property
-    def finish_reason(self) -> str | None:
-        """Why the first choice ended."""
+    def finish_reason(self) -> FinishReason | None:
+        """Why the first choice ended: `stop`, `length`, `tool_calls`, `content_filter`, or a server's own word."""
         return self.choices[0].finish_reason if self.choices else None
 
     def to_dict(self) -> dict[str, Any]:
