@@ -49,9 +49,13 @@ def line(number: int, **more: Any) -> bytes:
 
 
 def write_input(path: Path, lines: int) -> Path:
-    """Write an input of so many lines."""
-    with path.open("wb") as file:
-        file.writelines(line(number) for number in range(lines))
+    """Write an input of so many lines, and beside it `bodies.jsonl`, the same as the script reads it."""
+    with path.open("wb") as file, path.with_name("bodies.jsonl").open("wb") as bodies:
+        for number in range(lines):
+            file.write(data := line(number))
+            request = json.loads(data)
+            metadata = {"row_id": request["custom_id"]}
+            bodies.write(json.dumps({**request["body"], "metadata": metadata}).encode() + b"\n")
     return path
 
 
@@ -79,6 +83,7 @@ async def _map(base_url: str, source: Path) -> None:
 
 
 async def _script(base_url: str, source: Path) -> None:
+    source = source.with_name("bodies.jsonl")
     await parallel_script.run(source, source.with_name("out.jsonl"), f"{base_url}/chat/completions", API_KEY)
 
 

@@ -291,7 +291,7 @@ async def test_stopping_sends_nothing_new_and_records_what_runs(serve: Serve, tm
         sent = len(server.requests)
         run.stop()
         rest = [result async for result in run]
-    assert len(server.requests) <= sent + 1, "one waited for its slot"
+    assert len(server.requests) <= sent + 4, "so many had a slot, and may not have been sent yet"
     sent = len(server.requests)
     assert 1 + len(rest) == sent == len(ids(tmp_path / "out.jsonl"))
     assert (run.summary.exit_code, run.summary.not_sent) == (130, 200 - sent)

@@ -9,12 +9,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
 
 SIZE: Final = 16
 """Bytes of a digest: among 10**9 keys, two that differ collide with a probability of 10**-21 (birthday bound)."""
+
+_SEARCHED: Final = 32
+"""Entries of a part that are searched one after the other; more of them get offsets."""
 
 _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encode
 
@@ -51,7 +55,7 @@ class DigestTable:
 
     def __init__(self) -> None:
         self._parts: list[bytes | bytearray] = [bytearray() for _ in range(256)]  # by the first byte
-        self._offsets: list[array[int]] = []  # within a sorted part, by the second byte
+        self._offsets: list[array[int] | None] = []  # within a sorted part, by the second byte
         self._added = True
 
     def __len__(self) -> int:
@@ -68,7 +72,7 @@ class DigestTable:
         if self._added:
             self._sort()
         part, offsets, second = self._parts[digest[0]], self._offsets[digest[0]], digest[1]
-        at, end = offsets[second], offsets[second + 1]
+        at, end = (0, len(part)) if offsets is None else (offsets[second], offsets[second + 1])
         while (at := part.find(digest, at, end)) >= 0:
             if at % SIZE == 0:
                 return True
@@ -88,14 +92,15 @@ class DigestTable:
         for first, part in enumerate(self._parts):
             whole = bytes(part)
             entries = sorted({whole[at : at + SIZE] for at in range(0, len(whole), SIZE)})
-            self._parts[first] = b"".join(entries)
-            offsets = array("Q", bytes(8 * 257))
-            for entry in entries:
-                offsets[entry[1] + 1] += SIZE
-            for second in range(256):
-                offsets[second + 1] += offsets[second]
-            self._offsets.append(offsets)
+            self._parts[first] = whole = b"".join(entries)
+            self._offsets.append(_offsets(whole) if len(entries) > _SEARCHED else None)
         self._added = False
+
+
+def _offsets(part: bytes) -> array[int]:
+    """Return where the entries of each second byte begin in a sorted part, and where the last of them ends."""
+    sizes = Counter(part[1::SIZE])
+    return array("Q", accumulate((SIZE * sizes[second] for second in range(256)), initial=0))
 
 
 class OffsetTable:

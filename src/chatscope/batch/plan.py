@@ -318,11 +318,10 @@ class StreamPlan:
             occurrence = self._seen[parsed.key]
             self._seen[parsed.key] += 1
         request = parsed.request(occurrence)
-        id_digest = text_digest(request.custom_id)
-        if id_digest in self._ids:
+        if request.id_digest in self._ids:
             raise LineError(f"custom_id {request.custom_id!r} stands in an earlier row")
-        self._ids.add(id_digest)
-        return None if self.judge.is_settled(request.pair, id_digest, request.custom_id) else request
+        self._ids.add(request.id_digest)
+        return None if self.judge.is_settled(request.pair, request.id_digest, request.custom_id) else request
 
     def all_settled(self, start: int, count: int) -> bool:  # noqa: ARG002 - as `FilePlan.all_settled`
         """Tell whether rows can be passed over: here, none."""

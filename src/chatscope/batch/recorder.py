@@ -61,7 +61,7 @@ class Recorder:
                 self._append(copied_line(self._journal.read_at(offset), request), success=True)
                 self.tally.succeeded += 1
                 self.tally.copied += 1
-                self.outcomes.add(text_digest(request.custom_id))
+                self.outcomes.add(request.id_digest)
                 return False
             self._waiting[request.key] = []
         try:
@@ -87,7 +87,7 @@ class Recorder:
         outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
         at = self._append(outcome.line, success=result.success)
         self.tally.add(result)
-        self._count(request.custom_id, outcome)
+        self._count(request.id_digest, request.custom_id, outcome)
         if self._offsets is not None:
             if result.success:
                 self._offsets[request.key] = at
@@ -95,7 +95,7 @@ class Recorder:
             for other in others:
                 self._append(copied_line(outcome.line, other), success=result.success)
                 self.tally.copied += 1
-                self._count(other.custom_id, outcome)
+                self._count(other.id_digest, other.custom_id, outcome)
             return result, [request, *others]
         return result, [request]
 
@@ -112,7 +112,8 @@ class Recorder:
         line = invalid_line(row.custom_id, row.key, row.number, row.message, self._run_id)
         self._append(line, success=False)
         self.tally.invalid += 1
-        self._count(row.custom_id, RequestOutcome(line, INVALID_LINE, f"line {row.number}: {row.message}"))
+        outcome = RequestOutcome(line, INVALID_LINE, f"line {row.number}: {row.message}")
+        self._count(text_digest(row.custom_id), row.custom_id, outcome)
 
     def _append(self, line: bytes, *, success: bool) -> int:
         try:
@@ -120,8 +121,8 @@ class Recorder:
         except OSError as error:
             raise DiskError(str(error)) from error
 
-    def _count(self, custom_id: str, outcome: RequestOutcome) -> None:
-        self.outcomes.add(text_digest(custom_id))
+    def _count(self, id_digest: bytes, custom_id: str, outcome: RequestOutcome) -> None:
+        self.outcomes.add(id_digest)
         if outcome.error_class is None:
             self.tally.succeeded += 1
         else:

@@ -6,7 +6,7 @@ Only what can never be right is refused here. What only the server can judge is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -28,9 +28,8 @@ _NAMED: Final = frozenset(TaskParameters.__annotations__) - NOT_IN_BODY
 _INSTRUCTIONS: Final = ("system", "developer")
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRequest:
-    """One request of a batch: what is sent, and what it is known by.
+class BatchRequest(msgspec.Struct, frozen=True, eq=False):
+    """One request of a batch: what is sent, and what it is known by. Two are equal only if they are one.
 
     Attributes:
         custom_id: the line's own id, or one made from the key.
@@ -40,20 +39,19 @@ class BatchRequest:
         record: the input record, where the row is one.
         source_task: the task, where the row is one; `body` then says what it asks.
         source: the digest of the line as it stands in the input, where it has an id of its own.
+        id_digest: the digest of the id.
+        pair: the digest under which its outcome is recorded: of its id and its key.
     """
 
     custom_id: str
     key: bytes
     number: int
     body: Mapping[str, Any]
-    record: Mapping[str, Any] | None = None
-    source_task: Task | None = None
-    source: bytes = b""
-
-    @property
-    def pair(self) -> bytes:
-        """The digest under which its outcome is recorded."""
-        return pair_digest(text_digest(self.custom_id), self.key)
+    record: Mapping[str, Any] | None
+    source_task: Task | None
+    source: bytes
+    id_digest: bytes
+    pair: bytes
 
     def task(self, *, stream: bool = True) -> Task:
         """Return the task that runs it. Its metadata holds the request itself.
@@ -73,8 +71,7 @@ class BatchRequest:
         return Task(messages=self.body["messages"], parameters=named, metadata={"batch": self})
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRow:
+class ParsedRow(msgspec.Struct, frozen=True, eq=False):
     """A row that became a request, whose id may still be open: without one, it is made from the key's occurrence."""
 
     custom_id: str | None
@@ -88,7 +85,18 @@ class ParsedRow:
     def request(self, occurrence: int = 0) -> BatchRequest:
         """Return the request. `occurrence` counts the earlier rows with the same key and no id."""
         custom_id = self.custom_id or unnamed_id(self.key, occurrence)
-        return BatchRequest(custom_id, self.key, self.number, self.body, self.record, self.source_task, self.source)
+        id_digest = text_digest(custom_id)
+        return BatchRequest(
+            custom_id,
+            self.key,
+            self.number,
+            self.body,
+            self.record,
+            self.source_task,
+            self.source,
+            id_digest,
+            pair_digest(id_digest, self.key),
+        )
 
 
 def unnamed_id(key: bytes, occurrence: int) -> str:
@@ -160,24 +168,22 @@ class RowParser:
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
-            parsed = self._batch_line(row.number, record)
-            if parsed.custom_id is not None and isinstance(row.data, bytes):
-                parsed = replace(parsed, source=self.source_digest(row.data))
-            return parsed
+            return self._batch_line(row.number, record, row.data if isinstance(row.data, bytes) else None)
         if self._options.prompt is None and "messages" in record:
             body = dict(record)
             custom_id = _custom_id(body.pop("custom_id", None))
-            return self._parsed(custom_id, row.number, body, None)
+            return self._parsed(custom_id, row.number, body)
         return self._record(row.number, record)
 
-    def _batch_line(self, number: int, line: dict[str, Any]) -> ParsedRow:
+    def _batch_line(self, number: int, line: dict[str, Any], text: bytes | None) -> ParsedRow:
         custom_id = _custom_id(line.get("custom_id"))
         method, url = line.get("method", "POST"), line.get("url", self._options.url)
         if method != "POST":
             raise LineError(f"method must be POST, not {method!r}", custom_id)
         if url != self._options.url:
             raise LineError(f"url must be {self._options.url}, not {url!r}", custom_id)
-        return self._parsed(custom_id, number, dict(line["body"]))
+        source = self.source_digest(text) if custom_id is not None and text is not None else b""
+        return self._parsed(custom_id, number, line["body"], source=source)
 
     def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
         custom_id = record.get(self._options.id_column or "custom_id")
@@ -200,12 +206,17 @@ class RowParser:
         return self._parsed(custom_id, number, {"messages": [{"role": "user", "content": text}]}, record)
 
     def _parsed(
-        self, custom_id: str | None, number: int, body: dict[str, Any], record: dict[str, Any] | None = None
+        self,
+        custom_id: str | None,
+        number: int,
+        given: dict[str, Any],
+        record: dict[str, Any] | None = None,
+        source: bytes = b"",
     ) -> ParsedRow:
-        if body.get("stream"):
+        if given.get("stream"):
             raise LineError("stream must not be set: the output holds whole responses", custom_id)
+        body = self._defaults | {name: value for name, value in given.items() if value is not None}
         body.pop("stream", None)
-        body = self._defaults | {name: value for name, value in body.items() if value is not None}
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
             raise LineError("body.messages must be a list of at least one message", custom_id)
@@ -213,7 +224,7 @@ class RowParser:
             raise LineError("no model: the line names none, and there is no default", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
-        return ParsedRow(custom_id, _key(self._options.url, body, custom_id), number, body, record)
+        return ParsedRow(custom_id, _key(self._options.url, body, custom_id), number, body, record, None, source)
 
 
 def _task(number: int, task: Task) -> ParsedRow:

@@ -1,14 +1,13 @@
 """The run of a batch: requests from the source through the adapter into the journal, until all are recorded.
 
 The reading, the sending and the recording are children of one task group that the run's block owns. Outcomes are
-recorded as they come, whether or not somebody iterates; what waits to be iterated over is bounded.
+recorded as they come, whether or not somebody iterates (`delivery`).
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from chatscope import (
     Task,
     TaskStatus,
 )
+from chatscope.batch.delivery import Delivery, Wakeup
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally, waiting_for
@@ -37,8 +37,8 @@ from chatscope.batch.source import InvalidRow, Source
 from chatscope.batch.stopping import StopRules
 from chatscope.batch.syncing import Syncer
 
-UNDELIVERED: Final = 1000
-"""Outcomes that wait to be iterated over, at most; then no further request is sent. Some 10 MiB."""
+SLOTS_READ: Final = 32
+"""After so many requests, the adapter is asked anew how many it runs at a time. With `"auto"` that moves, slowly."""
 
 CLOSE_SECONDS: Final = 2.0
 """What syncing and closing may take while the run is being cancelled."""
@@ -96,9 +96,11 @@ class BatchRun:
         self._recorder: Recorder | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._sending = anyio.CancelScope()
-        self._running: dict[bytes, Task] = {}  # by the pair of id and key
-        self._delivered: deque[BatchResult] | None = deque()
-        self._changed = anyio.Event()
+        self._running: dict[BatchRequest, Task] = {}
+        self._slots: int | None = None  # as the adapter said last
+        self._asked = 0  # how often that was used
+        self._room = Wakeup()
+        self._delivery = Delivery(self._room)
         self._stopped = anyio.Event()
         self._failure: Exception | None = None
         self._stop_reason: StopReason | None = None
@@ -156,17 +158,11 @@ class BatchRun:
             Exception: what the source raised.
             RuntimeError: outside the run's block, or after `finish`.
         """
-        if self._recorder is None or self._delivered is None:
+        if self._recorder is None or self._delivery.is_discarded:
             raise RuntimeError("iterate within 'async with run_batch(...) as run', and not after finish()")
-        while not self._delivered:
-            if self._phase == "ended":
-                if self._failure is not None:
-                    raise self._failure
-                raise StopAsyncIteration
-            await self._changed.wait()
-        item = self._delivered.popleft()
-        self._tell()
-        return item
+        if (result := await self._delivery.next()) is None:
+            raise StopAsyncIteration
+        return result
 
     async def finish(self) -> BatchSummary:
         """Run to the end without handing out the outcomes, and return the summary. If cancelled, the run goes on.
@@ -174,12 +170,7 @@ class BatchRun:
         Raises:
             Exception: what the source raised.
         """
-        self._delivered = None
-        self._tell()
-        while self._phase != "ended":
-            await self._changed.wait()
-        if self._failure is not None:
-            raise self._failure
+        await self._delivery.discard()
         return self.summary
 
     def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
@@ -188,7 +179,7 @@ class BatchRun:
             self._stop_reason, self._stop_message = reason, message
             self._phase = "stopping"
             self._stopped.set()
-            self._tell()
+            self._room.notify()
 
     @property
     def summary(self) -> BatchSummary:
@@ -234,20 +225,19 @@ class BatchRun:
             for item in found:
                 self._stop_if_due(None)  # earlier runs may have spent it all
                 while self._has_enough():
-                    await self._changed.wait()
+                    await self._room.wait()
                 if self._phase != "running":
                     return
                 try:
                     if isinstance(item, InvalidRow):
                         self._recorder.record_invalid(item)
-                        self._tell()
                         continue
                     if not self._recorder.begin(item):
                         continue
                 except DiskError as error:
                     self._stop_for_disk(error)
                     return
-                task = self._running[item.pair] = item.task(stream=self._options.stream)
+                task = self._running[item] = item.task(stream=self._options.stream)
                 yield task
 
     async def _read(self) -> list[BatchRequest | InvalidRow] | None:
@@ -267,10 +257,12 @@ class BatchRun:
         """
         if self._phase != "running":
             return False
-        if self._delivered is not None and len(self._delivered) >= UNDELIVERED:
+        if self._delivery.is_full:
             return True
-        slots = self._adapter.statistics().concurrency
-        return slots is not None and len(self._running) > slots
+        if not self._asked % SLOTS_READ:
+            self._slots = self._adapter.statistics().concurrency
+        self._asked += 1
+        return self._slots is not None and len(self._running) > self._slots
 
     async def _take(self, result: Result) -> None:
         """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it."""
@@ -278,18 +270,16 @@ class BatchRun:
         assert self._syncer is not None  # noqa: S101 - as above
         assert result.task is not None  # noqa: S101 - only an unknown id has none
         request: BatchRequest = result.task.metadata["batch"]
-        self._running.pop(request.pair, None)
+        self._running.pop(request, None)
+        self._room.notify()
         if result.status is TaskStatus.CANCELLED or isinstance(result.exception, BudgetExceededError):
             self._recorder.abandon(request)
             if isinstance(result.exception, BudgetExceededError):
                 self.stop("budget", result.error)
-            self._tell()
             return
         result, answered = self._recorder.record(request, result)
         await self._syncer.on_line()
-        if self._delivered is not None:
-            self._delivered.extend(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
-        self._tell()
+        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
         self._stop_if_due(result)
 
     def _stop_if_due(self, result: Result | None) -> None:
@@ -305,7 +295,7 @@ class BatchRun:
                 await self._adapter.cancel_task(task.task_id)
         with anyio.move_on_after(self._options.grace):
             while self._running:
-                await self._changed.wait()
+                await self._room.wait()
         self._sending.cancel()
 
     def _stop_for_disk(self, error: Exception) -> None:
@@ -315,7 +305,6 @@ class BatchRun:
             self._phase = "stopping"
         self._stopped.set()
         self._sending.cancel()
-        self._tell()
 
     async def _end(self) -> None:
         """Do the last steps and set the summary."""
@@ -333,7 +322,7 @@ class BatchRun:
                 self._failure = self._failure or error
         self._set_summary()
         self._phase = "ended"
-        self._tell()
+        self._delivery.end(self._failure)
 
     async def _close(self) -> None:
         """Sync and unlock, also when the run was cancelled."""
@@ -346,13 +335,10 @@ class BatchRun:
                 self._stop_reason = self._stop_reason or "interrupted"
                 self._set_summary()
             self._phase = "ended"
+            self._delivery.end(self._failure)
             self._prepared.close()
 
     def _set_summary(self) -> None:
         assert self._recorder is not None  # noqa: S101 - the run is entered
         seconds = time.perf_counter() - self._began
         self._summary = self._prepared.summary(self._recorder.tally, seconds, self._stop_reason, self._stop_message)
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+_ATOMS: Final = frozenset({str, int, float, bool, type(None)})
+"""Most values of a response; they stay as they are."""
 
 
 def to_dict(value: Any) -> Any:
     """Return a struct as plain objects, each with its unknown fields in place."""
     if isinstance(value, msgspec.Struct):
-        names = _sent_names(type(value))
-        built = {name: to_dict(getattr(value, attribute)) for attribute, name in names}
-        return built | getattr(value, "extra", {})
+        if "extra" not in value.__struct_fields__:
+            return msgspec.to_builtins(value)  # nor has any struct within it
+        return struct_to_dict(value, {})
     if isinstance(value, list):
         return [to_dict(item) for item in value]
     return value
+
+
+def struct_to_dict(value: msgspec.Struct, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a struct as a plain object.
+
+    Args:
+        value: the struct.
+        given: the fields that are plain already, by attribute.
+    """
+    built: dict[str, Any] = {}
+    for attribute, name in _sent_names(type(value)):
+        sent = given[attribute] if attribute in given else getattr(value, attribute)
+        built[name] = sent if type(sent) in _ATOMS or attribute in given else to_dict(sent)
+    built.update(getattr(value, "extra", ()))
+    return built
 
 
 def fields_set(value: msgspec.Struct, leave_out: frozenset[str]) -> dict[str, Any]:

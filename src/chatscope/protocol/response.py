@@ -15,7 +15,7 @@ import msgspec
 
 from chatscope.protocol.content_parts import thinking_in
 from chatscope.protocol.loading import load_object
-from chatscope.protocol.plain_values import fields_set, overlaid, to_dict
+from chatscope.protocol.plain_values import fields_set, overlaid, struct_to_dict, to_dict
 from chatscope.protocol.usage import Usage
 
 if TYPE_CHECKING:
@@ -180,6 +180,11 @@ class CompletionMessage(_MessageFields, kw_only=True):
         Reasoning is in the fields and in the shape in which it came. The client leaves it out for servers that refuse
         it (`Profile.dropped_from_messages`).
         """
+        copied: dict[str, Any] = msgspec.to_builtins(self._shared_dict())
+        return copied
+
+    def _shared_dict(self) -> dict[str, Any]:
+        """Return the message as `to_dict` does, with the unknown fields themselves instead of copies."""
         built: dict[str, Any] = {"role": self.role or "assistant", "content": self.content}
         if self.content_parts is not None:
             built["content"] = self.content_parts
@@ -187,8 +192,7 @@ class CompletionMessage(_MessageFields, kw_only=True):
         if self.tool_calls is not None:
             built["tool_calls"] = [_call_to_dict(call) for call in self.tool_calls]
         built |= self.extra
-        copied: dict[str, Any] = msgspec.to_builtins(built)
-        return copied
+        return built
 
 
 class ChunkChoice(_Open, kw_only=True):
@@ -291,9 +295,8 @@ class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the completion as the endpoint's JSON object, unknown fields included."""
-        built = to_dict(self)
-        for choice, made in zip(self.choices, built["choices"], strict=True):
-            made["message"] = choice.message.to_dict()
+        choices = [struct_to_dict(choice, {"message": choice.message._shared_dict()}) for choice in self.choices]
+        built = struct_to_dict(self, {"choices": choices})
         if isinstance(usage := self.extra.get("usage"), dict) and self.usage is not None:
             built["usage"] = overlaid(to_dict(self.usage), usage)
         copied: dict[str, Any] = msgspec.to_builtins(built)
