@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self, TypeVar
+from typing import IO, Any, Final, Literal, Self, TypeVar
 
 import anyio
 import click
@@ -32,9 +32,10 @@ from chatscope.load import (
     Workload,
     compare,
     load_report,
-    run,
+    run_in_processes,
 )
 from chatscope.load.plan import GRACE, SEARCH_KINDS, TIMEOUT
+from chatscope.load.processes import WorkerLoop
 from chatscope.load.schedule import ARRIVAL_PROCESSES
 
 FAILED: Final = 1
@@ -48,7 +49,7 @@ CLIENT_IN_THE_WAY: Final = 4
 STOPPED: Final = 130
 
 REFRESH_SECONDS: Final = 1.0
-"""The view is drawn in the process that measures, so it is drawn seldom."""
+"""How often the view is drawn. The workers measure in processes of their own."""
 
 BUFFER_BYTES: Final = 1 << 20
 """Of `requests.jsonl`: few writes, since each stops the event loop for a moment."""
@@ -76,6 +77,14 @@ def _length(_context: click.Context, _option: click.Parameter, value: str | None
         return Length(int(mean), float(deviation or 0))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not N tokens, nor MEAN,DEVIATION such as 512,64") from None
+
+
+def _workers(_context: click.Context, _option: click.Parameter, value: str) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if value.isdecimal() and int(value):
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither a number of processes nor auto")
 
 
 def _json_object(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, Any] | None:
@@ -128,6 +137,7 @@ _OPTIONS: Final = (
     click.option("--out", type=_FOLDER, metavar="DIR", help="Folder for the report."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
+    click.option("--workers", metavar="N|auto", default="auto", callback=_workers, help="Processes. [default: auto]"),
     click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
 )
 
@@ -145,7 +155,16 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group("load", invoke_without_command=True, short_help="Measure a server, and whether the measurement is true.")
 @_with_options
 @click.pass_context
-def load(context: click.Context, /, backend: str, out: Path | None, as_json: bool, quiet: bool, **given: Any) -> int:
+def load(
+    context: click.Context,
+    /,
+    workers: int | Literal["auto"],
+    backend: WorkerLoop,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> int:
     """Measure a server under load, and tell whether the client was in the way.
 
     Give the load by --concurrency, --rate or --trace, and its length by --requests or --duration. A list makes one
@@ -175,7 +194,8 @@ def load(context: click.Context, /, backend: str, out: Path | None, as_json: boo
     if out is not None and (out / "summary.json").exists():
         raise click.UsageError(f"--out: {out} has a report already; choose another folder")
     monitor = LoadMonitor()
-    body = partial(_run, plan, monitor, out, as_json=as_json, quiet=quiet)
+    runs = partial(run_in_processes, plan, workers=workers, loop=backend, monitor=monitor)
+    body = partial(_run, runs, monitor, out, as_json=as_json, quiet=quiet)
     is_uvloop = backend == "uvloop"
     return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
 
@@ -201,14 +221,16 @@ def compare_command(first: Path, second: Path, as_json: bool) -> int:
     return 0
 
 
-async def _run(plan: LoadPlan, monitor: LoadMonitor, out: Path | None, *, as_json: bool, quiet: bool) -> int:
+async def _run(
+    runs: Callable[[], Awaitable[LoadReport]], monitor: LoadMonitor, out: Path | None, *, as_json: bool, quiet: bool
+) -> int:
     stderr = Terminal(stderr=True, highlight=False)
     try:
         with ExitStack() as stack:
             if out is not None:
                 monitor.on_record = stack.enter_context(_RecordsFile(out)).write
             view = stack.enter_context(_view(stderr, quiet=quiet))
-            report = await _run_and_show(plan, monitor, view)
+            report = await _run_and_show(runs, monitor, view)
     except (ChatError, ValueError) as error:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return FAILED if isinstance(error, ChatError) else USAGE
@@ -233,14 +255,16 @@ def exit_code(report: LoadReport) -> int:
     return 0 if report.meets_objectives else OBJECTIVE_MISSED
 
 
-async def _run_and_show(plan: LoadPlan, monitor: LoadMonitor, view: ProgressView[LoadProgress]) -> LoadReport:
-    """Run the plan while its progress is shown."""
+async def _run_and_show(
+    runs: Callable[[], Awaitable[LoadReport]], monitor: LoadMonitor, view: ProgressView[LoadProgress]
+) -> LoadReport:
+    """Await a run while its progress is shown."""
     failure: ChatError | ValueError | None = None
     reports: list[LoadReport] = []
     async with anyio.create_task_group() as group:
         group.start_soon(_show, monitor, view)
         try:
-            reports.append(await run(plan, monitor=monitor))
+            reports.append(await runs())
         except (ChatError, ValueError) as error:
             failure = error  # the task group would wrap it
         group.cancel_scope.cancel()

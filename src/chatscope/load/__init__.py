@@ -1,6 +1,7 @@
 """Measure a chat server, and tell whether the measurement is true.
 
-`run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`. `chatscope load` is its command.
+`run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`; `run_in_processes(plan)` does so in
+processes of their own, as the command `chatscope load` does.
 
 Here: schedules, sending at the right time, records, the formulas, the verdict on the client. Not here: how one request
 is sent (the client).
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from chatscope.load.objectives import Objective as Objective
     from chatscope.load.objectives import ObjectiveResult as ObjectiveResult
     from chatscope.load.plan import LoadPlan as LoadPlan
+    from chatscope.load.processes import run_in_processes as run_in_processes
     from chatscope.load.records import RequestError as RequestError
     from chatscope.load.records import RequestRecord as RequestRecord
     from chatscope.load.records import read_records as read_records
@@ -43,6 +45,7 @@ _HOMES = {
     "StageComparison": "comparison",
     "Difference": "comparison",
     "run": "run",
+    "run_in_processes": "processes",
     "load_report": "report",
     "SearchResult": "report",
     "StageReport": "report",

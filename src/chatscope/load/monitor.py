@@ -21,8 +21,16 @@ class StageControl(Protocol):
     """What a monitor needs of the stage that is running."""
 
     started_ns: int
-    running: int
-    dispatched: int
+
+    @property
+    def running(self) -> int:
+        """How many requests are running."""
+        ...
+
+    @property
+    def dispatched(self) -> int:
+        """How many requests were sent."""
+        ...
 
     def stop(self, grace: float) -> None:
         """Send nothing more, and give what runs so many seconds to end."""

@@ -1,0 +1,139 @@
+"""What the process that runs a load test and its workers say to each other, as frames of bytes on their pipes.
+
+The parent's orders are pickled: both ends are this package, and the pipe is theirs alone. A worker's messages are
+msgpack, which costs it little. Not here: when they are sent (`processes`, `process_worker`).
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from chatscope.load.plan import LoadStage, PlannedRequest
+from chatscope.load.records import RequestRecord
+from chatscope.load.schedule import WorkShare
+from chatscope.load.setup import RunSetup
+from chatscope.load.verdict import WorkerEvidence
+
+LENGTH: Final = struct.Struct(">Q")
+
+# -- from the parent ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRun:
+    """The first order: what every worker must know, which part is this one's, and the event loop to run on."""
+
+    setup: RunSetup
+    share: WorkShare
+    backend: str
+    uvloop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareStage:
+    """Encode the first requests of a stage. `requests` is `None` in a closed loop without an end of its own."""
+
+    stage: LoadStage
+    requests: tuple[PlannedRequest, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartStage:
+    """Start the prepared stage at a moment (`time.perf_counter_ns`, which is the same in every process)."""
+
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopStage:
+    """Send nothing more, and give what runs so many seconds."""
+
+    grace: float
+
+
+Order: TypeAlias = BeginRun | PrepareStage | StartStage | StopStage
+
+# -- from a worker -----------------------------------------------------------------------------------------------------
+
+
+class StagePrepared(msgspec.Struct, tag=True):
+    """The stage can start."""
+
+
+class RequestEnded(msgspec.Struct, tag=True):
+    """A request has ended. The counts are of the stage so far."""
+
+    record: RequestRecord
+    dispatched: int
+    running: int
+
+
+class StageEnded(msgspec.Struct, tag=True):
+    """All requests of the stage have ended; all were reported."""
+
+    evidence: WorkerEvidence
+
+
+class StageFailed(msgspec.Struct, tag=True):
+    """The stage cannot run: what a file or a parameter says can never be right."""
+
+    message: str
+
+
+WorkerMessage: TypeAlias = StagePrepared | RequestEnded | StageEnded | StageFailed
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[WorkerMessage]] = msgspec.msgpack.Decoder(WorkerMessage)
+
+
+def encode_order(order: Order) -> bytes:
+    """Return an order as a frame.
+
+    Raises:
+        ValueError: the plan holds something that cannot be handed to another process.
+    """
+    try:
+        return _framed(pickle.dumps(order))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ValueError(f"the plan cannot be handed to worker processes: {error}; give it plain values") from error
+
+
+def decode_order(data: bytes) -> Any:
+    """Return the order of a frame."""
+    return pickle.loads(data)  # noqa: S301 - the parent wrote it
+
+
+def encode_message(message: WorkerMessage) -> bytes:
+    """Return a worker's message as a frame."""
+    return _framed(_ENCODER.encode(message))
+
+
+class MessageFrames:
+    """Puts a worker's frames together again, however the pipe cut them."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[WorkerMessage]:
+        """Yield the messages that are complete with this data."""
+        received = self._received
+        received += data
+        start = 0
+        while len(received) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(received, start)
+            end = start + LENGTH.size + length
+            if end > len(received):
+                break
+            yield _DECODER.decode(received[start + LENGTH.size : end])
+            start = end
+        del received[:start]
+
+
+def _framed(data: bytes) -> bytes:
+    return LENGTH.pack(len(data)) + data

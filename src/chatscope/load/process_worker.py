@@ -1,0 +1,208 @@
+"""A worker of a load test in a process of its own: `python -m chatscope.load.process_worker`, started by `processes`.
+
+Orders come on standard input, and messages leave on standard output. Threads do both, so that no write waits in the
+event loop, and records are encoded one at a time, so that no thread keeps the interpreter from the loop for long.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+import anyio
+
+from chatscope.load.messages import (
+    LENGTH,
+    BeginRun,
+    PrepareStage,
+    RequestEnded,
+    StageEnded,
+    StageFailed,
+    StagePrepared,
+    StartStage,
+    StopStage,
+    WorkerMessage,
+    decode_order,
+    encode_message,
+)
+from chatscope.load.plan import PlannedRequest
+from chatscope.load.records import RequestRecord
+from chatscope.load.sending import Encoder
+from chatscope.load.setup import client_of
+from chatscope.load.stages import PreparedStage
+from chatscope.transport import HTTPTransport, ReadWitness
+
+POLL_SECONDS: Final = 0.02
+"""How often the event loop looks for orders. A stage starts at a moment that is told well before."""
+
+SEND_SECONDS: Final = 0.25
+"""How long messages are gathered: the parent draws once a second."""
+
+
+class ParentGoneError(Exception):
+    """The parent has ended, or wants no more."""
+
+
+class Inbox:
+    """The parent's orders. A thread reads them; `None` stands for their end."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="orders", daemon=True).start()
+
+    def first(self) -> BeginRun | None:
+        """Wait for the first order, in no event loop."""
+        order: BeginRun | None = self._orders.get()
+        return order
+
+    def poll(self) -> Any:
+        """Return the next order, `...` if there is none yet.
+
+        Raises:
+            ParentGoneError: there will be no more.
+        """
+        try:
+            order = self._orders.get_nowait()
+        except queue.Empty:
+            return ...
+        if order is None:
+            raise ParentGoneError
+        return order
+
+    async def next(self) -> Any:
+        """Wait for the next order. If cancelled, none is lost."""
+        while (order := self.poll()) is ...:  # noqa: ASYNC110 - a thread brings the orders
+            await anyio.sleep(POLL_SECONDS)
+        return order
+
+    def _read(self) -> None:
+        while len(head := self._source.read(LENGTH.size)) == LENGTH.size:
+            self._orders.put(decode_order(self._source.read(*LENGTH.unpack(head))))
+        self._orders.put(None)
+
+
+class Outbox:
+    """The messages to the parent. A thread encodes and writes them."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._messages: queue.SimpleQueue[WorkerMessage | None] = queue.SimpleQueue()
+        self._is_urgent = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="messages", daemon=True)
+        self._thread.start()
+
+    def put(self, message: WorkerMessage, *, at_once: bool = False) -> None:
+        """Send a message, soon or at once. Never waits."""
+        self._messages.put(message)
+        if at_once:
+            self._is_urgent.set()
+
+    def close(self) -> None:
+        """Send what is left, and wait until it is."""
+        self._messages.put(None)
+        self._is_urgent.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        while True:
+            self._is_urgent.wait(SEND_SECONDS)
+            self._is_urgent.clear()
+            try:
+                while True:
+                    message = self._messages.get_nowait()
+                    if message is None:
+                        return
+                    self._target.write(encode_message(message))
+                    self._target.flush()
+                    time.sleep(0)  # the event loop goes first
+            except queue.Empty:
+                continue
+            except OSError:
+                return  # the parent has gone; its orders end, too
+
+
+async def _work(begin: BeginRun, inbox: Inbox, outbox: Outbox) -> None:
+    """Run every stage that is ordered, until the orders end. If they end within a stage, its requests are cancelled."""
+    reads = ReadWitness()
+    async with client_of(begin.setup.plan, HTTPTransport(witness=reads)) as client:
+        encoder = Encoder.of(client, begin.setup)
+        while True:
+            order = await inbox.next()
+            try:
+                if isinstance(order, PrepareStage):
+                    await _run_stage(begin, order, encoder, reads, inbox, outbox)
+            except (ValueError, OSError) as error:
+                outbox.put(StageFailed(str(error)), at_once=True)
+
+
+async def _run_stage(
+    begin: BeginRun, order: PrepareStage, encoder: Encoder, reads: ReadWitness, inbox: Inbox, outbox: Outbox
+) -> None:
+    def on_record(record: RequestRecord) -> None:
+        worker = prepared.worker
+        outbox.put(RequestEnded(record, worker.dispatched, worker.running))
+
+    requests = _requests(begin, order)
+    prepared = PreparedStage(encoder, order.stage, requests, on_record, share=begin.share, reads=reads)
+    outbox.put(StagePrepared(), at_once=True)
+    start = await inbox.next()
+    if not isinstance(start, StartStage):
+        return  # stopped before it started
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_obey, prepared, inbox, group.cancel_scope)
+        try:
+            evidence = await prepared.run(start.started_ns)
+        except (ValueError, OSError) as error:
+            failure = error
+        else:
+            outbox.put(StageEnded(evidence), at_once=True)
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _requests(begin: BeginRun, order: PrepareStage) -> Iterator[PlannedRequest]:
+    if order.requests is not None:
+        return iter(order.requests)
+    schedule = begin.setup.plan.schedule(order.stage, begin.setup.workload)
+    return begin.share.requests(schedule, order.stage.concurrency)
+
+
+async def _obey(prepared: PreparedStage, inbox: Inbox, stage: anyio.CancelScope) -> None:
+    """Stop the stage when that is ordered, and cancel it when the orders end."""
+    while True:
+        try:
+            order = await inbox.next()
+        except ParentGoneError:
+            stage.cancel()
+            return
+        if isinstance(order, StopStage):
+            prepared.worker.stop(order.grace)
+
+
+def main() -> None:
+    """Run one worker, from its first order to the end of its orders."""
+    target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not mix with the messages
+    inbox, outbox = Inbox(sys.stdin.buffer), Outbox(target)
+    begin = inbox.first()
+    if begin is None:
+        return
+    options = {"use_uvloop": begin.uvloop} if begin.backend == "asyncio" else {}
+    try:
+        anyio.run(_work, begin, inbox, outbox, backend=begin.backend, backend_options=options)
+    except ParentGoneError:
+        pass
+    finally:
+        outbox.close()
+
+
+if __name__ == "__main__":
+    main()

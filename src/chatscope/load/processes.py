@@ -1,0 +1,296 @@
+"""Runs a plan in worker processes, so that one core's speed does not limit the load, and nothing else disturbs it.
+
+Here: the workers' number, life and death, and each one's share. Not here: what a worker does (`process_worker`), and
+what is concluded (`stages`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import anyio
+import anyio.abc
+
+from chatscope.load.messages import (
+    BeginRun,
+    MessageFrames,
+    Order,
+    PrepareStage,
+    RequestEnded,
+    StageEnded,
+    StageFailed,
+    StartStage,
+    StopStage,
+    WorkerMessage,
+    encode_order,
+)
+from chatscope.load.monitor import LoadMonitor
+from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
+from chatscope.load.records import RequestError, RequestRecord
+from chatscope.load.report import LoadReport, StageReport
+from chatscope.load.schedule import SECOND, WorkShare
+from chatscope.load.search import next_stage
+from chatscope.load.setup import RunSetup, client_of, prepare, report_of
+from chatscope.load.sizing import worker_count
+from chatscope.load.stages import conclude
+from chatscope.load.verdict import WorkerEvidence, WorkerLoss
+
+WorkerLoop = Literal["asyncio", "uvloop", "trio"]
+
+CLOSE_SECONDS: Final = 5.0
+"""How long a worker may take to end by itself."""
+
+LEAD_SECONDS: Final = 0.25
+"""Between the order to start a stage and its start: ten times as long as a worker takes to look for orders."""
+
+
+async def run_in_processes(
+    plan: LoadPlan,
+    *,
+    workers: int | Literal["auto"] = "auto",
+    loop: WorkerLoop = "asyncio",
+    monitor: LoadMonitor | None = None,
+) -> LoadReport:
+    """Run a plan in processes of its own and return its report. If cancelled, they are killed, and there is no report.
+
+    The schedule is made here, and each worker gets its share before the stage starts. `max_concurrency` is shared out,
+    too: each worker limits its own part. If a worker dies, the others go on; its requests count as lost, and the
+    verdict is `invalid`.
+
+    Args:
+        plan: what to measure.
+        workers: how many processes send. `"auto"` takes as many as keep each below half a core, as far as there are
+            cores; one core is left for everything else.
+        loop: the event loop of the workers.
+        monitor: shows the progress, receives the records in batches, and stops the run early.
+
+    Raises:
+        ValueError: the plan names a file that cannot be read as prompts or as a trace, there is no key, or the plan has
+            values that another process cannot be given.
+        ChatError: the calibration's requests failed, so that no request was measured.
+        OSError: a file cannot be read, or a process cannot be started.
+    """
+    monitor = monitor or LoadMonitor()
+    stages: list[StageReport] = []
+    async with client_of(plan, None) as client:
+        setup = await prepare(plan, client)
+    count, notices = worker_count(plan, workers)
+    async with _started(setup, count, loop) as processes:
+        while not monitor.is_stopped and (stage := next_stage(plan, stages)) is not None:
+            stages.append(await _ProcessStage(setup, stage, processes, monitor).run())
+    return report_of(setup, stages, monitor, notices)
+
+
+class WorkerProcess:
+    """One worker, as the parent sees it.
+
+    Args:
+        share: which part of every stage it runs.
+        process: the process.
+
+    Attributes:
+        share: as given.
+        death: how it died; `None` while it lives.
+        running, dispatched: its counts in the running stage.
+    """
+
+    def __init__(self, share: WorkShare, process: anyio.abc.Process) -> None:
+        self.share = share
+        self.death: str | None = None
+        self.running = self.dispatched = 0
+        self._process = process
+        self._frames = MessageFrames()
+        self._messages: deque[WorkerMessage] = deque()
+
+    async def send(self, order: Order) -> None:
+        """Send an order. A worker that has died is not told. If cancelled, the worker can be told nothing more."""
+        data = encode_order(order)
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        try:
+            await self._process.stdin.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._note_death()
+
+    async def receive(self) -> WorkerMessage | None:
+        """Return its next message; `None` once it has died. If cancelled, no message is lost."""
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        try:
+            while not self._messages and self.death is None:
+                self._messages.extend(self._frames.feed(await self._process.stdout.receive()))
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            await self._note_death()
+        return self._messages.popleft() if self._messages else None
+
+    async def _note_death(self) -> None:
+        status = await self._process.wait()
+        self.running = 0
+        self.death = f"its process ended with status {status}"
+        if status < 0:
+            self.death += f" ({signal.Signals(-status).name})"
+
+
+class _ProcessStage:
+    """One stage in all workers; a monitor's control of it."""
+
+    def __init__(
+        self, setup: RunSetup, stage: LoadStage, processes: Sequence[WorkerProcess], monitor: LoadMonitor
+    ) -> None:
+        self.started_ns = 0
+        self._setup = setup
+        self._plan = setup.plan
+        self._stage = stage
+        self._processes = processes
+        self._monitor = monitor
+        self._shares: dict[WorkerProcess, tuple[PlannedRequest, ...]] = {}
+        self._evidence: list[WorkerEvidence] = []
+        self._failure: str | None = None
+        self._grace = 0.0
+        self._stop = anyio.Event()
+
+    @property
+    def running(self) -> int:
+        """How many requests are running."""
+        return sum(process.running for process in self._processes)
+
+    @property
+    def dispatched(self) -> int:
+        """How many requests were sent."""
+        return sum(process.dispatched for process in self._processes)
+
+    def stop(self, grace: float) -> None:
+        """Send nothing more, and give what runs so many seconds to end."""
+        self._grace = grace
+        self._stop.set()
+
+    async def run(self) -> StageReport:
+        """Run the stage to its end and return its report. If cancelled, the workers are left as they are."""
+        plan, monitor, first = self._plan, self._monitor, len(self._monitor.records)
+        if self._stage.concurrency is None or plan.requests is not None:
+            schedule = list(plan.schedule(self._stage, self._setup.workload))
+            for process in self._processes:
+                self._shares[process] = tuple(process.share.requests(schedule, self._stage.concurrency))
+        await self._in_all(self._prepare)
+        self._check()
+        self.started_ns = time.perf_counter_ns() + round(LEAD_SECONDS * SECOND)
+        monitor.on_stage(self._stage, self, plan)
+        if monitor.is_stopped:
+            self.stop(plan.grace)
+        for process in self._processes:
+            await process.send(StartStage(self.started_ns))
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._tell_to_stop)
+            await self._in_all(self._follow)
+            group.cancel_scope.cancel()
+        self._check()
+        losses = [self._loss(process, first) for process in self._processes if process.death is not None]
+        return conclude(
+            plan,
+            self._stage,
+            self.started_ns,
+            monitor.records[first:],
+            self._evidence,
+            was_stopped=monitor.is_stopped,
+            losses=losses,
+        )
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise ValueError(self._failure)
+
+    async def _in_all(self, work: Callable[[WorkerProcess], Coroutine[Any, Any, None]]) -> None:
+        async with anyio.create_task_group() as group:
+            for process in self._processes:
+                group.start_soon(work, process)
+
+    async def _prepare(self, process: WorkerProcess) -> None:
+        process.running = process.dispatched = 0
+        await process.send(PrepareStage(self._stage, self._shares.get(process)))
+        message = await process.receive()
+        if isinstance(message, StageFailed):
+            self._failure = message.message
+
+    async def _follow(self, process: WorkerProcess) -> None:
+        """Receive a worker's messages until its stage has ended, or the worker has died."""
+        while (message := await process.receive()) is not None:
+            if isinstance(message, RequestEnded):
+                process.dispatched, process.running = message.dispatched, message.running
+                self._monitor.add(message.record)
+            elif isinstance(message, StageEnded):
+                self._evidence.append(message.evidence)
+                return
+            elif isinstance(message, StageFailed):
+                self._failure = message.message
+                return
+
+    async def _tell_to_stop(self) -> None:
+        while True:
+            await self._stop.wait()
+            self._stop = anyio.Event()
+            for process in self._processes:
+                await process.send(StopStage(self._grace))
+
+    def _loss(self, process: WorkerProcess, first: int) -> WorkerLoss:
+        """Return what was lost with a worker, and record the requests whose time is known."""
+        worker, reason, share = process.share.worker, process.death or "", self._shares.get(process)
+        if share is None:  # of a closed loop without an end, only what was running is known
+            return WorkerLoss(
+                worker=worker, reason=reason, requests=len(process.share.slots(self._stage.concurrency or 0))
+            )
+        seen = {record.index for record in self._monitor.records[first:] if record.worker == worker}
+        turns = (turn for planned in share for turn in (planned, *planned.later))
+        lost = [planned for planned in turns if planned.index not in seen]
+        now, windows = time.perf_counter_ns(), self._plan.windows()
+        for planned in lost:
+            due_ns = self.started_ns + (planned.offset or 0)
+            if planned.offset is None or (self._monitor.is_stopped and due_ns > now):
+                continue  # due when a slot was free or a turn had ended, or after the run was stopped
+            self._monitor.add(
+                RequestRecord(
+                    index=planned.index,
+                    stage=self._stage.index,
+                    worker=worker,
+                    due_ns=due_ns,
+                    error=RequestError(class_="WorkerDied", message=reason),
+                    requested_prompt_tokens=planned.source.prompt_tokens,
+                    requested_output_tokens=planned.source.output_tokens,
+                    window=windows.of(planned.offset),
+                )
+            )
+        return WorkerLoss(worker=worker, reason=reason, requests=len(lost))
+
+
+@asynccontextmanager
+async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterator[list[WorkerProcess]]:
+    """Start the workers. At the end of the block their orders end, and they with them; those that stay are killed.
+
+    Cancelled, all of them are killed.
+    """
+    backend, uvloop = ("asyncio", loop == "uvloop") if loop != "trio" else ("trio", False)
+    # The same modules as here, wherever they were found. No keys: those come with the first order.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    processes: list[anyio.abc.Process] = []
+    try:
+        started = []
+        for worker in range(count):
+            process = await anyio.open_process(
+                [sys.executable, "-m", "chatscope.load.process_worker"],
+                stderr=None,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the parent, which lets the workers drain
+            )
+            processes.append(process)
+            started.append(WorkerProcess(WorkShare(worker, count), process))
+        for each in started:
+            await each.send(BeginRun(setup, each.share, backend, uvloop))
+        yield started
+    finally:
+        for process in processes:
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await process.aclose()  # kills it when the time is over

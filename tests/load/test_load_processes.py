@@ -1,0 +1,224 @@
+"""Runs in worker processes: one schedule for any number of them, their death, and how they are stopped. Real time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.support.processes import launcher
+from tests.support.simulated import Simulate, simulators
+
+from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, Workload, run, run_in_processes
+from chatscope.load.processes import WorkerLoop
+from chatscope.load.schedule import OpenLoop, due_offsets
+from chatscope.load.sizing import worker_count
+from chatscope.simulator import Reply, error
+
+REPLY = Reply(tokens=3)
+SLOW = Reply(tokens=2, first_token=60)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and descriptors as on Unix")]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {}  # the workers' loops are what differs
+
+
+@pytest.fixture
+def simulate() -> Iterator[Simulate]:
+    with simulators() as start:
+        yield start
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[anyio.abc.Process]:
+    """The worker processes that were started."""
+    found: list[anyio.abc.Process] = []
+    original = anyio.open_process
+
+    async def open_process(*given: Any, **more: Any) -> anyio.abc.Process:
+        found.append(await original(*given, **more))
+        return found[-1]
+
+    monkeypatch.setattr(anyio, "open_process", open_process)
+    return found
+
+
+def plan(base_url: str, **values: Any) -> LoadPlan:
+    workload = Workload(prompt_tokens=Length(16, 4), output_tokens=Length(3))
+    given: dict[str, Any] = {
+        "model": "m",
+        "base_url": base_url,
+        "api_key": "",
+        "workload": workload,
+        "calibrate": False,
+    }
+    return LoadPlan(**(given | values))
+
+
+def due_and_lengths(report: LoadReport) -> list[tuple[int, int, int | None]]:
+    """Return every request's index, due time from the first and length."""
+    records = sorted(report.records, key=lambda record: record.index)
+    return [(each.index, each.due_ns - records[0].due_ns, each.requested_prompt_tokens) for each in records]
+
+
+async def test_the_schedule_is_the_same_to_the_nanosecond_for_any_number_of_workers_on_every_loop(
+    simulate: Simulate,
+) -> None:
+    simulated = simulate(REPLY)
+    given = plan(simulated.base_url, rate=60, requests=30, seed=4, salt="s")
+    runs: list[tuple[int, WorkerLoop]] = [(1, "asyncio"), (2, "trio"), (4, "uvloop")]
+    alone = due_and_lengths(await run(given))
+    offsets = list(due_offsets(OpenLoop(60), "4:arrivals:0", requests=30))
+    assert [due for _, due, _ in alone] == [offset - offsets[0] for offset in offsets]
+    bodies = {request.content for request in simulated.server.requests}
+    for workers, loop in runs:
+        report = await run_in_processes(given, workers=workers, loop=loop)
+        assert due_and_lengths(report) == alone, (workers, loop)
+        assert {record.worker for record in report.records} == set(range(workers))
+        assert report.ok == 30
+    assert {request.content for request in simulated.server.requests} == bodies, "the same prompts, too"
+
+
+async def test_a_closed_loop_is_shared_by_its_slots(simulate: Simulate) -> None:
+    simulated = simulate(REPLY)
+    report = await run_in_processes(plan(simulated.base_url, concurrency=[3, 1], requests=9), workers=8)
+    assert [stage.summary.ok for stage in report.stages] == [9, 9]
+    assert {record.worker for record in report.records} == {0}, "the second stage has one slot, so one worker runs all"
+    report = await run_in_processes(plan(simulated.base_url, concurrency=3, duration=0.5), workers=2)
+    counts = [sum(record.worker == worker for record in report.records) for worker in range(2)]
+    assert all(counts)
+    assert report.stages[0].summary.failed == 0
+    assert len(report.stages[0].verdict.evidence.cpu_shares) == 2
+
+
+async def test_failures_in_a_worker_are_recorded_as_anywhere(simulate: Simulate) -> None:
+    simulated = simulate([error(503), REPLY])
+    report = await run_in_processes(plan(simulated.base_url, rate=50, requests=6), workers=2)
+    assert report.stages[0].summary.failures == {"503 InternalServerError": 1}
+    assert report.ok == 5
+
+
+async def test_a_worker_that_is_killed_loses_its_requests_and_the_verdict_is_invalid(
+    simulate: Simulate, started: list[anyio.abc.Process]
+) -> None:
+    """The others go on."""
+    simulated = simulate(REPLY)
+    reports = []
+
+    async def measure() -> None:
+        given = plan(simulated.base_url, rate=20, arrivals="constant", requests=40, slos=["failed<1%"])
+        reports.append(await run_in_processes(given, workers=2))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(measure)
+        await anyio.to_thread.run_sync(simulated.wait_until, lambda server: server.requests_received >= 10)
+        started[1].send_signal(signal.SIGKILL)
+    (report,) = reports
+    (stage,) = report.stages
+    assert stage.verdict.state == report.verdict == "invalid"
+    (loss,) = stage.verdict.evidence.losses
+    assert (loss.worker, loss.reason) == (1, "its process ended with status -9 (SIGKILL)")
+    assert 10 <= loss.requests <= 20, "what it had not reported is lost, too"
+    assert "requests were lost with worker 1" in stage.verdict.reasons[0]
+    assert (stage.summary.attempts, stage.summary.unfinished) == (40, loss.requests)
+    assert stage.summary.failures == {"WorkerDied": loss.requests}
+    assert stage.goodput == pytest.approx(1 - loss.requests / 40)
+    assert not report.meets_objectives
+    assert sum(record.outcome == "ok" and record.worker == 0 for record in report.records) == 20
+
+
+async def test_a_server_that_dies_half_way_fails_the_rest() -> None:
+    monitor, reports = LoadMonitor(), []
+
+    async def measure(base_url: str) -> None:
+        given = plan(base_url, rate=20, arrivals="constant", requests=40, timeout=5)
+        reports.append(await run_in_processes(given, workers=2, monitor=monitor))
+
+    with launcher() as launch:
+        server = launch("chatscope", "simulator", "--port", "0", "--first-token", "0.1", "--between-tokens", "0.3")
+        assert server.stdout is not None
+        base_url = server.stdout.readline().split()[4]
+        async with anyio.create_task_group() as group:
+            group.start_soon(measure, base_url)
+            while (progress := monitor.progress()) is None or progress.sent < 20:  # noqa: ASYNC110 - it tells nobody
+                await anyio.sleep(0.05)
+            server.kill()
+    (report,) = reports
+    summary = report.stages[0].summary
+    assert (summary.attempts, summary.unfinished) == (40, 0)
+    assert summary.failed >= 10
+    assert {"StreamTruncatedError", "APIConnectionError"} <= {name.split(" (")[0] for name in summary.failures}
+    assert report.stages[0].verdict.evidence.losses == []
+
+
+async def test_stopping_drains_every_worker_within_the_grace(
+    simulate: Simulate, started: list[anyio.abc.Process]
+) -> None:
+    simulated = simulate(lambda request: SLOW if request.number % 2 else REPLY)
+    monitor, reports = LoadMonitor(), []
+
+    async def measure() -> None:
+        given = plan(simulated.base_url, rate=40, duration=60, grace=0.5)
+        reports.append(await run_in_processes(given, workers=2, monitor=monitor))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(measure)
+            await anyio.to_thread.run_sync(simulated.wait_until, lambda server: server.requests_received >= 20)
+            assert monitor.stop()
+    (report,) = reports
+    assert report.was_stopped
+    assert report.ok >= 8
+    assert report.stages[0].summary.unfinished >= 8
+    assert report.stages[0].verdict.evidence.losses == []
+    assert [process.returncode for process in started] == [0, 0]
+
+
+async def test_a_cancelled_run_leaves_no_process(simulate: Simulate, started: list[anyio.abc.Process]) -> None:
+    simulated = simulate(SLOW)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_in_processes, plan(simulated.base_url, concurrency=4, duration=60))
+        await anyio.to_thread.run_sync(simulated.wait_until, lambda server: server.requests_received >= 4)
+        group.cancel_scope.cancel()
+    assert started
+    assert all(process.returncode is not None for process in started)
+
+
+async def test_a_malformed_file_ends_the_run_with_its_line(simulate: Simulate, tmp_path: Path) -> None:
+    """Found by the parent, or by the worker of a closed loop without an end."""
+    simulated = simulate(REPLY)
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Hello"}\n' * 100 + '{"no": "prompt"}\n')
+    workload = Workload(prompts=path)
+    with pytest.raises(ValueError, match="prompt 101 is malformed"):
+        await run_in_processes(plan(simulated.base_url, rate=1000, duration=1, workload=workload), workers=2)
+    with pytest.raises(ValueError, match="prompt 101 is malformed"):
+        await run_in_processes(plan(simulated.base_url, concurrency=2, duration=5, workload=workload), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "cores", "workers"),
+    [
+        ({"rate": 1, "requests": 10}, 4, 1),
+        ({"rate": 200, "requests": 10, "workload": Workload(output_tokens=Length(100))}, 8, 3),
+        ({"concurrency": 400, "requests": 400}, 4, 3),
+        ({"concurrency": [2, 400], "requests": 400}, 8, 2),
+        ({"rate": 1000, "requests": 10, "max_concurrency": 2, "workload": Workload()}, 8, 2),
+        ({"concurrency": 400, "requests": 400}, 1, 1),
+    ],
+)
+def test_the_number_of_workers_follows_the_load_and_the_cores(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], cores: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    count, notices = worker_count(plan("http://server/v1", **values), "auto")
+    assert count == workers
+    assert bool(notices) == (cores == 1)
+    assert worker_count(plan("http://server/v1", **values), 1) == (1, [])
