@@ -151,8 +151,26 @@ def test_what_nobody_reads_is_refused_in_its_own_words(wire: bytes, message: str
         assert message in str(caught.value) or len(pieces) > 1
 
 
-def test_a_coding_given_twice_counts_once_as_in_curl() -> None:
-    assert read([OK + CHUNKED * 2 + b"\r\n" + CHUNKS])[2] == b"hello"
+CURL_READS = {
+    "a coding given twice": OK + CHUNKED * 2 + b"\r\n" + CHUNKS,
+    "identity": OK + b"Transfer-Encoding: identity\r\n" + LENGTH + b"\r\nhello",
+    "identity up to the end": OK + b"Transfer-Encoding: Identity\r\n\r\nhello",
+    "identity, then a coding": OK + b"Transfer-Encoding: identity, chunked\r\n" + LENGTH + b"\r\n" + CHUNKS,
+    "a coding, then identity": OK + CHUNKED + b"Transfer-Encoding: identity\r\n\r\n" + CHUNKS,
+}
+
+
+@each_row("wire", CURL_READS.values(), ids=CURL_READS)
+def test_what_curl_reads_is_read(wire: bytes) -> None:
+    whole = read([wire])
+    assert whole[2] == b"hello"
+    for cut in range(1, len(wire)):
+        assert read([wire[:cut], wire[cut:]]) == whole
+
+
+def test_a_body_without_a_coding_that_ends_too_early() -> None:
+    with pytest.raises(httpx.RemoteProtocolError, match="before the end of the body"):
+        read([OK + b"Transfer-Encoding: identity\r\n" + LENGTH + b"\r\nhell"])
 
 
 def test_a_response_is_read_again_from_its_beginning_only_while_it_is_short() -> None:

@@ -1,9 +1,10 @@
 """A second reading of responses that llhttp refuses: the grammar that h11 (and so httpx) and curl both read.
 
 Here: bare line feeds, folded headers, control characters in values, a repeated Content-Length, Transfer-Encoding beside
-Content-Length, padded chunk sizes, and chunk extensions and trailers of any shape. `tests/transport/test_framing.py`
-lists what the two were seen to read. Not here: limits and the meaning of a status (`response_parser`, whose callbacks
-this parser calls as llhttp does). It costs many times as much as llhttp, so it only ever comes second.
+Content-Length, the transfer coding `identity`, padded chunk sizes, and chunk extensions and trailers of any shape.
+`tests/transport/test_framing.py` lists what the two were seen to read. Not here: limits and the meaning of a status
+(`response_parser`, whose callbacks this parser calls as llhttp does). It costs many times as much as llhttp, so it only
+ever comes second.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ class ParserCallbacks(Protocol):
 
     def on_message_complete(self) -> None:
         """Receive the end of a response, interim or final."""
+
+
+def codings_in(transfer_encoding: bytes) -> set[bytes]:
+    """Return the transfer codings in a header's value. `identity` is none (RFC 2616, section 3.6; curl)."""
+    codings = {coding.strip(b" \t").lower() for coding in transfer_encoding.split(b",")}
+    return codings - {b"", b"identity"}
 
 
 class LenientParser:
@@ -140,7 +147,7 @@ class LenientParser:
 
     def _read_body(self, headers: Headers) -> Step:
         # Transfer-Encoding wins over Content-Length (RFC 9112, section 6.3). That it is "chunked" is checked already.
-        if any(value and name.lower() == b"transfer-encoding" for name, value in headers):
+        if any(codings_in(value) for name, value in headers if name.lower() == b"transfer-encoding"):
             yield from self._read_chunks()
             return
         values = [value for name, value in headers if name.lower() == b"content-length"]

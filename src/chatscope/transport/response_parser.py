@@ -14,7 +14,7 @@ import httptools
 import httpx
 
 from chatscope.transport.errors import MalformedResponseError
-from chatscope.transport.lenient_parser import LenientParser
+from chatscope.transport.lenient_parser import LenientParser, codings_in
 
 __all__ = ["MAX_HEADERS", "ResponseParser", "has_body"]
 
@@ -263,7 +263,11 @@ class ResponseParser:
         coding = self._transfer_coding.lower()
         if coding == b"chunked":
             return
-        if {part.strip() for part in coding.split(b",")} != {b"chunked"}:
+        codings = codings_in(coding)
+        if not codings:
+            self._transfer_coding = b""
+            return
+        if codings != {b"chunked"}:
             self._refuse(f"the transfer coding {coding[:40].decode('latin-1')!r} is not supported")
         if not isinstance(self._parser, LenientParser):
             # llhttp would read up to the end of the connection: it knows the word only alone.
