@@ -12,6 +12,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -19,6 +22,7 @@ import httpx
 import pytest
 import stamina
 import stamina.instrumentation
+import stamina.typing
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support.tables import each_row
@@ -580,6 +584,45 @@ def test_without_logging_a_retry_prints_no_line_of_another_library() -> None:
     ours, theirs = done.stderr.splitlines()[:2], done.stderr.splitlines()[2:]
     assert [line.split(":")[1].strip() for line in ours] == ["attempt 1 failed", "attempt 2 failed"]
     assert theirs == ["stamina.retry_scheduled"] * 2  # what another user of stamina gets, as before
+
+
+@pytest.mark.skipif(find_spec("structlog") is None, reason="structlog is not installed")
+@pytest.mark.parametrize("configured", [False, True])
+def test_without_structlog_s_configuration_a_retry_prints_no_line_of_another_library(configured: bool) -> None:
+    code = f"import structlog\n{'structlog.configure()' if configured else ''}\n{QUIET}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stdout.count("stamina.retry_scheduled") == 2 * (1 + configured)
+
+
+@pytest.mark.parametrize("configured", [False, True])
+async def test_stamina_s_hook_for_structlog_is_left_out_alone(
+    monkeypatch: pytest.MonkeyPatch, restored: None, configured: bool
+) -> None:
+    heard: list[tuple[str, int, float, float]] = []
+
+    def hook(name: str) -> stamina.typing.RetryHook:
+        @contextmanager
+        def until_the_retry(details: stamina.instrumentation.RetryDetails) -> Iterator[None]:
+            heard.append((name, details.retry_num, details.wait_for, details.waited_so_far))
+            yield
+            heard.append((f"end of {name}", details.retry_num, 0.0, 0.0))
+
+        until_the_retry.__module__ = f"stamina.instrumentation._{name}"
+        return until_the_retry
+
+    monkeypatch.setitem(sys.modules, "structlog", SimpleNamespace(is_configured=lambda: configured))
+    stamina.instrumentation.set_on_retry_hooks([hook("mine"), hook("structlog")])
+    policy = RetryPolicy(initial=0.01, max=0.01, jitter=0)
+    assert await Retrier(policy).run(Attempts(APIConnectionError(), APIConnectionError())) == 3
+    mine = [entry for entry in heard if entry[0].endswith("mine")]
+    assert mine == [
+        ("mine", 1, 0.01, 0.0),
+        ("end of mine", 1, 0.0, 0.0),
+        ("mine", 2, 0.01, 0.01),
+        ("end of mine", 2, 0.0, 0.0),
+    ]
+    assert len(heard) == len(mine) * (1 + configured)
 
 
 async def test_with_logging_stamina_s_hook_is_heard(caplog: pytest.LogCaptureFixture) -> None:

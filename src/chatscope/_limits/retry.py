@@ -1,4 +1,4 @@
-"""RetryPolicy and Retrier: how often to try and how long to wait. The only module that imports stamina.
+"""RetryPolicy and Retrier: how often to try and how long to wait. Only this module makes attempts with stamina.
 
 stamina counts the attempts, sleeps between them and calls its users' hooks. Its process-wide settings apply and are
 never changed. It is used only once a first attempt has failed, so a request that succeeds does not pay for it. The wait
@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -21,6 +20,7 @@ import stamina
 
 from chatscope._limits.attempts import AttemptsLog
 from chatscope._limits.connection_errors import is_refused
+from chatscope._limits.stamina_hooks import is_scheduling, mute_unconfigured_structlog
 from chatscope._limits.timeouts import Deadline
 from chatscope._limits.transient import is_transient
 from chatscope._validation import check_count, check_wait
@@ -41,22 +41,6 @@ openai package. Someone waits for the answer, and most often the address is wron
 adapter waits out a restart."""
 
 _log: Final = logging.getLogger("chatscope.retry")
-
-_is_scheduling: ContextVar[bool] = ContextVar("chatscope_is_scheduling", default=False)
-
-
-class _UnhandledFilter(logging.Filter):
-    """Drops stamina's log records about this package's retries if no handler is configured for them.
-
-    Without any logging configuration, Python prints such warnings bare ("stamina.retry_scheduled") to stderr. Retries
-    of other packages are not affected, and if logging is configured, nothing is dropped.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _is_scheduling.get() or logging.getLogger(record.name).hasHandlers()
-
-
-logging.getLogger("stamina").addFilter(_UnhandledFilter())
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +219,23 @@ class Retrier:
     ) -> _T:
         wait_after = partial(self._wait_after, should_retry, on_retry)
         try:
-            async for stamina_attempt in stamina.retry_context(
-                on=wait_after, attempts=self.policy.attempts, timeout=None
-            ):
+            retries = aiter(stamina.retry_context(on=wait_after, attempts=self.policy.attempts, timeout=None))
+            mute_unconfigured_structlog(retries)
+            while True:
+                stamina_attempt = await anext(retries)
                 with stamina_attempt:
                     if stamina_attempt.num == 1:
                         raise first  # lets stamina count it
                     return await self._attempt_again(attempt)
         except Exception:
-            # stamina's testing mode may stop earlier than the policy, after the wait was recorded.
-            self.log.set_wait(None)
+            if is_scheduling.get():
+                # stamina's testing mode may stop earlier than the policy, after the wait was recorded.
+                is_scheduling.set(False)
+                self.log.set_wait(None)
             raise
-        raise AssertionError("unreachable")  # pragma: no cover - the loop above returns or raises
 
     async def _attempt_again(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        _is_scheduling.set(False)
+        is_scheduling.set(False)
         sent = len(self.log)
         try:
             return await attempt()
@@ -300,7 +286,7 @@ class Retrier:
         if on_retry is not None:
             on_retry()
         self.log.set_wait(wait)
-        _is_scheduling.set(True)  # until the wait is over: stamina calls its hooks now
+        is_scheduling.set(True)  # until the wait is over: stamina calls its hooks now
         level = self._level or (logging.WARNING if isinstance(error, RateLimitError) else logging.INFO)
         _log.log(
             level,
