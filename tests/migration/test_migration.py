@@ -223,7 +223,7 @@ async def our_vllm(url: str) -> object:
 
 
 async def their_timeouts(url: str) -> object:
-    async with AsyncOpenAI(api_key=KEY, base_url=url, timeout=httpx.Timeout(20, connect=5), max_retries=1) as client:
+    async with AsyncOpenAI(api_key=KEY, base_url=url, timeout=openai.Timeout(20, connect=5), max_retries=1) as client:
         first = await client.chat.completions.create(model=MODEL, messages=HELLO)
         try:
             await client.with_options(timeout=0.2, max_retries=0).chat.completions.create(model=MODEL, messages=HELLO)
