@@ -63,7 +63,7 @@ def token_counter() -> Callable[[dict[str, Any]], int]:
 
     def count(body: dict[str, Any]) -> int:
         encoding = get_encoding(ENCODING)
-        tokens = 2 + body.get("n", 1) * body.get("max_tokens", 15)
+        tokens: int = 2 + body.get("n", 1) * body.get("max_tokens", 15)
         for message in body["messages"]:
             tokens += 4
             for name, value in message.items():
