@@ -22,6 +22,7 @@ def record(index: int = 0, **values: Any) -> RequestRecord:
     given: dict[str, Any] = {
         "due_ns": 1000 * MS,
         "dispatched_ns": 1002 * MS,
+        "connect_ns": MS,
         "token_ns": [1052 * MS, 1062 * MS, 1072 * MS, 1082 * MS],
         "answer_ns": 1062 * MS,
         "finished_ns": 1083 * MS,
@@ -55,6 +56,7 @@ def unfinished(index: int = 0, **values: Any) -> RequestRecord:
         ("icl", [10, 10, 10]),
         ("lateness", [2]),
         ("queue", [0]),
+        ("connect", [1]),
     ],
 )
 def test_each_formula(name: str, milliseconds: list[float]) -> None:

@@ -86,6 +86,34 @@ async def test_the_schedule_is_the_same_to_the_nanosecond_for_any_number_of_work
     assert {request.content for request in simulated.server.requests} == bodies, "the same prompts, too"
 
 
+async def test_stamps_are_in_the_order_of_what_happens(simulate: Simulate) -> None:
+    """Connecting is over when a request is sent, and counts once for each connection."""
+    simulated = simulate(Reply(tokens=3, first_token=0.02))
+    report = await run(plan(simulated.base_url, concurrency=1, requests=4))
+    for record in report.records:
+        assert record.dispatched_ns is not None
+        assert record.sent_ns is not None
+        assert record.headers_ns is not None
+        assert record.finished_ns is not None
+        assert record.due_ns <= record.dispatched_ns <= record.sent_ns <= record.headers_ns <= record.token_ns[0]
+        assert record.token_ns[-1] <= record.finished_ns
+    first, *others = sorted(report.records, key=lambda record: record.index)
+    assert first.connect_ns is not None
+    assert first.dispatched_ns is not None
+    assert first.sent_ns is not None
+    assert 0 < first.connect_ns <= first.sent_ns - first.dispatched_ns
+    assert [record.connect_ns for record in others] == [None] * 3
+    assert report.stages[0].summary.metrics["connect"].count == 1
+
+
+async def test_a_request_whose_usage_is_refused_is_not_sent_again_unseen(simulate: Simulate) -> None:
+    refusal = error(400, "Unknown parameter: stream_options", param="stream_options")
+    simulated = simulate(lambda request: refusal if "stream_options" in request.body else REPLY)
+    report = await run(plan(simulated.base_url, concurrency=1, requests=3))
+    assert len(simulated.server.requests) == 3
+    assert report.stages[0].summary.failures == {"400 BadRequestError": 3}
+
+
 async def test_a_closed_loop_is_shared_by_its_slots(simulate: Simulate) -> None:
     simulated = simulate(REPLY)
     report = await run_in_processes(plan(simulated.base_url, concurrency=[3, 1], requests=9), workers=8)

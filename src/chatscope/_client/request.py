@@ -46,6 +46,8 @@ class ClientRequest:
         status, request_id: the latest response's. Requests that share a retrier have their own.
         sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
             last returned by `receive` were read.
+        written_ns, connect_ns: when its request had been written, and how long connecting took, as far as the HTTP
+            library reports that.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class ClientRequest:
         "_record",
         "_server",
         "_slot",
+        "connect_ns",
         "deadlines",
         "headers",
         "headers_ns",
@@ -66,6 +69,7 @@ class ClientRequest:
         "retrier",
         "sent_ns",
         "status",
+        "written_ns",
     )
 
     def __init__(
@@ -93,6 +97,8 @@ class ClientRequest:
         self.status: int | None = None
         self.request_id: str | None = None
         self.sent_ns: int | None = None
+        self.written_ns: int | None = None
+        self.connect_ns: int | None = None
         self.headers_ns: int | None = None
         self.read_ns = 0  # 0 means never
 
@@ -186,7 +192,7 @@ class ClientRequest:
             self._on_send()
             body = prepared.body_with_usage() if adds_usage else prepared.body
             try:
-                response = await server.sender.send(post, body, self.deadlines.timeouts, self._on_lost)
+                response = await server.sender.send(post, body, self.deadlines.timeouts, self._on_lost, self._on_sent)
             except Exception as error:
                 raise self._translated(error, "headers") from error
             self._on_headers(response)
@@ -203,8 +209,11 @@ class ClientRequest:
 
     def _on_send(self) -> None:
         self.sent_ns = time.perf_counter_ns()
-        self.headers_ns = self.status = self.request_id = None
+        self.headers_ns = self.status = self.request_id = self.written_ns = self.connect_ns = None
         self._record = self.retrier.log.start()
+
+    def _on_sent(self, connect_ns: int | None) -> None:
+        self.written_ns, self.connect_ns = time.perf_counter_ns(), connect_ns
 
     def _on_lost(self, error: Exception) -> bool:
         """Return whether to send the request again on a fresh connection, which counts as an attempt."""

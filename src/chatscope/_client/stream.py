@@ -151,6 +151,8 @@ class ChatStream:
             headers_ns=self._request.headers_ns,
             token_ns=self.token_ns,
             finished_ns=(self._request.read_ns or None) if self._reader.state.is_over else None,
+            written_ns=self._request.written_ns,
+            connect_ns=self._request.connect_ns,
         )
 
     async def _attempt(self) -> None:

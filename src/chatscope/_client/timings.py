@@ -17,11 +17,15 @@ class Timings:
     started_ns: int | None = None
     """When it acquired its first permit to send."""
     sent_ns: int | None = None
-    """When the last attempt was sent."""
+    """When the last attempt was sent: connecting follows, if it is needed."""
     headers_ns: int | None = None
     token_ns: Sequence[int] = ()
     """For each chunk with output of the model, when it was read."""
     finished_ns: int | None = None
+    written_ns: int | None = None
+    """When the last attempt's request had been written; unknown with other transports than chatscope's own."""
+    connect_ns: int | None = None
+    """How many nanoseconds connecting took for it, where a new connection was needed."""
 
     @property
     def queue_seconds(self) -> float | None:

@@ -18,7 +18,7 @@ from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
 from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.protocol.redaction import is_secret, redact
-from chatscope.transport.base import ResendHook, TimedStream
+from chatscope.transport.base import ResendHook, SentHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.errors import proxy_note
 from chatscope.transport.proxies import HttpxBody
@@ -71,7 +71,9 @@ class HTTPResponse:
 class Sender(Protocol):
     """Sends a request."""
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
+    async def send(
+        self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook, on_sent: SentHook
+    ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open.
 
         Args:
@@ -80,6 +82,7 @@ class Sender(Protocol):
             timeouts: for the transport.
             on_resend: called by the package's own transport before it repeats a request that was lost with a reused
                 connection; returns whether it may.
+            on_sent: called by that transport when it has written the request.
 
         Raises:
             Exception: the library's own error, to be passed to `translated`.

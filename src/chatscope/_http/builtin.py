@@ -11,7 +11,7 @@ from chatscope._http.base import HTTPResponse, decoded, response_of
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.transport import HTTPTransport
-from chatscope.transport.base import RESEND_EXTENSION, ResendHook
+from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION, ResendHook, SentHook
 from chatscope.transport.request_head import PostTemplate
 
 _UNPATCHED: Final = HTTPTransport.handle_async_request
@@ -34,12 +34,14 @@ class BuiltinSender:
 
     transport: HTTPTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
+    async def send(
+        self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook, on_sent: SentHook
+    ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
         if HTTPTransport.handle_async_request is not _UNPATCHED:
             # Code that patches `handle_async_request` (respx, a user's test) expects its patch to be called.
-            return await TransportSender(self.transport).send(request, body, timeouts, on_resend)
-        response = await self.transport.post(request, body, timeouts.for_transport(), on_resend)
+            return await TransportSender(self.transport).send(request, body, timeouts, on_resend, on_sent)
+        response = await self.transport.post(request, body, timeouts.for_transport(), on_resend, on_sent)
         if isinstance(response, httpx.Response):
             return response_of(response, response.request)
         headers = ResponseHeaders(response.parser.headers)
@@ -53,8 +55,10 @@ class TransportSender:
 
     transport: httpx.AsyncBaseTransport
 
-    async def send(self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook) -> HTTPResponse:
+    async def send(
+        self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook, on_sent: SentHook
+    ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, nothing stays open."""
-        extensions = {"timeout": timeouts.for_transport(), RESEND_EXTENSION: on_resend}
+        extensions = {"timeout": timeouts.for_transport(), RESEND_EXTENSION: on_resend, SENT_EXTENSION: on_sent}
         sent = httpx.Request("POST", request.url, headers=request.headers, content=body, extensions=extensions)
         return response_of(await self.transport.handle_async_request(sent), sent)

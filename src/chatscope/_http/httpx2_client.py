@@ -17,7 +17,7 @@ from chatscope._http.base import HTTPResponse, Sender, decoded
 from chatscope._http.httpx_client import HttpxSender
 from chatscope._limits.timeouts import Timeouts
 from chatscope.protocol.headers import ResponseHeaders
-from chatscope.transport.base import RESEND_EXTENSION, ResendHook, TimedStream
+from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION, ResendHook, SentHook, TimedStream
 from chatscope.transport.request_head import PostTemplate
 
 
@@ -66,6 +66,7 @@ class Httpx2Sender:
         body: bytes,
         timeouts: Timeouts,
         on_resend: ResendHook,
+        on_sent: SentHook,
     ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, httpx2 closes what it opened."""
         timeout = timeouts.for_transport()
@@ -75,7 +76,7 @@ class Httpx2Sender:
             content=body,
             headers=request.headers.raw,
             timeout=(timeout["connect"], timeout["read"], timeout["write"], timeout["pool"]),
-            extensions={RESEND_EXTENSION: on_resend},  # its transport may be the package's own
+            extensions={RESEND_EXTENSION: on_resend, SENT_EXTENSION: on_sent},  # its transport may be the package's own
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
         headers = ResponseHeaders(response.headers.raw)

@@ -8,7 +8,7 @@ import httpx
 
 from chatscope._http.base import HTTPResponse, response_of
 from chatscope._limits.timeouts import Timeouts
-from chatscope.transport.base import RESEND_EXTENSION, ResendHook
+from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION, ResendHook, SentHook
 from chatscope.transport.request_head import PostTemplate
 
 
@@ -24,6 +24,7 @@ class HttpxSender:
         body: bytes,
         timeouts: Timeouts,
         on_resend: ResendHook,
+        on_sent: SentHook,
     ) -> HTTPResponse:
         """Return the response as soon as its headers have arrived. If cancelled, httpx closes what it opened."""
         timeout = httpx.Timeout(**timeouts.for_transport())
@@ -33,6 +34,6 @@ class HttpxSender:
             headers=request.headers,
             content=body,
             timeout=timeout,
-            extensions={RESEND_EXTENSION: on_resend},  # its transport may be the package's own
+            extensions={RESEND_EXTENSION: on_resend, SENT_EXTENSION: on_sent},  # its transport may be the package's own
         )
         return response_of(await self.client.send(sent, stream=True, follow_redirects=False), sent)

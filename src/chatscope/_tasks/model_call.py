@@ -69,6 +69,8 @@ class ModelCalls:
             attempts=call.retrier.log.attempts(),
             sent_ns=call.sent_ns,
             headers_ns=call.request.headers_ns,
+            written_ns=call.request.written_ns,
+            connect_ns=call.request.connect_ns,
             token_ns=call.token_ns,
         )
 

@@ -49,7 +49,7 @@ class CallSummary(NamedTuple):
         request_id: the id that the server gave the last request.
         requests: how many requests were sent.
         attempts: one entry for each request.
-        sent_ns, headers_ns, token_ns: as in `Timings`.
+        sent_ns, headers_ns, written_ns, connect_ns, token_ns: as in `Timings`.
     """
 
     completion: Completion | None = None
@@ -59,6 +59,8 @@ class CallSummary(NamedTuple):
     attempts: tuple[Attempt, ...] = ()
     sent_ns: int | None = None
     headers_ns: int | None = None
+    written_ns: int | None = None
+    connect_ns: int | None = None
     token_ns: Sequence[int] = ()
 
 
@@ -145,7 +147,14 @@ def result_of(outcome: TaskOutcome, price: Price) -> Result:
 def _timings(outcome: TaskOutcome, submitted_ns: int) -> Timings:
     calls = outcome.calls
     return Timings(
-        submitted_ns, outcome.started_ns, calls.sent_ns, calls.headers_ns, calls.token_ns, outcome.finished_ns
+        submitted_ns,
+        outcome.started_ns,
+        calls.sent_ns,
+        calls.headers_ns,
+        calls.token_ns,
+        outcome.finished_ns,
+        calls.written_ns,
+        calls.connect_ns,
     )
 
 

@@ -80,6 +80,10 @@ def _gaps(record: RequestRecord) -> Sequence[float]:
     return [(after - before) / _NS for before, after in pairwise(stamps)]
 
 
+def _connect(record: RequestRecord) -> Sequence[float]:
+    return () if record.connect_ns is None else (record.connect_ns / _NS,)
+
+
 def _queue(record: RequestRecord) -> Sequence[float]:
     return () if record.dispatched_ns is None else (record.queued_ns / _NS,)
 
@@ -102,6 +106,7 @@ FORMULAS: Final[dict[str, Formula]] = {
     "tpot": Formula("(last token - first token) / (output tokens - 1)", "vLLM TPOT", _tpot),
     "icl": Formula("gaps between chunks with output, pooled", "vLLM ITL, aiperf ICL", _gaps),
     "lateness": Formula("dispatched - due", "guidellm dispatch delay", _span(_due, _dispatched)),
+    "connect": Formula("connecting, where a new connection was needed", "", _connect),
     "queue": Formula("waiting for a slot of max_concurrency", "vLLM client queue time", _queue),
 }
 """Every latency: its name, its formula, and what other tools call it. Units are seconds."""
@@ -224,7 +229,7 @@ def requests_in_flight(records: Iterable[RequestRecord]) -> Iterator[tuple[int, 
         yield moment, running
 
 
-_CLIENT_SIDE: Final = frozenset({"lateness", "queue"})
+_CLIENT_SIDE: Final = frozenset({"lateness", "queue", "connect"})
 """Latencies of the client's own. A failed request has them like any other."""
 
 

@@ -51,8 +51,9 @@ class RequestRecord(msgspec.Struct, kw_only=True):
 
     `due_ns` is when it should have been sent: by the schedule, or in a closed loop when its slot became free.
     `dispatched_ns` is when the client began; `None` if it never did. `queued_ns` is how long it had then waited for
-    `max_concurrency`. `sent_ns` is when sending began, which includes connecting where that was needed. Token counts
-    are the server's own; `None` means that it did not report them.
+    `max_concurrency`. `sent_ns` is when the request had been written, after the `connect_ns` that connecting took
+    where a new connection was needed; `None` with a transport other than chatscope's own. Token counts are the
+    server's own; `None` means that it did not report them.
     """
 
     index: int
@@ -64,6 +65,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     request_id: str | None = None
     dispatched_ns: int | None = None
     queued_ns: int = 0
+    connect_ns: int | None = None
     sent_ns: int | None = None
     headers_ns: int | None = None
     token_ns: list[int] = []

@@ -150,7 +150,8 @@ async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
         return stream.completion
     finally:
         timings = stream.timings
-        record.sent_ns, record.headers_ns = timings.sent_ns, timings.headers_ns
+        record.sent_ns, record.headers_ns = timings.written_ns, timings.headers_ns
+        record.connect_ns = timings.connect_ns
         record.token_ns = list(timings.token_ns)
         record.request_id = stream.request_id
         _note_completion(record, stream.completion)

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 import httpx
 
-__all__ = ["READ_SIZE", "RESEND_EXTENSION", "ResendHook", "SocketStream", "TimedStream"]
+__all__ = ["READ_SIZE", "RESEND_EXTENSION", "SENT_EXTENSION", "ResendHook", "SentHook", "SocketStream", "TimedStream"]
 
 # One read of a socket. From 128 KiB on malloc asks the kernel for every single buffer, which costs more than the read
 # (python -m timeit -s "import socket; a, b = socket.socketpair()" "a.send(b'x'); b.recv(262144)", against 65536).
@@ -26,6 +26,14 @@ request before taking a byte of it: no server can have read anything then, so no
 
 RESEND_EXTENSION = "chatscope.on_resend"
 """The key of a `ResendHook` in `httpx.Request.extensions`. Without a hook, such requests are sent again."""
+
+
+SentHook = Callable[[int | None], object]
+"""Called when a request has been written, before its response: with the nanoseconds that connecting took, or `None` if
+a kept connection was used. The event loop waits for it, so it must be quick."""
+
+SENT_EXTENSION = "chatscope.on_sent"
+"""The key of a `SentHook` in `httpx.Request.extensions`."""
 
 
 class SocketStream(Protocol):

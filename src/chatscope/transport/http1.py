@@ -32,6 +32,13 @@ class ResponseStream(TimedStream):
     Each item is what one read of the socket brought of the body. A cancelled or failed read closes the connection. So
     does `aclose` before the end of the body, at once and without waiting.
 
+    Args:
+        connection: Serves this request alone until its end.
+        request: As httpx knows it, if it does.
+        timeouts: In seconds, by httpx's names.
+        max_header_bytes: The size that the response's headers may have.
+        on_sent: Called when the request has been written.
+
     Attributes:
         started: Whether any byte of the response has arrived.
         parser: The response so far. It exists once the response has started.
@@ -44,6 +51,7 @@ class ResponseStream(TimedStream):
         timeouts: Mapping[str, float | None],
         *,
         max_header_bytes: int,
+        on_sent: Callable[[], object] | None = None,
     ) -> None:
         self.read_ns = 0
         self.started = False
@@ -51,6 +59,7 @@ class ResponseStream(TimedStream):
         # how often the garbage collector walks over everything (`python -m benchmarks --scenario plain-1024`).
         self.parser: ResponseParser
         self._max_header_bytes = max_header_bytes
+        self._on_sent = on_sent
         self._connection = connection
         self._stream = connection.stream
         self._request = request
@@ -72,6 +81,8 @@ class ResponseStream(TimedStream):
             sent = await writer.send(head, body)
             self._write_error = writer.error
             self._reusable = sent and not head.wants_close
+            if sent and self._on_sent is not None:
+                self._on_sent()
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive_head()
         except BaseException as exc:
@@ -94,6 +105,8 @@ class ResponseStream(TimedStream):
                 sent = await writer.flush()
                 self._write_error = writer.error
             self._reusable = sent and not template.wants_close
+            if sent and self._on_sent is not None:
+                self._on_sent()
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive_head()
         except BaseException as exc:

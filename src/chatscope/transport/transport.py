@@ -7,19 +7,21 @@ the proxies. Not here: one request on its connection (`http1`), connecting (`con
 from __future__ import annotations
 
 import ssl
+from functools import partial
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from chatscope.transport.base import RESEND_EXTENSION
+from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import drain
 from chatscope.transport.errors import Operation, note_proxy, translated
 from chatscope.transport.http1 import ResponseStream
-from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
+from chatscope.transport.pool import Counts, Origin, Pool, PooledConnection, TransportStatistics
 from chatscope.transport.proxies import HttpxBody, Proxies
 from chatscope.transport.request_head import PostTemplate, RequestHead
 from chatscope.transport.resolver import Resolver
@@ -30,7 +32,7 @@ from chatscope.transport.tls import default_context
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from chatscope.transport.base import ResendHook, SocketStream, TimedStream
+    from chatscope.transport.base import ResendHook, SentHook, SocketStream, TimedStream
     from chatscope.transport.witness import ReadWitness
 
 __all__ = ["HTTPTransport"]
@@ -140,6 +142,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request,
             lambda response: response.run(head, body),
             request.extensions.get(RESEND_EXTENSION),
+            request.extensions.get(SENT_EXTENSION),
         )
         return self._to_httpx(response, request)
 
@@ -154,6 +157,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         body: bytes,
         timeouts: Mapping[str, float | None],
         on_resend: ResendHook | None = None,
+        on_sent: SentHook | None = None,
     ) -> Coroutine[Any, Any, ResponseStream | httpx.Response]:
         """Send a prepared request, like `handle_async_request` but without httpx's objects, for clients that send many.
 
@@ -167,7 +171,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request.extensions["timeout"] = timeouts
             return self._handle_by_proxy(origin.proxy, request)
         return self._send(
-            pool, origin, timeouts, None, lambda response: response.run_prepared(template, body), on_resend
+            pool, origin, timeouts, None, lambda response: response.run_prepared(template, body), on_resend, on_sent
         )
 
     async def _send(
@@ -178,6 +182,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         request: httpx.Request | None,
         run: Callable[[ResponseStream], Awaitable[None]],
         on_resend: ResendHook | None,
+        on_sent: SentHook | None,
     ) -> ResponseStream:
         """Run a request on an idle connection or on a new one; a second time if the idle one turns out to be dead."""
         connection = pool.take(origin)
@@ -188,7 +193,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
                 connection = pool.take(origin)
         if connection is not None:
             self._counts.reuses += 1
-            response = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+            response = self._response_on(connection, request, timeouts, on_sent)
             try:
                 await run(response)
                 return response
@@ -200,10 +205,22 @@ class HTTPTransport(httpx.AsyncBaseTransport):
                     if on_resend is not None and not on_resend(error):
                         raise
                     self._counts.resent += 1
+        began_ns = perf_counter_ns()
         connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
-        response = ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes)
+        response = self._response_on(connection, request, timeouts, on_sent, perf_counter_ns() - began_ns)
         await run(response)
         return response
+
+    def _response_on(
+        self,
+        connection: PooledConnection,
+        request: httpx.Request | None,
+        timeouts: Mapping[str, float | None],
+        on_sent: SentHook | None,
+        connect_ns: int | None = None,
+    ) -> ResponseStream:
+        hook = None if on_sent is None else partial(on_sent, connect_ns)
+        return ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes, on_sent=hook)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use. Requests are refused from then on.
