@@ -49,6 +49,18 @@ def state_after(*reads: bytes, choices: int = 1) -> StreamState:
         ((chunk("a", "stop"),), 2, None),  # the other choice may still come
         ((chunk("a", "stop"), chunk("b", "stop", index=1)), 2, FINISH_GRACE),
         ((chunk("a"), ERROR), 1, ERROR_TAIL_SECONDS),
+        # The last event without its blank line
+        ((chunk("a"), chunk(finish="stop")[:-1]), 1, FINISH_GRACE),
+        ((chunk("a"), chunk(finish="stop")[:-2]), 1, FINISH_GRACE),
+        ((chunk("a", "stop")[:-1],), 1, FINISH_GRACE),
+        ((chunk("a", "stop")[:-1],), 2, None),
+        ((chunk("a"), chunk("b")[:-1]), 1, None),
+        ((chunk("a"), chunk(finish="stop")[:-9]), 1, None),
+        ((chunk("a"), b"data: [DONE]"), 1, FINISH_GRACE),
+        ((chunk("a"), ERROR[:-1]), 1, FINISH_GRACE),
+        ((chunk("a"), b"event: error\ndata: out of luck\n"), 1, FINISH_GRACE),
+        ((chunk("a")[:-1], chunk(finish="stop")[:-1], DONE[:-2]), 1, FINISH_GRACE),
+        ((b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}',), 1, FINISH_GRACE),
     ],
 )
 def test_how_long_the_next_read_may_take(reads: tuple[bytes, ...], choices: int, patience: float | None) -> None:
@@ -76,7 +88,17 @@ def test_comments_keep_a_finished_stream_for_a_while_and_chunks_for_longer() -> 
     assert state.patience(now) == FINISH_GRACE
 
 
-@pytest.mark.parametrize("reads", [(chunk("a", "stop") + DONE,), (chunk("a"), DONE), (chunk("a"), ERROR, DONE)])
+@pytest.mark.parametrize(
+    "reads",
+    [
+        (chunk("a", "stop") + DONE,),
+        (chunk("a"), DONE),
+        (chunk("a"), ERROR, DONE),
+        (chunk("a"), DONE[:-1]),
+        (chunk("a"), b"data: [DONE]\r"),
+        (chunk("a"), DONE[:-1] + b"id: 7\n"),
+    ],
+)
 def test_done_is_the_end_whatever_follows(reads: tuple[bytes, ...]) -> None:
     state = state_after(*reads)
     assert (state.is_over, state.is_open) == (True, False)
@@ -93,6 +115,8 @@ MALFORMED = InvalidResponseError("not HTTP")
         ((chunk("a", "stop"),), None, None),
         ((chunk("a"),), None, StreamTruncatedError),
         ((chunk("a", "stop"),), TIMEOUT, None),
+        ((chunk("a"), chunk(finish="stop")[:-1]), TIMEOUT, None),
+        ((chunk("a"), ERROR[:-1]), TIMEOUT, StreamServerError),
         ((chunk("a"),), TIMEOUT, APITimeoutError),
         ((chunk("a"),), BROKEN, StreamTruncatedError),
         ((chunk("a"),), MALFORMED, InvalidResponseError),

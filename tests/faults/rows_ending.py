@@ -172,4 +172,29 @@ RECOVERY = [
     fails("nor after a server error", [faulty(faults.stream_error(1)), faulty()], StreamServerError, 500, text="Hello"),
 ]
 
-ROWS = [*TABLE, *STREAMED, *PLAIN, *KEPT, *RECOVERY]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+TEXT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+FINISH_EVENT = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n'
+ERROR_EVENT = b'data: {"error":{"message":"no","code":400}}\n'
+
+NO_BLANK_LINE = every_way(
+    completes(
+        "silent after [DONE] without a blank line",
+        wire(HEAD + TEXT_EVENT + b"data: [DONE]\n", Stall()),
+        "a",
+        timeouts=BRIEF,
+    ),
+    completes(
+        "silent after a finish_reason without one", wire(HEAD + TEXT_EVENT + FINISH_EVENT, Stall()), "a", timeouts=BRIEF
+    ),
+    fails(
+        "silent after an error without one",
+        wire(HEAD + TEXT_EVENT + ERROR_EVENT, Stall()),
+        StreamServerError,
+        400,
+        text="a",
+        timeouts=BRIEF,
+    ),
+)
+
+ROWS = [*NO_BLANK_LINE, *TABLE, *STREAMED, *PLAIN, *KEPT, *RECOVERY]

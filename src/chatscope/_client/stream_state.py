@@ -10,7 +10,7 @@ A stream is over
 - at the end of the body;
 - when all requested choices, and all others that appeared, have finished, and then no byte has arrived for
   `FINISH_GRACE` seconds. Any byte restarts that time, but comments only for `KEEP_ALIVE_SECONDS` after the last chunk.
-  A choice that continues reopens the stream;
+  A choice that continues reopens the stream. An event counts as it would with its blank line, which may never come;
 - when it failed. After an error that the server sent, reading goes on for `ERROR_TAIL_SECONDS`, since usage may follow.
 """
 
@@ -70,7 +70,9 @@ class StreamState:
     def is_finished(self) -> bool:
         """Whether every choice has finished, so that silence ends the stream."""
         assembler = self.decoder.assembler
-        return assembler.all_choices_finished and assembler.choice_count >= self._choices
+        if assembler.all_choices_finished and assembler.choice_count >= self._choices:
+            return True
+        return self.decoder.may_have_ended(self._choices)
 
     def patience(self, now: float) -> float | None:
         """Return how many seconds the next read may take before the stream is over; `None` means no limit here.

@@ -24,8 +24,8 @@ class Attempt:
     """The class of the error it ended with; `None` if it succeeded or is still running."""
     request_id: str | None
     wait_seconds: float | None
-    """How long the retry policy waited after it; `None` if it did not. The next attempt may have been held back longer, or
-    not have been made."""
+    """How long the retry policy waited after it; `None` if it did not. The next attempt may have been held back for
+    longer, or not have been made."""
 
 
 class AttemptRecord:

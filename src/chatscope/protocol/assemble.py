@@ -106,6 +106,13 @@ class Assembler:
         self.chunks += 1
         return gained
 
+    def would_finish(self, chunk: Chunk, choices: int) -> bool:
+        """Return whether every choice, and at least so many, would have finished with a chunk."""
+        is_open = {index: choice.is_open for index, choice in self._choices.items()}
+        for part in chunk.choices:
+            is_open[part.index] = not part.finish_reason and is_open.get(part.index, True)
+        return len(is_open) >= choices and not any(is_open.values())
+
     def add_text(self, text: str, sent: Any = None, kind: str = "content") -> None:
         """Add a chunk that holds a part of the first choice's text and nothing else, if `takes_text`.
 

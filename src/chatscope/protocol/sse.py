@@ -124,6 +124,24 @@ class SSEDecoder:
         self._is_fresh = not pending and self._start is None
         return events
 
+    def pending(self, max_bytes: int) -> ServerSentEvent | None:
+        """Return the event that has begun, as it would be if its blank line came now.
+
+        `None` means that it has no data, or more than `max_bytes`: looking at it at every read takes time.
+        """
+        if self._is_fresh or self._held + self._size > max_bytes:
+            return None
+        lines = list(self._data)
+        last = b"".join(self._tail)
+        if last[:5] == b"data:":
+            lines.append(last[5:].removeprefix(b" "))
+        return ServerSentEvent(self._event or "message", b"\n".join(lines), self._id) if lines else None
+
+    @property
+    def first_pending_line(self) -> bytes:
+        """The first line of data of the event that has begun, if it is whole and the event has no name."""
+        return self._data[0] if self._data and not self._event else b""
+
     def close(self) -> list[ServerSentEvent]:
         """Return the unterminated last event, if there is one.
 

@@ -6,7 +6,6 @@ Sans-I/O: the caller reads the connection, feeds the bytes and delivers the chun
 
 from __future__ import annotations
 
-import re
 from array import array
 from typing import Any, Final
 
@@ -16,7 +15,18 @@ from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, first_words, stream_server_error
-from chatscope.protocol.error_object import ErrorReport, find_error, read_error
+from chatscope.protocol.error_object import find_error
+from chatscope.protocol.event_data import (
+    event_error,
+    is_about_connection,
+    is_done,
+    is_error_event,
+    is_keep_alive,
+    is_nothing,
+    is_several_events,
+    listed_error,
+    unwrapped,
+)
 from chatscope.protocol.loading import dump, load, load_object
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.response import Chunk
@@ -28,22 +38,6 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
 _JSON_STARTS: Final = b"{["
-
-_KEEP_ALIVE: Final = re.compile(
-    rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing|waiting|queued|alive|tick|hb|no[ _-]?op|comment)\W*",
-    re.IGNORECASE,
-)
-"""Names and data of events that only keep the connection open. Such data is a comment in disguise."""
-
-_DONE: Final = re.compile(rb'"?\[DONE\]"?', re.IGNORECASE)
-"""How gateways write `[DONE]`: encoded as JSON, or in lower case."""
-
-_NOTHING: Final = frozenset({b"null", b'""'})
-_ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
-_OPENING_EVENTS: Final = frozenset(
-    {"open", "opened", "connect", "connected", "start", "started", "end", "close", "done"}
-)
-"""Names of events about the connection. Their data is either a chunk or ignored."""
 
 
 class StreamDecoder:
@@ -100,7 +94,42 @@ class StreamDecoder:
         except StreamProtocolError as error:
             self._fail(error)
             return []
-        return self._chunks(events, at_ns)
+        chunks = self._chunks(events, at_ns)
+        if not self.done and is_done(self._sse.first_pending_line):
+            self._end_with(self.assembler.verdict(done=True, broken=False))  # its blank line may never come
+        return chunks
+
+    def may_have_ended(self, choices: int) -> bool:
+        """Return whether the stream would be over if what has begun to arrive were whole: a blank line may never come.
+
+        Args:
+            choices: how many choices were requested.
+        """
+        if self._sse is None:
+            data = bytes(self._body) if len(self._body) <= BODY_LIMIT else b""
+        elif (event := self._sse.pending(BODY_LIMIT)) is None:
+            return False
+        elif is_error_event(event.event):
+            return True
+        else:
+            data = event.data
+        data = data.strip()
+        if not data.endswith((b"}", b"]")):
+            return False
+        last = data.rpartition(b"\n")[2]  # of several events without blank lines
+        return any(self._ends_with(sent, choices) for sent in {data, last})
+
+    def _ends_with(self, data: bytes, choices: int) -> bool:
+        """Return whether a stream ends with data: `[DONE]`, an error, a whole response, or the last finish_reason."""
+        if is_done(data):
+            return True
+        try:
+            loaded = load(data)
+            if find_error(loaded) is not None:
+                return True
+            return isinstance(loaded, dict) and self.assembler.would_finish(chunk_from(loaded, data), choices)
+        except (ValueError, RecursionError):
+            return False
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
         """Process a read if it is exactly one chunk of text, and return whether it was.
@@ -147,22 +176,22 @@ class StreamDecoder:
         for name, sent, _ in events:
             if self.done:
                 break
-            if not sent or sent[:1] == b":" or (name != "message" and _is_keep_alive(name.encode())):
+            if not sent or sent[:1] == b":" or (name != "message" and is_keep_alive(name.encode())):
                 continue
             data = sent
             if data[:1] != b"{":
-                data = _unwrapped(data)
-                if _DONE.fullmatch(data):
+                data = unwrapped(data)
+                if is_done(data):
                     self._end_with(self.assembler.verdict(done=True, broken=False))
                     break
-                if data in _NOTHING or _is_keep_alive(data):
+                if is_nothing(data):
                     continue
             if self.error is not None:
                 self._epilogue(data)
-            elif name != "message" and _ERROR_EVENT.search(name):
-                self._fail(stream_server_error(_report(data), data, secret=self._secret))
+            elif is_error_event(name):
+                self._fail(stream_server_error(event_error(data), data, secret=self._secret))
                 self._epilogue(data)
-            elif data[:1] != b"{" and name.lower() in _OPENING_EVENTS:
+            elif data[:1] != b"{" and is_about_connection(name):
                 continue
             elif (chunk := self._chunk(data, at_ns)) is not None:
                 chunks.append(chunk)
@@ -271,9 +300,9 @@ class StreamDecoder:
 
     def _no_chunk(self, data: bytes) -> ChatError:
         body = body_text(data, self._secret)
-        if (report := _listed_error(data)) is not None:
+        if (report := listed_error(data)) is not None:
             return stream_server_error(report, data, secret=self._secret)
-        if _is_several_events(data):
+        if is_several_events(data):
             error = StreamProtocolError("the events of the stream are not separated by blank lines", body=body)
             error.should_retry = False  # the server would send the same again
             return error
@@ -283,43 +312,3 @@ class StreamDecoder:
         error.partial_text = self.assembler.text
         self.error = error
         self._expects_text = False
-
-
-def _is_keep_alive(text: bytes) -> bool:
-    return len(text) < 64 and _KEEP_ALIVE.fullmatch(text) is not None
-
-
-def _unwrapped(data: bytes) -> bytes:
-    """Return an event's data without the white space and the second `data:` that some gateways put before it."""
-    return data.strip().removeprefix(b"data:").strip()
-
-
-def _report(data: bytes) -> ErrorReport:
-    """Return the report of an event named `error`, whose data may be plain text."""
-    try:
-        return read_error(load(data))
-    except (ValueError, RecursionError):
-        return ErrorReport(message=data.decode("utf-8", "replace"))
-
-
-def _listed_error(data: bytes) -> ErrorReport | None:
-    """Return the error in data that is a list (Google)."""
-    try:
-        return find_error(load(data)) if data[:1] == b"[" else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_several_events(data: bytes) -> bool:
-    """Return whether each line of an event's data would be an event of its own."""
-    lines = [line.strip() for line in data.split(b"\n")]
-    lines = [line for line in lines if line]
-    if len(lines) < 2:
-        return False
-    try:
-        for line in lines:
-            if line != b"[DONE]":
-                load_object(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
