@@ -145,7 +145,8 @@ def _type_of_name(source: Source, kind: str = "") -> str:
 
 def _raise_unknown(argument: str, source: Source, remedy: str) -> Never:
     which = "the bytes" if isinstance(source, bytes) else repr(fspath(source))
-    raise ValueError(f"{argument}: the type of {which} is unknown; give {remedy}")
+    rename = "" if isinstance(source, bytes) else " or a name with the ending of its type"
+    raise ValueError(f"{argument}: the type of {which} is unknown; give {remedy}{rename}")
 
 
 def _data_url(data: bytes, media_type: str) -> str:

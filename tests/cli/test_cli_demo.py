@@ -99,6 +99,25 @@ def test_every_loop_shows_it(
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("terminal", [False, True], ids=["plain", "live"])
+def test_it_fits_into_40_columns_and_ends_with_the_next_command(
+    chatscope: Run, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    ran = chatscope("demo")
+    assert (ran.code, ran.err) == (0, "")
+    lines = [ESCAPE.sub("", line).rstrip("\r") for line in ran.out.splitlines()]
+    assert max(map(len, lines)) <= 40, [line for line in lines if len(line) > 40]
+    cells = [
+        line.split(maxsplit=1) for line in lines if re.match(r"    (tokens|cost|attempts|first token|duration) ", line)
+    ]
+    assert [name for name, _ in cells] == ["tokens", "cost", "attempts", "first", "duration"] * 5
+    assert lines[-2:] == ["  chatscope simulator", '  chatscope ask "Say hello"']
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_dumb_terminal_gets_plain_lines(chatscope: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")

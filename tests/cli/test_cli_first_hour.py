@@ -59,6 +59,14 @@ def test_what_is_sent_with_a_prompt(simulate: Simulate, chatscope: Run, tmp_path
     assert [part["type"] for part in user["content"]] == ["text", "image_url", "image_url", "file"]
 
 
+def test_a_parameter_with_a_typing_error_is_noted_and_sent(simulate: Simulate, chatscope: Run) -> None:
+    server = simulate(Reply("yes"))
+    ran = chatscope("ask", "hi", "--parameter", "temprature=1", "--parameter", "top_k=3")
+    assert (ran.code, ran.out) == (0, "yes\n")
+    assert ran.err == "'temprature' is sent as it is; did you mean 'temperature'?\n"
+    assert (server.body()["temprature"], server.body()["top_k"]) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import openai
 import pytest
 import trustme
 
@@ -101,10 +102,11 @@ async def test_a_number_of_attempts(serve: Serve) -> None:
         assert (await adapter.execute(Task("hi"))).attempts == 1
 
 
-def test_httpx_timeouts_are_taken() -> None:
-    client = ChatClient("k", timeout=httpx.Timeout(5, connect=2))
+@pytest.mark.parametrize("kind", [httpx.Timeout, openai.Timeout])
+def test_httpx_timeouts_are_taken(kind: Any) -> None:
+    client = ChatClient("k", timeout=kind(5, connect=2))
     assert client._core.options.timeouts.for_transport() == {"connect": 2, "read": 5, "write": 5, "pool": 5}
-    forever = ChatClient("k", timeout=httpx.Timeout(5, connect=None))
+    forever = ChatClient("k", timeout=kind(5, connect=None))
     assert forever._core.options.timeouts.for_transport()["connect"] is None
 
 

@@ -79,13 +79,19 @@ def test_no_directives(ask: Callable[..., ChatRequest]) -> None:
 
 
 def test_nonsense_is_refused_with_the_list(ask: Callable[..., ChatRequest]) -> None:
-    rows: list[str] = ["explode", "stall=never", "status=many", "usage=sideways", "tokens"]
-    for header in rows:
+    rows: list[tuple[str, str]] = [
+        ("explode", "are: close[=POINT], reset[=POINT], stall"),
+        ("stall=never", "is: stall[=POINT]."),
+        ("status=many", "is: status=STATUS[/RETRY_AFTER]."),
+        ("usage=sideways", "is: usage=PLACE."),
+        ("tokens", "is: tokens=COUNT."),
+    ]
+    for header, forms in rows:
         with row(header):
             with pytest.raises(RefusedError) as caught:
                 directed(ask(header), Reply())
             message = msgspec.json.decode(caught.value.response.content)["error"]["message"]
-            assert message.startswith(f"Cannot simulate '{header}'; there are: close, reset, stall,")
+            assert message.startswith(f"Cannot simulate '{header}'; there {forms}")
 
 
 def test_scripts(ask: Callable[..., ChatRequest]) -> None:

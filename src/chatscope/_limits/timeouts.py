@@ -73,7 +73,8 @@ class Timeouts:
         if timeout is None or isinstance(timeout, int | float):
             check_seconds(timeout, "timeout")
             return cls(read=timeout)
-        if type(timeout).__module__.partition(".")[0] not in {"httpx", "httpx2"}:
+        # By its attributes: the openai package renames the module of the class, which it passes on as its own.
+        if not hasattr(timeout, "connect") or not hasattr(timeout, "read"):
             check_seconds(timeout, "timeout")
         return cls(connect=math.inf if timeout.connect is None else timeout.connect, read=timeout.read)
 

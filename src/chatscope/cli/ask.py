@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 import anyio
@@ -38,6 +39,9 @@ WRONG_USAGE: Final = 2
 PATIENCE: Final = 3
 """How many refused connections end the task, unless `--attempts` says otherwise; about 1.5 s."""
 
+ALIKE: Final = 0.85
+"""How alike two names must be for one to be a likely typing error. `top_k` and `top_p` are less so."""
+
 _NAMED: Final = frozenset(TaskParameters.__annotations__)
 """Parameters that a task takes by name. The others go through `extra_body`."""
 
@@ -66,6 +70,14 @@ class Question:
     def retry(self) -> RetryPolicy | int:
         """How requests are retried. Someone waits, so a server that nobody started is not waited for."""
         return RetryPolicy(refused_attempts=PATIENCE) if self.attempts is None else self.attempts
+
+    def notes(self) -> list[str]:
+        """Return a note for each parameter that may be a typing error; servers have parameters of their own."""
+        return [
+            f"{name!r} is sent as it is; did you mean {near[0]!r}?"
+            for name in self.parameters
+            if name not in _NAMED and (near := get_close_matches(name, _NAMED, n=1, cutoff=ALIKE))
+        ]
 
     def task(self) -> Task:
         """Return the task to run.
@@ -99,6 +111,8 @@ async def ask(question: Question) -> int:
         )
         if adapter.implementation_status == "unavailable":
             raise ValueError("no API key: set OPENAI_API_KEY in the environment")
+        for note in question.notes():
+            printer.print_note(note)
         with logs_shown(printer.print_note):
             async with adapter:
                 handle = adapter.start_task(task)

@@ -183,7 +183,7 @@ def simulator_command(
     """Run an OpenAI-compatible server with made-up responses.
 
     A prompt can request a fault: "[simulate: status=503]" or "[simulate: stall=3]". An unknown word gets the list.
-    A line of --faults holds the same words ("status=503"); an empty line stands for a request without faults.
+    A line of --faults holds the same words ("status=429/2"); an empty line stands for a request without faults.
 
     stderr gets a line for each request when its answer has ended: number, status, how it ended, seconds.
     Stop the server with Ctrl-C or SIGTERM; the exit code is 0.

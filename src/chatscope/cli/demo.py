@@ -140,9 +140,9 @@ async def demo() -> int:
                     group.start_soon(watch, row, SCENES[row.number - 1].cancelled_after, view)
             results = [await handle.wait() for handle in handles]
     report(terminal, rows)
-    terminal.print("\nNext, in two terminals (or with an OPENAI_API_KEY of your own):")
-    terminal.print("  [bold]chatscope simulator[/bold]  [dim]# paste the line that it prints, then[/dim]")
-    terminal.print('  [bold]chatscope ask "What is a cancel scope?"[/bold]')
+    terminal.print("\nNext, ask for yourself. Without a key, start a server and paste the line that it prints:\n")
+    terminal.print("  [bold]chatscope simulator[/bold]")
+    terminal.print('  [bold]chatscope ask "Say hello"[/bold]')
     return 0 if [result.status for result in results] == [scene.expected for scene in SCENES] else 1
 
 

@@ -22,6 +22,12 @@ from chatscope.cli.terminal import Terminal, dollars, seconds
 LINE: Final = 40
 """Characters after which a plain line ends at the next word: half a terminal, so that tasks alternate often."""
 
+WIDTH: Final = 80
+"""Columns that the plain lines need. A narrower terminal gets them wrapped at words."""
+
+LAST_WORD: Final = 16
+"""Columns of a narrow terminal that are left for a line's number and its last word."""
+
 _STYLES: Final = {
     TaskStatus.PENDING: "dim",
     TaskStatus.RUNNING: "cyan",
@@ -80,6 +86,7 @@ class PlainView:
         self._terminal = terminal
         self._rows = rows
         self._lines = {row.number: "" for row in rows}
+        self._length = max(1, min(LINE, terminal.width - LAST_WORD))
 
     def __enter__(self) -> Self:
         return self
@@ -90,9 +97,9 @@ class PlainView:
         pass
 
     def add_text(self, row: Row, text: str) -> None:
-        """Add to the task's line; print the line when a word begins after column `LINE`."""
+        """Add to the task's line; print the line when a word begins after its length."""
         line = self._lines[row.number]
-        if len(line) >= LINE and text.startswith(" "):
+        if len(line) >= self._length and text.startswith(" "):
             self._print(row, line)
             line = ""
         self._lines[row.number] = line + text
@@ -104,11 +111,11 @@ class PlainView:
 
     def show_note(self, message: str) -> None:
         """Print the message after the task's number."""
-        self._terminal.print(Text(_numbered(message, self._rows)), soft_wrap=True)
+        _print_line(self._terminal, _numbered(message, self._rows))
 
     def _print(self, row: Row, line: str) -> None:
         if line.strip():
-            self._terminal.print(Text(f"{row.prefix} {line.strip()}"), soft_wrap=True)
+            _print_line(self._terminal, f"{row.prefix} {line.strip()}")
 
 
 class LiveView:
@@ -163,7 +170,7 @@ def introduce(terminal: Terminal, rows: Sequence[Row]) -> None:
     terminal.print(Text(f"{len(rows)} tasks submitted:", style="bold"))
     for row in rows:
         task = row.handle.task
-        terminal.print(Text(f"{row.prefix} {row.handle.id}  {task.constraints.model}  {task.prompt}"), soft_wrap=True)
+        _print_line(terminal, f"{row.prefix} {row.handle.id}  {task.constraints.model}  {task.prompt}")
     terminal.print()
 
 
@@ -185,10 +192,10 @@ def report(terminal: Terminal, rows: Sequence[Row]) -> None:
         for number, attempt in enumerate(result.attempts_log if result else (), start=1):
             if attempt.wait_seconds is not None:
                 line = f"attempt {number} got {attempt.status} ({attempt.error}), waited {attempt.wait_seconds:g} s"
-                terminal.print(Text(f"{row.prefix} {line}"), soft_wrap=True)
+                _print_line(terminal, f"{row.prefix} {line}")
         if result is not None and not result.success:
             why = getattr(result.exception, "message", result.error)  # without the address, to fit the line
-            terminal.print(Text(f"{row.prefix} {why}; the text received:"), soft_wrap=True)
+            _print_line(terminal, f"{row.prefix} {why}; the text received:")
             terminal.print(Text(result.output.strip(), style="dim"))
 
 
@@ -212,6 +219,11 @@ def _cells(result: Result | None) -> tuple[str, ...]:
         seconds(result.timings.first_token_seconds if result.timings else None),
         seconds(result.duration_seconds),
     )
+
+
+def _print_line(terminal: Terminal, text: str) -> None:
+    """Print text as one line, or wrapped at words where that would not fit."""
+    terminal.print(Text(text), soft_wrap=terminal.width >= WIDTH)
 
 
 def _titled(row: Row) -> Text:

@@ -89,6 +89,22 @@ DIRECTIVES: Mapping[str, Directive] = {
 }
 
 
+_ARGUMENTS: Mapping[str, str] = {
+    **dict.fromkeys(("close", "reset", "stall", "end"), "[=POINT]"),
+    **dict.fromkeys(("cut-chunk", "cut-character", "malformed", "endless-line"), "[=POINT]"),
+    **dict.fromkeys(("keep-alive", "drip"), "[=SECONDS]"),
+    **dict.fromkeys(("first-token", "between-tokens"), "=SECONDS"),
+    **dict.fromkeys(("comments", "rechunk"), "[=COUNT]"),
+    "content-type": "=TYPE",
+    "stream-error": "[=SHAPE[@POINT]]",
+    "status": "=STATUS[/RETRY_AFTER]",
+    "html": "[=STATUS]",
+    "tokens": "=COUNT",
+    "usage": "=PLACE",
+}
+"""How the argument of a directive is written, if it has one."""
+
+
 def directed(request: ChatRequest, reply: Reply) -> Reply | Response:
     """Return a reply with the directives of a request applied to it.
 
@@ -124,7 +140,11 @@ def _applied(directives: str, reply: Reply) -> Reply | Response:
         try:
             outcome = DIRECTIVES[name](reply, argument.strip())
         except (KeyError, ValueError) as problem:
-            raise ValueError(f"Cannot simulate {item.strip()!r}; there are: {', '.join(DIRECTIVES)}.") from problem
+            known = [name] if name in DIRECTIVES else DIRECTIVES
+            forms = ", ".join(f"{each}{_ARGUMENTS.get(each, '')}" for each in known)
+            raise ValueError(
+                f"Cannot simulate {item.strip()!r}; there {'is' if len(known) == 1 else 'are'}: {forms}."
+            ) from problem
         if isinstance(outcome, Response):
             return outcome
         reply = outcome
