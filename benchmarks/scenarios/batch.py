@@ -247,6 +247,7 @@ def kills(requests: int, times: int, seed: int) -> bool:
                 process.wait()
                 killed += 1
                 in_flight += read_status(output).in_flight if output.exists() else 0
+        code = 1
         for _ in range(FINAL_RUNS):
             code = subprocess.call(command, env=variables, stderr=subprocess.DEVNULL)
             codes[code] += 1

@@ -18,13 +18,13 @@ import anyio
 from chatscope._validation import check_rate
 
 LEASE_SECONDS: Final = 1.0
-"""How long a lease holds, and how much of a budget per minute it covers. A process hears of a pause that late at most."""
+"""Seconds that a lease holds, and whose share of a budget it covers: a process hears of a pause that late at most."""
 
 ACTIVE_SECONDS: Final = 10.0
 """A process that has asked for no lease for so long has no share of the next ones."""
 
 MOST_HELD_SECONDS: Final = 1.0
-"""How long a request for a lease is held while the limit is used up. Then the process hears of pauses and asks again."""
+"""Seconds that a request for a lease is held while the limit is used up. Then the process hears of pauses."""
 
 MOST_LEASES: Final = 1000
 """How many last leases are remembered. Beyond that, those of processes that were silent for long are forgotten."""
@@ -240,8 +240,9 @@ class LimitServer:
         ledger.take_back(request, began)
         with anyio.move_on_after(MOST_HELD_SECONDS):
             async with self._turn:
-                while (wait := ledger.wait_for(request, now := anyio.current_time())) > 0:
-                    await anyio.sleep(min(wait, _TURN_SECONDS))  # noqa: ASYNC110 - time itself makes it available
+                # No event to wait for: time itself makes the budget available.
+                while (wait := ledger.wait_for(request, now := anyio.current_time())) > 0:  # noqa: ASYNC110
+                    await anyio.sleep(min(wait, _TURN_SECONDS))
                 return ledger.grant(request, now - began, now)
         now = anyio.current_time()
         return ledger.refuse(now - began, now)
