@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
-import os
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish
-from tests.support.batches import MODEL, ids, line, questions, read_lines, write_lines
+from tests.support.batches import MODEL, errors_of, files_of, ids, line, questions, read_lines, write_lines
 from tests.support.memory_server import Serve
 
-from chatscope import AsyncChatGPTAdapter, Task
-from chatscope.batch import InputError, JournalError, LockedError, run_batch
+from chatscope import AsyncChatGPTAdapter
+from chatscope.batch import InputError, JournalError, run_batch
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.simulator import Reply, error
 
@@ -29,19 +24,6 @@ WORDS = [{"role": "user", "content": "Hi"}]
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
-
-
-def files_of(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def path_of(fd: int) -> str:
-    """Return the path of an open file."""
-    return str(Path(f"/proc/self/fd/{fd}").readlink())
-
-
-def errors_of(output: Path) -> list[dict[str, Any]]:
-    return read_lines(output.with_name("out.errors.jsonl"))
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])
@@ -379,205 +361,6 @@ async def test_a_schema_fills_the_parsed_column(serve: Serve, output: Path) -> N
     source = write_lines(output.with_name("in.jsonl"), [line(0)])
     await finish(serve(Reply('{"n": 1}')), source, output, schema={"type": "object"}, output_format="record")
     assert read_lines(output)[0]["parsed"] == {"n": 1}
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_linked_output_stays_a_link_and_is_locked_once(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    real, linked = tmp_path / "disk" / "real.jsonl", tmp_path / "out.jsonl"
-    linked.symlink_to(real)
-    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in (2, 0, 1)])
-    delays = {"Question 2": 0.03, "Question 0": 0.0, "Question 1": 0.0}
-    server = serve(lambda request: Reply("Hi.", first_token=delays[questions([request.body])[0]]))
-    async with adapter_of(server) as adapter, run_batch(source, linked, adapter=adapter, ordered=True) as run:
-        with pytest.raises(LockedError, match="under another name"):
-            async with run_batch(source, real, adapter=adapter):
-                pass
-        await run.finish()
-    assert linked.is_symlink()
-    assert ids(real) == ["request-2", "request-0", "request-1"]
-
-
-async def test_two_outputs_of_one_folder_run_at_once(serve: Serve, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(20)])
-    async with adapter_of(serve(HELLO)) as adapter, anyio.create_task_group() as group:
-
-        async def run(name: str) -> None:
-            async with run_batch(source, tmp_path / name, adapter=adapter) as one:
-                await one.finish()
-
-        group.start_soon(run, "one.jsonl")
-        group.start_soon(run, "two.jsonl")
-    assert sorted(ids(tmp_path / "one.jsonl")) == sorted(ids(tmp_path / "two.jsonl"))
-
-
-@pytest.mark.parametrize("name", ["started", "manifest", "summary", "errors", "output", "superseded"])
-@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
-async def test_a_full_disk_at_any_file_leaves_nothing_behind(
-    serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str
-) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(6, 0, -1)])
-    options: dict[str, Any] = {"ordered": True, "retry_errors": True}
-    await finish(serve(fails_for(1, 2)), source, output, **options)
-    original, hits = getattr(os, call), list[str]()
-
-    def full(target: Any, *more: Any) -> Any:
-        path = path_of(target) if isinstance(target, int) else str(target)
-        if f"{name}." in path or (name == "output" and path.endswith(("/out.jsonl", "/.out.jsonl.tmp"))):
-            hits.append(path)
-            raise OSError(errno.ENOSPC, "No space left on device", path)
-        return original(target, *more)
-
-    monkeypatch.setattr(os, call, full)
-    try:
-        summary = await finish(serve(HELLO), source, output, **options)
-    except JournalError as refused:
-        told = str(refused)
-    else:
-        told = f"{summary.stop_message} {summary.notices}"
-        assert summary.exit_code == (3 if hits and name != "summary" else 0)
-    monkeypatch.undo()
-    assert ("No space left" in told) is bool(hits)
-    assert not [path for path in files_of(output.parent) if path.suffix == ".tmp"]
-    summary = await finish(serve(HELLO), source, output, **options)
-    assert (summary.exit_code, errors_of(output)) == (0, [])
-    assert sorted(ids(output)) == [f"request-{number}" for number in range(1, 7)]
-
-
-async def test_a_failed_sync_is_reported(serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(0)])
-    sync = os.fsync
-
-    def fails(fd: int) -> None:
-        if path_of(fd) == str(output):
-            raise OSError(errno.EIO, "Input/output error")
-        sync(fd)
-
-    monkeypatch.setattr(os, "fsync", fails)
-    summary = await finish(serve(HELLO), source, output)
-    assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
-
-
-@pytest.mark.parametrize(("fsync", "syncs"), [("each", 20), ("none", 0)])
-async def test_lines_are_synced_as_asked(
-    serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: int
-) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(20)])
-    sync, seen = os.fsync, [0]
-
-    def counting(fd: int) -> None:
-        seen[0] += path_of(fd) == str(output)
-        sync(fd)
-
-    monkeypatch.setattr(os, "fsync", counting)
-    await finish(serve(HELLO), source, output, fsync=fsync)
-    assert seen[0] == syncs
-
-
-def test_status_reads_an_output_whose_last_line_was_cut(tmp_path: Path) -> None:
-    recorded = {"custom_id": "a", "response": {"status_code": 200, "body": {}}, "error": None}
-    (tmp_path / "out.jsonl").write_text(json.dumps(recorded) + '\n{"custom_id": "b", "resp')
-    assert read_status(tmp_path / "out.jsonl").succeeded == 1
-
-
-# -- the run's surroundings --------------------------------------------------------------------------------------------
-
-
-async def test_a_busy_adapter_does_not_starve_a_run(serve: Serve, output: Path) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(30)])
-    at_once: list[int] = []
-    async with adapter_of(serve(Reply("Hi.", first_token=0.02))) as adapter, anyio.create_task_group() as group:
-
-        async def other() -> None:
-            while True:
-                await adapter.execute(Task("Other"))
-
-        for _ in range(20):
-            group.start_soon(other)
-        async with run_batch(source, output, adapter=adapter) as run:
-            with anyio.fail_after(20):
-                at_once += [run.progress().running async for _ in run]
-        group.cancel_scope.cancel()
-    assert max(at_once) >= 4
-
-
-@pytest.mark.parametrize("concurrency", ["auto", None, 1])
-async def test_any_concurrency_ends(serve: Serve, output: Path, concurrency: Any) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(60)])
-    server = serve(HELLO)
-    async with (
-        adapter_of(server, max_concurrency=concurrency) as adapter,
-        run_batch(source, output, adapter=adapter) as run,
-    ):
-        assert (await run.finish()).succeeded == 60
-
-
-async def test_the_reader_s_exception_ends_the_run_and_closes_the_source(serve: Serve, output: Path) -> None:
-    closed: list[str] = []
-
-    async def generated() -> AsyncIterator[dict[str, Any]]:
-        try:
-            for number in range(100):
-                yield line(number)
-        finally:
-            closed.append("async")
-
-    def plain() -> Iterator[dict[str, Any]]:
-        try:
-            yield from (line(number) for number in range(100))
-        finally:
-            closed.append("plain")
-
-    sources: list[Any] = [generated(), plain()]
-    for source in sources:
-        threads = threading.active_count()
-        async with adapter_of(serve(HELLO)) as adapter:
-
-            async def read(adapter: AsyncChatGPTAdapter, items: Any) -> None:
-                async with run_batch(items, output, adapter=adapter) as run:
-                    async for _ in run:
-                        raise ZeroDivisionError
-
-            with pytest.raises(ZeroDivisionError):
-                await read(adapter, source)
-            assert adapter.get_adapter_status()["running"] == 0
-        assert threading.active_count() <= threads + 2
-    assert closed == ["async", "plain"]
-    assert (await finish(serve(HELLO), [line(number) for number in range(100)], output)).exit_code == 0
-
-
-async def test_what_runs_is_recorded_when_the_source_fails(serve: Serve, output: Path) -> None:
-    def source() -> Iterator[dict[str, Any]]:
-        yield from (line(number) for number in range(3))
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        await finish(serve(Reply("Hello.", first_token=0.05)), source(), output)
-    assert len(ids(output)) == 3
-
-
-async def test_what_is_spent_already_stops_a_run_before_it_sends(serve: Serve, output: Path) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(10)])
-    await finish(serve(HELLO), source, output, max_cost=1e-9)
-    server = serve(HELLO)
-    summary = await finish(server, source, output, max_cost=1e-9)
-    assert (server.requests, summary.stop_reason, summary.exit_code) == ([], "budget", 3)
-
-
-@pytest.mark.parametrize("delay", [0, 0.001, 0.005, 0.02, 0.05, 0.1])
-async def test_a_run_cancelled_at_any_moment_can_be_resumed_at_once(serve: Serve, output: Path, delay: float) -> None:
-    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(50)])
-    server = serve(fails_for(3))
-    async with adapter_of(server) as adapter:
-        with anyio.move_on_after(delay):
-            async with run_batch(source, output, adapter=adapter, ordered=True) as run:
-                await run.finish()
-        assert adapter.get_adapter_status()["running"] == 0
-        async with run_batch(source, output, adapter=adapter, ordered=True) as run:
-            summary = await run.finish()
-    assert (summary.failed_rows, summary.not_sent, len(ids(output))) == (1, 0, 49)
 
 
 # -- inputs that end early ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -41,6 +42,8 @@ def test_a_run_and_its_resumption(simulate: Simulate, chatscope: Run, source: Pa
     ran = chatscope("batch", "run", str(source), "-o", str(output), "--backend", backend)
     assert (ran.code, ran.out) == (0, "")
     assert "6 succeeded, 0 failed" in ran.err
+    assert ran.err.startswith("phase reading the output, 0 lines\nphase "), "plain lines, since it is no terminal"
+    assert "\x1b" not in ran.err
     assert sorted(ids(output)) == [f"request-{number}" for number in range(6)]
     ran = chatscope("batch", "run", str(source), "-o", str(output), "--json", "--progress", "none")
     assert (ran.code, ran.err, json.loads(ran.out)["settled"]) == (0, "", 6)
@@ -195,11 +198,13 @@ def progress(**more: Any) -> BatchProgress:
 @pytest.mark.parametrize("width", [80, 40])
 def test_the_panel_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    terminal = Terminal(width=width, force_terminal=True, record=True, file=io.StringIO())
+    written = io.StringIO()
+    terminal = Terminal(width=width, force_terminal=True, record=True, file=written)
     with BatchPanel(terminal, "in.jsonl to out.jsonl", Limits(600, None)) as panel:
         panel.show(progress())
         shown = terminal.export_text()  # before the end, which draws it once more
     assert all(len(one) <= width for one in shown.splitlines())
+    assert not re.search(r"\x1b\[[\d;]*[34]\d", written.getvalue()), "no colours"
     flat = " ".join(shown.split())
     for figure in ("300 done", "20 failed", "50 running", "580 left", "$0.75", "19 x 429"):
         assert figure in flat.replace("│ ", "").replace(" │", ""), figure

@@ -1,4 +1,4 @@
-"""``chatscope ask`` as a process of its own, against the LiteLLM proxy."""
+"""``chatscope ask`` and ``chatscope batch`` as a process of its own, against the LiteLLM proxy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import uuid
 from typing import TYPE_CHECKING
 
 import anyio
+from tests.support.batches import errors_of, ids, line, read_lines, write_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.litellm_proxy import LiteLLMProxy
 
 REPLY = "The proxy says hello to the world."  # as in the proxy's config
@@ -95,3 +98,21 @@ def test_ctrl_c_mid_stream_exits_130_and_disconnects(litellm_proxy: LiteLLMProxy
         assert "Traceback" not in process.stderr.read()
     assert code == 130
     anyio.run(litellm_proxy.log.wait_for, f"interop: client-disconnected {prompt}")
+
+
+def test_a_batch_runs_and_resumes(litellm_proxy: LiteLLMProxy, tmp_path: Path) -> None:
+    models = ["gpt-4o-mini", "context-too-long", "simulated", "gpt-4o-mini"]
+    lines = [line(number) for number in range(len(models))]
+    for one, model in zip(lines, models, strict=True):
+        one["body"]["model"] = model
+    source, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    command = [*COMMAND, "batch", "run", str(source), "-o", str(output), "--base-url", litellm_proxy.base_url, "--json"]
+    environment = os.environ | {"OPENAI_API_KEY": litellm_proxy.api_key}
+    for succeeded, settled in ((3, 0), (0, 4)):
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=RUN_SECONDS, check=False)
+        summary = json.loads(ran.stdout)
+        assert (ran.returncode, summary["succeeded"], summary["settled"]) == (1, succeeded, settled), ran.stderr
+        assert sorted(ids(output)) == ["request-0", "request-2", "request-3"]
+        assert [one["response"]["status_code"] for one in errors_of(output)] == [400]
+    assert {one["response"]["body"]["choices"][0]["message"]["content"] for one in read_lines(output)} >= {REPLY}
+    assert litellm_proxy.api_key not in ran.stdout + ran.stderr

@@ -36,3 +36,18 @@ def ids(path: Path) -> list[str]:
 def questions(bodies: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return what the requests asked."""
     return [body["messages"][-1]["content"] for body in bodies]
+
+
+def errors_of(output: Path) -> list[dict[str, Any]]:
+    """Return the failures that are recorded beside an output."""
+    return read_lines(output.with_name(f"{output.stem}.errors.jsonl"))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return all files below a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def path_of(fd: int) -> str:
+    """Return the path of an open file."""
+    return str(Path(f"/proc/self/fd/{fd}").readlink())
