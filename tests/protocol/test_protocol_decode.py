@@ -236,6 +236,13 @@ def test_json_that_a_strict_decoder_refuses(raw: bytes, text: str, unknown: obje
     assert chunk.extra == {"x": unknown}
 
 
+def test_logprobs_as_text() -> None:
+    sent = [{"logprob": text} for text in ("-1.5", "-inf", "NaN", "Infinity")]
+    logprobs = chunk_from({"choices": [{"logprobs": {"content": sent}}]}, b"").choices[0].logprobs
+    assert logprobs is not None
+    assert [token.logprob for token in logprobs.content or ()] == [-1.5, -math.inf, None, None]
+
+
 def test_nan_in_logprobs() -> None:
     chunk = chunk_of(
         b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":NaN},{"token":"b","logprob":-1}]}}]}'

@@ -295,6 +295,9 @@ def test_waits_in_the_body_are_hints() -> None:
         assert wait_in("", {"retry_after": odd}) is None
 
 
+NO_CODES: tuple[object, ...] = (None, "", "null", "None", False, [], {})
+
+
 @each_row(
     ("loaded", "status"),
     [
@@ -316,6 +319,8 @@ def test_waits_in_the_body_are_hints() -> None:
         ({"error": "Internal Server Error", "message": "boom", "statusCode": 500}, 500),  # NestJS
         ({"error": "rate_limit_exceeded", "message": "slow"}, 429),
         ({"err": "boom"}, None),
+        *(({"error": {"message": "boom", "code": code}}, None) for code in NO_CODES),
+        *(({"message": "boom", "code": code}, None) for code in NO_CODES),
         ({"errorCode": "InternalError"}, 500),
         ({"status": "error", "reason": "m"}, None),
         ({"promptFeedback": {"blockReason": "SAFETY"}}, 400),  # Gemini
@@ -355,7 +360,15 @@ def test_a_code_of_a_base_resp_that_is_not_success_is_an_error(code: str, answer
     assert report.message == "no"
 
 
-@each_row("error", [{"base_resp": {"status_code": 0}}, {"base_resp": {}}, {"promptFeedback": {"safetyRatings": []}}])
+@each_row(
+    "error",
+    [
+        {"error": {"code": "Success", "message": "all is well"}},
+        {"base_resp": {"status_code": 0}},
+        {"base_resp": {}},
+        {"promptFeedback": {"safetyRatings": []}},
+    ],
+)
 def test_what_reports_no_error(error: dict[str, Any]) -> None:
     assert find_error({"choices": [{"delta": {"content": "a"}}]} | error) is None
 

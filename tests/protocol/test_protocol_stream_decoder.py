@@ -47,7 +47,7 @@ def data(value: object) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-def says(text: str | None = None, *, finish: str | None = None, **fields: Any) -> dict[str, Any]:
+def says(text: str | None = None, *, finish: Any = None, **fields: Any) -> dict[str, Any]:
     """Return a chunk whose first choice says something."""
     delta = {} if text is None else {"content": text}
     return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **fields}
@@ -149,7 +149,18 @@ COMPLETE = {
         "one",
         None,
     ),
-    "a finish_reason that is none": (data(says("one", finish="null")) + data(says(finish="")) + DONE, "one", None),
+    "a finish_reason that is none": (
+        b"".join(data(says(text, finish=reason)) for text, reason in [("one", "null"), ("", ""), ("", "None"), ("", 0)])
+        + DONE,
+        "one",
+        None,
+    ),
+    "a finish_reason as an object (SGLang)": (data(says("one", finish={"type": "stop", "matched": 2})), "one", "stop"),
+    "choices without indexes": (
+        data({"choices": [{"delta": {"content": text}, "finish_reason": "stop"} for text in ("one", "two")]}),
+        "one",
+        "stop",
+    ),
     "one choice instead of a list": (data({"choices": {"delta": {"content": "one"}}}) + DONE, "one", None),
     "empty data": (b"data:\n\ndata: \n\ndata:  \t \n\n" + ONE + DONE, "one", None),
     "retry alone": (b"retry: 3000\n\n" + ONE + b"retry: 1\n\n" + DONE, "one", None),

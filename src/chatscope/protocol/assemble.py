@@ -10,6 +10,7 @@ from typing import Any, Final
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.choice import GrowingChoice
 from chatscope.protocol.coerce import choices_of
+from chatscope.protocol.decode import number_choices
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, ChunkChoice, Completion
 from chatscope.protocol.usage import Usage, merge_usage
@@ -87,6 +88,8 @@ class Assembler:
         if self._last_text is not None:
             self._read_last_text()
         gained = False
+        if len(chunk.choices) > 1:
+            number_choices(chunk.choices)
         for part in chunk.choices:
             choice = self._choices.get(part.index)
             if choice is None:

@@ -49,6 +49,8 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
         spoken = choice.pop(other) if is_other else choice.get(message)
         if isinstance(spoken, dict):
             choice[message] = _normalized_message(spoken) | ({"<whole>": True} if is_other else {})
+        if isinstance(reason := choice.get("finish_reason"), dict):
+            choice["finish_reason"] = reason.get("type")  # SGLang's own
         if isinstance(logprobs := choice.get("logprobs"), dict):
             choice["logprobs"] = logprobs | {
                 name: [logprobs[name]] for name in ("content", "refusal") if isinstance(logprobs.get(name), dict)
@@ -121,9 +123,13 @@ def _with_json_text(call: dict[str, Any], name: str) -> dict[str, Any]:
 def _fit(value: Any, wanted: Any) -> Any:
     """Return the value as the wanted type, or `_UNFIT`."""
     try:
-        return msgspec.convert(value, wanted, strict=False)
+        fitting = msgspec.convert(value, wanted, strict=isinstance(value, dict | list))
     except msgspec.ValidationError:
         pass
+    else:
+        # "NaN" and "Infinity" are no measurements. Minus infinity is the log probability of an impossible token.
+        is_number = not isinstance(fitting, float) or math.isfinite(fitting) or fitting == -math.inf
+        return fitting if is_number else _UNFIT
     if get_origin(wanted) is Annotated:
         return _fit_integer(value, get_args(wanted)[1])
     arms = [arm for arm in get_args(wanted) if arm is not NoneType]

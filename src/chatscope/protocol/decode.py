@@ -6,12 +6,13 @@ plain objects first: then nothing that the server sent is lost, and errors can b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from chatscope.protocol.coerce import fit_struct, normalized
-from chatscope.protocol.response import Choice, Chunk, Completion
+from chatscope.protocol.response import Choice, Chunk, ChunkChoice, Completion
 from chatscope.protocol.unknown import fill_extra, strict
 from chatscope.protocol.usage import Usage
 from chatscope.protocol.usage_reports import usage_in
@@ -24,8 +25,8 @@ _strict_completions: Final = msgspec.json.Decoder(strict(Completion))
 REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _NOTHING: Final = Choice()
-_NO_FINISH_REASON: Final = frozenset({"", "null"})
-"""What some servers send instead of null."""
+_NO_FINISH_REASON: Final = frozenset({"", "null", "none", "0"})
+"""What some servers send instead of null, in lower case."""
 
 
 def decode_exact(data: bytes) -> Completion | None:
@@ -39,6 +40,7 @@ def decode_exact(data: bytes) -> Completion | None:
         completion = _completions.decode(data)
     except REFUSED:
         return None
+    number_choices(completion.choices)
     has_choices = any(choice != _NOTHING for choice in completion.choices)
     return completion if has_choices and completion.object != "error" else None
 
@@ -55,6 +57,7 @@ def completion_from(loaded: dict[str, Any]) -> Completion:
     completion = _made(loaded, Completion)
     completion.request_id = completion.parsed = completion.status = None  # whatever the server itself called so
     completion.headers = {}
+    number_choices(completion.choices)
     return completion
 
 
@@ -73,9 +76,16 @@ def completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     if made.usage is None or not is_whole(made.usage) or "usage" in made.extra:
         made.usage = usage_in(loaded)
     for choice in made.choices:
-        if choice.finish_reason in _NO_FINISH_REASON:
+        if choice.finish_reason is not None and choice.finish_reason.strip().lower() in _NO_FINISH_REASON:
             choice.finish_reason = None
     return made
+
+
+def number_choices(choices: Sequence[Choice | ChunkChoice]) -> None:
+    """Give choices of one response without indexes of their own their places as indexes."""
+    if len({choice.index for choice in choices}) < len(choices):
+        for place, choice in enumerate(choices):
+            choice.index = place
 
 
 def is_whole(usage: Usage) -> bool:

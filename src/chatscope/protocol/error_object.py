@@ -33,7 +33,8 @@ _ERROR_ONLY_NAMES: Final = ("detail", "errormsg", "errormessage", "errmsg", "err
 """Names of fields that only errors have. All names here are in the form that `_plain` returns: servers write the same
 name as `error_msg`, `errorMsg` and `ErrorMsg`."""
 
-_NO_ERROR_WORDS: Final = frozenset({"", "null", "none", "false", "ok", "success", "succeeded", "no error", "n/a"})
+_NOTHING_WORDS: Final = frozenset({"", "null", "none", "false", "n/a"})
+_NO_ERROR_WORDS: Final = _NOTHING_WORDS | {"ok", "success", "succeeded", "no error"}
 _JUDGED_NAMES: Final = frozenset({"error", "baseresp", "object", "message", "delta", *_CODE_NAMES})
 _FAILED_WORDS: Final = ("error", "failed", "failure")
 _KEEP_ALIVE_TYPES: Final = ("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive")
@@ -171,7 +172,7 @@ def _names_error(fields: Mapping[str, Any]) -> bool:
     if not isinstance(message, str) or not _has_meaning(message):
         number = _number(code)
         return number is not None and 400 <= number <= 599
-    if code is not None:
+    if _is_stated(code):
         return not _means_success(code)
     is_nothing_else = not (fields.keys() & _CHUNK_NAMES) and kind not in _KEEP_ALIVE_TYPES
     return is_nothing_else or _status(fields) is not None
@@ -301,7 +302,7 @@ def _has_meaning(value: object) -> bool:
         return value.strip().lower() not in _NO_ERROR_WORDS
     if isinstance(value, dict):
         fields = _plain(value)
-        codes = [fields[name] for name in _STATUS_NAMES if fields.get(name) not in (None, "")]
+        codes = [fields[name] for name in _STATUS_NAMES if _is_stated(fields.get(name))]
         if codes:
             return not all(map(_means_success, codes))  # `{"code": 0, "message": "Request processed"}` is not an error
         return any(_has_meaning(item) for name, item in fields.items() if name not in _STATUS_NAMES)
@@ -310,13 +311,20 @@ def _has_meaning(value: object) -> bool:
     return bool(value)
 
 
+def _is_stated(code: object) -> bool:
+    """Return whether a code says anything, be it that all is well. An empty one beside a message does not."""
+    if isinstance(code, str):
+        return code.strip().lower() not in _NOTHING_WORDS
+    return _number(code) is not None or bool(code)
+
+
 def _means_success(code: object) -> bool:
     number = _number(code)
     return not _has_meaning(code) if number is None else number == 0 or 200 <= number <= 299
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((fields[name] for name in names if fields.get(name) not in (None, "")), None)
+    return next((fields[name] for name in names if fields.get(name) not in (None, "", [], {})), None)
 
 
 def _status(fields: Mapping[str, Any]) -> int | None:
