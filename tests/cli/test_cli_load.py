@@ -47,6 +47,22 @@ def test_a_run_prints_and_saves_its_report(simulate: Simulate, chatscope: Run, t
     assert "has a report already" in again.err
 
 
+def test_the_clients_own_error_is_measured_on_request(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    simulate(REPLY)
+    out = tmp_path / "out"
+    ran = chatscope(*SHORT, "--output-tokens", "5", "--calibrate", "--workers", "1", "--out", str(out))
+    assert ran.code in MEASURED
+    assert "this client against the simulator" in ran.out
+    assert "the kernel's stamps: " in ran.out
+    error = load_report(out).client_error
+    assert error is not None
+    assert error.tokens == 20, "of four requests"
+    assert 0 < (error.stamp.percentile(50) or 0) < 0.5
+    assert (error.arrival.count, error.icl.count) == (4, 16)
+    ran = chatscope(*SHORT, "--workers", "0")
+    assert (ran.code, "neither a number of processes nor auto" in ran.err) == (2, True)
+
+
 def test_json_is_the_summary(simulate: Simulate, chatscope: Run) -> None:
     simulate(REPLY)
     ran = chatscope(

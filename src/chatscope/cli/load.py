@@ -32,6 +32,7 @@ from chatscope.load import (
     Workload,
     compare,
     load_report,
+    measure_client_error,
     run_in_processes,
 )
 from chatscope.load.plan import GRACE, SEARCH_KINDS, TIMEOUT
@@ -130,6 +131,7 @@ _OPTIONS: Final = (
     click.option("--extra-body", metavar="JSON", callback=_json_object, help="More fields of each request's body."),
     click.option("--stream/--no-stream", default=True, help="Ask for streams. [default: --stream]"),
     click.option("--calibrate-prompts/--no-calibrate-prompts", "calibrate", default=True, help="Probe token lengths."),
+    click.option("--calibrate", "self_test", is_flag=True, help="Measure the client's own error on a simulator first."),
     click.option("--slo", "slos", multiple=True, metavar="TEXT", help="Such as 'ttft:p99<500ms' or 'failed<1%'."),
     click.option("--search", type=click.Choice(SEARCH_KINDS), help="The highest that meets every --slo."),
     click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=TIMEOUT, help="Of silence. [default: 600]"),
@@ -160,6 +162,7 @@ def load(
     /,
     workers: int | Literal["auto"],
     backend: WorkerLoop,
+    self_test: bool,
     out: Path | None,
     as_json: bool,
     quiet: bool,
@@ -194,7 +197,7 @@ def load(
     if out is not None and (out / "summary.json").exists():
         raise click.UsageError(f"--out: {out} has a report already; choose another folder")
     monitor = LoadMonitor()
-    runs = partial(run_in_processes, plan, workers=workers, loop=backend, monitor=monitor)
+    runs = partial(_measure, plan, monitor, workers=workers, loop=backend, self_test=self_test)
     body = partial(_run, runs, monitor, out, as_json=as_json, quiet=quiet)
     is_uvloop = backend == "uvloop"
     return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
@@ -242,6 +245,15 @@ async def _run(
         for line in report_lines(report):
             click.echo(without_controls(line))
     return exit_code(report)
+
+
+async def _measure(
+    plan: LoadPlan, monitor: LoadMonitor, *, workers: int | Literal["auto"], loop: WorkerLoop, self_test: bool
+) -> LoadReport:
+    found = await measure_client_error(plan, workers=workers, loop=loop) if self_test else None
+    report = await run_in_processes(plan, workers=workers, loop=loop, monitor=monitor)
+    report.client_error = found
+    return report
 
 
 def exit_code(report: LoadReport) -> int:

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.table import Table
 
+from chatscope.cli.client_lines import error_lines, witness_line
 from chatscope.cli.progress_views import LiveProgress, ProgressLines, grid_of
 from chatscope.cli.terminal import Terminal
 from chatscope.load import LoadProgress, LoadReport, SearchResult, StageComparison, StageReport
@@ -54,6 +55,8 @@ def report_lines(report: LoadReport) -> Iterator[str]:
     yield f"client: {report.verdict}"
     for notice in report.notices:
         yield f"notice: {notice}"
+    if report.client_error is not None:
+        yield from error_lines(report.client_error)
     if report.search is not None:
         yield _search_line(report.search)
     for stage in report.stages:
@@ -95,6 +98,7 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
     yield f"{summary.name}: {summary.attempts:,} requests in {summary.seconds:.1f} s: {counts}"
     for reason in stage.verdict.reasons:
         yield f"client {stage.verdict.state}: {reason}"
+    yield witness_line(stage.verdict.evidence)
     for notice in stage.notices:
         yield f"notice: {notice}"
     for kind, count in sorted(summary.failures.items(), key=lambda item: -item[1]):

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chatscope.load.client_error import ClientError as ClientError
     from chatscope.load.comparison import Difference as Difference
     from chatscope.load.comparison import StageComparison as StageComparison
     from chatscope.load.comparison import compare as compare
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from chatscope.load.report import load_report as load_report
     from chatscope.load.run import run as run
     from chatscope.load.schedule import OpenLoop as OpenLoop
+    from chatscope.load.self_test import measure_client_error as measure_client_error
     from chatscope.load.verdict import ClientEvidence as ClientEvidence
     from chatscope.load.verdict import Verdict as Verdict
     from chatscope.load.verdict import WorkerLoss as WorkerLoss
@@ -54,7 +56,9 @@ _HOMES = {
     "LoadPlan": "plan",
     "LoadMonitor": "monitor",
     "FORMULAS": "metrics",
+    "ClientError": "client_error",
     "ClientEvidence": "verdict",
+    "measure_client_error": "self_test",
     "Distribution": "distributions",
     "Formula": "metrics",
     "Length": "workload",

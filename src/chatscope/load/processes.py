@@ -6,9 +6,7 @@ what is concluded (`stages`).
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -18,6 +16,7 @@ from typing import Any, Final, Literal
 import anyio
 import anyio.abc
 
+from chatscope.load.children import close_child, open_child
 from chatscope.load.messages import (
     BeginRun,
     MessageFrames,
@@ -43,9 +42,6 @@ from chatscope.load.stages import conclude
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss
 
 WorkerLoop = Literal["asyncio", "uvloop", "trio"]
-
-CLOSE_SECONDS: Final = 5.0
-"""How long a worker may take to end by itself."""
 
 LEAD_SECONDS: Final = 0.25
 """Between the order to start a stage and its start: ten times as long as a worker takes to look for orders."""
@@ -273,18 +269,11 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
     Cancelled, all of them are killed.
     """
     backend, uvloop = ("asyncio", loop == "uvloop") if loop != "trio" else ("trio", False)
-    # The same modules as here, wherever they were found. No keys: those come with the first order.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     processes: list[anyio.abc.Process] = []
     try:
         started = []
         for worker in range(count):
-            process = await anyio.open_process(
-                [sys.executable, "-m", "chatscope.load.process_worker"],
-                stderr=None,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the parent, which lets the workers drain
-            )
+            process = await open_child("chatscope.load.process_worker")
             processes.append(process)
             started.append(WorkerProcess(WorkShare(worker, count), process))
         for each in started:
@@ -292,5 +281,4 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
         yield started
     finally:
         for process in processes:
-            with anyio.move_on_after(CLOSE_SECONDS):
-                await process.aclose()  # kills it when the time is over
+            await close_child(process)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chatscope.load.client_error import ClientError
 from chatscope.load.metrics import FORMULAS, StageSummary
 from chatscope.load.objectives import ObjectiveResult
 from chatscope.load.plan import SearchKind
@@ -71,6 +72,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     tokens_per_word: float | None = None
     prompt_overhead_tokens: float | None = None
     was_stopped: bool = False
+    client_error: ClientError | None = None
     search: SearchResult | None = None
     formulas: dict[str, dict[str, str]] = msgspec.field(
         default_factory=lambda: {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,10 +64,12 @@ class ScriptedEndpoint:
     Args:
         script: the answers.
         config: what requests must have.
+        clock: the time in seconds, for the rate limits.
     """
 
-    def __init__(self, script: Script, config: Config) -> None:
+    def __init__(self, script: Script, config: Config, clock: Callable[[], float] = anyio.current_time) -> None:
         self.config = config
+        self._clock = clock
         self._script = script
         self._played = 0  # how many requests the script has answered
 
@@ -82,7 +85,7 @@ class ScriptedEndpoint:
 
     def start(self) -> None:
         """Start the clock of the rate limits."""
-        now = anyio.current_time()
+        now = self._clock()
         self._limits = RateLimits(self.config.requests_per_minute, self.config.tokens_per_minute, now=now)
 
     def plan(self, received: Received, incoming: Incoming) -> Plan:
@@ -132,7 +135,7 @@ class ScriptedEndpoint:
         answer = answer_at(self._script, self._played, request)
         if self.config.directives and isinstance(answer, Reply | Fault):
             answer = directed(request, answer if isinstance(answer, Reply) else Reply(faults=(answer,)))
-        now = anyio.current_time()
+        now = self._clock()
         refusal = self._limits.admit(cost(request, answer), request.parameters.model, now)
         if refusal is not None:
             raise RefusedError(refusal.with_headers(*self._limits.headers(now)))

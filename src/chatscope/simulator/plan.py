@@ -6,7 +6,7 @@ plan; `rendering` and `faults` build one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,6 +20,8 @@ class Send:
     """Write these bytes as they are."""
 
     data: bytes
+    is_token: bool = field(default=False, compare=False, repr=False)
+    """Whether they are a chunk of the CONTENT stage: a server that stamps its writes stamps these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +201,15 @@ class Response:
             steps: list[Step] = [*self.before_status, Send(status_line), *self.before_headers, Send(header_lines)]
         else:
             steps = [*self.before_status, Send(status_line + header_lines)]
-        steps += (Send(self.framing.frame(item.data)) if isinstance(item, Part) else item for item in self.body)
+        steps += (
+            Send(self.framing.frame(item.data), item.stage is Stage.CONTENT) if isinstance(item, Part) else item
+            for item in self.body
+        )
         if self.framing is Framing.CHUNKED:
             # One write with the last part: a client that disconnects at `[DONE]` has read a complete response.
             last = steps[-1]
             if isinstance(last, Send):
-                steps[-1] = Send(last.data + LAST_CHUNK)
+                steps[-1] = replace(last, data=last.data + LAST_CHUNK)
             else:
                 steps.append(Send(LAST_CHUNK))
         steps.extend(self.when_idle)
