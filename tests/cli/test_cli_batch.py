@@ -188,7 +188,7 @@ def progress(**more: Any) -> BatchProgress:
         "earlier_cost": 0.25,
         "unpriced": 0,
         "seconds": 60.0,
-        "waiting_for": "a rate limit or a pause of the server's; 12 requests wait",
+        "waiting_for": "a rate limit, or a pause that the server asked for (12 requests)",
         "failures": {"429": 19, "400": 1},
         "stop_reason": None,
     }
@@ -203,7 +203,7 @@ def test_the_panel_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch
     with BatchPanel(terminal, "in.jsonl to out.jsonl", Limits(600, None)) as panel:
         panel.show(progress())
         shown = terminal.export_text()  # before the end, which draws it once more
-    assert all(len(one) <= width for one in shown.splitlines())
+    assert all(len(one) <= width - len("^C") for one in shown.splitlines()), "the echo of Ctrl-C must not wrap"
     assert not re.search(r"\x1b\[[\d;]*[34]\d", written.getvalue()), "no colours"
     flat = " ".join(shown.split())
     for figure in ("300 done", "20 failed", "50 running", "580 left", "$0.75", "19 x 429"):

@@ -40,7 +40,7 @@ class BatchProgress:
     seconds: float
     """Since the first request could be sent."""
     waiting_for: str | None
-    """Why requests wait: slots, a rate limit, a pause that the server asked for, or a failing server."""
+    """What requests wait for: slots, a rate limit, a pause that the server asked for, or a failing server."""
     failures: dict[str, int]
     """Failures of this run by class."""
     stop_reason: StopReason | None
@@ -193,9 +193,9 @@ def percentiles(values: array[float]) -> dict[str, float]:
 
 
 def waiting_for(counts: Statistics) -> str | None:
-    """Return why requests wait, in words, given the adapter's statistics."""
+    """Return what requests wait for, in words, given the adapter's statistics."""
     if counts.held_back:
-        return f"the server fails; {counts.held_back} requests wait until it is back"
+        return f"the server to recover ({counts.held_back} requests)"
     if counts.paced:
-        return f"a rate limit or a pause of the server's; {counts.paced} requests wait"
+        return f"a rate limit, or a pause that the server asked for ({counts.paced} requests)"
     return "slots" if counts.queued else None

@@ -46,7 +46,7 @@ class BatchPanel(LiveProgress[BatchProgress]):
             title=self._title,
             box=box.SIMPLE if narrow else box.ROUNDED,
             expand=not narrow,
-            width=None if narrow else self._terminal.width - _ECHO,
+            width=self._terminal.width - _ECHO,
         )
 
 
