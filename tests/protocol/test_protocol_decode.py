@@ -12,7 +12,7 @@ from tests.support.tables import each_row
 
 from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
-from chatscope.protocol.decode import completion_from, decode_exact
+from chatscope.protocol.decode import chunk_from, completion_from, decode_exact
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, Completion, CompletionMessage
 from chatscope.protocol.usage import Usage
