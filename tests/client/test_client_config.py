@@ -29,11 +29,11 @@ def test_what_is_not_given_comes_from_the_environment(monkeypatch: pytest.Monkey
     for name in ("BASE_URL", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", f"http://{name.lower().replace('_', '-')}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-api-key")
-    options = ClientOptions.of("ChatClient", None, None, 60.0, {})
+    options = ClientOptions.of(ChatClient, None, None, 60.0, {})
     endpoint = options.endpoint
     assert (endpoint.base_url, endpoint.api_key) == ("http://base-url/v1", "sk-api-key")
     assert (endpoint.organization, endpoint.project) == ("http://org-id/v1", "http://project-id/v1")
     assert options.has_key
     assert "api-key" not in repr(options)
-    given = ClientOptions.of("ChatClient", "", "http://x", 60.0, {"organization": "o", "project": "p"}).endpoint
+    given = ClientOptions.of(ChatClient, "", "http://x", 60.0, {"organization": "o", "project": "p"}).endpoint
     assert (given.base_url, given.api_key, given.organization, given.project) == ("http://x", "", "o", "p")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import anyio
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, ChatError, RetryPolicy, Task
@@ -20,16 +21,16 @@ async def read(client: ChatClient) -> None:
             pass
 
 
-async def failures(base_url: str) -> list[str]:
+async def failures(base_url: str, *, retry: RetryPolicy | None = ONCE) -> list[str]:
     """Return what a plain request, a stream and a task say about the same fault."""
     said = []
-    async with ChatClient("k", base_url=base_url, retry=ONCE) as client:
+    async with ChatClient("k", base_url=base_url, retry=retry) as client:
         with pytest.raises(ChatError) as plain:
             await client.complete(**ASK)
         with pytest.raises(ChatError) as streamed:
             await read(client)
         said += [str(plain.value), str(streamed.value)]
-    async with AsyncChatGPTAdapter("k", base_url=base_url, retry=ONCE) as adapter:
+    async with AsyncChatGPTAdapter("k", base_url=base_url, retry=retry) as adapter:
         said.append((await adapter.execute(Task("hi"))).error or "")
     return said
 
@@ -40,6 +41,14 @@ async def test_a_base_url_without_its_version() -> None:
         for said in await failures(bare):
             assert said.startswith("HTTP 404: Invalid URL")
             assert f"(POST {bare}/chat/completions; does base_url lack /v1?)" in said
+
+
+async def test_https_spoken_to_an_http_port() -> None:
+    async with simulator() as base_url:
+        begun = anyio.current_time()
+        for said in await failures(base_url.replace("http://", "https://"), retry=None):
+            assert "does the server speak http://?" in said
+        assert anyio.current_time() - begun < 1, "it is not tried again"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ def test_an_argument_of_another_library(make: Callable[..., Any], name: str, hin
     assert hint in str(caught.value)
 
 
+def test_the_adapters_own_arguments_are_suggested_too() -> None:
+    with pytest.raises(TypeError, match=r"AsyncChatGPTAdapter\(\) got .* 'modle': did you mean 'model'\?"):
+        AsyncChatGPTAdapter(KEY, modle="m")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -156,4 +161,5 @@ async def test_a_private_ca_and_a_certificate_of_its_own(tmp_path: Path) -> None
         async with AsyncChatGPTAdapter("k", base_url=base_url) as adapter:
             result = await adapter.execute(Task("hi"))
         assert "CERTIFICATE_VERIFY_FAILED" in str(result.error)
+        assert "a private CA goes into verify=" in str(result.error)
         assert result.attempts == 1

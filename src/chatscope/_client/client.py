@@ -72,7 +72,7 @@ class ChatClient:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         if others:
             api_key, base_url = _in_order(api_key, others, base_url)
-        self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments, _RETRY))
+        self._core = ClientCore(ClientOptions.of(type(self), api_key, base_url, timeout, arguments, _RETRY))
 
     def __repr__(self) -> str:
         return repr(getattr(self, "_core", "<ChatClient>"))  # __init__ may not have finished

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import signature
 from os import PathLike
 from typing import Any, Final, Literal, TypedDict
 
@@ -135,7 +136,7 @@ class ClientOptions:
     @classmethod
     def of(
         cls,
-        owner: str,
+        owner: type,
         api_key: str | None,
         base_url: str | None,
         timeout: Timeout,
@@ -159,8 +160,8 @@ class ClientOptions:
         """
         for name in arguments:
             if name not in _NAMES:
-                hint = hint_for(name, {*_NAMES, "api_key", "base_url", "timeout"}, _HABITS)
-                raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}{hint and f': {hint}'}")
+                hint = hint_for(name, {*_NAMES, *signature(owner).parameters} - {"others", "arguments"}, _HABITS)
+                raise TypeError(f"{owner.__name__}() got an unexpected keyword argument {name!r}{hint and f': {hint}'}")
         if api_key is not None and not isinstance(api_key, str):
             raise ValueError(f"api_key must be a text, not {type(api_key).__name__}")
         # From here on no frame of this package holds the key as plain text.

@@ -108,8 +108,10 @@ def unknown_parameter(names: Iterable[str], known: frozenset[str]) -> str | None
     for name in names:
         if name not in known:
             hint = hint_for(name, known, _HABITS) if isinstance(name, str) else ""
-            elsewhere = "pass parameters that the endpoint does not list in extra_body"
-            return f"unknown parameter {name!r}: {hint and f'{hint}; '}{elsewhere}"
+            if name not in _HABITS:
+                elsewhere = "pass parameters that the endpoint does not list in extra_body"
+                hint = f"{hint}; {elsewhere}" if hint else elsewhere
+            return f"unknown parameter {name!r}: {hint}"
     return None
 
 

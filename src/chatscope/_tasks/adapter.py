@@ -92,7 +92,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         check_model(model)
         check_seconds(hedge_after, "hedge_after")
         arguments.setdefault("max_concurrency", MAX_CONCURRENCY)
-        self._core = ClientCore(ClientOptions.of(type(self).__name__, api_key, base_url, timeout, arguments))
+        self._core = ClientCore(ClientOptions.of(type(self), api_key, base_url, timeout, arguments))
         options = TaskOptions(model, resolve(prices), hedge_after, keep_finished, cancel_over_budget)
         spending = Spending(max_cost, max_total_tokens)
         self._tasks = Supervisor(self._core, options, spending, self._generate_task_id)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Final
 
-from chatscope.errors import ChatError
+from chatscope.errors import APIConnectionError, ChatError
 from chatscope.protocol.endpoint import shown_url
 
 _VERSIONED: Final = re.compile(r"/v\d|/deployments/")
@@ -19,6 +19,14 @@ _VERSIONED: Final = re.compile(r"/v\d|/deployments/")
 _EXPECTED_TYPES: Final = ("json", "event-stream")
 
 _WRONG_PATH: Final = frozenset({404, 405})
+
+_TLS_HINTS: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "a private CA goes into verify=",
+    **dict.fromkeys(
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"), "does the server speak http://?"
+    ),
+}
+"""Reasons of OpenSSL, and what may be wrong. The last three are its readings of bytes that are not TLS."""
 
 _HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
 
@@ -40,6 +48,8 @@ def locate(error: ChatError, url: str, headers: Mapping[str, str]) -> None:
     is_unknown_path = error.status in _WRONG_PATH and error.code is None
     if (is_unknown_path or content_type == "text/html") and not _VERSIONED.search(address):
         error.hint = "does base_url lack /v1?"
+    elif isinstance(error, APIConnectionError):
+        error.hint = next((hint for words, hint in _TLS_HINTS.items() if words in error.message), None)
 
 
 def visible_words(text: str) -> str:
