@@ -10,8 +10,9 @@ import pytest
 
 from chatscope.load import FORMULAS, ClientEvidence, Objective, RequestError, RequestRecord
 from chatscope.load.distributions import clustered_distribution, distribution
-from chatscope.load.metrics import latency, requests_in_flight, summarise
+from chatscope.load.metrics import latency, summarise
 from chatscope.load.objectives import goodput
+from chatscope.load.throughput import requests_in_flight
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss, evidence_of, judge, late_shared_reads, own_lateness
 
 MS = 1_000_000

@@ -13,11 +13,11 @@ from typing import IO, Any, Final, Literal, Self, TypeVar
 
 import anyio
 import click
-import msgspec
 from rich.text import Text
 
 from chatscope import ChatError
-from chatscope.cli.load_view import LoadLines, LoadTable, comparison_lines, report_lines
+from chatscope.cli.load_reports import compare_command, report_command, write_page
+from chatscope.cli.load_view import LoadLines, LoadTable, report_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import json_values as json_parameters
 from chatscope.cli.progress_views import NoProgress, ProgressView
@@ -30,8 +30,6 @@ from chatscope.load import (
     LoadReport,
     RequestRecord,
     Workload,
-    compare,
-    load_report,
     measure_client_error,
     run_in_processes,
 )
@@ -203,25 +201,8 @@ def load(
     return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
 
 
-@load.command("compare")
-@click.argument("first", type=_FOLDER)
-@click.argument("second", type=_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
-def compare_command(first: Path, second: Path, as_json: bool) -> int:
-    """Compare two reports that --out wrote, stage by stage.
-
-    A difference is SECOND minus FIRST, with its 95 % interval. If that contains 0, it may be chance.
-    """
-    try:
-        compared = compare(load_report(first), load_report(second))
-    except (OSError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
-    if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(stage) for stage in compared], indent=2))
-    else:
-        for line in comparison_lines(compared):
-            click.echo(without_controls(line))
-    return 0
+load.add_command(compare_command)
+load.add_command(report_command)
 
 
 async def _run(
@@ -239,6 +220,7 @@ async def _run(
         return FAILED if isinstance(error, ChatError) else USAGE
     if out is not None:
         report.save(out, records=False)
+        write_page(report, out, stderr)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

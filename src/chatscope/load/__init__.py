@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from chatscope.load.monitor import LoadProgress as LoadProgress
     from chatscope.load.objectives import Objective as Objective
     from chatscope.load.objectives import ObjectiveResult as ObjectiveResult
+    from chatscope.load.pages.comparison_page import comparison_page as comparison_page
+    from chatscope.load.pages.report_page import report_page as report_page
     from chatscope.load.plan import LoadPlan as LoadPlan
     from chatscope.load.processes import run_in_processes as run_in_processes
     from chatscope.load.records import RequestError as RequestError
@@ -54,6 +56,8 @@ _HOMES = {
     "LoadReport": "report",
     "LoadProgress": "monitor",
     "LoadPlan": "plan",
+    "comparison_page": "pages.comparison_page",
+    "report_page": "pages.report_page",
     "LoadMonitor": "monitor",
     "FORMULAS": "metrics",
     "ClientError": "client_error",

@@ -9,7 +9,7 @@ Times without `_service` count from when a request was due, so the queue in fron
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeAlias
@@ -18,6 +18,7 @@ import msgspec
 
 from chatscope.load.distributions import Distribution, clustered_distribution, distribution
 from chatscope.load.records import RequestRecord
+from chatscope.load.throughput import mean_concurrency, output_tokens_within, within
 
 _NS: Final = 1e9
 
@@ -30,13 +31,13 @@ class Formula:
 
     Attributes:
         text: the formula in words.
-        also_called: its names in other tools.
+        also_called: the name that other tools give it, by tool. Where a tool has no such figure, it is left out.
         values: its values in seconds: none if a stamp is missing, several for gaps.
         counts_unfinished: whether a request that was given up before it had a value is longer than all others.
     """
 
     text: str
-    also_called: str
+    also_called: Mapping[str, str]
     values: _Values
     counts_unfinished: bool = False
 
@@ -89,25 +90,39 @@ def _queue(record: RequestRecord) -> Sequence[float]:
 
 
 FORMULAS: Final[dict[str, Formula]] = {
-    "ttft": Formula("first token - due", "MLPerf TTFT", _span(_due, _first_token), counts_unfinished=True),
+    "ttft": Formula("first token - due", {"MLPerf": "TTFT"}, _span(_due, _first_token), counts_unfinished=True),
     "ttft_service": Formula(
-        "first token - dispatched", "vLLM TTFT, aiperf TTFT", _span(_dispatched, _first_token), counts_unfinished=True
+        "first token - dispatched",
+        {"vLLM": "TTFT", "guidellm": "TTFT", "aiperf": "TTFT"},
+        _span(_dispatched, _first_token),
+        counts_unfinished=True,
     ),
     "ttfat": Formula(
         "first answer token (not reasoning) - due",
-        "guidellm TTFOT",
+        {"guidellm": "TTFOT, from dispatch"},
         _span(_due, lambda record: record.answer_ns),
         counts_unfinished=True,
     ),
-    "e2e": Formula("last token - due", "MLPerf latency", _span(_due, _last_token), counts_unfinished=True),
+    "e2e": Formula("last token - due", {"MLPerf": "latency"}, _span(_due, _last_token), counts_unfinished=True),
     "e2e_service": Formula(
-        "last token - dispatched", "vLLM E2EL", _span(_dispatched, _last_token), counts_unfinished=True
+        "last token - dispatched",
+        {"vLLM": "E2EL", "guidellm": "request latency", "aiperf": "request latency"},
+        _span(_dispatched, _last_token),
+        counts_unfinished=True,
     ),
-    "tpot": Formula("(last token - first token) / (output tokens - 1)", "vLLM TPOT", _tpot),
-    "icl": Formula("gaps between chunks with output, pooled", "vLLM ITL, aiperf ICL", _gaps),
-    "lateness": Formula("dispatched - due", "guidellm dispatch delay", _span(_due, _dispatched)),
-    "connect": Formula("connecting, where a new connection was needed", "", _connect),
-    "queue": Formula("waiting for a slot of max_concurrency", "vLLM client queue time", _queue),
+    "tpot": Formula(
+        "(last token - first token) / (output tokens - 1)",
+        {"MLPerf": "TPOT", "vLLM": "TPOT", "guidellm": "ITL", "aiperf": "ITL"},
+        _tpot,
+    ),
+    "icl": Formula("gaps between chunks with output, pooled", {"vLLM": "ITL", "aiperf": "ICL"}, _gaps),
+    "lateness": Formula(
+        "dispatched - due",
+        {"guidellm": "request targeted start delay", "aiperf": "credit drop latency"},
+        _span(_due, _dispatched),
+    ),
+    "connect": Formula("connecting, where a new connection was needed", {}, _connect),
+    "queue": Formula("waiting for a slot of max_concurrency", {"vLLM": "client queue time"}, _queue),
 }
 """Every latency: its name, its formula, and what other tools call it. Units are seconds."""
 
@@ -170,7 +185,7 @@ def summarise(
     measured = [record for record in records if record.window == "measured"]
     outcomes = Counter(record.outcome for record in measured)
     seconds = max(0, window_ns[1] - window_ns[0]) / _NS
-    finished = [record for record in records if record.outcome == "ok" and _within(record.finished_ns, window_ns)]
+    finished = [record for record in records if record.outcome == "ok" and within(record.finished_ns, window_ns)]
     ok = [record for record in measured if record.outcome == "ok"]
     return StageSummary(
         name=name,
@@ -182,9 +197,9 @@ def summarise(
         failures=dict(Counter(record.error.kind for record in measured if record.error is not None)),
         metrics={name: latency(measured, name) for name in FORMULAS},
         requests_per_second=len(finished) / seconds if seconds else 0.0,
-        output_tokens_per_second=_rate(_output_tokens(records, window_ns), seconds),
+        output_tokens_per_second=_rate(output_tokens_within(records, window_ns), seconds),
         prompt_tokens_per_second=_rate(_total(record.prompt_tokens for record in finished), seconds),
-        mean_concurrency=_mean_concurrency(records, window_ns),
+        mean_concurrency=mean_concurrency(records, window_ns),
         prompt_tokens_mean=_mean(record.prompt_tokens for record in ok),
         output_tokens_mean=_mean(record.output_tokens for record in ok),
         requested_prompt_tokens_mean=_mean(record.requested_prompt_tokens for record in ok),
@@ -203,6 +218,19 @@ def latency(records: Iterable[RequestRecord], name: str, *, failures_never_end: 
         failures_never_end: take failed requests for longer than all others, as objectives do. Otherwise a latency
             is that of the successful requests, and of the unfinished ones as far as they got.
     """
+    values, censored = latency_values(records, name, failures_never_end=failures_never_end)
+    if name == "icl" and not censored:
+        return clustered_distribution(values)
+    return distribution((value for found in values for value in found), censored)
+
+
+def latency_values(
+    records: Iterable[RequestRecord], name: str, *, failures_never_end: bool = False
+) -> tuple[list[Sequence[float]], int]:
+    """Return the values of one latency, request by request, and how many were longer than anybody waited.
+
+    The arguments are those of `latency`.
+    """
     formula, values, censored = FORMULAS[name], [], 0
     for record in records:
         if record.outcome == "failed" and name not in _CLIENT_SIDE:
@@ -211,54 +239,11 @@ def latency(records: Iterable[RequestRecord], name: str, *, failures_never_end: 
         found = formula.values(record)
         values.append(found)
         censored += not found and record.outcome == "unfinished" and formula.counts_unfinished
-    if name == "icl" and not censored:
-        return clustered_distribution(values)
-    return distribution((value for found in values for value in found), censored)
-
-
-def requests_in_flight(records: Iterable[RequestRecord]) -> Iterator[tuple[int, int]]:
-    """Yield the moments at which the number of running requests changes, with the number from then on."""
-    changes: Counter[int] = Counter()
-    for record in records:
-        if record.dispatched_ns is not None and record.finished_ns is not None:
-            changes[record.dispatched_ns] += 1
-            changes[record.finished_ns] -= 1
-    running = 0
-    for moment in sorted(changes):
-        running += changes[moment]
-        yield moment, running
+    return values, censored
 
 
 _CLIENT_SIDE: Final = frozenset({"lateness", "queue", "connect"})
 """Latencies of the client's own. A failed request has them like any other."""
-
-
-def _within(moment: int | None, window_ns: tuple[int, int]) -> bool:
-    return moment is not None and window_ns[0] <= moment < window_ns[1]
-
-
-def _output_tokens(records: Iterable[RequestRecord], window_ns: tuple[int, int]) -> float | None:
-    """Count the output in a window. The tokens of a response are spread evenly over its chunks."""
-    total = 0.0
-    for record in records:
-        stamps = record.token_ns or ([] if record.finished_ns is None else [record.finished_ns])
-        inside = sum(_within(stamp, window_ns) for stamp in stamps)
-        if not inside or (record.output_tokens is None and record.outcome != "ok"):
-            continue  # a response that was cut off reported no tokens
-        if record.output_tokens is None:
-            return None
-        total += record.output_tokens * inside / len(stamps)
-    return total
-
-
-def _mean_concurrency(records: Iterable[RequestRecord], window_ns: tuple[int, int]) -> float:
-    start, end = window_ns
-    busy = sum(
-        max(0, min(end, record.finished_ns) - max(start, record.dispatched_ns))
-        for record in records
-        if record.dispatched_ns is not None and record.finished_ns is not None
-    )
-    return busy / (end - start) if end > start else 0.0
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -74,9 +74,9 @@ class LoadReport(msgspec.Struct, kw_only=True):
     was_stopped: bool = False
     client_error: ClientError | None = None
     search: SearchResult | None = None
-    formulas: dict[str, dict[str, str]] = msgspec.field(
+    formulas: dict[str, dict[str, Any]] = msgspec.field(
         default_factory=lambda: {
-            name: {"formula": formula.text, "also_called": formula.also_called, "unit": "s"}
+            name: {"formula": formula.text, "also_called": dict(formula.also_called), "unit": "s"}
             for name, formula in FORMULAS.items()
         }
     )

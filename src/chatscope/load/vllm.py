@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from chatscope.load.metrics import FORMULAS, StageSummary, latency, requests_in_flight
+from chatscope.load.metrics import FORMULAS, StageSummary, latency
 from chatscope.load.records import RequestRecord
+from chatscope.load.throughput import requests_in_flight
 
 _LATENCIES: Final = {"ttft": "ttft_service", "tpot": "tpot", "itl": "icl", "e2el": "e2e_service"}
 
