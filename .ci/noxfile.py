@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "uv|venv"
+BROWSER_TESTS = ("tests/examples/test_examples_streaming_browser.py", "tests/load/test_load_pages_browser.py")
+
 nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
 
 
@@ -73,7 +75,7 @@ def docs(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """The tests that need a browser, which the extra `test` leaves out. They skip themselves where there is none."""
     install(session, "test,browser")
-    session.run("python", "-m", "pytest", "-q", "tests/examples/test_examples_streaming_browser.py")
+    session.run("python", "-m", "pytest", "-q", *BROWSER_TESTS)
 
 
 @nox.session

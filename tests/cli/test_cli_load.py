@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,3 +209,36 @@ def test_sessions_are_asked_for(simulate: Simulate, chatscope: Run, tmp_path: Pa
     assert [len(request.json["messages"]) for request in simulated.server.requests] == [1, 3, 1, 3]
     assert [(each.session, each.turn) for each in load_report(tmp_path).records][:2] == [("0", 0), ("0", 1)]
     assert "think_time passes between" in chatscope(*SHORT, "--think-time", "1").err
+
+
+def test_a_report_is_drawn_and_drawn_anew(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
+    pytest.importorskip("plotly", reason="it is what draws the pages")
+    simulate(REPLY)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        assert chatscope(*SHORT, "--out", str(folder)).code in MEASURED
+    page = folders[0] / "report.html"
+    drawn = page.read_text()
+    page.unlink()
+    ran = chatscope("load", "report", str(folders[0]))
+    assert (ran.code, ran.out) == (0, f"{page}\n")
+    assert page.read_text() == drawn
+    ran = chatscope("load", "compare", *map(str, folders), "--html", str(tmp_path / "comparison.html"))
+    assert (ran.code, ran.err) == (0, "")
+    assert "<h1>one and two</h1>" in (tmp_path / "comparison.html").read_text()
+    assert chatscope("load", "report", str(tmp_path)).code == 2
+
+
+def test_without_plotly_a_run_writes_everything_else(
+    simulate: Simulate, chatscope: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.delitem(sys.modules, "plotly.offline", raising=False)
+    simulate(REPLY)
+    ran = chatscope(*SHORT, "--out", str(tmp_path), "--quiet")
+    assert ran.code in MEASURED
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "requests.jsonl", "vllm.json"}
+    assert "pip install 'chatscope[load]', then run: chatscope load report" in ran.err
+    ran = chatscope("load", "report", str(tmp_path))
+    assert ran.code == 2
+    assert "chatscope[load]" in ran.err

@@ -1,17 +1,13 @@
-"""examples/streaming_server in a real browser: the text grows, and closing the page ends the model's request.
-
-It uses the browser at `CHATSCOPE_CHROMIUM`, or the first of the usual names on the PATH.
-"""
+"""examples/streaming_server in a real browser: the text grows, and closing the page ends the model's request."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.browser import ARGUMENTS, CHROMIUM, needs_browser
 from tests.support.streaming_server import Served, by_prompt
 
 from chatscope.simulator import Outcome, Reply, error, faults
@@ -23,26 +19,9 @@ if TYPE_CHECKING:
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHATSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-
 sync_api.expect.set_options(timeout=60_000)  # milliseconds: long enough for a busy machine
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHATSCOPE_CHROMIUM or put it on the PATH"),
-]
-
-# No sandbox, because CI runs as root, and no background traffic.
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+pytestmark = needs_browser
 
 TEXT = "one two three four five six"
 
