@@ -585,6 +585,16 @@ def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, say
         (1, 2, 2),
         ("a", 2, 2),
         ([1], [2], [1, 2]),
+        (
+            [{"type": "thinking", "thinking": "a"}],
+            [{"type": "thinking", "thinking": "b"}],
+            [{"type": "thinking", "thinking": "ab"}],
+        ),
+        (
+            [{"type": "thinking", "thinking": "a", "signature": "s"}],
+            [{"type": "thinking", "thinking": "b"}],
+            [{"type": "thinking", "thinking": "a", "signature": "s"}, {"type": "thinking", "thinking": "b"}],
+        ),
         ([{"index": 0, "a": "x"}], [{"index": 0, "a": "y"}], [{"index": 0, "a": "xy"}]),
         ([{"index": 0, "a": "x"}], [{"index": 1, "a": "y"}], [{"index": 0, "a": "x"}, {"index": 1, "a": "y"}]),
         (

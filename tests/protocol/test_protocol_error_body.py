@@ -454,6 +454,8 @@ def test_blotting_out_leaves_the_rest() -> None:
     value = {"a sk-secret": ["sk-secret", 1, None, {"b": "c sk-secret d"}], "e": True}
     assert redact(value, "sk-secret") == {"a ***": ["***", 1, None, {"b": "c *** d"}], "e": True}
     assert redact(value, "") is value
+    for repeated in ("sk-a&b/c+d", "sk-a%26b%2Fc%2Bd", "sk-a&amp;b/c+d"):
+        assert redact(f"bad key {repeated}", "sk-a&b/c+d") == "bad key ***"
 
 
 @each_row(

@@ -49,8 +49,6 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
         spoken = choice.pop(other) if is_other else choice.get(message)
         if isinstance(spoken, dict):
             choice[message] = _normalized_message(spoken) | ({"<whole>": True} if is_other else {})
-        if isinstance(reason := choice.get("finish_reason"), dict):
-            choice["finish_reason"] = reason.get("type")  # SGLang's own
         if isinstance(logprobs := choice.get("logprobs"), dict):
             choice["logprobs"] = logprobs | {
                 name: [logprobs[name]] for name in ("content", "refusal") if isinstance(logprobs.get(name), dict)

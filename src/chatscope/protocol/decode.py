@@ -76,6 +76,8 @@ def completed(made: _S, normal: dict[str, Any], loaded: dict[str, Any]) -> _S:
     if made.usage is None or not is_whole(made.usage) or "usage" in made.extra:
         made.usage = usage_in(loaded)
     for choice in made.choices:
+        if isinstance(reason := choice.extra.get("finish_reason"), dict):
+            choice.finish_reason = str(reason.get("type") or "")  # SGLang's own
         if choice.finish_reason is not None and choice.finish_reason.strip().lower() in _NO_FINISH_REASON:
             choice.finish_reason = None
     return made

@@ -7,6 +7,9 @@ from typing import Any, Final
 _REPLACED: Final = frozenset({"id", "type", "index", "format", "signature"})
 """Fields that are sent whole, again and again, and not continued."""
 
+_RUNS: Final = frozenset({"thinking", "reasoning.text", "reasoning.summary"})
+"""Types of items that are continued by the next item of the type, where the server sends no index."""
+
 _MAX_DEPTH: Final = 50
 """How deep values are merged. Below that, the last part replaces the ones before it."""
 
@@ -15,7 +18,8 @@ class GrowingValue:
     """A JSON value that grows.
 
     Texts and lists are continued, objects are merged field by field. An item of a list that has an `index` is merged
-    with the last item before it if that has the same index and type. Any other value is replaced. Null changes nothing.
+    with the last item before it if that has the same index and type, and so is a piece of reasoning without an index.
+    Any other value is replaced. Null changes nothing.
     """
 
     __slots__ = ("_value",)
@@ -77,8 +81,12 @@ def _merged(value: Any, new: Any, depth: int) -> Any:
 
 def _continues(last: Any, item: Any) -> bool:
     """Return whether an item of a list belongs to the last one before it."""
-    if type(item) is not dict or "index" not in item or type(last) is not _Fields:
+    if type(item) is not dict or type(last) is not _Fields:
         return False
+    if "index" not in item:
+        # LiteLLM's `thinking_blocks`: a block ends with its signature.
+        is_run = item.get("type") in _RUNS and "index" not in last and not last.get("signature")
+        return is_run and bool(_plain(last.get("type")) == item["type"])
     index, kind = last.get("index"), last.get("type")
     return bool(_plain(index) == item["index"] and _plain(kind) == item.get("type"))
 

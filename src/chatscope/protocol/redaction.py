@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import quote
 
 from chatscope.protocol.loading import dump
 
@@ -56,14 +58,24 @@ def redact_json(text: str, key: str) -> str:
     if not is_secret(key):
         return text
     escaped = dump(str(key))[1:-1]
-    for form in (key, escaped, escaped.replace("/", "\\/")):
+    return _replaced(text, (*_forms(key), escaped, escaped.replace("/", "\\/")))
+
+
+@lru_cache(maxsize=64)
+def _forms(key: str) -> tuple[str, ...]:
+    """Return how servers repeat a key: verbatim, or as an address or a page escapes it."""
+    return tuple({key: None, quote(key, safe=""): None, html.escape(key): None})
+
+
+def _replaced(text: str, forms: tuple[str, ...]) -> str:
+    for form in forms:
         text = text.replace(form, "***")
     return text
 
 
 def _redact(value: Any, key: str) -> Any:
     if isinstance(value, str):
-        return value.replace(key, "***")
+        return _replaced(value, _forms(str(key)))
     if isinstance(value, list):
         return [_redact(item, key) for item in value]
     if isinstance(value, dict):

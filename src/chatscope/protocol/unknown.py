@@ -118,7 +118,7 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
             extra[name] = inner
         elif inner and isinstance(inner, _CONTAINERS) and not name.startswith("<"):
             value = getattr(made, attribute)
-            if value is None:
+            if value is None or isinstance(value, str | int):
                 extra[name] = inner
             elif isinstance(value, Usage):
                 if isinstance(inner, dict) and (unknown := _unknown_counts(inner, Usage)):
