@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 from tests.support.loopback import Listener, Server, answers
 
-from chatscope import AsyncChatGPTAdapter, ChatClient, Result, RetryPolicy, Task, TaskStatus, Timeouts
-from chatscope.simulator import Answer, Reply, error, faults
+from chatscope import AsyncChatGPTAdapter, ChatClient, Result, RetryPolicy, Task, TaskStatus, Timeouts, ToolResult
+from chatscope.simulator import Answer, Reply, ToolCall, error, faults
 from chatscope.simulator.config import Script
 from chatscope.transport import HTTPTransport
 
@@ -194,6 +195,25 @@ async def client_complete(world: World) -> object:
         return (await client.complete(model=MODEL, messages=MESSAGES)).text
 
 
+async def look_up() -> str:
+    """Look it up."""
+    await checkpoint()
+    return "found"
+
+
+async def client_stream_tools(world: World) -> object:
+    async with world.client(max_concurrency=1) as client:
+        async with client.stream_tools(model=MODEL, messages=MESSAGES, tools=[look_up]) as run:
+            results = [event.content async for event in run if isinstance(event, ToolResult)]
+        return results, run.result.text
+
+
+async def steps(world: World) -> object:
+    async with world.adapter(max_concurrency=1) as adapter:
+        handle = adapter.start_task(Task("hi", tools=[look_up]))
+        return [step.finish_reason async for step in handle.steps()], (await handle.wait()).status
+
+
 async def client_queue(world: World) -> object:
     async with world.client(max_concurrency=1) as client:
         async with anyio.create_task_group() as group:
@@ -233,6 +253,8 @@ async def outer_streaming_left_alone(world: World) -> object:
 REFUSED: Sequence[Answer] = [error(429, retry_after=0.002), error(429, retry_after=0.01), Reply(TEXT)]
 """The second pause is the longer one: the first task's retry has its turn before the pause is over."""
 
+CALLING = Reply(tool_calls=(ToolCall("look_up", {}),))
+
 STALLED = Reply(TEXT, faults=(faults.stall(1),))
 
 SCENARIOS = [
@@ -262,6 +284,15 @@ SCENARIOS = [
     Scenario(name="two readers", run=two_readers, expected=[TEXT, TEXT]),
     Scenario(name="ChatClient.stream", run=client_stream, expected=TEXT),
     Scenario(name="ChatClient.complete", run=client_complete, expected=TEXT),
+    Scenario(
+        name="ChatClient.stream_tools", run=client_stream_tools, expected=(["found"], TEXT), script=[CALLING, PACED]
+    ),
+    Scenario(
+        name="steps of a task",
+        run=steps,
+        expected=(["tool_calls", "stop"], TaskStatus.COMPLETED),
+        script=[CALLING, PACED],
+    ),
     Scenario(name="ChatClient, queue wait", run=client_queue, expected=TEXT),
     Scenario(name="execute, block stays open", run=outer_execute, outside=True),
     Scenario(name="get_result, block stays open", run=outer_get_result, outside=True, goes_on=True),
