@@ -12,6 +12,7 @@ import pytest
 import chatscope
 import chatscope.batch
 import chatscope.load
+import chatscope.ray
 import chatscope.simulator
 import chatscope.telemetry
 import chatscope.testing
@@ -43,6 +44,7 @@ def documented() -> set[str]:
         chatscope,
         chatscope.batch,
         chatscope.load,
+        chatscope.ray,
         chatscope.simulator,
         chatscope.telemetry,
         chatscope.testing,

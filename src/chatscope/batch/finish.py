@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -60,28 +60,33 @@ class Supersession:
     Args:
         succeeded: the pairs that earlier runs have settled, failures among them.
         failed: those failures.
-        run_id: this run.
+        runs: this run, under all of its names: each part of a sharded one has another.
         outcomes: the ids that this run has recorded an outcome for.
         invalid: the keys of the input's invalid rows, if all of the input was read: others have been put right.
+        later: the pairs that have succeeded since, where this run itself may have asked again.
     """
 
     def __init__(
         self,
         succeeded: DigestTable,
         failed: DigestTable,
-        run_id: str,
+        runs: Collection[str],
         outcomes: DigestTable,
         invalid: Iterable[bytes] | None,
+        later: DigestTable | None = None,
     ) -> None:
         self._succeeded = succeeded
         self._failed = failed
-        self._run_id = run_id
+        self._runs = runs
+        self._later = later
         self._outcomes = outcomes
         self._invalid = None if invalid is None else frozenset(invalid)
 
     def __call__(self, line: RecordedLine, pair: bytes) -> bool:
         """Tell whether a later outcome replaces a failure."""
-        if line.chatscope.run == self._run_id:
+        if self._later is not None and pair in self._later:
+            return True
+        if line.chatscope.run in self._runs:
             return False
         if pair in self._succeeded and pair not in self._failed:
             return True

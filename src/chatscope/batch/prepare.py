@@ -5,7 +5,7 @@ All of it blocks and runs in a worker thread; `Prepared` can be looked at meanwh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from chatscope.batch.recorder import validator
 from chatscope.batch.replacing import write_durably
 from chatscope.batch.requests import RowParser, unnamed_id
 from chatscope.batch.scan import Recorded, started_without_record
+from chatscope.batch.shards import merge_parts
 from chatscope.batch.source import Requests, Source, iterator_of
 
 
@@ -80,11 +81,15 @@ class Prepared:
         if self.cancelled:
             raise AbandonedError
 
-    def finish(self, outcomes: DigestTable) -> None:
+    def finish(
+        self, outcomes: DigestTable, runs: Collection[str] | None = None, later: DigestTable | None = None
+    ) -> None:
         """Do the last steps: the failures that still stand, and the input's order. Blocks.
 
         Args:
             outcomes: the ids that this run has recorded an outcome for.
+            runs: as in `Supersession`; default this run alone.
+            later: as in `Supersession`.
 
         Raises:
             BatchError: the output or the input cannot be read any more.
@@ -92,9 +97,9 @@ class Prepared:
         """
         recorded, is_whole = self.recorded, isinstance(self.plan, FilePlan) and self.requests.is_exhausted
         invalid = self.requests.invalid if is_whole else None
-        self.standing_failures = rewrite_errors(
-            self.journal, Supersession(recorded.settled, recorded.failed, self.run_id, outcomes, invalid)
-        )
+        runs = [self.run_id] if runs is None else runs
+        superseded = Supersession(recorded.settled, recorded.failed, runs, outcomes, invalid, later)
+        self.standing_failures = rewrite_errors(self.journal, superseded)
         if self._options.ordered and isinstance(self.plan, FilePlan) and self._again is not None:
             with Reader(self._again.path, self._again.format) as reader:
                 reorder(self.journal, self._ids(reader, self.plan.occurrences()))
@@ -205,12 +210,12 @@ def prepare(
     history = check_manifest(paths, settings, new_settings=options.new_settings)
     if options.repair:
         set_bad_lines_aside(journal)
+    prepared.in_flight_at_kill = merge_parts(journal)
     recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
     recorded.read(paths, check=prepared.check)
-    prepared.in_flight_at_kill = started_without_record(paths, recorded)
-    parser = RowParser(options, adapter.model)
-    judge = prepared.judge = Judge(recorded, options)
-    prepared.phase = "reading the input"
+    prepared.in_flight_at_kill += started_without_record(paths, recorded)
+    parser, judge = RowParser(options, adapter.model), Judge(recorded, options)
+    prepared.judge, prepared.phase = judge, "reading the input"
     if reader is None:
         plan: FilePlan | StreamPlan = StreamPlan(judge)
         requests = Requests(iterator_of(source), plan, parser, recorded, options)  # type: ignore[arg-type]  # no path

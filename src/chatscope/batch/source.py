@@ -28,11 +28,15 @@ from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import EDITED, FilePlan, StreamPlan, invalid_key
 from chatscope.batch.readers import InputRow, Reader
-from chatscope.batch.requests import BatchRequest, RowParser, unnamed_id
+from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed_id
 from chatscope.batch.scan import Recorded
 
-Source: TypeAlias = str | Path | Iterable[Mapping[str, Any] | Task] | AsyncIterable[Mapping[str, Any] | Task]
-"""What `run_batch` takes: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async."""
+Row: TypeAlias = Mapping[str, Any] | Task | ParsedRow
+Source: TypeAlias = str | Path | Iterable[Row] | AsyncIterable[Row]
+"""What `run_batch` takes: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async.
+
+An iterable may also consist of rows that were parsed before, as those of a shard are.
+"""
 
 LOOKED_AT: Final = 4096
 """Rows that one turn in the worker thread looks at where all of them are recorded already: some milliseconds."""
@@ -105,6 +109,8 @@ class Requests:
         except (StopIteration, StopAsyncIteration):
             self.is_exhausted = True
             return None
+        if isinstance(item, ParsedRow):
+            return self._planned(item)
         if not isinstance(item, Mapping | Task):
             raise InputError(f"the source must consist of mappings or tasks, not of {type(item).__name__}")
         return self._looked_at([InputRow(self._ordinal + 1, item if isinstance(item, Task) else dict(item))])
@@ -159,6 +165,12 @@ class Requests:
                 if (invalid := self._invalid_row(row, error)) is not None:
                     found.append(invalid)
         return found
+
+    def _planned(self, row: ParsedRow) -> list[BatchRequest | InvalidRow]:
+        self._plan.wants(self._ordinal)
+        self._ordinal += 1
+        request = self._plan.request(row)
+        return [] if request is None else [request]
 
     def _invalid_row(self, row: InputRow, error: LineError) -> InvalidRow | None:
         key = invalid_key(row)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import click
@@ -25,6 +25,9 @@ from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import json_values
 from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, without_controls
+from chatscope.ray import ShardedRun, run_batch_on_ray
+
+_Run: TypeAlias = BatchRun | ShardedRun
 
 REFRESH_SECONDS: Final = 0.25
 
@@ -90,6 +93,8 @@ _OPTIONS: Final = (
     click.option("--max-errors", type=_COUNT, metavar="N", help="Stop after N failures."),
     click.option("--output-format", type=click.Choice(["batch", "record"]), default="batch", show_default=True),
     click.option("--fsync", type=click.Choice(["group", "each", "none"]), default="group", show_default=True),
+    click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, or local. See the guide."),
+    click.option("--ray-workers", type=_COUNT, metavar="N", help="Processes that send. [default: one per node]"),
     click.option("--grace", type=click.FloatRange(min=0), metavar="SECONDS", default=30.0, show_default=True),
     click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
@@ -113,6 +118,8 @@ class _Arguments:
     adapter: dict[str, Any]
     progress: str
     as_json: bool
+    ray: str | None
+    ray_workers: int | None
 
 
 @batch.command("run", short_help="Run a file of requests, or resume it.")
@@ -135,7 +142,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     arguments = _parse(source, output, given)
     if dry_run:
         return _print_dry_run(arguments)
-    stop: list[BatchRun] = []
+    stop: list[_Run] = []
     code = run_loop(
         partial(_run, arguments, stop),
         "trio" if backend == "trio" else "asyncio",
@@ -159,7 +166,7 @@ def _this_command() -> str:
 def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
     schema = given.pop("schema")
     retry_errors = given.pop("retry_errors")
-    progress, as_json = given.pop("progress"), given.pop("as_json")
+    progress, as_json, ray, ray_workers = (given.pop(name) for name in ("progress", "as_json", "ray", "ray_workers"))
     adapter = {
         "base_url": given.pop("base_url"),
         "profile": given.pop("profile"),
@@ -176,39 +183,26 @@ def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
         if schema is not None:
             given["schema"] = json.load(schema)
         given["retry_errors"] = True if retry_errors == "*" else retry_errors or False
-        return _Arguments(source, output, BatchOptions(**given), adapter, progress, as_json)
+        return _Arguments(source, output, BatchOptions(**given), adapter, progress, as_json, ray, ray_workers)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
-def _stop(run: BatchRun) -> bool:
+def _stop(run: _Run) -> bool:
     """Stop a run, and return whether it was running."""
     was_running = run.progress().phase == "running"
     run.stop()
     return was_running
 
 
-async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
+async def _run(arguments: _Arguments, started: list[_Run]) -> int:
     stderr = Terminal(stderr=True, highlight=False)
     try:
-        adapter = AsyncChatGPTAdapter(**arguments.adapter)
-        if adapter.implementation_status == "unavailable":
-            raise BatchError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
-        async with adapter:
-            run = run_batch(arguments.source, arguments.output, adapter=adapter, options=arguments.options)
-            started.append(run)
-            failure: BatchError | ValueError | None = None
-            async with anyio.create_task_group() as group:
-                with _view(arguments, stderr) as view:
-                    group.start_soon(_show, run, view)
-                    failure = await _finish(run)
-                    view.show(run.progress())
-                    group.cancel_scope.cancel()
-            if failure is not None and run.progress().phase != "ended":
-                raise failure  # nothing was sent
-    except (BatchError, ValueError) as error:
+        await (_run_here if arguments.ray is None else _run_on_ray)(arguments, started, stderr)
+    except (BatchError, ValueError, ImportError, ConnectionError) as error:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return USAGE
+    run = started[0]
     summary = run.summary
     if arguments.as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
@@ -218,17 +212,57 @@ async def _run(arguments: _Arguments, started: list[BatchRun]) -> int:
     return summary.exit_code
 
 
-async def _finish(run: BatchRun) -> BatchError | ValueError | None:
+async def _run_here(arguments: _Arguments, started: list[_Run], terminal: Terminal) -> None:
+    adapter = AsyncChatGPTAdapter(**arguments.adapter)
+    if adapter.implementation_status == "unavailable":
+        raise BatchError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
+    async with adapter:
+        run = run_batch(arguments.source, arguments.output, adapter=adapter, options=arguments.options)
+        started.append(run)
+        await _run_and_show(run, arguments, terminal)
+
+
+async def _run_on_ray(arguments: _Arguments, started: list[_Run], terminal: Terminal) -> None:
+    run = run_batch_on_ray(
+        arguments.source,
+        arguments.output,
+        address=arguments.ray or "auto",
+        workers=arguments.ray_workers,
+        adapter=arguments.adapter,
+        options=arguments.options,
+    )
+    started.append(run)
+    await _run_and_show(run, arguments, terminal)
+
+
+async def _run_and_show(run: _Run, arguments: _Arguments, terminal: Terminal) -> None:
+    """Run to the end while the progress is shown.
+
+    Raises:
+        BatchError, ValueError, OSError, ImportError: the batch cannot be run; nothing was sent.
+    """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        with _view(arguments, terminal) as view:
+            group.start_soon(_show, run, view)
+            failure = await _finish(run)
+            view.show(run.progress())
+            group.cancel_scope.cancel()
+    if failure is not None and run.progress().phase != "ended":
+        raise failure
+
+
+async def _finish(run: _Run) -> Exception | None:
     """Run to the end. Return an error of the whole batch, because the task group would wrap it."""
     try:
         async with run:
             await run.finish()
-    except (BatchError, ValueError) as error:
+    except (BatchError, ValueError, ImportError, ConnectionError) as error:
         return error  # once requests were sent, the summary gives it as the reason
     return None
 
 
-async def _show(run: BatchRun, view: ProgressView[BatchProgress]) -> None:
+async def _show(run: _Run, view: ProgressView[BatchProgress]) -> None:
     while True:
         view.show(run.progress())
         await anyio.sleep(REFRESH_SECONDS)

@@ -1,0 +1,36 @@
+"""Beyond one machine: the same requests as a stage of Ray Data, with one limit for all workers (extra `ray`).
+
+`ChatMap` is a class for `Dataset.map_batches`; `SharedLimit` is the limit; `run_batch_on_ray` runs a batch in shards.
+
+Here: what runs in Ray's processes, and how they reach each other. Not here: who may send how much
+(`chatscope._limits`), and how outcomes are recorded (`chatscope.batch`).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatscope.ray.chat_map import ChatMap as ChatMap
+    from chatscope.ray.limit import SharedLimit as SharedLimit
+    from chatscope.ray.sharded_run import ShardedRun as ShardedRun
+    from chatscope.ray.sharded_run import run_batch_on_ray as run_batch_on_ray
+
+_HOMES = {
+    "ChatMap": "chat_map",
+    "SharedLimit": "limit",
+    "ShardedRun": "sharded_run",
+    "run_batch_on_ray": "sharded_run",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'chatscope.ray' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"chatscope.ray.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,325 @@
+"""ShardedRun: a batch on a cluster. The input becomes shards, workers record them in parts, and one output comes of it.
+
+It is used like a `BatchRun`, and leaves the same files: a batch may be begun on one machine and go on on a cluster, or
+the other way round.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from chatscope import AsyncChatGPTAdapter
+from chatscope.batch import BatchOptions, BatchProgress, BatchSummary, InputError, LockedError
+from chatscope.batch.journal import Paths
+from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
+from chatscope.batch.progress import Phase, StopReason, Tally
+from chatscope.batch.recorder import DiskError, Recorder
+from chatscope.batch.shards import Shards
+from chatscope.batch.source import Source
+from chatscope.batch.stopping import StopRules
+from chatscope.ray.engine import connect, ray_module
+from chatscope.ray.limit import SharedLimit
+from chatscope.ray.sharder import LOCKED_SECONDS, Sharder, in_thread
+from chatscope.ray.worker_pool import WorkerPool
+
+
+def run_batch_on_ray(
+    source: Source,
+    output: str | Path,
+    *,
+    address: str,
+    workers: int | None = None,
+    adapter: Mapping[str, Any] | None = None,
+    options: BatchOptions | None = None,
+) -> ShardedRun:
+    """Run the requests of a source on a Ray cluster, and record their outcomes in a file.
+
+    ::
+
+        async with run_batch_on_ray("requests.jsonl", "results.jsonl", address="auto", workers=4) as run:
+            summary = await run.finish()
+
+    The output must be on storage that all nodes share. The same call resumes a run that was killed, and so does
+    `run_batch`. Budgets and `max_concurrency` are those of all workers together.
+
+    Args:
+        source: as for `run_batch`.
+        output: the path of the output.
+        address: of the cluster: `auto`, `HOST:PORT`, `ray://HOST:PORT`, or `local` for one on this machine.
+        workers: how many processes send; default one for each node.
+        adapter: the arguments of `AsyncChatGPTAdapter`. `OPENAI_API_KEY` and `OPENAI_BASE_URL` of this process count.
+        options: how the batch is run. `dedup` cannot be combined with shards.
+
+    Raises:
+        ValueError: an argument can never be right; the message names it.
+        ImportError: Ray is not installed.
+    """
+    ray_module()
+    options = options or BatchOptions()
+    if options.dedup:
+        raise ValueError(
+            "dedup compares all requests, and shards know only their own: leave it out, or run without Ray"
+        )
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    return ShardedRun(source, Path(output), address, workers, dict(adapter or {}), options)
+
+
+class ShardedRun:
+    """One run on a cluster. Made by `run_batch_on_ray`; enter it, then `await finish()`.
+
+    Args:
+        source, output, address, workers, arguments, options: as for `run_batch_on_ray`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        output: Path,
+        address: str,
+        workers: int | None,
+        arguments: dict[str, Any],
+        options: BatchOptions,
+    ) -> None:
+        for name in ("api_key", "base_url"):  # the nodes have environments of their own
+            if arguments.get(name) is None:
+                arguments[name] = os.environ.get(f"OPENAI_{name.upper()}")
+        self._budgets = (arguments.pop("requests_per_minute", None), arguments.pop("tokens_per_minute", None))
+        self._adapter = AsyncChatGPTAdapter(**arguments)  # never opened: it checks the arguments
+        if not self._adapter.is_implemented:
+            raise InputError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
+        self._source, self._output, self._options = source, output, options
+        self._address, self._workers, self._arguments = address, workers, arguments
+        self._id = secrets.token_hex(4)
+        self._prepared = Prepared(self._id)
+        self._phase: Phase = "reading the output"
+        self._group: anyio.abc.TaskGroup | None = None
+        self._recorder: Recorder | None = None
+        self._sharder: Sharder | None = None
+        self._pool: WorkerPool | None = None
+        self._limit: SharedLimit | None = None
+        self._stop_reason: StopReason | None = None
+        self._stop_message: str | None = None
+        self._failure: Exception | None = None
+        self._ended = anyio.Event()
+        self._began = 0.0
+        self._summary: BatchSummary | None = None
+        self._is_connected_here = False
+
+    async def __aenter__(self) -> Self:
+        """Connect to the cluster, lock the output, and read what is recorded. Nothing is sent yet if that fails.
+
+        If cancelled, the output is as it was, but for a torn last line that was mended, and parts that were merged.
+
+        Raises:
+            InputError, JournalError, LockedError: the batch cannot be run; the message says why.
+            ConnectionError: there is no cluster at the address.
+        """
+        self._is_connected_here = await in_thread(partial(connect, self._address))
+        try:
+            await self._prepare()
+            count = await self._start_workers()
+        except BaseException:
+            self._prepared.close()
+            self._disconnect()
+            raise
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._phase, self._began = "running", time.perf_counter()
+        self._group.start_soon(self._run, count)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._group is not None  # noqa: S101 - the block was entered
+        self._group.cancel_scope.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+        finally:
+            if self._summary is None:  # the parts stay as they are, and the next run merges them
+                self._stop_reason = self._stop_reason or "interrupted"
+                self._summarise(self._live_tally())
+            self._prepared.close()
+            self._disconnect()
+
+    async def finish(self) -> BatchSummary:
+        """Wait for the end, and return the summary. If cancelled, the run goes on.
+
+        Raises:
+            BatchError: the input could not be read further, or a worker could not run its shard.
+            OSError: the disk is full, or failed.
+        """
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.summary
+
+    def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
+        """Send nothing new. What runs gets the grace to end."""
+        if self._stop_reason is None and self._phase == "running":
+            self._stop_reason, self._stop_message, self._phase = reason, message, "stopping"
+            if self._pool is not None:
+                self._pool.stop(reason, message)
+
+    @property
+    def summary(self) -> BatchSummary:
+        """What became of the run. It is there once the run has ended.
+
+        Raises:
+            RuntimeError: the run has not ended.
+        """
+        if self._summary is None:
+            raise RuntimeError("the run has not ended yet")
+        return self._summary
+
+    def progress(self) -> BatchProgress:
+        """Return how far the run is. What the workers do is known to half a second."""
+        running = [] if self._pool is None else self._pool.running.values()
+        waits = Counter(one.waiting_for for one in running if one.waiting_for is not None)
+        return progress_of(
+            self._prepared,
+            self._live_tally(),
+            phase=self._prepared.phase if self._pool is None else self._phase,
+            running=sum(one.running for one in running),
+            seconds=time.perf_counter() - self._began if self._began else 0.0,
+            waiting_for=waits.most_common(1)[0][0] if waits else None,
+            stop_reason=self._stop_reason,
+        )
+
+    async def _prepare(self) -> None:
+        """Prepare as a local run does. Workers of a killed run may still hold the parts, for a while."""
+        give_up_at = anyio.current_time() + LOCKED_SECONDS
+        while True:
+            try:
+                await prepare_in_thread(self._prepared, self._source, self._output, self._options, self._adapter)
+                break
+            except LockedError:
+                self._prepared.close()
+                if anyio.current_time() > give_up_at or not Shards(Paths(self._output)).exist():
+                    raise
+            self._prepared = Prepared(self._id)
+            await anyio.sleep(1)
+        self._recorder = Recorder(self._prepared.journal, self._options, self._id, None)
+        self._sharder = Sharder(self._prepared, self._recorder)
+
+    async def _start_workers(self) -> int:
+        """Start the limit and make the pool; return how many workers it has."""
+        count = self._workers or await in_thread(_count_nodes)
+        arguments = self._arguments | {"keep_finished": 1}
+        most = arguments.get("max_concurrency")
+        if isinstance(most, int):
+            arguments["max_concurrency"] = -(-most // count)
+        self._limit = SharedLimit(*self._budgets, name=f"chatscope-limit-{self._id}")
+        await in_thread(self._limit.start)
+        kept = ("schema", "url", "stream", "output_format", "fsync", "grace")
+        options = BatchOptions(**{name: getattr(self._options, name) for name in kept})
+        self._pool = WorkerPool(count, arguments, self._limit, options, self._stop_if_due)
+        return count
+
+    async def _run(self, count: int) -> None:
+        """Plan, run and merge. What goes wrong ends the run, and is raised by `finish`."""
+        for step in (partial(self._run_shards, count), self._merge):
+            try:
+                await step()
+            except* Exception as errors:  # noqa: BLE001 - whatever it is, the caller of `finish` gets it
+                self._fail(_first(errors))
+        if self._summary is None:
+            self._summarise(self._live_tally())
+        self._phase = "ended"
+        self._ended.set()
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self.stop("disk" if isinstance(error, OSError | DiskError) else "input", str(error) or type(error).__name__)
+
+    async def _run_shards(self, count: int) -> None:
+        assert self._pool is not None  # noqa: S101 - the run was entered
+        send, receive = anyio.create_memory_object_stream[Path](2 * count)
+        async with anyio.create_task_group() as group, send, receive:
+            for number in range(count):
+                group.start_soon(self._pool.work, number, receive.clone())
+            receive.close()
+            await self._send_shards(send, count)
+            send.close()
+
+    async def _send_shards(self, send: anyio.abc.ObjectSendStream[Path], count: int) -> None:
+        """Hand on each shard as soon as it is written. When the source fails, what it gave before is still run."""
+        assert self._sharder is not None  # noqa: S101 - the run was entered
+        try:
+            async with aclosing(self._sharder.shards(count)) as shards:
+                async for shard in shards:
+                    if self._phase != "running":
+                        return
+                    await send.send(shard)
+        except Exception as error:  # noqa: BLE001 - `finish` raises it
+            self._fail(error)
+
+    async def _merge(self) -> None:
+        assert self._sharder is not None  # noqa: S101 - the run was entered
+        self._phase = "finishing"
+        self._summarise(await self._sharder.merge())
+
+    def _stop_if_due(self) -> None:
+        """Stop if the counts of all workers reach a limit, or if one of them had to stop."""
+        assert self._pool is not None  # noqa: S101 - the pool calls it
+        for summary in self._pool.ended:
+            if summary.stop_reason is not None:
+                self.stop(summary.stop_reason, summary.stop_message)
+        rules = StopRules(self._options, self._prepared.recorded.cost)
+        if (due := rules.reason(self._live_tally(), None)) is not None:
+            self.stop(*due)
+
+    def _live_tally(self) -> Tally:
+        tally = Tally() if self._recorder is None else replace(self._recorder.tally, failures=Counter())
+        if self._pool is None:
+            return tally
+        parts: list[BatchProgress | BatchSummary] = [*self._pool.ended, *self._pool.running.values()]
+        for part in parts:
+            tally.succeeded += part.succeeded
+            tally.failed += part.failed
+            tally.cost += part.cost
+            tally.unpriced += part.unpriced
+            tally.failures.update(part.failures)
+            if isinstance(part, BatchProgress):
+                tally.prompt_tokens += part.tokens  # of both kinds
+            else:
+                tally.prompt_tokens += part.prompt_tokens
+                tally.completion_tokens += part.completion_tokens
+        return tally
+
+    def _summarise(self, tally: Tally) -> None:
+        seconds = time.perf_counter() - self._began
+        self._summary = self._prepared.summary(tally, seconds, self._stop_reason, self._stop_message)
+        if self._pool is not None and self._pool.lost:
+            notice = f"{self._pool.lost} workers were lost, and their shards went on elsewhere: {self._pool.last_loss}"
+            self._summary = replace(self._summary, notices=(*self._summary.notices, notice))
+
+    def _disconnect(self) -> None:
+        self._limit = None  # the actor ends with the last handle
+        if self._is_connected_here:
+            ray_module().shutdown()
+
+
+def _count_nodes() -> int:
+    return sum(node["Alive"] for node in ray_module().nodes())
+
+
+def _first(error: BaseException) -> Exception:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Exception) else InputError(str(error))
