@@ -79,6 +79,16 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """The tests on a Ray cluster of several nodes on this machine, and the guide to it. They skip without Ray."""
+    session.chdir(ROOT)
+    session.install("-e", ".[ray,simulator,trio]", "pytest>=8.4", "pytest-timeout>=2.3", "trustme>=1.2")
+    short = {"TMPDIR": tempfile.gettempdir(), "PYTHONPATH": str(ROOT)}  # Ray's sockets have long names, too
+    selected = ["tests/ray", "tests/test_documents.py", "-k", "ray or distributed"]
+    session.run("python", "-m", "pytest", "-q", "--durations=5", *selected, env=short)
+
+
+@nox.session
 def corpus(session: nox.Session) -> None:
     """The recorded streams and event-stream cases, if they are beside the repository."""
     folder = ROOT.parent / "shared" / "corpus"

@@ -95,6 +95,12 @@ class SharedLimit:
             raise ValueError(f"there is a limit named {self._name!r} with other budgets, {found}: give another name")
         return self
 
+    def stop(self) -> None:
+        """End the limit, if this object has reached it. Workers that still use it start another one."""
+        actor, self._actor = self._actor, None
+        if actor is not None:
+            ray_module().kill(actor)
+
     async def lease(self, request: LeaseRequest) -> Lease:
         """Return a lease. If cancelled, the actor may still grant it; it then counts as used.
 

@@ -310,7 +310,8 @@ class ShardedRun:
             self._summary = replace(self._summary, notices=(*self._summary.notices, notice))
 
     def _disconnect(self) -> None:
-        self._limit = None  # the actor ends with the last handle
+        if self._limit is not None:
+            self._limit.stop()
         if self._is_connected_here:
             ray_module().shutdown()
 

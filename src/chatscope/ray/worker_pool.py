@@ -6,13 +6,14 @@ Here: actors that die, and what they are doing. Not here: the shards' files, and
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.abc import ObjectReceiveStream
 
 from chatscope.batch import BatchError, BatchOptions, BatchProgress, BatchSummary
 from chatscope.batch.progress import StopReason
@@ -60,18 +61,19 @@ class WorkerPool:
         self.lost = 0
         self.last_loss = ""
 
-    async def work(self, number: int, shards: AsyncIterator[Path]) -> None:
+    async def work(self, number: int, shards: ObjectReceiveStream[Path]) -> None:
         """Run shards on one actor until there are no more. If cancelled, the actor is killed.
 
         Raises:
             BatchError: a shard cannot be run.
         """
         try:
-            async for shard in shards:
-                if self._stop is None:
-                    self.ended.append(await self._run_shard(number, shard))
-                    self.running.pop(number, None)
-                    self._on_progress()
+            async with shards:
+                async for shard in shards:
+                    if self._stop is None:
+                        self.ended.append(await self._run_shard(number, shard))
+                        self.running.pop(number, None)
+                        self._on_progress()
         finally:
             self._kill(number)
 

@@ -1,0 +1,8 @@
+"""`python -m benchmarks.distributed`: many workers, one limit, and what dies; see `scenarios/distributed.py`."""
+
+import sys
+
+from benchmarks.scenarios.distributed import main
+
+if __name__ == "__main__":
+    sys.exit(main())

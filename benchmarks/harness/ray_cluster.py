@@ -1,0 +1,67 @@
+"""A Ray cluster of several nodes on this machine, for the benchmarks and the tests of `chatscope.ray`."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import TracebackType
+from typing import Any, Final, Self
+
+SMALL: Final = {"object_store_memory": 80 * 2**20}
+
+SETTINGS: Final = {
+    "RAY_AUTH_MODE": "disabled",  # no token in the home folder
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_period_ms": "500",  # a dead node is seen soon
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_initial_delay_ms": "0",
+}
+"""Read by Ray's processes when they start."""
+
+
+class RayCluster:
+    """A head without CPUs, so that nothing of ours runs there but the limit, and nodes beside it.
+
+    Args:
+        nodes: how many nodes there are besides the head.
+
+    Attributes:
+        ray: the module.
+        address: the cluster's.
+    """
+
+    def __init__(self, nodes: int = 2) -> None:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        self.ray: Any = import_module("ray")
+        head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
+        self._cluster: Any = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
+        self.address: str = self._cluster.address
+        for _ in range(nodes):
+            self.add_node()
+
+    def __enter__(self) -> Self:
+        self.ray.init(self.address, log_to_driver=False, logging_level="ERROR", namespace="chatscope")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.ray.shutdown()
+        finally:
+            self._cluster.shutdown()
+
+    def add_node(self) -> Any:
+        """Start a node and return it."""
+        return self._cluster.add_node(num_cpus=4, **SMALL)
+
+    def kill(self, node: Any) -> None:
+        """Kill a node with all that runs on it."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def kill_limit(self) -> None:
+        """Kill the actor that keeps the limit of the running batch."""
+        for each in self.ray.util.list_named_actors(all_namespaces=True):
+            if each["name"].startswith("chatscope-limit-"):
+                self.ray.kill(self.ray.get_actor(each["name"], namespace=each["namespace"]))
