@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -381,3 +383,15 @@ async def test_an_input_that_was_cut_is_refused(serve: Serve, output: Path, kind
     with pytest.raises(InputError):
         await finish(server, source, output, prompt="{q}" if kind == "csv" else None)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("prompt", [None, "{missing}"])
+async def test_columns_of_standard_input_are_checked_before_anything_is_sent(
+    serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, prompt: str | None
+) -> None:
+    text = io.TextIOWrapper(io.BytesIO(b"id,q\n1,Question 1\n2,Question 2\n"))
+    monkeypatch.setattr(sys, "stdin", text)
+    server = serve(HELLO)
+    with pytest.raises(InputError, match="prompt"):
+        await finish(server, "-", output, prompt=prompt)
+    assert (server.requests, errors_of(output)) == ([], [])

@@ -1,7 +1,7 @@
 """Files of chat requests, run to the end: what is recorded is neither lost nor paid for twice.
 
-`run_batch` runs a source of requests and records each outcome in a journal, which is also the output. A run that was
-stopped or killed goes on where it was: start it again with the same arguments. `chatscope batch` is its command.
+`run_batch` runs a source of requests and records each outcome in a journal, which is also the output. To resume a run
+that was stopped or killed, start it again with the same arguments. `chatscope batch` is its command.
 
 Here: files, keys, the journal, the run. Not here: how one request is sent, retried and priced (the adapter).
 """

@@ -11,9 +11,10 @@ import msgspec
 from chatscope import PriceQuery, Usage
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.journal import Paths
+from chatscope.batch.judging import Judge
 from chatscope.batch.manifest import check_manifest
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, Judge, rows_of
+from chatscope.batch.plan import FilePlan, rows_of
 from chatscope.batch.prepare import settings_of
 from chatscope.batch.readers import Reader
 from chatscope.batch.requests import RowParser

@@ -12,9 +12,9 @@ import msgspec
 
 from chatscope.batch.digests import DigestTable
 from chatscope.batch.errors import InputError, JournalError
+from chatscope.batch.extras import optional
 from chatscope.batch.finish import pair_of, standing_failures
 from chatscope.batch.journal import Paths
-from chatscope.batch.readers import optional
 from chatscope.batch.records import RECORD
 from chatscope.batch.replacing import Replacement
 from chatscope.batch.scan import CHUNK, recorded_lines

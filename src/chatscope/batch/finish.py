@@ -1,4 +1,4 @@
-"""Steps that replace a file at once: failures that still stand, the input's order, and lines that cannot be read."""
+"""Steps that replace a whole file: failures that still stand, the input's order, and lines that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SMALL: Final = 1 << 14
 
 
 def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes], bool]) -> dict[bytes, int]:
-    """Return where in the errors file the latest failure of each request stands that nothing supersedes, by its pair.
+    """Return the offsets, in the errors file, of the latest failures that nothing supersedes, by pair.
 
     Raises:
         JournalError: a line is no record.
@@ -96,9 +96,9 @@ class Supersession:
 
 
 def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:
-    """Leave in the errors file what still fails, and return how many that are. Blocks.
+    """Keep in the errors file only what still fails, and return how many lines that are. Blocks.
 
-    What the other lines have cost is kept: it counts against `max_cost`.
+    The costs of the other lines are kept elsewhere: they count against `max_cost`.
 
     Raises:
         JournalError: a line is no record.

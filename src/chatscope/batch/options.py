@@ -1,4 +1,4 @@
-"""What a batch is told beyond its source and its output: plain values, checked where they are made."""
+"""The options of a batch: plain values, checked where they are made."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class BatchOptions:
         id_column: the column that holds the custom_id of a record.
         schema: a JSON schema: asked for as `response_format`, and each response is validated against it.
         url: the endpoint that the lines must name.
-        stream: stream the responses on the wire. Without, a request costs less CPU, but there is no time of the first
-            token, and a failure keeps no partial text.
+        stream: stream the responses on the wire. Otherwise a request costs less CPU, but the time of the first token is
+            not known, and a failure keeps no partial text.
         input_format: what the input holds; `auto` finds out by its first bytes.
-        limit: run the first so many rows only.
+        limit: run only so many rows, from the first.
         strict: refuse the whole input if a row cannot be right, instead of recording an error for that row.
         retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
         changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun`, or `keep`
             what is recorded.
-        new_settings: resume although settings that change answers differ from those of the earlier run. `changed` then
-            says what becomes of the rows that are recorded.
+        new_settings: resume even if settings that change answers differ from those of the earlier run. `changed` then
+            says what to do with the rows that are recorded.
         repair: set unreadable lines of the output aside instead of refusing to go on.
         dedup: send equal requests once; each id gets its line.
         ordered: at the end, bring the output into the order of the input.
-        max_errors: stop after so many failures in this run.
-        max_cost: stop when so many US dollars are spent, by earlier runs as well. Running requests may pass it.
-        max_tokens_total: stop when this run has used so many tokens.
+        max_errors: stop after this many failures in this run.
+        max_cost: stop when this many US dollars are spent, earlier runs included. Running requests may exceed it.
+        max_tokens_total: stop when this run has used this many tokens.
         output_format: `batch` writes the lines of OpenAI's Batch API; `record` writes the input record with its output.
         fsync: `group` syncs every second or 256 lines, `each` every line, `none` leaves it to the system.
         grace: seconds that running requests get when the run is stopped.

@@ -21,9 +21,10 @@ from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import AbandonedError, InputError, JournalError, LineError
 from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
+from chatscope.batch.judging import Judge, Occurrences
 from chatscope.batch.manifest import check_manifest, write_manifest
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.plan import FilePlan, Judge, Occurrences, StreamPlan, rows_of
+from chatscope.batch.plan import FilePlan, StreamPlan, rows_of
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
 from chatscope.batch.recorder import validator

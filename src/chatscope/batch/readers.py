@@ -11,7 +11,6 @@ import csv
 import gzip
 import io
 import os
-import select
 import sys
 import zlib
 from collections.abc import Iterator
@@ -24,17 +23,13 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 from chatscope import Task
 from chatscope.batch.errors import InputError
+from chatscope.batch.extras import optional
+from chatscope.batch.input_streams import CHUNK, CountedFile, Pipe, ZstdStream, standard_input
 
 InputFormat = Literal["auto", "jsonl", "csv", "parquet"]
 
-CHUNK: Final = 1 << 18
-"""Bytes of one read: some hundred rows, decoded in about a millisecond."""
-
 ROWS: Final = 256
 """Rows of one block where rows are not read by bytes (CSV, Parquet)."""
-
-_POLL_SECONDS: Final = 0.1
-"""How soon a thread that waits for standard input sees that nobody wants it any more."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
@@ -80,14 +75,14 @@ class Reader:
         if self.path == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed")
-            self._raw, self.size = _standard_input(), 0
+            self._raw, self.size = standard_input(), 0
         else:
             try:
                 self._raw = Path(path).open("rb")  # noqa: SIM115 - closed by `close`
                 self.size = Path(path).stat().st_size
             except OSError as error:
                 raise InputError(f"{self.path}: {error.strerror or error}") from error
-        self._counted = _Counted(self._raw)
+        self._counted = CountedFile(self._raw)
         self._wanted: InputFormat = input_format
         self._format: Literal["jsonl", "csv", "parquet"] | None = None
         self._stream: Any = None
@@ -142,7 +137,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the file. Standard input stays open, and is not read any more."""
-        if self.path != "-" or isinstance(self._raw, _Pipe):
+        if self.path != "-" or isinstance(self._raw, Pipe):
             with suppress(OSError):
                 self._raw.close()
 
@@ -161,7 +156,7 @@ class Reader:
             if head.startswith(_GZIP):
                 stream = gzip.GzipFile(fileobj=stream)
             elif head == _ZSTD:
-                stream = io.BufferedReader(_Zstd(stream), CHUNK)
+                stream = io.BufferedReader(ZstdStream(stream), CHUNK)
             self._stream = stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)
             if head == _PARQUET or self._wanted == "parquet":
                 self._format = "parquet"
@@ -225,54 +220,6 @@ class Reader:
             raise InputError(f"{self.path}: not a readable Parquet file: {error}") from error
 
 
-def _standard_input() -> Any:
-    stdin = sys.stdin.buffer
-    try:
-        return stdin if sys.platform == "win32" else _Pipe(stdin.fileno())
-    except OSError:  # no file behind it
-        return stdin
-
-
-class _Pipe:
-    """Standard input, read without its buffer: a thread that waits for a silent pipe must end with the run.
-
-    Python's own buffer is locked while a thread reads it, and the interpreter aborts at its end if it still is.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._is_closed = False
-
-    def read1(self, size: int) -> bytes:
-        while not self._is_closed:
-            ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
-            if ready:
-                return os.read(self._fd, size)
-        return b""
-
-    read = read1
-
-    def close(self) -> None:
-        self._is_closed = True
-
-
-class _Counted(io.RawIOBase):
-    """A file that counts what was read of it, and returns what one read of a pipe brings."""
-
-    def __init__(self, raw: Any) -> None:
-        self._read: Any = getattr(raw, "read1", raw.read)
-        self.count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        self.count += len(data)
-        return len(data)
-
-
 def _line_blocks(stream: io.BufferedIOBase) -> Iterator[list[InputRow]]:
     number = 0
     begun: list[bytes] = []  # a line that no read has completed yet
@@ -304,49 +251,3 @@ def _record(columns: list[str], cells: list[str]) -> dict[str, Any] | RowError:
     if len(cells) != len(columns):
         return RowError(f"the row has {len(cells)} cells, and there are {len(columns)} columns")
     return dict(zip(columns, cells, strict=True))
-
-
-class _Zstd(io.RawIOBase):
-    """A zstd stream, which may consist of several frames, as text. A frame that is cut short is an error."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._module = optional("zstandard", "zstd")
-        self._stream = stream
-        self._frame: Any = None
-        self._rest = b""
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._rest or self._stream.read1(CHUNK)
-            self._rest = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError("the last zstd frame is cut short")
-                return 0
-            if self._frame is None:
-                self._frame = self._module.ZstdDecompressor().decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(data))
-            except self._module.ZstdError as error:
-                raise EOFError(str(error)) from error
-            if self._frame.eof:
-                self._rest, self._frame = self._frame.unused_data, None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-
-def optional(module: str, extra: str) -> Any:
-    """Import a module that an extra brings.
-
-    Raises:
-        InputError: it is not installed; the message names the extra.
-    """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise InputError(f"this needs {module.partition('.')[0]}: pip install 'chatscope[{extra}]'") from error

@@ -10,10 +10,10 @@ import msgspec
 from chatscope import OutputError, Result
 from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import InputError
+from chatscope.batch.extras import optional
 from chatscope.batch.journal import Journal
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.progress import Tally
-from chatscope.batch.readers import optional
 from chatscope.batch.records import INVALID_LINE, RequestOutcome, copied_line, invalid_line, outcome_of
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.source import InvalidRow

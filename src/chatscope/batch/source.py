@@ -124,6 +124,8 @@ class Requests:
                 self._check_unchanged()
                 self.is_exhausted = True
                 return None
+            if not self._ordinal and isinstance(self._source, Reader):
+                self._parser.check_columns(self._source)
             if self._limit is not None:
                 rows = rows[: self._limit - self._ordinal]
             looked_at += len(rows)

@@ -1,8 +1,10 @@
-"""When a run stops by itself: money, tokens, failures, and refusals that no further request would escape."""
+"""Whether a run stops, and when it does so by itself: money, tokens, failures, refusals that nothing would escape."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import anyio
 
 from chatscope import ChatError, QuotaExceededError, Result
 from chatscope.batch.options import BatchOptions
@@ -12,6 +14,39 @@ REFUSALS: Final = 5
 """The same refusal of the key or the account on so many requests in a row stops the run: no further one would pass."""
 
 _STATUSES: Final = frozenset({401, 402, 403})
+
+
+class Stop:
+    """Whether a run is to send nothing new, and why. The first reason counts, unless the disk fails.
+
+    Attributes:
+        reason, message: why; `None` while it goes on.
+    """
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.message: str | None = None
+        self._asked = anyio.Event()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the run is to stop."""
+        return self.reason is not None
+
+    def ask(self, reason: StopReason, message: str | None = None) -> None:
+        """Stop the run."""
+        if self.reason is None:
+            self.reason, self.message = reason, message
+            self._asked.set()
+
+    def fail(self, error: Exception) -> None:
+        """Stop the run because the disk fails, whatever else it was stopped for."""
+        self.reason, self.message = "disk", str(error)
+        self._asked.set()
+
+    async def wait(self) -> None:
+        """Wait until the run is to stop."""
+        await self._asked.wait()
 
 
 class StopRules:

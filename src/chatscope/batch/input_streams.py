@@ -1,0 +1,110 @@
+"""The bytes of an input: counted, from standard input, or unpacked from zstd. What rows they hold is for `readers`."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from typing import Any, Final
+
+from chatscope.batch.extras import optional
+
+CHUNK: Final = 1 << 18
+"""Bytes of one read: some hundred rows, decoded in about a millisecond."""
+
+_POLL_SECONDS: Final = 0.1
+"""How soon a thread that waits for standard input sees that nobody wants it any more."""
+
+
+def standard_input() -> Any:
+    """Return standard input as a file of bytes that a run can stop reading."""
+    stdin = sys.stdin.buffer
+    try:
+        return stdin if sys.platform == "win32" else Pipe(stdin.fileno())
+    except OSError:  # no file behind it
+        return stdin
+
+
+class Pipe:
+    """Standard input, read without its buffer: a thread that waits for a silent pipe must end with the run.
+
+    Python's own buffer is locked while a thread reads it, and the interpreter aborts at its end if it still is.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._is_closed = False
+
+    def read1(self, size: int) -> bytes:
+        """Return what one read brings; nothing at the end, or once it is closed."""
+        while not self._is_closed:
+            ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
+            if ready:
+                return os.read(self._fd, size)
+        return b""
+
+    read = read1
+
+    def close(self) -> None:
+        """End the reading, also in another thread."""
+        self._is_closed = True
+
+
+class CountedFile(io.RawIOBase):
+    """A file that counts what was read of it, and returns what one read of a pipe brings."""
+
+    def __init__(self, raw: Any) -> None:
+        self._read: Any = getattr(raw, "read1", raw.read)
+        self.count = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what one read brings; 0 is the end."""
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+class ZstdStream(io.RawIOBase):
+    """A zstd stream, which may consist of several frames, as text. A frame that is cut short is an error."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._module = optional("zstandard", "zstd")
+        self._stream = stream
+        self._frame: Any = None
+        self._rest = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with unpacked bytes; 0 is the end.
+
+        Raises:
+            EOFError: a frame is damaged or cut short.
+        """
+        while not self._ready:
+            data = self._rest or self._stream.read1(CHUNK)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the last zstd frame is cut short")
+                return 0
+            if self._frame is None:
+                self._frame = self._module.ZstdDecompressor().decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(data))
+            except self._module.ZstdError as error:
+                raise EOFError(str(error)) from error
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size

@@ -1,0 +1,173 @@
+"""Requests from the source through the adapter into the journal, until the source has ended or the run is stopped.
+
+Not here: what the run's caller sees of it (`run`), and the last steps once everything has ended (`prepare`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import anyio
+
+from chatscope import AsyncChatGPTAdapter, BudgetExceededError, Result, Task, TaskStatus
+from chatscope.batch.delivery import Delivery, Wakeup
+from chatscope.batch.options import BatchOptions
+from chatscope.batch.prepare import Prepared
+from chatscope.batch.recorder import DiskError, Recorder
+from chatscope.batch.requests import BatchRequest
+from chatscope.batch.result import BatchResult
+from chatscope.batch.source import InvalidRow
+from chatscope.batch.stopping import Stop, StopRules
+from chatscope.batch.syncing import Syncer
+
+SLOTS_READ: Final = 32
+"""After so many requests, the adapter is asked anew how many it runs at a time. With `"auto"` that moves, slowly."""
+
+
+class BatchSender:
+    """Sends the requests of a run and records their outcomes.
+
+    Args:
+        prepared: the source and the journal.
+        adapter, options: as for `run_batch`.
+        delivery: gets the outcomes.
+        room: notified when an outcome was taken; the delivery notifies it as well.
+        stop: says when to send nothing new.
+
+    Attributes:
+        recorder: writes and counts the outcomes.
+        syncer: syncs the journal.
+        failure: what the source or the adapter raised.
+
+    Raises:
+        InputError: the schema is invalid.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        adapter: AsyncChatGPTAdapter,
+        options: BatchOptions,
+        delivery: Delivery,
+        room: Wakeup,
+        stop: Stop,
+    ) -> None:
+        self._requests = prepared.requests
+        self._adapter = adapter
+        self._options = options
+        self._delivery = delivery
+        self._room = room
+        self._stop = stop
+        self._rules = StopRules(options, prepared.recorded.cost)
+        self.recorder = Recorder(prepared.journal, options, prepared.run_id, prepared.recorded.offsets)
+        self.syncer = Syncer(prepared.journal, options.fsync, self._stop_for_disk)
+        self.failure: Exception | None = None
+        self._scope = anyio.CancelScope()
+        self._running: dict[BatchRequest, Task] = {}
+        self._slots: int | None = None  # as the adapter said last
+        self._asked = 0  # how often that was used
+
+    @property
+    def running_count(self) -> int:
+        """How many requests were given to the adapter and have not ended."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Send and record until nothing is left, or until `wind_down` or a disk error ends it.
+
+        If cancelled, what was recorded by then stays recorded; the requests that still ran have no outcome.
+        """
+        try:
+            with self._scope:
+                async with self._adapter.map(self._tasks()) as results:
+                    async for result in results:
+                        await self._take(result)
+        except DiskError as error:
+            self._stop_for_disk(error)
+        except Exception as error:  # noqa: BLE001 - the adapter is closed, say; the run's caller gets it
+            self.failure = self.failure or error
+
+    async def wind_down(self) -> None:
+        """Once the run is stopped: cancel what has not begun, wait for what runs, and cancel that after the grace."""
+        await self._stop.wait()
+        self._room.notify()
+        for task in list(self._running.values()):
+            if task.task_id is not None and await self._adapter.get_status(task.task_id) is TaskStatus.PENDING:
+                await self._adapter.cancel_task(task.task_id)
+        with anyio.move_on_after(self._options.grace):
+            while self._running:
+                await self._room.wait()
+        self._scope.cancel()
+
+    async def _tasks(self) -> AsyncGenerator[Task, None]:
+        """Yield the tasks of the requests that are to be sent. Holds no scope while it yields."""
+        while not self._stop.is_asked and (found := await self._read()) is not None:
+            for item in found:
+                self._stop_if_due(None)  # earlier runs may have spent it all
+                while self._has_enough():
+                    await self._room.wait()
+                if self._stop.is_asked:
+                    return
+                try:
+                    if isinstance(item, InvalidRow):
+                        self.recorder.record_invalid(item)
+                        continue
+                    if not self.recorder.begin(item):
+                        continue
+                except DiskError as error:
+                    self._stop_for_disk(error)
+                    return
+                task = self._running[item] = item.task(stream=self._options.stream)
+                yield task
+
+    async def _read(self) -> list[BatchRequest | InvalidRow] | None:
+        """Return the next requests. When the source fails, it counts as ended: what runs is still recorded."""
+        try:
+            return await self._requests.read()
+        except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
+            self.failure = error
+            self._stop.ask("input", str(error) or type(error).__name__)
+            return None
+
+    def _has_enough(self) -> bool:
+        """Tell whether to wait before the next request: one waits for a slot already, or outcomes are not fetched.
+
+        With one waiting, no slot is ever empty; with more, a run that is stopped would have more to take back. Only
+        this run's own requests count: the adapter may be busy with others.
+        """
+        if self._stop.is_asked:
+            return False
+        if self._delivery.is_full:
+            return True
+        if not self._asked % SLOTS_READ:
+            self._slots = self._adapter.statistics().concurrency
+        self._asked += 1
+        return self._slots is not None and len(self._running) > self._slots
+
+    async def _take(self, result: Result) -> None:
+        """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it.
+
+        If cancelled while the line is synced, the outcome is recorded and not delivered.
+        """
+        assert result.task is not None  # noqa: S101 - only an unknown id has none
+        request: BatchRequest = result.task.metadata["batch"]
+        self._running.pop(request, None)
+        self._room.notify()
+        if result.status is TaskStatus.CANCELLED or isinstance(result.exception, BudgetExceededError):
+            self.recorder.abandon(request)
+            if isinstance(result.exception, BudgetExceededError):
+                self._stop.ask("budget", result.error)
+            return
+        result, answered = self.recorder.record(request, result)
+        await self.syncer.on_line()
+        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
+        self._stop_if_due(result)
+
+    def _stop_if_due(self, result: Result | None) -> None:
+        if (due := self._rules.reason(self.recorder.tally, result)) is not None:
+            self._stop.ask(*due)
+
+    def _stop_for_disk(self, error: Exception) -> None:
+        self._stop.fail(error)
+        self._scope.cancel()
