@@ -313,7 +313,18 @@ async def test_vllms_result_has_its_keys_and_its_meaning(serve: Serve, tmp_path:
     assert result["median_ttft_ms"] == pytest.approx(50, abs=1)
     assert result["ttfts"] == pytest.approx([0, 0.05, 0.05, 0.05], abs=1e-3)
     assert [len(gaps) for gaps in result["itls"]] == [0, 4, 4, 4]
+    assert result["latencies"] == pytest.approx([0, 0.09, 0.09, 0.09], abs=1e-3)
     assert result["errors"][0] != ""
+
+
+async def test_vllms_result_has_the_queue_of_a_limited_open_loop(serve: Serve, tmp_path: Path) -> None:
+    given = plan(rate=1000, arrivals="constant", requests=3, max_concurrency=1)
+    (await run(given, transport=serve(Reply(tokens=1, first_token=1)))).save(tmp_path)
+    result = json.loads((tmp_path / "vllm.json").read_text())
+    assert result["queue_times"] == pytest.approx([0, 1, 2], abs=0.01)
+    assert result["mean_client_queue_time_ms"] == pytest.approx(1000, rel=0.01)
+    assert result["mean_e2el_including_client_queue_ms"] == pytest.approx(2000, rel=0.01)
+    assert result["mean_e2el_ms"] == pytest.approx(1000, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +353,6 @@ VLLM_KEYS = {
     *("burstiness", "max_concurrency", "duration", "completed", "failed", "total_input_tokens", "total_output_tokens"),
     *("request_throughput", "request_goodput", "output_throughput", "total_token_throughput"),
     *("max_output_tokens_per_s", "max_concurrent_requests", "input_lens", "output_lens", "ttfts", "itls"),
-    *("start_times", "generated_texts", "errors"),
+    *("start_times", "generated_texts", "errors", "latencies", "queue_times", "rtfx"),
     *(f"{kind}_{name}_ms" for kind in ("mean", "median", "std", "p99") for name in ("ttft", "tpot", "itl", "e2el")),
 }

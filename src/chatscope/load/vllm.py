@@ -15,6 +15,8 @@ from chatscope.load.records import RequestRecord
 from chatscope.load.throughput import requests_in_flight
 
 _LATENCIES: Final = {"ttft": "ttft_service", "tpot": "tpot", "itl": "icl", "e2el": "e2e_service"}
+_WITH_MAX_CONCURRENCY: Final = {"client_queue_time": "queue", "e2el_including_client_queue": "e2e"}
+"""Latencies that vLLM reports of open loops with a limit of concurrency."""
 
 
 def vllm_result(
@@ -59,8 +61,11 @@ def vllm_result(
         "total_token_throughput": _per(inputs + outputs, seconds),
         "max_output_tokens_per_s": _peak_tokens(ok),
         "max_concurrent_requests": max((running for _, running in requests_in_flight(records)), default=0),
-        **{key: value for name in _LATENCIES for key, value in _statistics(ok, name).items()},
+        "rtfx": 0.0,  # of speech
     }
+    is_limited = summary.concurrency is None and plan["max_concurrency"] is not None
+    for name, ours in (_LATENCIES | (_WITH_MAX_CONCURRENCY if is_limited else {})).items():
+        result |= _statistics(ok, name, ours)
     return result | _details(records)
 
 
@@ -71,14 +76,16 @@ def _details(records: Sequence[RequestRecord]) -> dict[str, Any]:
         "output_lens": [record.output_tokens or 0 for record in records],
         "ttfts": [_first(FORMULAS["ttft_service"].values(record)) for record in records],
         "itls": [list(FORMULAS["icl"].values(record)) for record in records],
+        "latencies": [_first(FORMULAS["e2e_service"].values(record)) for record in records],
+        "queue_times": [record.queued_ns / 1e9 for record in records],
         "start_times": [(record.dispatched_ns or record.due_ns) / 1e9 for record in records],
         "generated_texts": [""] * len(records),
         "errors": ["" if record.error is None else record.error.message for record in records],
     }
 
 
-def _statistics(ok: Sequence[RequestRecord], name: str) -> dict[str, float]:
-    found = latency(ok, _LATENCIES[name])
+def _statistics(ok: Sequence[RequestRecord], name: str, ours: str) -> dict[str, float]:
+    found = latency(ok, ours)
     values = {
         "mean": found.mean,
         "median": found.percentile(50),
