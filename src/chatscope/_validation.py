@@ -159,3 +159,15 @@ def check_instance(value: object, kind: type, name: str) -> None:
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
         raise ValueError(f"{name} must be {article} {kind.__name__}, not {type(value).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+
+
+def unknown_attribute(owner: object, name: str, instead: Mapping[str, str]) -> AttributeError:
+    """Return the error for an attribute that does not exist.
+
+    Args:
+        owner: the object.
+        name: the attribute.
+        instead: what to use for names that other libraries have.
+    """
+    hint = f": use {instead[name]}" if name in instead else ""
+    return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{hint}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, Completion, Message, Task, TaskConstraints, TaskCounts
@@ -81,6 +82,37 @@ async def test_a_completion_has_its_status_and_headers(serve: Serve) -> None:
             mistaken.model_dump()
 
 
+async def test_names_of_other_packages(serve: Serve) -> None:
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with ChatClient("k", transport=serve()) as client, client.stream(**ask) as stream:
+        completion = await client.complete(**ask)
+        rows: list[tuple[Any, str, str]] = [
+            (client, "chat", r"use complete\(\.\.\.\), or stream\(\.\.\.\)"),
+            (client, "close", r"use aclose\(\)"),
+            (completion, "_request_id", "use request_id"),
+            (completion, "content", "use text"),
+            (completion.message, "parsed", r"use completion\.parsed"),
+            (stream, "get_final_completion", "use completion, after the last chunk"),
+        ]
+        for owner, name, hint in rows:
+            with pytest.raises(
+                AttributeError, match=f"'{type(owner).__name__}' object has no attribute '{name}': {hint}"
+            ):
+                getattr(owner, name)
+    async with AsyncChatGPTAdapter("k", transport=serve()) as adapter:
+        result: Any = await adapter.execute("hi")
+        with pytest.raises(AttributeError, match="has no attribute 'text': use output"):
+            _ = result.text
+
+
+async def test_a_stream_that_nobody_entered(serve: Serve) -> None:
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with ChatClient("k", transport=serve()) as client:
+        for stream in (client.stream(**ask), client.stream(**ask).events(), client.stream_tools(**ask, tools=[])):
+            with pytest.raises(RuntimeError, match=r"use 'async with client\.stream"):
+                await anext(stream)
+
+
 async def test_the_models_message_is_appended_as_it_is(serve: Serve) -> None:
     server = serve(Reply("yes"))
     messages: list[Message] = [{"role": "user", "content": "hi"}]
@@ -126,7 +158,15 @@ async def test_the_steps_of_a_conversation_with_tools_are_seen_as_they_come(serv
         assert len(calls) == len(seen) - 1
 
     server = serve([Reply(tool_calls=(ToolCall("search", {"query": "x"}),)), Reply("yes")])
+    ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
     async with ChatClient("k", transport=server) as client:
-        ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
         await client.run_tools(**ask, tools=[search], on_step=on_step)
     assert seen == ["tool_calls", "stop"]
+
+    async def later(completion: Completion) -> None:
+        await anyio.lowlevel.checkpoint()
+        seen.append(completion.text)
+
+    async with ChatClient("k", transport=serve(Reply("yes"))) as client:
+        await client.run_tools(**ask, tools=[search], on_step=later)
+    assert seen[2:] == ["yes"], "an async function is awaited"

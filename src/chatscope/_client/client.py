@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from types import TracebackType, UnionType
-from typing import Any, Final, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, overload
 
 from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions
@@ -28,11 +28,18 @@ from chatscope._conversation.structured_output import Output, T, TypeForm
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.retry import REFUSED_ATTEMPTS, RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
+from chatscope._validation import unknown_attribute
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import ResponseFormat
 from chatscope.protocol.response import Completion, plain_messages
 from chatscope.telemetry.observer import observed
+
+_INSTEAD: Final = {
+    "chat": "complete(...), or stream(...) for a streamed response",
+    "close": "aclose(), or 'async with'",
+}
+"""What users of the openai package look for, and what there is instead."""
 
 _RETRY: Final = RetryPolicy(refused_attempts=REFUSED_ATTEMPTS)
 
@@ -73,6 +80,12 @@ class ChatClient:
         if others:
             api_key, base_url = _in_order(api_key, others, base_url)
         self._core = ClientCore(ClientOptions.of(type(self), api_key, base_url, timeout, arguments, _RETRY))
+
+    if not TYPE_CHECKING:  # a checker would take any name
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            raise unknown_attribute(self, name, _INSTEAD)
 
     def __repr__(self) -> str:
         return repr(getattr(self, "_core", "<ChatClient>"))  # __init__ may not have finished
@@ -222,8 +235,8 @@ class ChatClient:
             messages: the conversation.
             tools: the functions. The model sees their signatures and docstrings.
             response_format: as for `complete`, for the last response.
-            on_step: called with the completion of each turn as soon as it has arrived, before its calls are made. What
-                it raises ends the conversation.
+            on_step: called with the completion of each turn as soon as it has arrived, before its calls are made; it
+                may be async. What it raises ends the conversation.
             parameters: as for `complete`, and `max_turns`, `tool_timeout`, `on_tool_error` and `reask`
                 (`RunParameters`). `Timeouts.total` bounds all turns, including the functions; `retry` applies to each
                 model call.

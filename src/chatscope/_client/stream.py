@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Generic, Self
+from typing import TYPE_CHECKING, Final, Generic, Self
 
 from chatscope._client.event_stream import EventStream
 from chatscope._client.request import ClientRequest
@@ -13,8 +13,17 @@ from chatscope._client.stream_reader import StreamReader
 from chatscope._client.timings import Timings
 from chatscope._conversation.structured_output import Output, T
 from chatscope._http.base import HTTPResponse
+from chatscope._validation import unknown_attribute
 from chatscope.errors import ChatError, OutputError
 from chatscope.protocol.response import Chunk, Completion
+
+NOT_ENTERED: Final = "the stream is not open: use 'async with client.stream(...) as stream' around the loop"
+
+_INSTEAD: Final = {
+    "get_final_completion": "completion, after the last chunk",
+    "text_stream": "chunk.text, or events()",
+}
+"""What users of other packages look for, and what there is instead."""
 
 
 class ChatStream:
@@ -41,6 +50,12 @@ class ChatStream:
         self._is_entered = False
         self._submitted_ns = time.perf_counter_ns()
         self._started_ns: int | None = None
+
+    if not TYPE_CHECKING:  # a checker would take any name
+
+        def __getattr__(self, name: str) -> object:
+            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            raise unknown_attribute(self, name, _INSTEAD)
 
     async def __aenter__(self) -> Self:
         """Send the request and wait for the model's first output. If cancelled, the connection is closed.
@@ -91,12 +106,13 @@ class ChatStream:
 
         Raises:
             ChatError: what the stream ended with.
+            RuntimeError: the stream was not entered.
         """
         reader = self._reader
         if reader.chunks:
             return reader.chunks.popleft()
         if not self._is_entered:
-            raise StopAsyncIteration
+            raise RuntimeError(NOT_ENTERED)
         try:
             chunk = await reader.next_chunk()
             if chunk is None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeAlias
 
 from chatscope._client.event_stream import EventStream
-from chatscope._client.stream import ChatStream
+from chatscope._client.stream import NOT_ENTERED, ChatStream
 from chatscope._client.turns import Turns
 from chatscope._conversation.loop import RunResult, StepDone, ToolResult
 from chatscope.errors import ChatError
@@ -103,9 +103,12 @@ class ToolStream(Generic[OutputT]):
             OutputError: the last response does not fit the type.
             ChatError: what a turn failed with.
             Exception: with `on_tool_error="raise"`, what a function raised.
+            RuntimeError: it was not entered.
         """
         while not self._ready:
-            if self._is_left or not self._is_entered:
+            if not self._is_entered:
+                raise RuntimeError(NOT_ENTERED)
+            if self._is_left:
                 raise StopAsyncIteration
             try:
                 await self._advance()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 from chatscope._client.completion import fetch
@@ -14,6 +15,7 @@ from chatscope._client.core import ClientCore
 from chatscope._client.parameters import RUN_NAMES, check_names, pop_type
 from chatscope._client.request import ClientRequest
 from chatscope._conversation.loop import MAX_TURNS, Conversation, ToolOptions
+from chatscope._limits.timeouts import fail_at
 from chatscope.errors import ChatError
 from chatscope.protocol.messages import Message
 from chatscope.protocol.response import Completion, plain_messages
@@ -88,7 +90,7 @@ async def converse(turns: Turns, on_step: Callable[[Completion], object] | None 
 
     Args:
         turns: of responses that are not streamed.
-        on_step: called with each response, before its tool calls are made.
+        on_step: called with each response, before its tool calls are made; what it returns is awaited if it can be.
 
     Raises:
         Exception: as `Conversation.run`, and what `on_step` raised.
@@ -99,7 +101,10 @@ async def converse(turns: Turns, on_step: Callable[[Completion], object] | None 
         request = turns.next_request()
         completion = await request.run(partial(fetch, request, acquires_permit=True))
         if on_step is not None:
-            on_step(completion)
+            called = on_step(completion)
+            if isawaitable(called):
+                with fail_at(turns.request.deadlines.total):
+                    await called
         return completion
 
     with observed(turns.request.observed) as seen:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
 from chatscope._conversation.structured_output import TypeForm
 from chatscope._limits.attempts import Attempt
+from chatscope._validation import unknown_attribute
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
 from chatscope.protocol.response import NOT_PARSED, Completion, CompletionMessage, FinishReason, OutputT
@@ -197,6 +198,12 @@ class Result(Generic[OutputT]):
     """The response as a value of the task's `output_type`; `None` if there is none, as when the task failed."""
     completion: Completion | None = None
     """The whole response with every choice, as far as it arrived; that of the last turn."""
+
+    if not TYPE_CHECKING:  # a checker would take any name
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            raise unknown_attribute(self, name, dict.fromkeys(("content", "text"), "output"))
 
     def __hash__(self) -> int:
         return hash((self.platform, self.status, self.output, self.error, self.duration_seconds))

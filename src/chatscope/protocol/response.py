@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeA
 
 import msgspec
 
+from chatscope._validation import unknown_attribute
 from chatscope.protocol.content_parts import thinking_in
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.plain_values import fields_set, overlaid, struct_to_dict, to_dict
@@ -46,6 +47,12 @@ _DUMPS: Final = {
 }
 """What users of the openai package look for, and what there is instead."""
 
+_ELSEWHERE: Final = {
+    "Completion": {"_request_id": "request_id", "content": "text, or message.content"},
+    "CompletionMessage": {"parsed": "completion.parsed"},
+}
+"""The same, by the name of a class."""
+
 
 class _Open(msgspec.Struct, kw_only=True, gc=False):
     """A struct that keeps the fields it has no name for."""
@@ -55,9 +62,9 @@ class _Open(msgspec.Struct, kw_only=True, gc=False):
     if not TYPE_CHECKING:  # a checker would take any name
 
         def __getattr__(self, name: str) -> Any:
-            """Refuse a name that does not exist; for pydantic's methods, say what there is instead."""
-            hint = f": use {_DUMPS[name]}" if name in _DUMPS and hasattr(type(self), "to_dict") else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            dumps = _DUMPS if hasattr(type(self), "to_dict") else {}
+            raise unknown_attribute(self, name, dumps | _ELSEWHERE.get(type(self).__name__, {}))
 
 
 class FunctionCall(_Open, kw_only=True):
