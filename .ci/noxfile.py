@@ -67,7 +67,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation site, built from scratch. Any warning of Sphinx fails it, such as a broken reference."""
-    install(session, "docs,test")
+    install(session, "docs")
     session.run("sphinx-build", "-q", "-W", "-n", "--keep-going", "-E", "docs", session.create_tmp())
 
 

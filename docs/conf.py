@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import builtins
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
-from docutils.nodes import Element, Text, TextElement, document, literal, reference, title  # type: ignore[import-untyped]  # it has no types
+import click
+from docutils.nodes import (  # type: ignore[import-untyped]  # it has no types
+    Element,
+    Node,
+    Text,
+    TextElement,
+    document,
+    literal,
+    literal_block,
+    make_id,
+    reference,
+    section,
+    title,
+)
 from sphinx.addnodes import desc_addname, index, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
 from sphinx.util.typing import ExtensionMetadata, stringify_annotation
 
 import chatscope
 import chatscope.simulator
 import chatscope.telemetry.observer
+from chatscope.cli.commands import chatscope as chatscope_command
 
 _log: Final = getLogger(__name__)
 
@@ -28,10 +44,19 @@ project = "chatscope"
 author = "the chatscope contributors"
 release = version = chatscope.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 nitpicky = True
 default_role = "code"  # docstrings write code in single backquotes, as Markdown does
 
+myst_enable_extensions = ["colon_fence"]
+copybutton_prompt_text = "$ "
+copybutton_exclude = ".linenos, .gp, .go"
 myst_heading_anchors = 3  # links may name headings of these levels, by GitHub's rules
 autodoc_default_options = {"undoc-members": True}  # fields whose names and types are enough
 autodoc_member_order = "bysource"
@@ -58,6 +83,9 @@ html_copy_source = False
 html_show_copyright = False
 html_show_sourcelink = False
 html_show_sphinx = False
+
+HELP_COLUMNS: Final = 88
+"""So that the help fits beside the navigation."""
 
 _NOT_MADE_BY_USERS: Final = re.compile(
     r"chatscope\.(ChatStream|ChatTask|EventStream|ParsedStream|Result|ResultStream|StepStream|TaskId|TextStream|ToolStream)"
@@ -143,10 +171,32 @@ def _find_public(app: Sphinx, env: BuildEnvironment, node: pending_xref, content
     )
 
 
+class CommandHelp(SphinxDirective):
+    """`command-help`: a section for each command, with the help that it prints."""
+
+    def run(self) -> list[Node]:
+        """Return the sections."""
+        settings = chatscope_command.context_settings
+        root = click.Context(chatscope_command, info_name="chatscope", **settings)
+        return list(self._sections(chatscope_command, root))
+
+    def _sections(self, command: click.Command, context: click.Context) -> Iterator[Node]:
+        name = context.command_path
+        node = section("", title("", name), ids=[make_id(name)], names=[name])
+        context.max_content_width = HELP_COLUMNS
+        text = command.get_help(context)
+        node += literal_block(text, text, language="text")
+        yield node
+        if isinstance(command, click.Group):
+            for each, subcommand in sorted(command.commands.items()):
+                yield from self._sections(subcommand, click.Context(subcommand, parent=context, info_name=each))
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Connect the functions above. Sphinx calls this."""
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon, at 500
     app.connect("doctree-read", _links)
     app.connect("missing-reference", _find_public)
+    app.add_directive("command-help", CommandHelp)
     return {"parallel_read_safe": True}

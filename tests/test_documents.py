@@ -19,6 +19,8 @@ import pytest
 from _pytest.mark import ParameterSet
 from anyio.from_thread import start_blocking_portal
 
+from chatscope.cli.commands import chatscope
+from chatscope.cli.demo import SCENES
 from chatscope.simulator import simulator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +33,7 @@ TESTS = re.compile(r"^(async )?def test_", re.MULTILINE)
 NOT_EVERYWHERE = ("celery", "django", "ray")
 """Large packages that the extra `test` installs; the nox session `ray` has Ray. Elsewhere their blocks are skipped, and
 say so."""
-WITHOUT_CODE = {"architecture", "changelog"}
+WITHOUT_CODE = {"architecture", "changelog", "command_line", "contributing", "examples", "performance", "stability"}
 MAX_LINES = 190
 """Readers finish a guide of this length."""
 
@@ -101,23 +103,54 @@ def test_there_are_blocks() -> None:
 
 
 def test_the_guides_are_short() -> None:
-    lengths = {guide.name: guide.read_text(encoding="utf-8").count("\n") for guide in GUIDES}
+    lengths = {guide.name: guide.read_text(encoding="utf-8").count("\n") for guide in GUIDES if guide.stem != "index"}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
-def test_links_and_examples_exist() -> None:
+def test_the_readme_stands_alone() -> None:
+    """On a package index there is no repository beside it: links must be absolute."""
+    assert re.findall(r"\]\((?!https?:)([^)]+)", README.read_text(encoding="utf-8")) == []
+
+
+def test_what_the_documents_name_exists() -> None:
     # Sphinx checks the links between guides when it builds the site.
-    links = [
-        link
-        for document in (README, CONTRIBUTING)
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
-    ]
+    readme = README.read_text(encoding="utf-8")
+    guides = re.findall(r"`(\w+)`", readme[readme.index("## Guides") : readme.index("## The command line")])
+    assert [name for name in guides if name != "docs" and not (ROOT / "docs" / f"{name}.md").exists()] == []
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", CONTRIBUTING.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:docs/)?[\w]+\.md)`", readme)
     examples = {
         path for guide in GUIDES for path in re.findall(r"`(examples/[^`]+)`", guide.read_text(encoding="utf-8"))
     }
+    assert guides
     assert links
+    assert named
     assert examples
-    assert [path for path in (*links, *sorted(examples)) if not (ROOT / path).exists()] == []
+    assert [path for path in (*links, *named, *sorted(examples)) if not (ROOT / path).exists()] == []
+
+
+def test_the_first_page_leads_to_every_guide() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^(\w+)$", index, re.MULTILINE)
+    assert sorted(listed) == sorted(guide.stem for guide in GUIDES if guide.stem != "index")
+    cards = re.findall(r"^:link: (\w+)$", index, re.MULTILINE)
+    assert len(cards) >= 12
+    assert set(cards) <= set(listed)
+
+
+def test_the_picture_of_the_first_page_shows_the_demonstration() -> None:
+    picture = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    assert [scene.label for scene in SCENES if scene.label not in picture] == []
+    assert set(re.findall(r"https?://([^/\"\s]+)", picture)) <= {"www.w3.org", "www.textualize.io"}
+
+
+def test_the_command_lines_page_is_generated_from_the_commands() -> None:
+    page = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    assert "```{command-help}\n" in page
+    commands = {
+        command.lstrip("$ ").split(" ")[0] for command in re.findall(r"^\$ chatscope (.+)$", page, re.MULTILINE)
+    }
+    assert commands <= set(chatscope.commands)
 
 
 def test_the_two_commands_of_the_readme_are_one_line_each() -> None:
