@@ -216,6 +216,31 @@ def test_descriptions_and_names_are_kept() -> None:
     assert set(Output.of(both).response_format["json_schema"]["schema"]["$defs"]) == {"Cat", "Cat_2"}
 
 
+class Husband(pydantic.BaseModel):
+    wife: Wife | None = pydantic.Field(default=None, description="married to")
+    children: list[Child] = []
+
+
+class Wife(pydantic.BaseModel):
+    husband: Husband | None = None
+    children: list[Child] = []
+
+
+class Child(pydantic.BaseModel):
+    mother: Wife | None = None
+    father: Husband | None = None
+    siblings: list[Child] = []
+
+
+def test_classes_that_refer_to_one_another() -> None:
+    """Asking each field anew for what it holds took for ever."""
+    output: Output[Any] = Output.of(list[Husband])
+    assert strict_violation(output.response_format["json_schema"]["schema"]) is None
+    assert output.decode('{"value": [{"wife": {"husband": null, "children": []}, "children": []}]}') == [
+        Husband(wife=Wife())
+    ]
+
+
 class Opaque:
     pass
 

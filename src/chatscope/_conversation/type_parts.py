@@ -238,6 +238,9 @@ def _field_kinds(kind: Any, cls: type) -> list[Any]:
     try:
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             return list(_hints(kind).values())
+        if is_pydantic_class(cls):
+            # Not `fields_of`, which asks for the libraries of each field: classes may refer to one another.
+            return [info.annotation for info in (getattr(cls, "__pydantic_fields__", None) or {}).values()]
         return [field.kind for field in fields_of(kind) or ()]
     except Exception:  # noqa: BLE001 - an unresolved name: the library that reads the type reports it in its words
         return []
