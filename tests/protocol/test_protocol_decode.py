@@ -425,7 +425,7 @@ def _chunk_of(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
     ],
 )
 def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
-    assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)).choices[0].delta.content == "a"
+    assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)) == "a"
 
 
 @each_row(

@@ -80,8 +80,11 @@ class Assembler:
 
     @property
     def takes_text(self) -> bool:
-        """Whether `add_text` may be called: choice 0 has begun and not finished, and the model is named."""
-        return bool(self._head.model) and 0 in self._choices and self._choices[0].takes_text
+        """Whether `add_text` may be called: choice 0 has begun and not finished, and the model is named.
+
+        With several choices it is of no use, as most chunks are then about another one.
+        """
+        return bool(self._head.model) and len(self._choices) == 1 and 0 in self._choices and self._choices[0].takes_text
 
     def add(self, chunk: Chunk) -> bool:
         """Add a chunk; return whether it carried something that the model wrote."""
@@ -117,11 +120,12 @@ class Assembler:
         return len(is_open) >= choices and not any(is_open.values())
 
     def add_text(self, text: str, sent: Any = None, kind: str = "content") -> None:
-        """Add a chunk that holds a part of the first choice's text and nothing else, if `takes_text`.
+        """Add a chunk that holds a part of the first choice's text, and perhaps usage, if `takes_text`.
 
         Args:
             text: the text, not empty.
-            sent: the chunk with its unknown fields (`ChunkDecoder.decode_text`). They replace those of earlier chunks.
+            sent: the chunk with its usage and its unknown fields (`ChunkDecoder.sent`), which replace those of earlier
+                chunks.
             kind: the attribute of the delta that held it.
         """
         if kind == "content":
@@ -130,6 +134,8 @@ class Assembler:
             self._choices[0].add_text(kind, text)
         self.chunks += 1
         self._last_text = sent
+        if sent is not None and sent.usage is not None:
+            self._usage = merge_usage(self._usage, sent.usage)
 
     def add_epilogue(self, chunk: Chunk) -> None:
         """Add a chunk that came after an error: its usage and unknown fields count, its text does not."""

@@ -1,29 +1,39 @@
 """The data of one stream's events to chunks. Whether they report an error is decided in `error_object.py`.
 
 Most servers send a few fields of their own, and then in every chunk. So a stream's decoder learns their names from the
-first chunk that has them. From then on it accepts them, and refuses whatever is still unknown.
+first chunks that have them. From then on it accepts them, and refuses whatever is still unknown.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
-from chatscope.protocol.decode import REFUSED, chunk_from, completed, is_whole
+from chatscope.protocol.decode import REFUSED, chunk_from, chunk_if_regular, is_whole, needs_no_look, sets_our_fields
 from chatscope.protocol.loading import load_object
+from chatscope.protocol.plain_values import sent_fields
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, ToolCallDelta
-from chatscope.protocol.unknown import UnknownNames, strict_chunk, text_chunk, unknown_names
+from chatscope.protocol.text_template import TextTemplate
+from chatscope.protocol.unknown import UnknownNames, are_harmless, learned_chunk, text_chunk, unknown_names
 from chatscope.protocol.usage import merge_usage
 
 _decode: Final = msgspec.json.Decoder(Chunk).decode
 _NO_NAMES: Final = UnknownNames()
 _KINDS: Final = ("content", "reasoning_content", "reasoning_text")
+_DELTA_FIELDS: Final = sent_fields(Delta)
+_CHOICE_FIELDS: Final = sent_fields(ChunkChoice, leave_out="delta")
+_CHUNK_FIELDS: Final = sent_fields(Chunk, leave_out="choices")
+_delta_fields: Final = attrgetter(*_DELTA_FIELDS)
+_choice_fields: Final = attrgetter(*_CHOICE_FIELDS)
+_chunk_fields: Final = attrgetter(*_CHUNK_FIELDS)
+_BACKSLASH: Final = ord("\\")
+_MOST_USELESS: Final = 4
+"""How many templates in a row may turn out useless."""
 _MOST_LESSONS: Final = 8
 """How often the decoder of one stream learns: a server that names its fields anew all the time must not gain by it."""
-
-_ODD_OBJECTS: Final = frozenset({"chat.completion", "error"})
 
 
 class ChunkDecoder:
@@ -31,17 +41,26 @@ class ChunkDecoder:
 
     Attributes:
         kind: which attribute of a delta holds the text that `decode_text` takes.
+        sent: the last chunk of text, decoded; `unknown()` of each part returns its unknown fields. Only its text and
+            its padding may be those of an earlier chunk.
     """
 
-    __slots__ = ("_decode_strictly", "_decode_text", "_last_names", "_lessons", "_names", "_text_names", "kind")
+    __slots__ = (
+        *("_decode_learned", "_decode_text", "_is_harmless", "_last_names", "_lessons", "_names", "_template"),
+        *("_text_names", "_useless_templates", "kind", "sent"),
+    )
 
     def __init__(self) -> None:
         self.kind = "content"
+        self.sent: Any = None
+        self._template: TextTemplate | None = None
+        self._useless_templates = 0
         self._lessons = 0
         self._names = _NO_NAMES  # all that were learned
         self._text_names = _NO_NAMES  # those that a chunk of text must have
         self._last_names = _NO_NAMES  # those of the last chunk that was not mere text
-        self._decode_strictly = _strict_decoder(_NO_NAMES).decode
+        self._is_harmless = True  # whether those say nothing about an error
+        self._decode_learned = _learned_decoder(_NO_NAMES).decode
         self._decode_text = _text_decoder(_NO_NAMES, "content").decode
 
     def decode(self, data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
@@ -50,21 +69,17 @@ class ChunkDecoder:
         Raises:
             ValueError: the data is not a JSON object.
         """
+        has_learned = self._names is not _NO_NAMES
         try:
-            sent = self._decode_strictly(data)
-            chunk = _decode(data)
+            chunk = _made_of(self._decode_learned(data), self._names) if has_learned else _decode(data)
         except REFUSED:
             return self._decode_in_full(data)
-        choices = chunk.choices
-        if chunk.object in _ODD_OBJECTS:
+        if sets_our_fields(data) or not needs_no_look(chunk) or (has_learned and not chunk.choices):
             return self._decode_in_full(data)
         if chunk.usage is not None and not is_whole(chunk.usage):
             return self._decode_in_full(data)
-        if self._names is not _NO_NAMES:
-            if not choices:
-                return self._decode_in_full(data)
-            _fill(chunk, sent)
-            delta = choices[0].delta
+        if has_learned:
+            delta = chunk.choices[0].delta
             if delta.reasoning_details is None and (delta.content or delta.reasoning):
                 self._learn(unknown_names(chunk))
         chunk.raw = data
@@ -74,34 +89,68 @@ class ChunkDecoder:
 
     def expect_text_like(self, chunk: Chunk) -> bool:
         """Return whether the next chunk may be like this one: one with text of one kind, for `decode_text`."""
-        delta = chunk.choices[0].delta
+        choice = chunk.choices[0]
+        delta = choice.delta
+        if delta.reasoning_details is not None or choice.logprobs is not None or choice.index or len(chunk.choices) > 1:
+            return False
+        if delta.extra and any(value is not None for value in delta.extra.values()):
+            return False
+        if getattr(delta, self.kind) and (self.kind == "content" or not delta.content):
+            return True  # the usual case
         kind = next((kind for kind in _KINDS if getattr(delta, kind)), None)
-        if kind is None or chunk.usage is not None or delta.reasoning_details is not None:
+        if kind is None:
             return False
         if kind != self.kind:
             self.kind = kind
-            self._decode_text = _text_decoder(self._text_names, kind).decode
+            self._set_text_decoder()
         return True
 
-    def decode_text(self, data: bytes) -> Any:
-        """Return what an event's data holds if it adds text to the first choice and does nothing else, or `None`.
+    def decode_text(self, data: bytes) -> str | None:
+        """Return the text in an event's data if it adds text to the first choice and does nothing else, or `None`.
 
-        The text is in `choices[0].delta`; `unknown()` of each part returns its unknown fields. For callers that do not
-        need the chunk: it takes less than half the time of decoding one and adding it to the others.
+        It may report usage, too. For callers that do not need the chunk: it takes a fraction of the time of decoding
+        one and adding it to the others.
         """
+        template = self._template
+        if template is not None and (text := template.text_of(data, template.ends)) is not None:
+            self.sent = template.sent
+            return text
         try:
-            return self._decode_text(data)
+            sent = self._decode_text(data)
         except REFUSED:
             return None
+        if sent.usage is not None and not is_whole(sent.usage):
+            return None
+        self.sent = sent
+        if self._useless_templates < _MOST_USELESS:
+            self._learn_template(data)
+        return getattr(sent.choices[0].delta, self.kind)  # type: ignore[no-any-return]  # the decoder has checked it
 
-    def text_chunk(self, sent: Any, data: bytes) -> Chunk:
-        """Return the chunk for what `decode_text` returned: built from it, in less time than decoding takes."""
+    def text_of_read(self, data: bytes) -> str | None:
+        """Return what `decode_text` would return for the only event in a read, if that is easily seen."""
+        template = self._template
+        if template is not None and (text := template.text_of(data, template.ends_of_read)) is not None:
+            self.sent = template.sent
+            return text
+        return None
+
+    def text_chunk(self, text: str, data: bytes) -> Chunk:
+        """Return the chunk for which `decode_text` returned a text: built from it, in less time than decoding takes."""
+        sent, template = self.sent, self._template
+        obfuscation = sent.obfuscation
+        if template is not None and sent is template.sent:
+            obfuscation = template.padding or obfuscation
+            if template.has_containers:
+                sent = self._decode_text(data)
         choice = sent.choices[0]
         delta = choice.delta
         in_chunk, in_choice, in_delta = self._text_names
-        made = Delta(role=delta.role, content=delta.content, extra=dict.fromkeys(in_delta) if in_delta else {})
-        if self.kind != "content":
-            setattr(made, self.kind, getattr(delta, self.kind))
+        extra = dict.fromkeys(in_delta) if in_delta else {}
+        if self.kind == "content":
+            made = Delta(role=delta.role, content=text, extra=extra)
+        else:
+            made = Delta(role=delta.role, content=delta.content, extra=extra)
+            setattr(made, self.kind, text)
         return Chunk(
             id=sent.id,
             object=sent.object,
@@ -109,27 +158,47 @@ class ChunkDecoder:
             model=sent.model,
             system_fingerprint=sent.system_fingerprint,
             service_tier=sent.service_tier,
-            obfuscation=sent.obfuscation,
+            usage=sent.usage,
+            obfuscation=obfuscation,
             choices=[ChunkChoice(delta=made, extra=choice.unknown() if in_choice else {})],
             extra=sent.unknown() if in_chunk else {},
             raw=data,
         )
 
-    def _decode_in_full(self, data: bytes) -> tuple[Chunk, dict[str, Any]]:
+    def _decode_in_full(self, data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
         loaded = load_object(data)
-        if b'"message"' in data or b'"<' in data:  # the shape may be another, or a field of ours may have been sent
+        chunk = None
+        # Otherwise the shape may be another, or the server set a field of ours.
+        if b'"message"' not in data and not sets_our_fields(data):
+            chunk = chunk_if_regular(loaded, data)
+        if chunk is None:
             return chunk_from(loaded, data), loaded
-        try:
-            chunk = _decode(data)
-        except REFUSED:
-            return chunk_from(loaded, data), loaded
+        if not chunk.choices:
+            return chunk, loaded
         if any(_is_flat(call) for choice in chunk.choices for call in choice.delta.tool_calls or ()):
             return chunk_from(loaded, data), loaded
-        chunk.raw = data
-        completed(chunk, loaded, loaded)
-        if chunk.choices:
-            self._learn(unknown_names(chunk))
-        return chunk, loaded
+        self._learn(unknown_names(chunk))
+        return chunk, None if self._is_harmless and needs_no_look(chunk) else loaded
+
+    def _set_text_decoder(self) -> None:
+        self._decode_text = _text_decoder(self._text_names, self.kind).decode
+        self._template = None
+
+    def _learn_template(self, data: bytes) -> None:
+        """Learn what stands around the text. A server that changes it in every chunk is soon left alone."""
+        if self._template is not None and _BACKSLASH in data:
+            return  # it may differ only in an escaped character
+        was_used = self._template is not None and self._template.was_used
+        self._useless_templates = 0 if was_used else self._useless_templates + 1
+        self._template = None
+        if self._useless_templates < _MOST_USELESS:
+            self._template = TextTemplate.of(data, self.sent, self.kind, self._probe)
+
+    def _probe(self, data: bytes) -> Any:
+        try:
+            return self._decode_text(data)
+        except REFUSED:
+            return None
 
     def _learn(self, names: UnknownNames) -> None:
         """Learn the unknown fields of a chunk if they are those of the chunk before it.
@@ -138,15 +207,16 @@ class ChunkDecoder:
         """
         if names != self._last_names:
             self._last_names = names
-        elif names != self._text_names and self._lessons < _MOST_LESSONS:
+            self._is_harmless = are_harmless(names)
+        elif names != self._text_names and self._lessons < _MOST_LESSONS and self._is_harmless:
             together = self._names.union(names)
-            if together.can_be_learned():
+            if are_harmless(together):
                 self._lessons += 1
                 self._text_names = names
-                self._decode_text = _text_decoder(names, self.kind).decode
+                self._set_text_decoder()
                 if together != self._names:
                     self._names = together
-                    self._decode_strictly = _strict_decoder(together).decode
+                    self._decode_learned = _learned_decoder(together).decode
 
 
 def _is_flat(call: ToolCallDelta) -> bool:
@@ -154,18 +224,24 @@ def _is_flat(call: ToolCallDelta) -> bool:
     return call.function is None and call.custom is None
 
 
-def _fill(chunk: Chunk, sent: Any) -> None:
-    """Put the unknown fields that a strict twin of a chunk holds into the chunk."""
-    chunk.extra = sent.unknown()
-    for choice, its in zip(chunk.choices, sent.choices, strict=True):
-        choice.extra = its.unknown()
-        if its.delta is not None:
-            choice.delta.extra = its.delta.unknown()
+def _made_of(sent: Any, names: UnknownNames) -> Chunk:
+    """Return the chunk for its twin that also holds unknown fields."""
+    choices = []
+    for its in sent.choices or ():
+        delta = its.delta
+        if delta is None:
+            delta = Delta()
+        elif names.delta:
+            delta = Delta(**dict(zip(_DELTA_FIELDS, _delta_fields(delta), strict=True)), extra=delta.unknown())
+        fields = dict(zip(_CHOICE_FIELDS, _choice_fields(its), strict=True))
+        choices.append(ChunkChoice(**fields, delta=delta, extra=its.unknown()))
+    fields = dict(zip(_CHUNK_FIELDS, _chunk_fields(sent), strict=True))
+    return Chunk(**fields, choices=choices, extra=sent.unknown())
 
 
 @lru_cache(maxsize=64)
-def _strict_decoder(names: UnknownNames) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder[Any](strict_chunk(names))
+def _learned_decoder(names: UnknownNames) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder[Any](learned_chunk(names))
 
 
 @lru_cache(maxsize=64)

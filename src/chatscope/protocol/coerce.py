@@ -21,6 +21,12 @@ from chatscope.protocol.loading import dump
 _S = TypeVar("_S", bound=msgspec.Struct)
 _UNFIT: Final = object()
 
+CONTENT_PARTS: Final = "<content_parts>"
+"""The name under which a message's content is kept as a list of parts. A server must not set it."""
+
+IS_WHOLE: Final = "<whole>"
+"""The name under which a delta says that it arrived as a message. A server must not set it."""
+
 
 def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the choices of a decoded response, and nothing that is not a choice, such as an empty object."""
@@ -48,7 +54,7 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
         is_other = isinstance(choice.get(other), dict) and not _says_anything(choice.get(message))
         spoken = choice.pop(other) if is_other else choice.get(message)
         if isinstance(spoken, dict):
-            choice[message] = _normalized_message(spoken) | ({"<whole>": True} if is_other else {})
+            choice[message] = _normalized_message(spoken) | ({IS_WHOLE: True} if is_other else {})
         if isinstance(logprobs := choice.get("logprobs"), dict):
             choice["logprobs"] = logprobs | {
                 name: [logprobs[name]] for name in ("content", "refusal") if isinstance(logprobs.get(name), dict)
@@ -80,14 +86,14 @@ def _says_anything(spoken: object) -> bool:
 
 def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
     normal = dict(spoken)
-    normal.pop("<whole>", None)  # a server must not set it
+    normal.pop(IS_WHOLE, None)  # a server must not set it
     if isinstance(content := spoken.get("content"), list | dict):
         # Mistral's reasoning models send a list of parts.
         parts = as_list(content)
         normal["content"] = "".join(map(text_in, parts))
-        normal["<content_parts>"] = parts
+        normal[CONTENT_PARTS] = parts
     else:
-        normal.pop("<content_parts>", None)  # a server must not set it
+        normal.pop(CONTENT_PARTS, None)  # a server must not set it
     for name in ("annotations", "reasoning_details", "tool_calls"):
         if isinstance(spoken.get(name), dict):
             normal[name] = [spoken[name]]  # Spark sends its only tool call like that

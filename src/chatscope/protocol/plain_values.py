@@ -52,6 +52,16 @@ def overlaid(built: dict[str, Any], unknown: dict[str, Any]) -> dict[str, Any]:
     return built
 
 
+def sent_fields(cls: type[msgspec.Struct], leave_out: str = "") -> tuple[str, ...]:
+    """Return the attributes of a struct that stand in its JSON, but for one."""
+    return tuple(attribute for attribute, _ in _sent_names(cls) if attribute != leave_out)
+
+
+def encode_name(cls: type[msgspec.Struct], attribute: str) -> str:
+    """Return the name in the JSON of an attribute of a struct."""
+    return dict(_sent_names(cls))[attribute]
+
+
 @cache
 def _sent_names(cls: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
     """Return the attributes of a struct that stand in its JSON, each with its name there."""

@@ -1,9 +1,10 @@
 """What the endpoint sends back, as msgspec structs: completions and chunks. Names are the endpoint's own.
 
 Only shapes live here: `decode.py` makes them from bytes, `assemble.py` makes a completion from chunks. Every field has
-a default, because some server leaves it out. `extra` holds the fields that a struct has no name for. No struct can be
-part of a reference cycle, so the garbage collector is told to ignore them (`gc=False`): a busy client makes thousands
-a second.
+a default, because some server leaves it out. `extra` holds the fields that a struct has no name for. The typed decoder
+refuses such fields, so that one look at a response tells whether it has any; `decode.py` then fills them in. No struct
+can be part of a reference cycle, so the garbage collector is told to ignore them (`gc=False`): a busy client makes
+thousands a second.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _ELSEWHERE: Final = {
 """The same, by the name of a class."""
 
 
-class _Open(msgspec.Struct, kw_only=True, gc=False):
+class _Open(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
     """A struct that keeps the fields it has no name for."""
 
     extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")

@@ -34,6 +34,9 @@ class SSEDecoder:
         error_field: read a line `error: ...` as an event named `error` with that data. The standard ignores such a
             line; llama.cpp reports its failures with it.
         max_event_bytes: the longest line and the largest event that are accepted.
+
+    Attributes:
+        is_fresh: whether nothing that came before bears on what comes now.
     """
 
     __slots__ = (
@@ -42,13 +45,13 @@ class SSEDecoder:
         "_event",
         "_held",
         "_id",
-        "_is_fresh",
         "_max",
         "_overflow",
         "_size",
         "_skip_lf",
         "_start",
         "_tail",
+        "is_fresh",
     )
 
     def __init__(self, *, error_field: bool = False, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -63,7 +66,7 @@ class SSEDecoder:
         self._skip_lf = False
         self._start: bytes | None = b""  # what may be the beginning of a byte order mark
         self._overflow = False
-        self._is_fresh = False  # nothing that came before bears on what comes now
+        self.is_fresh = False
 
     def lone_data(self, data: bytes) -> bytes | None:
         """Return the data of the event that a read consists of: one `data: ` line of a `message`, and nothing else.
@@ -72,7 +75,7 @@ class SSEDecoder:
         is to be called.
         """
         if (
-            self._is_fresh
+            self.is_fresh
             and data[:6] == b"data: "
             and data.find(b"\n") == len(data) - 2 <= self._max
             and data[-1] == _LF
@@ -121,7 +124,7 @@ class SSEDecoder:
         if self._overflow and not events:
             raise self._too_long()
         pending = self._held or self._data or self._event or self._skip_lf or self._overflow
-        self._is_fresh = not pending and self._start is None
+        self.is_fresh = not pending and self._start is None
         return events
 
     def pending(self, max_bytes: int) -> ServerSentEvent | None:
@@ -129,7 +132,7 @@ class SSEDecoder:
 
         `None` means that it has no data, or more than `max_bytes`: looking at it at every read takes time.
         """
-        if self._is_fresh or self._held + self._size > max_bytes:
+        if self.is_fresh or self._held + self._size > max_bytes:
             return None
         lines = list(self._data)
         last = b"".join(self._tail)

@@ -7,7 +7,7 @@ Sans-I/O: the caller reads the connection, feeds the bytes and delivers the chun
 from __future__ import annotations
 
 from array import array
-from typing import Any, Final
+from typing import Final
 
 from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
 from chatscope.protocol.assemble import Assembler
@@ -82,13 +82,12 @@ class StreamDecoder:
             data = self._sniff(data)
             if self._sse is None:
                 return []
+        if self._expects_text and (text := self._take_read(data, at_ns)) is not None:
+            return [self._chunk_decoder.text_chunk(text, data[6:-2])]
         lone = self._sse.lone_data(data)
-        if lone is not None:
-            if self._expects_text and (sent := self._take_text(lone, at_ns)) is not None:
-                return [self._chunk_decoder.text_chunk(sent, lone)]
-            if lone[:1] == b"{" and self.error is None:
-                chunk = self._chunk(lone, at_ns)
-                return [] if chunk is None else [chunk]
+        if lone is not None and lone[:1] == b"{" and self.error is None:
+            chunk = self._chunk(lone, at_ns)
+            return [] if chunk is None else [chunk]
         try:
             events = self._sse.feed(data)
         except StreamProtocolError as error:
@@ -136,10 +135,7 @@ class StreamDecoder:
 
         If not, nothing has changed and the caller must call `feed`.
         """
-        sse = self._sse
-        if not self._expects_text or sse is None or (lone := sse.lone_data(data)) is None:
-            return False
-        return self._take_text(lone, at_ns) is not None
+        return self._expects_text and self._take_read(data, at_ns) is not None
 
     def end(self, at_ns: int, *, broken: bool = False) -> list[Chunk]:
         """End the body, return the last chunks and set `error` or `done`.
@@ -176,6 +172,9 @@ class StreamDecoder:
         for name, sent, _ in events:
             if self.done:
                 break
+            if self._expects_text and name == "message" and (text := self._take_text(sent, at_ns)) is not None:
+                chunks.append(self._chunk_decoder.text_chunk(text, sent))
+                continue
             if not sent or sent[:1] == b":" or (name != "message" and is_keep_alive(name.encode())):
                 continue
             data = sent
@@ -197,16 +196,28 @@ class StreamDecoder:
                 chunks.append(chunk)
         return chunks
 
-    def _take_text(self, data: bytes, at_ns: int) -> Any:
-        """Take the data of one event if it adds text and nothing else; return what it holds, or `None`."""
-        sent = self._chunk_decoder.decode_text(data)
-        if sent is None:
+    def _take_text(self, data: bytes, at_ns: int) -> str | None:
+        """Take the data of one event if it adds text and nothing else; return the text, or `None`."""
+        decoder = self._chunk_decoder
+        text = decoder.decode_text(data)
+        if text is None:
             self._expects_text = False
             return None
-        kind = self._chunk_decoder.kind
-        self.assembler.add_text(getattr(sent.choices[0].delta, kind), sent, kind)
+        self.assembler.add_text(text, decoder.sent, decoder.kind)
         self.token_ns.append(at_ns)
-        return sent
+        return text
+
+    def _take_read(self, data: bytes, at_ns: int) -> str | None:
+        """Take a read if it is one event that adds text and nothing else; return the text, or `None`."""
+        sse, decoder = self._sse, self._chunk_decoder
+        if sse is None or not sse.is_fresh:
+            return None
+        text = decoder.text_of_read(data)
+        if text is None:
+            return None if (lone := sse.lone_data(data)) is None else self._take_text(lone, at_ns)
+        self.assembler.add_text(text, decoder.sent, decoder.kind)
+        self.token_ns.append(at_ns)
+        return text
 
     def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
         """Process the data of one event. If it is not a chunk, set `error`."""

@@ -1,8 +1,8 @@
 """The fields of a response that the structs do not define: whether there are any, and where they are kept.
 
-Decoding into the structs of `response.py` drops unknown fields. So each struct has a strict twin, derived from it, that
-rejects them: if the twin accepts a response, nothing is lost. Any other response is decoded again, to plain objects,
-and its unknown fields are stored in the `extra` of the struct that they belong to.
+The structs of `response.py` refuse unknown fields: if they accept a response, nothing is lost. Any other response is
+decoded to plain objects, and its unknown fields are stored in the `extra` of the struct that they belong to. For fields
+that a server sends in chunk after chunk there are twins of the structs, derived from them, that have them too.
 """
 
 from __future__ import annotations
@@ -11,25 +11,23 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from operator import attrgetter
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from chatscope.protocol.coerce import fields_of
+from chatscope.protocol.coerce import CONTENT_PARTS, IS_WHOLE, fields_of
 from chatscope.protocol.error_object import is_judged
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta
 from chatscope.protocol.usage import Usage
 from chatscope.protocol.usage_reports import reports_usage
 
 _MOST_NAMES: Final = 32
-"""How many unknown fields are learned."""
-
-_PlainReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
-"""The finish reasons that are no error under any name. A strict struct refuses others: they have to be looked at."""
+"""How many unknown fields are expected."""
 
 _CONTAINERS: Final = (dict, list)
 _NoList: TypeAlias = bool | int | float | str | dict[str, Any] | None
+_UNKNOWN: Final[Any] = object()
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
 
 
@@ -40,53 +38,53 @@ class UnknownNames(NamedTuple):
     choice: tuple[str, ...] = ()
     delta: tuple[str, ...] = ()
 
-    def can_be_learned(self) -> bool:
-        """Return whether the fields say nothing that has to be judged in every chunk, and are not too many."""
-        names = [*self.chunk, *self.choice, *self.delta]
-        return len(names) <= _MOST_NAMES and all(
-            not reports_usage(name) and not is_judged(name) and _PLAIN_NAME.fullmatch(name) for name in names
-        )
-
     def union(self, other: UnknownNames) -> UnknownNames:
         """Return the names of both."""
         return UnknownNames(*(tuple(sorted({*mine, *others})) for mine, others in zip(self, other, strict=True)))
 
 
-def unknown_names(chunk: Chunk) -> UnknownNames:
-    """Return the names of the unknown fields of a chunk whose `extra` is filled in."""
-    choices = {name for choice in chunk.choices for name in choice.extra}
-    deltas = {name for choice in chunk.choices for name in choice.delta.extra}
-    return UnknownNames(
-        tuple(sorted(chunk.extra.keys() - set(Chunk.__struct_encode_fields__))),
-        tuple(sorted(choices - set(ChunkChoice.__struct_encode_fields__))),
-        tuple(sorted(deltas - set(Delta.__struct_encode_fields__))),
+def are_harmless(names: UnknownNames) -> bool:
+    """Return whether fields say nothing that `find_error` looks at, and are few enough to be expected."""
+    together = [*names.chunk, *names.choice, *names.delta]
+    return len(together) <= _MOST_NAMES and all(
+        not reports_usage(name) and not is_judged(name) and _PLAIN_NAME.fullmatch(name) for name in together
     )
 
 
-@cache
-def strict(cls: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """Return a struct with the fields of another one, at every depth, that refuses any other field.
+def unknown_names(chunk: Chunk) -> UnknownNames:
+    """Return the names of the unknown fields of a chunk whose `extra` is filled in."""
+    choices = chunk.choices
+    if len(choices) == 1:
+        in_choices, in_deltas = choices[0].extra, choices[0].delta.extra
+    else:
+        in_choices = {name: None for choice in choices for name in choice.extra}
+        in_deltas = {name: None for choice in choices for name in choice.delta.extra}
+    return UnknownNames(_names(chunk.extra, Chunk), _names(in_choices, ChunkChoice), _names(in_deltas, Delta))
 
-    It also rejects an `error` field, which has to be examined.
-    """
-    return _twin(cls, _strict_types(cls))
+
+def _names(extra: dict[str, Any], cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the names in an `extra`, without those of defined fields that could not be converted."""
+    if not extra:
+        return ()
+    structs = _structs(cls)
+    return tuple(sorted([name for name in extra if name not in structs]))
 
 
-def strict_chunk(names: UnknownNames) -> type[msgspec.Struct]:
-    """Return the strict twin of a chunk, with some of the fields that are unknown elsewhere."""
-    delta = _twin(Delta, _strict_types(Delta), dict.fromkeys(names.delta, Any))
-    choice = _twin(ChunkChoice, _strict_types(ChunkChoice) | {"delta": delta}, dict.fromkeys(names.choice, Any))
-    types = _strict_types(Chunk) | {"choices": list[choice]}  # type: ignore[valid-type]  # made at run time
+def learned_chunk(names: UnknownNames) -> type[msgspec.Struct]:
+    """Return the twin of a chunk that has fields for some unknown ones, too."""
+    delta = _twin(Delta, _types(Delta), dict.fromkeys(names.delta, Any)) if names.delta else Delta
+    choice = _twin(ChunkChoice, _types(ChunkChoice) | {"delta": delta}, dict.fromkeys(names.choice, Any))
+    types = _types(Chunk) | {"choices": list[choice]}  # type: ignore[valid-type]  # made at run time
     return _twin(Chunk, types, dict.fromkeys(names.chunk, Any))
 
 
 def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
     """Return a struct for chunks that add text of one kind to the first choice and do nothing else.
 
-    The fields that are the same in every chunk may be there. Any other field has to be null, also one that is added to
-    `response.py` later. All of the unknown fields that are named have to be there, so that the last chunk tells all
-    that the chunks before it do; those of the delta have to be null, since they grow, and those of the choice cannot be
-    lists.
+    The fields that are the same in every chunk may be there, and usage. Any other field has to be null, also one that
+    is added to `response.py` later. All of the unknown fields that are named have to be there, so that the last chunk
+    tells all that the chunks before it do; those of the delta have to be null, since they grow, and those of the choice
+    cannot be lists.
 
     Args:
         names: the unknown fields.
@@ -99,7 +97,7 @@ def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
     )
     types = dict.fromkeys(ChunkChoice.__struct_fields__, None) | {"index": Literal[0]}
     choice = _twin(ChunkChoice, types, dict.fromkeys(names.choice, _NoList), required={"delta": delta})
-    head = {"id", "created", "model", "system_fingerprint", "service_tier", "obfuscation"}
+    head = {"id", "created", "model", "system_fingerprint", "service_tier", "obfuscation", "usage"}
     types = dict.fromkeys(Chunk.__struct_fields__, None) | {"object": Literal["chat.completion.chunk", ""]}
     types |= {field.name: field.type for field in fields_of(Chunk) if field.name in head}
     return _twin(Chunk, types, dict.fromkeys(names.chunk, Any), required={"choices": tuple[choice]})  # type: ignore[valid-type]  # made at run time
@@ -135,15 +133,60 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
         setattr(made, "extra", extra)  # noqa: B010 - a struct of any kind; replaces a field that the server itself calls `extra`
 
 
+def with_extra(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return a copy of a decoded object whose unknown fields, at every depth, are in a field `<extra>` of their object.
+
+    So `msgspec.convert` takes it, and stores them in the struct's `extra`. Of the names in angle brackets only those
+    that `normalized` sets are kept.
+    """
+    structs = _structs(cls)
+    built: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, inner in sent.items():
+        struct = structs.get(name, _UNKNOWN)
+        kind = type(inner)
+        if struct is _UNKNOWN:
+            if name in (CONTENT_PARTS, IS_WHOLE):
+                built[name] = inner
+            elif name not in _attributes(cls):
+                extra[name] = inner
+        elif struct is None or (kind is not dict and kind is not list):
+            built[name] = inner
+        elif kind is list:
+            built[name] = [with_extra(item, struct) if type(item) is dict else item for item in inner]
+        elif struct is not Usage:
+            built[name] = with_extra(inner, struct)
+        elif unknown := _unknown_counts(inner, Usage):
+            built[name] = _known_counts(inner, Usage)
+            extra[name] = unknown
+        else:
+            built[name] = inner
+    if extra:
+        built["<extra>"] = extra
+    return built
+
+
 def _unknown_counts(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:
     unknown: dict[str, Any] = {}
-    details = _details(cls)
+    structs = _structs(cls)
     for name, inner in sent.items():
-        if name not in details:
+        if name not in structs:
             unknown[name] = inner
-        elif isinstance(inner, dict) and (struct := details[name]) and (more := _unknown_counts(inner, struct)):
+        elif isinstance(inner, dict) and (struct := structs[name]) and (more := _unknown_counts(inner, struct)):
             unknown[name] = more
     return unknown
+
+
+def _known_counts(sent: Any, cls: type[msgspec.Struct]) -> Any:
+    """Return counts without those that are unknown."""
+    if not isinstance(sent, dict):
+        return sent
+    structs = _structs(cls)
+    return {
+        name: _known_counts(inner, struct) if (struct := structs[name]) is not None else inner
+        for name, inner in sent.items()
+        if name in structs
+    }
 
 
 @cache
@@ -153,13 +196,17 @@ def _attributes(cls: type[msgspec.Struct]) -> dict[str, str]:
 
 
 @cache
-def _details(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
-    """Return the names of a struct's fields in the JSON, each with the struct that the field holds, if it does."""
-    found: dict[str, type[msgspec.Struct] | None] = {}
-    for field in fields_of(cls):
-        arms = [arm for arm in get_args(field.type) if isinstance(arm, type) and issubclass(arm, msgspec.Struct)]
-        found[field.encode_name] = arms[0] if arms else None
-    return found
+def _structs(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    """Return the names of a struct's fields that are sent, each with the struct that the field or its items hold."""
+    return {
+        field.encode_name: _struct_in(field.type) for field in fields_of(cls) if not field.encode_name.startswith("<")
+    }
+
+
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next((struct for arm in get_args(kind) if (struct := _struct_in(arm)) is not None), None)
 
 
 def _twin(
@@ -169,7 +216,7 @@ def _twin(
     *,
     required: Mapping[str, Any] | None = None,
 ) -> type[msgspec.Struct]:
-    """Return a strict struct with other types for the fields of a struct. What is not part of the JSON is left out.
+    """Return a struct with other types for the fields of a struct. What is not part of the JSON is left out.
 
     Args:
         cls: the struct.
@@ -185,15 +232,13 @@ def _twin(
         for field in fields_of(cls)
         if not field.encode_name.startswith("<")
     ]
-    if not any(field.name == "error" for field in fields_of(cls)):
-        fields.append(("error", None, msgspec.field(default=None, name="error")))
     attributes = [(f"unknown_{place}", name) for place, name in enumerate(unknown)]
     for attribute, name in attributes:
         setting = msgspec.field(name=name) if required else msgspec.field(default=msgspec.UNSET, name=name)
         fields.append((attribute, unknown[name], setting))
 
     return msgspec.defstruct(
-        f"Strict{cls.__name__}",
+        f"Learned{cls.__name__}",
         fields,
         forbid_unknown_fields=True,
         kw_only=True,
@@ -220,18 +265,5 @@ def _reader(attributes: list[tuple[str, str]], *, required: bool) -> Callable[[A
     return read if attributes else lambda _: {}
 
 
-def _strict_types(cls: type[msgspec.Struct]) -> dict[str, Any]:
-    types = {field.name: _strict_type(field.type) for field in fields_of(cls)}
-    if "finish_reason" in types:
-        types["finish_reason"] = _PlainReason | None
-    return types | {"error": None}
-
-
-def _strict_type(wanted: Any) -> Any:
-    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
-        return strict(wanted)
-    if get_origin(wanted) is list:
-        return list[_strict_type(get_args(wanted)[0])]  # type: ignore[misc]  # made at run time
-    if get_origin(wanted) in {Union, UnionType}:
-        return Union[tuple(map(_strict_type, get_args(wanted)))]  # noqa: UP007 - made at run time
-    return wanted
+def _types(cls: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.name: field.type for field in fields_of(cls)}

@@ -14,7 +14,7 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """A count. A negative or absurd one means that the server did not report one."""
 
 
-class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """The prompt tokens by kind."""
 
     cached_tokens: Count = 0
@@ -24,7 +24,7 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     text_tokens: Count = 0
 
 
-class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """The completion tokens by kind."""
 
     reasoning_tokens: Count = 0
@@ -34,7 +34,7 @@ class CompletionTokensDetails(msgspec.Struct, kw_only=True, frozen=True, gc=Fals
     text_tokens: Count = 0
 
 
-class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+class Usage(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """The tokens that a request used, as the server counted them."""
 
     prompt_tokens: Count = 0
@@ -91,14 +91,29 @@ def merge_usage(earlier: Usage | None, later: Usage | None) -> Usage | None:
     """
     if earlier is None or later is None or earlier == later:
         return later if earlier is None else earlier
-    has_details = earlier.prompt_tokens_details is not None or earlier.completion_tokens_details is not None
-    if later.prompt_tokens and later.completion_tokens and later.total_tokens and not has_details:
+    if (
+        later.prompt_tokens
+        and later.completion_tokens
+        and later.total_tokens
+        and _replaces(later.prompt_tokens_details, earlier.prompt_tokens_details)
+        and _replaces(later.completion_tokens_details, earlier.completion_tokens_details)
+    ):
         return later  # nothing to keep of the earlier one: servers that report usage in every chunk
     merged: Usage = _merge_counts(earlier, later)
     parts = merged.prompt_tokens + merged.completion_tokens
     if merged.total_tokens < parts and merged != later:
         merged = msgspec.structs.replace(merged, total_tokens=parts)  # each report had only one half
     return merged
+
+
+def _replaces(later: _Details | None, earlier: _Details | None) -> bool:
+    """Return whether later details say all that earlier ones do."""
+    if earlier is None or earlier == later:
+        return True
+    if later is None:
+        return False
+    counts = zip(msgspec.structs.astuple(later), msgspec.structs.astuple(earlier), strict=True)
+    return not [old for new, old in counts if old and not new]
 
 
 def _merge_counts(earlier: Any, later: Any) -> Any:
