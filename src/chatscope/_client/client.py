@@ -24,7 +24,7 @@ from chatscope._client.stream import ChatStream, ParsedStream
 from chatscope._client.tool_stream import ToolStream
 from chatscope._client.turns import Turns, conversation_with, converse
 from chatscope._conversation.loop import Conversation, RunResult, check_strict
-from chatscope._conversation.structured_output import Output, T, TypeForm
+from chatscope._conversation.structured_output import Output, TypeForm
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.retry import REFUSED_ATTEMPTS, RetryPolicy
 from chatscope._limits.timeouts import Timeout, Timeouts
@@ -32,7 +32,7 @@ from chatscope._validation import unknown_attribute
 from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import ResponseFormat
-from chatscope.protocol.response import Completion, plain_messages
+from chatscope.protocol.response import Completion, OutputT, plain_messages
 from chatscope.telemetry.observer import observed
 
 _INSTEAD: Final = {
@@ -147,10 +147,10 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-        response_format: TypeForm[T],
+        response_format: TypeForm[OutputT],
         reask: int = 0,
         **parameters: Unpack[TypedParameters],
-    ) -> Completion[T]: ...
+    ) -> Completion[OutputT]: ...
     @overload
     async def complete(
         self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Unpack[RequestParameters]
@@ -200,10 +200,10 @@ class ChatClient:
         model: str,
         messages: Sequence[Message],
         tools: Sequence[Callable[..., Any]],
-        response_format: TypeForm[T],
+        response_format: TypeForm[OutputT],
         on_step: Callable[[Completion], object] | None = None,
         **parameters: Unpack[RunParameters],
-    ) -> RunResult[T]: ...
+    ) -> RunResult[OutputT]: ...
     @overload
     async def run_tools(
         self,
@@ -259,9 +259,9 @@ class ChatClient:
         model: str,
         messages: Sequence[Message],
         tools: Sequence[Callable[..., Any]],
-        response_format: TypeForm[T],
+        response_format: TypeForm[OutputT],
         **parameters: Unpack[RunParameters],
-    ) -> ToolStream[T]: ...
+    ) -> ToolStream[OutputT]: ...
     @overload
     def stream_tools(
         self,
@@ -298,9 +298,9 @@ class ChatClient:
         *,
         model: str,
         messages: Sequence[Message],
-        response_format: TypeForm[T],
+        response_format: TypeForm[OutputT],
         **parameters: Unpack[TypedParameters],
-    ) -> ParsedStream[T]: ...
+    ) -> ParsedStream[OutputT]: ...
     @overload
     def stream(
         self, *, model: str, messages: Sequence[Message], **parameters: Unpack[RequestParameters]
