@@ -48,7 +48,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the guide starts one of its own
 def cluster() -> Iterator[RayCluster]:
     if find_spec("ray") is None:
         pytest.skip(WITHOUT_RAY)

@@ -14,7 +14,8 @@ from tests.support.batches import ids, line, read_lines, write_lines
 
 from benchmarks.harness.ray_cluster import RayCluster
 from chatscope.batch import BatchSummary
-from chatscope.ray import ChatMap, SharedLimit, run_batch_on_ray
+from chatscope.load import Length, LoadPlan, LoadReport, Workload
+from chatscope.ray import ChatMap, SharedLimit, run_batch_on_ray, run_load_on_ray
 from chatscope.simulator import ChatRequest, Reply, error
 
 pytestmark = [
@@ -80,7 +81,7 @@ def test_a_killed_node_costs_no_row(cluster: RayCluster, server: ChatServer, tmp
     """Its shards go on elsewhere from their journals. Only what was in flight on it is asked again."""
     doomed = cluster.add_node()
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(1200)])
-    running = in_thread(server, cluster, source, tmp_path / "out.jsonl", workers=6, adapter={"max_concurrency": 60})
+    running = in_thread(server, cluster, source, tmp_path / "out.jsonl", workers=3, adapter={"max_concurrency": 60})
     server.wait_for(400)
     cluster.kill(doomed)
     summary = running.result()
@@ -132,3 +133,35 @@ def test_a_run_goes_on_wherever_it_was_begun(cluster: RayCluster, server: ChatSe
     assert read_lines(tmp_path / "out.errors.jsonl") == []
     numbers = {each["custom_id"]: each["chatscope"]["line"] for each in read_lines(output)}
     assert numbers == {f"request-{number}": number + 1 for number in range(120)}
+
+
+def measure(server: ChatServer, cluster: RayCluster, workers: int, **given: Any) -> LoadReport:
+    workload = Workload(prompt_tokens=Length(8))
+    plan = LoadPlan(model="m", base_url=server.url, api_key="", workload=workload, calibrate=False, **given)
+    return anyio.run(lambda: run_load_on_ray(plan, address=cluster.address, workers=workers))
+
+
+def test_a_load_test_from_two_nodes(cluster: RayCluster, server: ChatServer) -> None:
+    """The schedule is shared out; every stamp is on the clock of the process that reports."""
+    report = measure(server, cluster, 2, rate=[40.0], requests=120)
+    assert (len(report.records), report.ok) == (120, 120)
+    assert Counter(record.worker for record in report.records) == {0: 60, 1: 60}
+    due = sorted(record.due_ns for record in report.records)
+    assert due[-1] - due[0] == pytest.approx(3e9, rel=0.5)  # 120 arrivals at 40 a second, drawn with a fixed seed
+    assert all(record.due_ns <= (record.dispatched_ns or 0) <= (record.finished_ns or 0) for record in report.records)
+    assert "2 workers on 2 nodes, each with its own clock" in report.notices[-1]
+    assert server.sim.requests_received == 120
+
+
+def test_a_load_test_that_loses_a_node_says_so(cluster: RayCluster, server: ChatServer) -> None:
+    doomed = cluster.add_node()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(measure, server, cluster, 3, rate=[20.0], duration=10.0)
+        server.wait_for(40)
+        cluster.kill(doomed)
+        report = running.result()
+    assert report.verdict == "invalid"
+    assert "its node was lost" in report.stages[0].verdict.reasons[0]
+    lost = [record for record in report.records if record.error is not None]
+    assert {record.error.class_ for record in lost if record.error is not None} == {"WorkerDied"}
+    assert len(report.records) == len({record.index for record in report.records})

@@ -31,11 +31,10 @@ from chatscope.batch.readers import InputRow, Reader
 from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed_id
 from chatscope.batch.scan import Recorded
 
-Row: TypeAlias = Mapping[str, Any] | Task | ParsedRow
-Source: TypeAlias = str | Path | Iterable[Row] | AsyncIterable[Row]
+Source: TypeAlias = str | Path | Iterable[Mapping[str, Any] | Task] | AsyncIterable[Mapping[str, Any] | Task]
 """What `run_batch` takes: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async.
 
-An iterable may also consist of rows that were parsed before, as those of a shard are.
+Within this package, an iterable may also consist of rows that were parsed before, as those of a shard are.
 """
 
 LOOKED_AT: Final = 4096

@@ -36,6 +36,7 @@ from chatscope.load import (
 from chatscope.load.plan import GRACE, SEARCH_KINDS, TIMEOUT
 from chatscope.load.processes import WorkerLoop
 from chatscope.load.schedule import ARRIVAL_PROCESSES
+from chatscope.ray import run_load_on_ray
 
 FAILED: Final = 1
 """The exit code when nothing succeeded."""
@@ -138,6 +139,7 @@ _OPTIONS: Final = (
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
     click.option("--workers", metavar="N|auto", default="auto", callback=_workers, help="Processes. [default: auto]"),
+    click.option("--ray", metavar="ADDRESS", help="Send from a Ray cluster: auto, HOST:PORT, or local."),
     click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
 )
 
@@ -159,6 +161,7 @@ def load(
     context: click.Context,
     /,
     workers: int | Literal["auto"],
+    ray: str | None,
     backend: WorkerLoop,
     self_test: bool,
     out: Path | None,
@@ -195,7 +198,7 @@ def load(
     if out is not None and (out / "summary.json").exists():
         raise click.UsageError(f"--out: {out} has a report already; choose another folder")
     monitor = LoadMonitor()
-    runs = partial(_measure, plan, monitor, workers=workers, loop=backend, self_test=self_test)
+    runs = partial(_measure, plan, monitor, workers=workers, loop=backend, self_test=self_test, ray=ray)
     body = partial(_run, runs, monitor, out, as_json=as_json, quiet=quiet)
     is_uvloop = backend == "uvloop"
     return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
@@ -215,7 +218,7 @@ async def _run(
                 monitor.on_record = stack.enter_context(_RecordsFile(out)).write
             view = stack.enter_context(_view(stderr, quiet=quiet))
             report = await _run_and_show(runs, monitor, view)
-    except (ChatError, ValueError) as error:
+    except (ChatError, ValueError, ImportError, ConnectionError) as error:
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return FAILED if isinstance(error, ChatError) else USAGE
     if out is not None:
@@ -230,10 +233,20 @@ async def _run(
 
 
 async def _measure(
-    plan: LoadPlan, monitor: LoadMonitor, *, workers: int | Literal["auto"], loop: WorkerLoop, self_test: bool
+    plan: LoadPlan,
+    monitor: LoadMonitor,
+    *,
+    workers: int | Literal["auto"],
+    loop: WorkerLoop,
+    self_test: bool,
+    ray: str | None,
 ) -> LoadReport:
     found = await measure_client_error(plan, workers=workers, loop=loop) if self_test else None
-    report = await run_in_processes(plan, workers=workers, loop=loop, monitor=monitor)
+    if ray is None:
+        report = await run_in_processes(plan, workers=workers, loop=loop, monitor=monitor)
+    else:
+        count = None if workers == "auto" else workers
+        report = await run_load_on_ray(plan, address=ray, workers=count, loop=loop, monitor=monitor)
     report.client_error = found
     return report
 
@@ -253,13 +266,13 @@ async def _run_and_show(
     runs: Callable[[], Awaitable[LoadReport]], monitor: LoadMonitor, view: ProgressView[LoadProgress]
 ) -> LoadReport:
     """Await a run while its progress is shown."""
-    failure: ChatError | ValueError | None = None
+    failure: Exception | None = None
     reports: list[LoadReport] = []
     async with anyio.create_task_group() as group:
         group.start_soon(_show, monitor, view)
         try:
             reports.append(await runs())
-        except (ChatError, ValueError) as error:
+        except (ChatError, ValueError, ImportError, ConnectionError) as error:
             failure = error  # the task group would wrap it
         group.cancel_scope.cancel()
     if failure is not None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import anyio
 import anyio.abc
@@ -74,14 +74,46 @@ async def run_in_processes(
         OSError: a file cannot be read, or a process cannot be started.
     """
     monitor = monitor or LoadMonitor()
-    stages: list[StageReport] = []
     async with client_of(plan, None) as client:
         setup = await prepare(plan, client)
     count, notices = worker_count(plan, workers)
     async with _started(setup, count, loop) as processes:
-        while not monitor.is_stopped and (stage := next_stage(plan, stages)) is not None:
-            stages.append(await _ProcessStage(setup, stage, processes, monitor).run())
+        stages = await run_stages(setup, processes, monitor)
     return report_of(setup, stages, monitor, notices)
+
+
+async def run_stages(setup: RunSetup, workers: Sequence[StartedWorker], monitor: LoadMonitor) -> list[StageReport]:
+    """Run every stage of a plan on workers that have begun. If cancelled, they are left as they are.
+
+    Raises:
+        ValueError: a stage cannot run; a worker found what is wrong.
+    """
+    stages: list[StageReport] = []
+    while not monitor.is_stopped and (stage := next_stage(setup.plan, stages)) is not None:
+        stages.append(await _SharedStage(setup, stage, workers, monitor).run())
+    return stages
+
+
+class StartedWorker(Protocol):
+    """One worker, as the process sees it that runs the plan.
+
+    Attributes:
+        share: which part of every stage it runs.
+        death: how it died; `None` while it lives.
+        running: how many requests run in the stage.
+        dispatched: how many were sent in the stage.
+    """
+
+    share: WorkShare
+    death: str | None
+    running: int
+    dispatched: int
+
+    async def send(self, order: Order) -> None:
+        """Send an order. A worker that has died is not told."""
+
+    async def receive(self) -> WorkerMessage | None:
+        """Return its next message, with stamps of this process's clock; `None` once it has died."""
 
 
 class WorkerProcess:
@@ -132,11 +164,11 @@ class WorkerProcess:
             self.death += f" ({signal.Signals(-status).name})"
 
 
-class _ProcessStage:
+class _SharedStage:
     """One stage in all workers; a monitor's control of it."""
 
     def __init__(
-        self, setup: RunSetup, stage: LoadStage, processes: Sequence[WorkerProcess], monitor: LoadMonitor
+        self, setup: RunSetup, stage: LoadStage, processes: Sequence[StartedWorker], monitor: LoadMonitor
     ) -> None:
         self.started_ns = 0
         self._setup = setup
@@ -144,7 +176,7 @@ class _ProcessStage:
         self._stage = stage
         self._processes = processes
         self._monitor = monitor
-        self._shares: dict[WorkerProcess, tuple[PlannedRequest, ...]] = {}
+        self._shares: dict[StartedWorker, tuple[PlannedRequest, ...]] = {}
         self._evidence: list[WorkerEvidence] = []
         self._failure: str | None = None
         self._grace = 0.0
@@ -200,19 +232,19 @@ class _ProcessStage:
         if self._failure is not None:
             raise ValueError(self._failure)
 
-    async def _in_all(self, work: Callable[[WorkerProcess], Coroutine[Any, Any, None]]) -> None:
+    async def _in_all(self, work: Callable[[StartedWorker], Coroutine[Any, Any, None]]) -> None:
         async with anyio.create_task_group() as group:
             for process in self._processes:
                 group.start_soon(work, process)
 
-    async def _prepare(self, process: WorkerProcess) -> None:
+    async def _prepare(self, process: StartedWorker) -> None:
         process.running = process.dispatched = 0
         await process.send(PrepareStage(self._stage, self._shares.get(process)))
         message = await process.receive()
         if isinstance(message, StageFailed):
             self._failure = message.message
 
-    async def _follow(self, process: WorkerProcess) -> None:
+    async def _follow(self, process: StartedWorker) -> None:
         """Receive a worker's messages until its stage has ended, or the worker has died."""
         while (message := await process.receive()) is not None:
             if isinstance(message, RequestEnded):
@@ -232,7 +264,7 @@ class _ProcessStage:
             for process in self._processes:
                 await process.send(StopStage(self._grace))
 
-    def _loss(self, process: WorkerProcess, first: int) -> WorkerLoss:
+    def _loss(self, process: StartedWorker, first: int) -> WorkerLoss:
         """Return what was lost with a worker, and record the requests whose time is known."""
         worker, reason, share = process.share.worker, process.death or "", self._shares.get(process)
         if share is None:  # of a closed loop without an end, only what was running is known

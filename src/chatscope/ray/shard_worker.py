@@ -6,7 +6,7 @@ Here: one process. Not here: which shard it runs, and when it stops (`sharded_ru
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +69,8 @@ class ShardWorker:
     async def _run_part(self, shard: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter) -> BatchSummary:
         give_up_at = anyio.current_time() + LOCKED_SECONDS
         while True:
-            run = run_batch(read_shard(shard), part_of(shard), adapter=adapter, options=options)
+            rows: Iterable[Any] = read_shard(shard)
+            run = run_batch(rows, part_of(shard), adapter=adapter, options=options)
             try:
                 async with run:
                     self._run = run
