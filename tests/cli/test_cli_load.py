@@ -180,11 +180,12 @@ def test_ctrl_c_reports_what_was_measured(simulate: Simulate, tmp_path: Path) ->
 
 
 def test_the_live_table() -> None:
-    progress = LoadProgress("rate 5", 10, 2, 7, 1, 1234.5, (0.05, 0.2), (0.01, 0.02), 0.001, 12.0)
+    progress = LoadProgress("rate 5", 10, 2, 7, 1, 1234.5, (0.05, 0.2), (0.01, 0.02), 0.001, 12.0, "suspect")
     terminal = Terminal(force_terminal=True, width=80, record=True)
     with terminal.capture() as captured, LoadTable(terminal) as table:
         table.show(progress)
     assert "10 sent, 2 running, 7 ok, 1 failed" in captured.get()
+    assert dict(figures(progress))["client so far"] == "suspect"
     assert dict(figures(progress))["ttft"] == "p50 50, p99 200 ms"
     assert (milliseconds(0.0123456), milliseconds(12.3456)) == ("12.3", "12,346")
 

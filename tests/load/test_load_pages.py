@@ -47,7 +47,16 @@ def page() -> str:
 
 def test_the_verdict_comes_first_with_its_reasons(page: str) -> None:
     text = _Reader(page).text
-    order = ["Client: suspect", "worker 0 used 70% of a core", "Objectives", "Stages", "Charts", "Formulas", "guidellm"]
+    order = [
+        "Client: suspect",
+        "worker 0 used 70% of a core",
+        "stamps were late by",
+        "Objectives",
+        "Stages",
+        "Charts",
+        "Formulas",
+        "guidellm",
+    ]
     positions = [text.index(each) for each in order]
     assert positions == sorted(positions)
     assert "200.0 ms, NOT MET" in text

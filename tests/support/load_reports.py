@@ -5,7 +5,16 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from chatscope.load import ClientEvidence, LoadReport, ObjectiveResult, RequestError, RequestRecord, StageReport
+from chatscope.load import (
+    ClientError,
+    ClientEvidence,
+    LoadReport,
+    ObjectiveResult,
+    RequestError,
+    RequestRecord,
+    StageReport,
+)
+from chatscope.load.distributions import distribution
 from chatscope.load.metrics import summarise
 from chatscope.load.verdict import judge
 
@@ -41,7 +50,19 @@ def made_report(
             )
         )
     plan = {"model": model, "base_url": "http://127.0.0.1:8000/v1", "burstiness": 1.0, "max_concurrency": None}
+    late = distribution(random.uniform(0, 0.001) for _ in range(1000))
+    error = ClientError(
+        stamp=late,
+        ttft=late,
+        icl=late,
+        arrival=late,
+        verdict="valid",
+        simulator_late_p99=0.0001,
+        simulator_held=True,
+        tokens=1000,
+    )
     return LoadReport(
+        client_error=error,
         verdict="suspect",
         stages=stages,
         plan=plan,

@@ -229,6 +229,8 @@ async def _run(
     else:
         for line in report_lines(report):
             click.echo(without_controls(line))
+        if out is not None:
+            click.echo(f"\nfiles: {out}")
     return exit_code(report)
 
 

@@ -45,6 +45,8 @@ def figures(progress: LoadProgress) -> list[tuple[str, str]]:
             shown.append((name, f"p50 {milliseconds(pair[0])}, p99 {milliseconds(pair[1])} ms"))
     if progress.lateness_p99 is not None:
         shown.append(("lateness", f"p99 {milliseconds(progress.lateness_p99)} ms"))
+    if progress.verdict is not None:
+        shown.append(("client so far", progress.verdict))
     if progress.seconds_left is not None:
         shown.append(("time left", f"{progress.seconds_left:.0f} s"))
     return shown

@@ -12,6 +12,7 @@ from chatscope.load.metrics import FORMULAS
 from chatscope.load.plan import LoadPlan, LoadStage
 from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import SECOND
+from chatscope.load.verdict import ClientEvidence, VerdictState, judge, own_lateness
 
 RECENT: Final = 200
 """Progress is computed from so many of the latest records: computing it must not make the client late."""
@@ -52,6 +53,8 @@ class LoadProgress:
     icl: tuple[float, float] | None
     lateness_p99: float | None
     seconds_left: float | None
+    verdict: VerdictState | None = None
+    """The verdict on the client so far, by how late it sends. What else is known of it, the report has."""
 
 
 class LoadMonitor:
@@ -112,6 +115,7 @@ class LoadMonitor:
             ttft=_percentiles(recent, "ttft"),
             icl=_percentiles(recent, "icl"),
             lateness_p99=None if late is None else late[1],
+            verdict=_verdict(recent) if recent else None,
             seconds_left=_seconds_left(plan, control),
         )
 
@@ -119,6 +123,12 @@ class LoadMonitor:
 def _percentiles(records: Sequence[RequestRecord], name: str) -> tuple[float, float] | None:
     values = sorted(value for record in records for value in FORMULAS[name].values(record))
     return (linear_percentile(values, 50), linear_percentile(values, 99)) if values else None
+
+
+def _verdict(recent: Sequence[RequestRecord]) -> VerdictState:
+    ttft = _percentiles(recent, "ttft")
+    evidence = ClientEvidence(lateness=own_lateness(recent), ttft_p50=None if ttft is None else ttft[0])
+    return judge(evidence).state
 
 
 def _token_rate(records: Sequence[RequestRecord]) -> float | None:

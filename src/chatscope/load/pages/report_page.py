@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
 
+from chatscope.load.client_error import ClientError
 from chatscope.load.distributions import Percentile
 from chatscope.load.metrics import FORMULAS
 from chatscope.load.objectives import ObjectiveResult
@@ -41,6 +42,8 @@ def _body(title: str, report: LoadReport, drawn: str) -> Iterator[str]:
     yield f"<h1>{escape(title)}</h1>"
     yield f'<p class="soft">{escape(f"{server}, {report.started_at}, chatscope {version}")}</p>'
     yield _verdict(report)
+    if report.client_error is not None:
+        yield _error_bars(report.client_error)
     yield from _goal(report)
     notes = [f"{stage.summary.name}: {note}" for stage in report.stages for note in stage.notices]
     yield bullets([*report.notices, *notes])
@@ -69,6 +72,24 @@ def _verdict(report: LoadReport) -> str:
         f'<section class="verdict {report.verdict}"><strong>Client: {report.verdict}</strong>'
         f"<p>{MEANINGS[report.verdict]}</p>{bullets(reasons)}{stopped}</section>"
     )
+
+
+def _error_bars(error: ClientError) -> str:
+    """Return what the client added to a run of the same shape against the simulator."""
+    rows = {
+        "stamps were late by": error.stamp,
+        "ttft was too long by": error.ttft,
+        "icl was wrong by": error.icl,
+        "requests arrived after they were due by": error.arrival,
+    }
+    shown = (
+        (name, *(_milliseconds(found.percentiles.get(f"p{percent}")) for percent in (50, 99)), in_ms(found.maximum))
+        for name, found in rows.items()
+        if found.maximum is not None
+    )
+    held = "" if error.simulator_held else " The simulator did not hold this load, and was late itself."
+    caption = f"This client against the simulator, in milliseconds: {error.verdict}, {error.tokens:,} tokens.{held}"
+    return table(("error of the client", "p50", "p99", "max"), shown, caption=caption)
 
 
 def _goal(report: LoadReport) -> Iterator[str]:
