@@ -73,7 +73,7 @@ nitpick_ignore_regex = [
     # Internal types in public signatures.
     (r"py:class", r"chatscope\.(protocol\.headers\.ResponseHeaders|transport\.base\.TimedStream)"),
     (r"py:class", r"chatscope\.telemetry\.observer\.Observer"),
-    (r"py:class", r"chatscope\._limits\.timeouts\.HTTPXTimeout"),
+    (r"py:class", r"chatscope\.(_limits\.timeouts\.HTTPXTimeout|batch\.requests\.ParsedRow)"),
 ]
 
 html_theme = "furo"

@@ -57,7 +57,7 @@ class Profile:
         }
 
     def adapt_messages(self, messages: Sequence[Any]) -> Sequence[Any]:
-        """Return the messages without the fields that this server refuses. What is no message is left to be checked."""
+        """Return the messages without the fields that this server refuses. Other values are left for the checks."""
         refused = self.dropped_from_messages
         if not refused or not isinstance(messages, list | tuple):
             return messages

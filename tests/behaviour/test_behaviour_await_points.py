@@ -1,4 +1,4 @@
-"""Cancellation at every await point: whoever is cancelled after n steps, for every n, leaves nothing behind."""
+"""Cancellation at every await point: a call that is cancelled after n steps, for every n, leaves nothing behind."""
 
 from __future__ import annotations
 

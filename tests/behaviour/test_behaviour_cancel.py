@@ -1,4 +1,4 @@
-"""Cancelling a task, and cancelling whoever waits for one: the first stops it, the second passes through untouched."""
+"""Cancelling a task stops it. Cancelling a caller that waits for one passes through untouched."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_a_cancelled_canceller_has_cancelled_nevertheless(silent: MemorySe
         assert (await adapter.get_result(task_id)).status is TaskStatus.CANCELLED
 
 
-# -- cancelling whoever waits ------------------------------------------------------------------------------------------
+# -- cancelling a waiting caller ---------------------------------------------------------------------------------------
 
 
 async def get_result(adapter: AsyncChatGPTAdapter, handle: ChatTask, _: Task) -> object:

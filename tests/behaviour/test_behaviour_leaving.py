@@ -1,4 +1,4 @@
-"""execute_streaming: whoever leaves the iterator early, in whatever way, cancels the task."""
+"""execute_streaming: leaving the iterator early, in any way, cancels the task."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Outcome:
     http_status: int | None
     """The status on the error."""
     text: str
-    """All of it, or what had arrived."""
+    """All of it, or what was received."""
     attempts: int
     """How many requests were sent."""
     phase: str | None = None

@@ -188,7 +188,7 @@ ORDERS = [
         [error(429, headers=(("llm_provider-retry-after", "0.01"),)), Reply(TEXT)],
         attempts=2,
     ),
-    fails("retry-after above what is waited", error(429, retry_after=121), RateLimitError, 429, says="not retried"),
+    fails("retry-after above the limit", error(429, retry_after=121), RateLimitError, 429, says="not retried"),
     fails(
         "retry-after beyond the deadline",
         error(429, retry_after=60),

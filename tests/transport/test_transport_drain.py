@@ -1,4 +1,4 @@
-"""Responses that are given up before their end: whoever takes the connection next reads that, or takes another one."""
+"""Responses that are given up before their end: the next request reads that end, or takes another connection."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Result(Generic[OutputT]):
     task: Task[OutputT] | None
     platform: Platform
     output: str
-    """The text of all turns. If the task failed or was cancelled: the text that had arrived."""
+    """The text of all turns. If the task failed or was cancelled: the text received until then."""
     success: bool
     status: TaskStatus
     error: str | None = None

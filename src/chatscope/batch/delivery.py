@@ -1,4 +1,4 @@
-"""Outcomes on their way to whoever iterates over a run, and how its parts wait for one another."""
+"""Outcomes on their way to the code that iterates over a run, and how its parts wait for one another."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Delivery:
         """No outcome follows. Ending it twice changes nothing.
 
         Args:
-            failure: what whoever iterates gets after the last outcome.
+            failure: raised to the code that iterates, after the last outcome.
         """
         if not self._ended.is_set():
             self._failure = failure

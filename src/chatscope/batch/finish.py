@@ -24,7 +24,7 @@ def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes
     """Return the offsets, in the errors file, of the latest failures that nothing supersedes, by pair.
 
     Raises:
-        JournalError: a line is no record.
+        JournalError: a line is not a record.
         OSError: the file cannot be read.
     """
     latest: dict[bytes, int] = {}
@@ -101,7 +101,7 @@ def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, byte
     The costs of the other lines are kept elsewhere: they count against `max_cost`.
 
     Raises:
-        JournalError: a line is no record.
+        JournalError: a line is not a record.
         OSError: the disk is full, or failed; the file is then as before.
     """
     errors = journal.paths.errors
@@ -152,7 +152,7 @@ def reorder(journal: Journal, ids: Iterable[bytes]) -> None:
 
 
 def set_bad_lines_aside(journal: Journal) -> None:
-    """Take the lines that are no records out of the outputs, and append them to `torn.jsonl`. Blocks.
+    """Take the lines that are not records out of the outputs, and append them to `torn.jsonl`. Blocks.
 
     Raises:
         OSError: as `rewrite_errors`.
@@ -168,7 +168,7 @@ def set_bad_lines_aside(journal: Journal) -> None:
             os.fsync(torn.fileno())
         if bad:
             journal.replace(name, _records(path))
-            journal.notices.append(f"{path.name}: {bad} lines are no records; they are kept in {journal.paths.torn}")
+            journal.notices.append(f"{path.name}: {bad} lines are not records; they are kept in {journal.paths.torn}")
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -41,7 +41,7 @@ _CSV_FIELD: Final = 1 << 30
 
 
 class RowError(NamedTuple):
-    """What stands for a row that is no record; the rest of the input can be read."""
+    """What stands for a row that is not a record; the rest of the input can be read."""
 
     message: str
 

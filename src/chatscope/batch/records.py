@@ -126,7 +126,7 @@ def decode_line(data: bytes) -> RecordedLine:
     """Return what a recorded line says.
 
     Raises:
-        MsgspecError, UnicodeDecodeError: it is no record. A line of an input is none: it has no outcome.
+        MsgspecError, UnicodeDecodeError: it is not a record. A line of an input is none: it has no outcome.
     """
     line = _decode(data)
     if line.response is None and line.error is None and not line.chatscope.key:

@@ -20,7 +20,7 @@ from chatscope.batch.readers import InputRow, Reader, RowError
 
 _decode: Final = msgspec.json.Decoder().decode
 NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
-"""Parameters of a task that are no part of a body: a line must not set headers."""
+"""Parameters of a task that are not part of a body: a line must not set headers."""
 
 _NAMED: Final = frozenset(TaskParameters.__annotations__) - NOT_IN_BODY
 """Parameters that a task takes by name. The others of a body go through `extra_body`, as they are."""
@@ -258,7 +258,7 @@ def _custom_id(value: object) -> str | None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise LineError(f"custom_id is no valid Unicode text: {value!r}") from error
+        raise LineError(f"custom_id is not valid Unicode text: {value!r}") from error
     return value
 
 

@@ -149,7 +149,7 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
     """Iterate over a recorded file: line number, offset and line. A last line that is being written is left out.
 
     Raises:
-        JournalError: a line is no record; the message names it.
+        JournalError: a line is not a record; the message names it.
         OSError: the file cannot be read.
     """
     if not path.exists():

@@ -153,7 +153,7 @@ def merge_parts(journal: Journal, on_line: Callable[[bytes, RecordedLine], objec
 
     Raises:
         LockedError: another process is still writing a part.
-        JournalError: a line of a part is no record.
+        JournalError: a line of a part is not a record.
         OSError: the disk is full, or failed.
     """
     paths = journal.paths

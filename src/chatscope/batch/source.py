@@ -185,7 +185,7 @@ class Requests:
         return InvalidRow(custom_id, key, row.number, str(error))
 
     async def aclose(self) -> None:
-        """Close the iterable if it is a generator: nobody else can any more."""
+        """Close the iterable if it is a generator: nothing else can any more."""
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
         elif isinstance(self._source, Generator):
@@ -193,10 +193,10 @@ class Requests:
 
 
 def iterator_of(source: Iterable[Any] | AsyncIterable[Any]) -> Iterator[Any] | AsyncIterator[Any]:
-    """Return the iterator of a source that is no file.
+    """Return the iterator of a source that is not a file.
 
     Raises:
-        InputError: it is no iterable.
+        InputError: it is not an iterable.
     """
     if isinstance(source, AsyncIterable):
         return aiter(source)

@@ -68,7 +68,7 @@ class Question:
 
     @property
     def retry(self) -> RetryPolicy | int:
-        """How requests are retried. Someone waits, so a server that nobody started is not waited for."""
+        """How requests are retried. A person waits, so do not wait for a server that is not running."""
         return RetryPolicy(refused_attempts=PATIENCE) if self.attempts is None else self.attempts
 
     def notes(self) -> list[str]:

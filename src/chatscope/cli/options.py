@@ -53,6 +53,6 @@ def whole_prompt(prompt: str | None) -> str:
 def _piped() -> str:
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # closed, or replaced by what is no file
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by what is not a file
         return ""
     return sys.stdin.read() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""

@@ -31,7 +31,7 @@ class ClientError(msgspec.Struct, frozen=True, kw_only=True):
         icl: by how much a gap differed from the simulator's, in either direction.
         arrival: from when a request was due until it had arrived.
         verdict: that of the run.
-        simulator_late_p99: by how much the simulator was late itself, which is no error of the client.
+        simulator_late_p99: by how much the simulator was late itself, which is not an error of the client.
         simulator_held: whether it held the load. If not, the client was not tested at its full load.
         tokens: how many tokens were compared.
     """

@@ -1,4 +1,4 @@
-"""What a load test is told: plain values, checked where they are made, and the stages that they mean.
+"""The settings of a load test: plain values, checked where they are made, and the stages that they mean.
 
 Here: `LoadPlan`, and what is due in each of its stages. Not here: running it (`run`).
 """
@@ -177,7 +177,7 @@ class LoadPlan:
         if self.requests is None and self.duration is None and self.trace is None:
             raise ValueError("give requests or duration: the load does not end by itself")
         if self.duration is None and self.cooldown:
-            raise ValueError("cooldown needs duration: without it, nobody knows beforehand when a stage ends")
+            raise ValueError("cooldown needs duration: without it, the end of a stage is not known beforehand")
         if self.duration is not None and self.warmup + self.cooldown >= self.duration:
             raise ValueError("warmup and cooldown leave nothing of duration to measure")
         if self.workload.turns > 1 and self.trace is not None:

@@ -38,7 +38,7 @@ from chatscope.load.stages import PreparedStage
 from chatscope.transport import HTTPTransport, ReadWitness
 
 POLL_SECONDS: Final = 0.02
-"""How often the event loop looks for orders. A stage starts at a moment that is told well before."""
+"""How often the event loop looks for orders. The start of a stage is announced well before."""
 
 SEND_SECONDS: Final = 0.25
 """How long messages are gathered: the parent draws once a second."""

@@ -105,7 +105,7 @@ class Encoder:
     async def send(self, request: EncodedRequest, record: RequestRecord) -> Completion | None:
         """Send a request and write into its record what happens. A failure is recorded and not raised.
 
-        If cancelled, the connection is closed, and the record stays `unfinished` with what had arrived.
+        If cancelled, the connection is closed, and the record stays `unfinished` with what was received.
 
         Returns:
             The response; `None` if the request failed.

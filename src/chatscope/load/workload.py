@@ -206,7 +206,7 @@ def read_prompts(path: Path) -> Iterator[PromptSource]:
     """Yield the prompts of a file.
 
     Raises:
-        ValueError: a line is no prompt; the message has its number.
+        ValueError: a line is not a prompt; the message has its number.
         OSError: the file cannot be read.
     """
     with path.open("rb") as head:

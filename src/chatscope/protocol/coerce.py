@@ -131,7 +131,7 @@ def _fit(value: Any, wanted: Any) -> Any:
     except msgspec.ValidationError:
         pass
     else:
-        # "NaN" and "Infinity" are no measurements. Minus infinity is the log probability of an impossible token.
+        # "NaN" and "Infinity" are not measurements. Minus infinity is the log probability of an impossible token.
         is_number = not isinstance(fitting, float) or math.isfinite(fitting) or fitting == -math.inf
         return fitting if is_number else _UNFIT
     if get_origin(wanted) is Annotated:

@@ -1,4 +1,4 @@
-"""What the data of an event is where it is no chunk: a keep-alive, `[DONE]`, an error, or several events in one."""
+"""What the data of an event is if it is not a chunk: a keep-alive, `[DONE]`, an error, or several events in one."""
 
 from __future__ import annotations
 

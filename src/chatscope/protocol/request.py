@@ -84,7 +84,7 @@ def _check_finite(value: object, name: str) -> None:
 
 
 def _plain(value: object) -> object:
-    """Return what msgspec can encode for the mappings and sequences that are no dict and no list."""
+    """Return what msgspec can encode for the mappings and sequences that are neither dicts nor lists."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):

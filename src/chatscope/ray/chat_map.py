@@ -88,7 +88,7 @@ class ChatMap:
         """Send a batch's rows and return its columns, in the same order. If cancelled, so are its requests.
 
         Raises:
-            TypeError: the batch is no mapping of columns.
+            TypeError: the batch is not a mapping of columns.
             ValueError: the adapter cannot be opened, as when there is no key.
         """
         if not isinstance(batch, Mapping):

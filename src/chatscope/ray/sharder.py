@@ -76,7 +76,7 @@ class Sharder:
     async def merge(self) -> Tally:
         """Merge what the parts recorded into the output, and return its counts.
 
-        Workers that were killed may hold their parts for a while; that is waited for. If cancelled, the merge of the
+        Workers that were killed may hold their parts for a while; this waits for them. If cancelled, the merge of the
         moment ends first, and the next run does the rest.
 
         Raises:

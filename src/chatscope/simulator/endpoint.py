@@ -45,7 +45,7 @@ class Received:
     headers: Headers
     content: bytes = field(repr=False)
     time: float
-    """When all of it had arrived, in seconds of the event loop's clock."""
+    """When all of it was received, in seconds of the event loop's clock."""
     outcome: Outcome = Outcome.RUNNING
     status: int | None = None
     """The answer's HTTP status; `None` for a plan of the script's own."""

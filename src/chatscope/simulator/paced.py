@@ -42,7 +42,7 @@ SENDS_A_TURN: Final = 32
 
 
 class WrittenResponse(msgspec.Struct):
-    """When a request had arrived, and when each token of its response was passed to the system.
+    """When a request was received, and when each token of its response was passed to the system.
 
     Both are `time.perf_counter_ns`, which is the same in every process of a Linux machine.
     """
@@ -80,7 +80,7 @@ class _Peer:
     is_closed: bool = False
 
     def parse(self) -> Incoming | None:
-        """Return the next request, once it is whole. An end that comes before is no request.
+        """Return the next request, once it is whole. An earlier end is not a request.
 
         Raises:
             h11.RemoteProtocolError: the client does not speak HTTP, or its body is too large.
