@@ -98,7 +98,7 @@ class SharedLimit:
     def stop(self) -> None:
         """End the limit, if this object has reached it. Workers that still use it start another one."""
         actor, self._actor = self._actor, None
-        if actor is not None:
+        if actor is not None and ray_module().is_initialized():
             ray_module().kill(actor)
 
     async def lease(self, request: LeaseRequest) -> Lease:
