@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +96,23 @@ def test_a_killed_node_costs_no_row(cluster: RayCluster, server: ChatServer, tmp
     assert len(twice) <= 60
     assert not (tmp_path / "out.meta" / "shards").exists()
     assert "sk-secret" not in "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_killed_driver_goes_on(cluster: RayCluster, server: ChatServer, tmp_path: Path) -> None:
+    """Its workers end with it. The same command merges what they recorded, and asks for the rest."""
+    source, output = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(600)]), tmp_path / "out.jsonl"
+    options = ["--ray", cluster.address, "--ray-workers", "2", "--max-concurrency", "20", "--progress", "none"]
+    command = [sys.executable, "-m", "chatscope", "batch", "run", str(source), "-o", str(output), *options]
+    environment = os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-secret"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as driver:
+        server.wait_for(200)
+        driver.kill()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Counter(ids(output)) == Counter(f"request-{number}" for number in range(600))
+    twice = [count for count in Counter(server.asked()).values() if count > 1]
+    assert max(twice, default=2) == 2
+    assert len(twice) <= 20
 
 
 def test_one_limit_for_all_workers(cluster: RayCluster, server: ChatServer, tmp_path: Path) -> None:

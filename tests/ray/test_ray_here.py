@@ -10,9 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from tests.support.batches import line, write_lines
 from tests.support.memory_server import Serve
 
 from chatscope.batch import BatchOptions
+from chatscope.cli import main
 from chatscope.ray import ChatMap, SharedLimit, run_batch_on_ray
 from chatscope.ray.chat_map import COLUMNS
 from chatscope.simulator import Reply, error
@@ -140,3 +142,17 @@ def test_shards_cannot_be_combined_with_dedup(monkeypatch: pytest.MonkeyPatch, t
     for given, reason in (({"options": BatchOptions(dedup=True)}, "dedup"), ({"workers": 0}, "workers")):
         with pytest.raises(ValueError, match=reason):
             run_batch_on_ray("in", tmp_path / "out", address="local", **given)
+
+
+@pytest.mark.parametrize("command", [["batch", "run", "in.jsonl", "-o", "out.jsonl"], ["load", "--rate", "1"]])
+def test_the_commands_name_the_extra(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    write_lines(tmp_path / "in.jsonl", [line(0)])
+    more = ["--requests", "1", "--no-calibrate-prompts"] if command[0] == "load" else []
+    assert main([*command, *more, "--model", "m", "--ray", "local"]) == 2
+    assert "pip install 'chatscope[ray]'" in capsys.readouterr().err

@@ -45,7 +45,7 @@ class ChatMap:
             ChatMap,
             fn_constructor_kwargs={"prompt": "Translate: {text}", "limit": limit, "adapter": {"base_url": url}},
             batch_size=256,
-            concurrency=(1, 4),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=4),
             num_cpus=0.1,
         )
 

@@ -54,7 +54,8 @@ def run_batch_on_ray(
             summary = await run.finish()
 
     The output must be on storage that all nodes share. The same call resumes a run that was killed, and so does
-    `run_batch`. Budgets and `max_concurrency` are those of all workers together.
+    `run_batch`. Budgets and `max_concurrency` are those of all workers together; without `max_concurrency`, each runs
+    100 requests at a time.
 
     Args:
         source: as for `run_batch`.
@@ -98,20 +99,20 @@ class ShardedRun:
         for name in ("api_key", "base_url"):  # the nodes have environments of their own
             if arguments.get(name) is None:
                 arguments[name] = os.environ.get(f"OPENAI_{name.upper()}")
-        self._budgets = (arguments.pop("requests_per_minute", None), arguments.pop("tokens_per_minute", None))
+        self._id = secrets.token_hex(4)
+        budgets = (arguments.pop("requests_per_minute", None), arguments.pop("tokens_per_minute", None))
+        self._limit = SharedLimit(*budgets, name=f"chatscope-limit-{self._id}")
         self._adapter = AsyncChatGPTAdapter(**arguments)  # never opened: it checks the arguments
         if not self._adapter.is_implemented:
             raise InputError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
         self._source, self._output, self._options = source, output, options
         self._address, self._workers, self._arguments = address, workers, arguments
-        self._id = secrets.token_hex(4)
         self._prepared = Prepared(self._id)
         self._phase: Phase = "reading the output"
         self._group: anyio.abc.TaskGroup | None = None
         self._recorder: Recorder | None = None
         self._sharder: Sharder | None = None
         self._pool: WorkerPool | None = None
-        self._limit: SharedLimit | None = None
         self._stop_reason: StopReason | None = None
         self._stop_message: str | None = None
         self._failure: Exception | None = None
@@ -224,7 +225,6 @@ class ShardedRun:
         most = arguments.get("max_concurrency")
         if isinstance(most, int):
             arguments["max_concurrency"] = -(-most // count)
-        self._limit = SharedLimit(*self._budgets, name=f"chatscope-limit-{self._id}")
         await in_thread(self._limit.start)
         kept = ("schema", "url", "stream", "output_format", "fsync", "grace")
         options = BatchOptions(**{name: getattr(self._options, name) for name in kept})
@@ -245,7 +245,10 @@ class ShardedRun:
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
-        self.stop("disk" if isinstance(error, OSError | DiskError) else "input", str(error) or type(error).__name__)
+        reason: StopReason = "disk" if isinstance(error, OSError | DiskError) else "input"
+        self.stop(reason, str(error) or type(error).__name__)
+        if self._stop_reason is None:  # nothing runs any more
+            self._stop_reason, self._stop_message = reason, str(error) or type(error).__name__
 
     async def _run_shards(self, count: int) -> None:
         assert self._pool is not None  # noqa: S101 - the run was entered
@@ -261,6 +264,7 @@ class ShardedRun:
         """Hand on each shard as soon as it is written. When the source fails, what it gave before is still run."""
         assert self._sharder is not None  # noqa: S101 - the run was entered
         try:
+            self._stop_if_due()  # earlier runs may have spent it all
             async with aclosing(self._sharder.shards(count)) as shards:
                 async for shard in shards:
                     if self._phase != "running":
@@ -310,8 +314,7 @@ class ShardedRun:
             self._summary = replace(self._summary, notices=(*self._summary.notices, notice))
 
     def _disconnect(self) -> None:
-        if self._limit is not None:
-            self._limit.stop()
+        self._limit.stop()
         if self._is_connected_here:
             ray_module().shutdown()
 
