@@ -117,6 +117,11 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="file"):
         Journal(Paths(tmp_path / "file" / "out.jsonl"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for device in (tmp_path / "pipe.jsonl", Path(os.devnull)):
+        with pytest.raises(JournalError, match=f"{device}: not a file"):
+            Journal(Paths(device))
+        assert not Paths(device).meta.exists()
 
 
 def test_a_failed_replacement_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,8 @@ async def test_rows_may_move_come_and_go(serve: Serve, paths: tuple[Path, Path, 
     summary = await finish(server, source, output)
     assert questions(server.bodies) == ["Question 20"]
     assert (summary.settled, summary.vanished, len(ids(output))) == (6, 2, 9)
+    summary = await finish(server, source, output, limit=3)
+    assert (summary.settled, summary.vanished) == (3, 0), "rows beyond the limit are still there"
 
 
 async def test_rows_without_an_id_are_known_by_what_they_ask(serve: Serve, tmp_path: Path) -> None:

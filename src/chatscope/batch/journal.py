@@ -72,6 +72,8 @@ class Journal:
         self.unsynced = 0
         self._files: dict[str, _AppendedFile] = {}
         self._files_guard = threading.Lock()  # syncing and replacing happen in worker threads
+        if paths.output.exists() and not (paths.output.is_file() or paths.output.is_dir()):
+            raise JournalError(f"{paths.output}: not a file that lines can be appended to and read again")
         try:
             paths.meta.mkdir(parents=True, exist_ok=True)
             self._lock = _Lock(paths.lock)

@@ -113,6 +113,7 @@ class Prepared:
         rerun = changed - (judge.kept if judge is not None else 0)
         total = self.total if self.total is not None else (None if reason else self._streamed_total())
         not_sent = None if total is None else max(0, total - settled - tally.succeeded - tally.failed)
+        is_whole = self.total is not None and self._options.limit is None  # else rows beyond the limit look vanished
         failed = (judge.failed if judge is not None else 0) + tally.failed
         summary = BatchSummary(
             run=self.run_id,
@@ -120,7 +121,7 @@ class Prepared:
             settled=settled,
             not_sent=not_sent,
             changed=changed,
-            vanished=max(0, len(self.recorded.settled) - settled - rerun) if self.total is not None else 0,
+            vanished=max(0, len(self.recorded.settled) - settled - rerun) if is_whole else 0,
             **tally.facts(),
             total_cost=tally.cost + self.recorded.cost,
             unpriced=tally.unpriced + self.recorded.unpriced,
