@@ -30,7 +30,8 @@ from anyio.from_thread import start_blocking_portal
 from benchmarks.harness.processes import LocalServer
 from benchmarks.harness.ray_cluster import RayCluster
 from benchmarks.harness.wire import API_KEY, MODEL
-from benchmarks.scenarios.batch import AT_ONCE, _child, write_input
+from benchmarks.scenarios.batch import AT_ONCE
+from benchmarks.scenarios.batch_input import figures_of, write_input
 from chatscope.batch import BatchSummary
 from chatscope.ray import ChatMap, run_batch_on_ray
 from chatscope.simulator import ChatRequest, Config, Reply, Simulator, error, simulator
@@ -197,7 +198,7 @@ def cpu(rows: int) -> bool:
     with LocalServer(core=None) as server, tempfile.TemporaryDirectory() as folder:
         url = f"http://127.0.0.1:{server.port}/burst/v1"
         source = write_input(Path(folder) / "in.jsonl", rows)
-        alone = _child("--child", "batch", url, str(source))
+        alone = figures_of("--child", "batch", url, str(source))
         for left in Path(folder).glob("out*"):
             if left.is_file():
                 left.unlink()
