@@ -187,28 +187,24 @@ class Retrier:
         Raises:
             Exception: what the last attempt raised, unchanged.
         """
+        # One coroutine, and no other before the first failure: each in the chain would cost every request some time.
         try:
-            result = await self._run(attempt, should_retry, on_retry)
+            try:
+                result = await attempt()
+            except Exception as error:
+                self._on_failure(error)
+                if self.policy.attempts == 1 or not should_retry(error):
+                    raise
+                first = error
+            else:
+                self.last_failure = None
+                return result
+            result = await self._retry(first, attempt, should_retry, on_retry)
         except Exception:
             self.last_failure = None  # its traceback refers to this object: avoid a reference cycle
             raise
         self.last_failure = None
         return result
-
-    async def _run(
-        self,
-        attempt: Callable[[], Awaitable[_T]],
-        should_retry: Callable[[Exception], bool],
-        on_retry: Callable[[], None] | None,
-    ) -> _T:
-        try:
-            return await attempt()
-        except Exception as error:
-            self._on_failure(error)
-            if self.policy.attempts == 1 or not should_retry(error):
-                raise
-            first = error
-        return await self._retry(first, attempt, should_retry, on_retry)
 
     async def _retry(
         self,

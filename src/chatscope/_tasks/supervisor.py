@@ -6,6 +6,7 @@ Not here: how one task runs (`runner.py`), and what users call (`adapter.py`).
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ class Supervisor:
         self._thread = 0
         self._host_id = 0
         self._running: dict[str, TaskRun] = {}
-        self._finished: dict[str, TaskState] = {}  # oldest first
+        self._finished: OrderedDict[str, TaskState] = OrderedDict()  # a dict would look for its first item ever longer
         self.alarms = Alarms(self._start_watching)
 
     @property
@@ -232,7 +233,7 @@ class Supervisor:
         self._running.pop(state.id, None)
         self._finished[state.id] = state
         if len(self._finished) > self._options.keep_finished:
-            del self._finished[next(iter(self._finished))]
+            self._finished.popitem(last=False)
         was_within = self.spending.exceeded() is None
         self.spending.add(result, reported_tokens(outcome.calls.charges), is_charged=bool(outcome.calls.charges))
         if was_within and self.spending.exceeded() is not None:
