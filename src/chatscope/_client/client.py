@@ -10,7 +10,7 @@ from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, overload
 
 from chatscope._client.completion import fetch
-from chatscope._client.config import ClientArguments, ClientOptions
+from chatscope._client.config import ClientArguments, ClientOptions, in_order
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import (
     CopyOptions,
@@ -78,7 +78,7 @@ class ChatClient:
     ) -> None:
         api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         if others:
-            api_key, base_url = _in_order(api_key, others, base_url)
+            api_key, base_url = in_order(api_key, others, base_url)
         self._core = ClientCore(ClientOptions.of(type(self), api_key, base_url, timeout, arguments, _RETRY))
 
     if not TYPE_CHECKING:  # a checker would take any name
@@ -327,17 +327,3 @@ class ChatClient:
         output = Output.of(output_type, strict=strict)
         parameters["response_format"] = output.response_format
         return ParsedStream(self._core.request(model, sent, parameters, stream=True), output)
-
-
-def _in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
-    """Return the key and the address of a call that gives both by position, address first.
-
-    That order is unambiguous, since no key contains `://`. The reverse order is rejected, because a key could be sent
-    as an address.
-
-    Raises:
-        TypeError: they are in another order, or there are more.
-    """
-    if len(others) == 1 and base_url is None and isinstance(first, str) and "://" in first:
-        return others[0], str(first)
-    raise TypeError("ChatClient() takes the key first and all else by keyword: ChatClient(api_key, base_url=...)")

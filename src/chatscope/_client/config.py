@@ -182,6 +182,20 @@ class ClientOptions:
         )
 
 
+def in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
+    """Return the key and the address of a call that gives both by position, address first.
+
+    That order is unambiguous, since no key contains `://`. The reverse order is rejected, because a key could be sent
+    as an address.
+
+    Raises:
+        TypeError: they are in another order, or there are more.
+    """
+    if len(others) == 1 and base_url is None and isinstance(first, str) and "://" in first:
+        return others[0], str(first)
+    raise TypeError("ChatClient() takes the key first and all else by keyword: ChatClient(api_key, base_url=...)")
+
+
 def _endpoint(base_url: str | None, api_key: str | None, arguments: ClientArguments) -> tuple[Endpoint, Profile]:
     """Return where requests go, and the form that the server there wants them in."""
     headers = arguments.get("default_headers")
