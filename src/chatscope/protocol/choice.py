@@ -213,8 +213,9 @@ def _rest(text: str | None, parts: list[str]) -> str | None:
 
 def _repeats(items: list[Any], earlier: list[Any]) -> bool:
     """Return whether a list begins with all the items of an earlier one, and not by chance as numbers may."""
-    is_numbers = all(isinstance(item, int | float) for item in earlier)
-    return not is_numbers and items[: len(earlier)] == earlier
+    if len(items) < len(earlier) or (items and isinstance(items[0], int | float)):
+        return False
+    return items[: len(earlier)] == earlier
 
 
 class _ContentParts:

@@ -46,7 +46,7 @@ def status_error(
     is_quota = (report.is_quota or is_used_up) and meant < 500
     error_class = QuotaExceededError if is_quota else status_error_class(meant, report.code, report.type)
     says = redact(report.message, secret) or _gist(text)
-    if 300 <= status < 400:
+    if 300 <= status < 400 and status != 304:
         says = _redirect(headers, secret)
     error = error_class(
         f"HTTP {status}: {says}" if says else f"HTTP {status}",
