@@ -9,9 +9,10 @@ from random import Random
 
 import pytest
 
-from chatscope.load import Length, Workload
+from chatscope.load import Length, Workload, prompts
+from chatscope.load.prompts import PromptSource, read_prompts
 from chatscope.load.traces import TraceRow, read_trace
-from chatscope.load.workload import BLOCK_TOKENS, PromptSource, WordScale, read_prompts
+from chatscope.load.workload import BLOCK_TOKENS, WordScale
 from chatscope.protocol.messages import SentMessage
 from chatscope.simulator.tokens import tokenize
 
@@ -101,6 +102,22 @@ def test_share_gpt_gives_first_turns(tmp_path: Path) -> None:
     turns = [[{"from": sender, "value": value} for sender, value in row] for row in rows]
     path.write_text(json.dumps([{"id": "a", "conversations": each} for each in turns]))
     assert [text(list(source.messages)) for source in read_prompts(path)] == ["One", "Two"]
+
+
+@pytest.mark.parametrize("read_at_once", [1, 7, 1 << 20])
+@pytest.mark.parametrize("start", ["", "\ufeff", " \n"])
+def test_an_array_is_read_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_at_once: int, start: str
+) -> None:
+    """ShareGPT's file has hundreds of megabytes in one line."""
+    monkeypatch.setattr(prompts, "READ_CHARACTERS", max(read_at_once, len(start) + 1))
+    path = tmp_path / "sharegpt.json"
+    rows = [{"conversations": [{"from": "human", "value": f'Nr. {n}, "[x]"'}]} for n in range(20)]
+    path.write_text(start + json.dumps(rows, indent=2 if read_at_once == 7 else None), encoding="utf-8")
+    assert [text(list(source.messages)) for source in read_prompts(path)] == [f'Nr. {n}, "[x]"' for n in range(20)]
+    path.write_text(json.dumps(rows)[:-9])
+    with pytest.raises(ValueError, match="prompt 20 is malformed"):
+        list(read_prompts(path))
 
 
 @pytest.mark.parametrize(

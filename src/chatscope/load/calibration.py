@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from chatscope import ChatClient
 from chatscope.load.plan import LoadPlan
-from chatscope.load.workload import PromptSource, WordScale, Workload
+from chatscope.load.prompts import PromptSource
+from chatscope.load.workload import WordScale, Workload
 from chatscope.protocol.request import max_tokens_name
 
 PROBE_WORDS: Final = (64, 576)

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 
 from chatscope._validation import check_count, check_model, check_rate, check_seconds, check_wait
 from chatscope.load.objectives import Objective
+from chatscope.load.prompts import PromptSource
 from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets
 from chatscope.load.traces import read_trace
-from chatscope.load.workload import PromptSource, Workload
+from chatscope.load.workload import Workload
 from chatscope.protocol.request import max_tokens_name
 
 GRACE: Final = 5.0

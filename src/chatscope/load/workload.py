@@ -9,17 +9,15 @@ finds nothing, as with real users. Prompts that share a prefix do so on request.
 
 from __future__ import annotations
 
-import codecs
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 from chatscope._validation import check_count, check_wait
-from chatscope.load.traces import TraceRow
+from chatscope.load.prompts import PromptSource, read_prompts
 from chatscope.protocol.messages import SentMessage
 
 SALT_WORDS: Final = 8
@@ -34,9 +32,6 @@ _COMMON: Final = (
     "area money story fact month lot right study book eye job word business issue side kind head house service "
     "friend father power hour game line end law car city"
 )
-_USERS: Final = frozenset({"human", "user"})
-"""What ShareGPT's files call the user."""
-
 _WORDS: Final = _COMMON.split()
 """Common words: one token each, with the space before it, in the tokenizers of current models."""
 
@@ -171,87 +166,6 @@ class Workload:
 
     def _block(self, block: int, scale: WordScale) -> list[str]:
         return _words(f"{self.salt}:block:{block}", round(BLOCK_TOKENS / scale.per_word))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSource:
-    """What one request asks, in short.
-
-    `repetition` counts how often a file was read before. `session` is that of a trace; `turn` is its number in its
-    session. `later` has the other turns of a recorded conversation (`is_conversation`).
-    """
-
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    block_ids: tuple[int, ...] = ()
-    messages: tuple[SentMessage, ...] = ()
-    repetition: int = 0
-    session: str | None = None
-    turn: int = 0
-    is_conversation: bool = False
-    later: tuple[PromptSource, ...] = ()
-
-    @classmethod
-    def of_row(cls, row: TraceRow) -> PromptSource:
-        """Return what a row of a trace asks."""
-        return cls(
-            prompt_tokens=row.prompt_tokens,
-            output_tokens=row.output_tokens,
-            block_ids=row.block_ids,
-            session=row.session,
-        )
-
-
-def read_prompts(path: Path) -> Iterator[PromptSource]:
-    """Yield the prompts of a file.
-
-    Raises:
-        ValueError: a line is not a prompt; the message has its number.
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as head:
-        is_array = head.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    with path.open(encoding="utf-8-sig") as file:
-        if is_array:  # ShareGPT's files are one array
-            rows: Iterable[Any] = json.load(file)
-        else:
-            rows = (json.loads(line) for line in file if line.strip())
-        number = 0
-        iterator = iter(rows)
-        while True:
-            number += 1
-            try:
-                row = next(iterator)
-                source = _share_gpt(row) if "conversations" in row else _prompt(row)
-            except StopIteration:
-                return
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: prompt {number} is malformed: {error!r}") from error
-            if source is not None:
-                yield source
-
-
-def _prompt(row: Mapping[str, Any]) -> PromptSource:
-    messages = row.get("messages")
-    if messages is None:
-        text = row["prompt"] if "prompt" in row else row["text_input"]
-        messages = [{"role": "user", "content": text}]
-    names = ("output_tokens", "output_length", "output_tokens_count")
-    given = next((row[name] for name in names if row.get(name) is not None), None)
-    return PromptSource(messages=tuple(messages), output_tokens=None if given is None else int(given))
-
-
-def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
-    """Return the first turn of a conversation, with the user's others. Some have none, or start with the model's."""
-    turns = row["conversations"]
-    if not turns or turns[0].get("from") not in _USERS:
-        return None
-    first, *later = (
-        PromptSource(messages=({"role": "user", "content": turn["value"]},))
-        for turn in turns
-        if turn.get("from") in _USERS
-    )
-    return replace(first, is_conversation=True, later=tuple(later))
 
 
 def _salted(messages: tuple[SentMessage, ...], salt: list[str]) -> list[SentMessage]:
