@@ -66,7 +66,7 @@ def shape_of(plan: LoadPlan, base_url: str) -> LoadPlan:
         api_key="",
         profile=None,
         duration=duration,
-        warmup=min(plan.warmup, MOST_SECONDS / 2) * shrunk,
+        warmup=min(plan.warmup * shrunk, MOST_SECONDS / 2),
         cooldown=plan.cooldown * shrunk,
         ramp=plan.ramp * shrunk,
         parameters={},
