@@ -1,11 +1,10 @@
-"""`chatscope batch`: the commands and their options. Not here: what they do (`chatscope.batch`)."""
+"""`chatscope batch run`: the command. Not here: what it does (`chatscope.batch`) and what it prints."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,10 @@ from rich.text import Text
 from chatscope import AsyncChatGPTAdapter, RetryPolicy
 from chatscope.batch import BatchError, BatchOptions, BatchProgress, BatchRun, run_batch
 from chatscope.batch.dry_run import dry_run as inspect_input
-from chatscope.batch.export import export
-from chatscope.batch.status import failed_requests, read_status
+from chatscope.cli.batch_options import with_options
+from chatscope.cli.batch_outputs import export_command, failed_command, status_command
 from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
 from chatscope.cli.loop import run as run_loop
-from chatscope.cli.options import json_values
 from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, without_controls
 from chatscope.ray import ShardedRun, run_batch_on_ray
@@ -43,71 +41,6 @@ def batch() -> None:
     """
 
 
-def _concurrency(_context: click.Context, _option: click.Parameter, value: str) -> int | str:
-    if value == "auto":
-        return value
-    if not value.isdecimal() or not int(value):
-        raise click.BadParameter("must be a whole number of at least 1, or auto")
-    return int(value)
-
-
-_PATH: Final = click.Path(dir_okay=False, path_type=Path)
-_POSITIVE: Final = click.FloatRange(min=0, min_open=True)
-_COUNT: Final = click.IntRange(min=1)
-
-_OPTIONS: Final = (
-    click.option("-o", "--output", required=True, type=_PATH, help="Output file; failures go to a file beside it."),
-    click.option("--input-format", type=click.Choice(["auto", "jsonl", "csv", "parquet"]), default="auto"),
-    click.option("--model", metavar="NAME", help="Model of lines that name none."),
-    click.option("--system", metavar="TEXT", help="System message, for lines that have none."),
-    click.option("--parameter", "parameters", multiple=True, metavar="NAME=JSON", callback=json_values),
-    click.option("--prompt", metavar="TEMPLATE", help='For records (CSV, Parquet, JSON): "Translate: {text}".'),
-    click.option("--id-column", metavar="NAME", help="Column with the custom_id."),
-    click.option("--schema", type=click.File("rb"), metavar="FILE", help="JSON schema that responses must match."),
-    click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]"),
-    click.option("--profile", metavar="NAME", help="Name of the server, if its URL does not reveal it."),
-    click.option("--max-concurrency", metavar="N|auto", default="100", show_default=True, callback=_concurrency),
-    click.option("--rpm", type=_POSITIVE, metavar="N", help="Requests a minute."),
-    click.option("--tpm", type=_POSITIVE, metavar="N", help="Tokens a minute."),
-    click.option("--max-cost", type=_POSITIVE, metavar="USD", help="Stop when all runs have spent this much."),
-    click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used this many tokens."),
-    click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests per line."),
-    click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=60.0, show_default=True, help="Of silence."),
-    click.option("--stream/--no-stream", default=True, help="Stream responses on the wire. [default: --stream]"),
-    click.option("--limit", type=_COUNT, metavar="N", help="Run only the first N rows."),
-    click.option("--dry-run", is_flag=True, help="Check every line and estimate tokens and price; send nothing."),
-    click.option("--strict", is_flag=True, help="Refuse the file if any line is invalid."),
-    click.option(
-        "--retry-errors",
-        is_flag=False,
-        flag_value="*",
-        default=None,
-        metavar="[=CLASS]",
-        help="Run permanent failures again, or only one class of them, such as 400.",
-    ),
-    click.option("--changed", type=click.Choice(["refuse", "rerun", "keep"]), default="refuse", show_default=True),
-    click.option("--new-settings", is_flag=True, help="Resume with settings that differ from the earlier run."),
-    click.option("--repair", is_flag=True, help="Set aside unreadable lines of the output."),
-    click.option("--dedup", is_flag=True, help="Send equal requests once."),
-    click.option("--ordered", is_flag=True, help="At the end, sort the output in the order of the input."),
-    click.option("--max-errors", type=_COUNT, metavar="N", help="Stop after N failures."),
-    click.option("--output-format", type=click.Choice(["batch", "record"]), default="batch", show_default=True),
-    click.option("--fsync", type=click.Choice(["group", "each", "none"]), default="group", show_default=True),
-    click.option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, or local. See the guide."),
-    click.option("--ray-workers", type=_COUNT, metavar="N", help="Processes that send. [default: one per node]"),
-    click.option("--grace", type=click.FloatRange(min=0), metavar="SECONDS", default=30.0, show_default=True),
-    click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True),
-    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-    click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
-)
-
-
-def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @dataclass(frozen=True, slots=True)
 class _Arguments:
     """The arguments of `chatscope batch run`."""
@@ -124,7 +57,7 @@ class _Arguments:
 
 @batch.command("run", short_help="Run a file of requests, or resume it.")
 @click.argument("source", metavar="INPUT")
-@_with_options
+@with_options
 def run_command(source: str, output: Path, backend: str, dry_run: bool, **given: Any) -> int:
     """Run the requests of INPUT: JSON lines, also .gz or .zst, CSV, Parquet, or - for stdin.
 
@@ -295,48 +228,5 @@ def _print_dry_run(arguments: _Arguments) -> int:
     return USAGE if found.invalid else 0
 
 
-@batch.command("status")
-@click.argument("output", type=_PATH)
-@click.option("--json", "as_json", is_flag=True)
-def status_command(output: Path, as_json: bool) -> int:
-    """Show counts, cost, failures by class, and the requests that were in flight when a run was killed."""
-    try:
-        status = read_status(output)
-    except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
-    if as_json:
-        keys = ("succeeded", "failed", "failures", "cost", "unpriced", "in_flight", "input")
-        click.echo(json.dumps({name: getattr(status, name) for name in keys}, indent=2))
-        return 0
-    click.echo(f"{status.succeeded:,} succeeded, {status.failed:,} failed; cost ${status.cost:.6g}")
-    if status.unpriced:
-        click.echo(f"the cost of {status.unpriced:,} is not known")
-    for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
-        click.echo(f"{count:,} x {name}")
-    if status.in_flight:
-        click.echo(f"{status.in_flight:,} requests were started but not recorded; they may be billed twice")
-    return 0
-
-
-@batch.command("failed")
-@click.argument("output", type=_PATH)
-def failed_command(output: Path) -> int:
-    """Print the failed requests as lines of an input file."""
-    try:
-        sys.stdout.buffer.writelines(failed_requests(output))
-    except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
-    return 0
-
-
-@batch.command("export")
-@click.argument("output", type=_PATH)
-@click.option("--to", "target", required=True, type=_PATH, help=".parquet or .csv")
-def export_command(output: Path, target: Path) -> int:
-    """Write OUTPUT and its failures as a table."""
-    try:
-        rows = export(output, target)
-    except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
-    click.echo(f"{rows:,} rows in {target}")
-    return 0
+for _command in (status_command, failed_command, export_command):
+    batch.add_command(_command)
