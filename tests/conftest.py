@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from tests.support.loops import BACKENDS, is_its_loop, loop_name
+from tests.support.loops import BACKENDS, is_its_loop, loop_name, repeats_another_loop
 from tests.support.memory_server import MemoryServer, Serve
 from tests.support.reports import encodable
 
@@ -29,6 +29,12 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
     """Make each row of a test marked `one_loop` for one loop only."""
     made = yield
     return [item for item in made if is_its_loop(item)] if isinstance(made, list) else made
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave rows that repeat another loop's out of the quick run."""
+    if repeats_another_loop(item):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -41,6 +41,7 @@ async def test_line_ends_and_marks_do_not_change_what_is_asked(
     assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bad",
     [
@@ -76,6 +77,7 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
         assert [one["error"]["code"] for one in errors_of(output)] == ["invalid_line"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -139,6 +141,7 @@ async def test_a_long_line_is_a_request_like_any_other(serve: Serve, output: Pat
     assert ((await finish(server, source, output)).settled, server.requests) == (3, [])
 
 
+@pytest.mark.slow
 async def test_an_input_that_grows_or_changes_while_it_runs_stops_the_run(serve: Serve, output: Path) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(3000)])
     server = serve(HELLO)

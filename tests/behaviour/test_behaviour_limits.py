@@ -74,6 +74,7 @@ async def test_waiting_tasks_that_are_cancelled_hold_nobody_up(serve: Serve) -> 
     assert [body["messages"][-1]["content"] for body in server.bodies] == ["0", "4"]
 
 
+@pytest.mark.slow
 async def test_ids_are_unique(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve(), keep_finished=10) as adapter:
         ids = [await adapter.submit_task(Task("hi")) for _ in range(100)]

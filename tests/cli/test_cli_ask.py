@@ -302,6 +302,7 @@ def _started(
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=env)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "number", "code"), [("asyncio", signal.SIGTERM, 143), ("trio", signal.SIGINT, 130)]
 )
@@ -316,6 +317,7 @@ def test_a_process_is_stopped_by_a_signal(simulate: Simulate, backend: str, numb
     assert server.outcome() is Outcome.DISCONNECTED
 
 
+@pytest.mark.slow
 def test_a_process_whose_reader_leaves_ends_quietly(simulate: Simulate) -> None:
     server = simulate(Reply("line\n", tokens=5_000, between_tokens=0.001))
     reading, writing = os.pipe()
@@ -328,6 +330,7 @@ def test_a_process_whose_reader_leaves_ends_quietly(simulate: Simulate) -> None:
     assert server.outcome() is Outcome.DISCONNECTED
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_process_whose_output_is_full_says_so(simulate: Simulate) -> None:
     server = simulate(Reply(TEXT, faults=(faults.stall(2),)))
@@ -371,6 +374,7 @@ def test_no_color_is_respected(simulate: Simulate, chatscope: Run, monkeypatch: 
     assert "Error: NotFoundError" in plain
 
 
+@pytest.mark.slow
 def test_characters_that_the_output_cannot_show_are_replaced(simulate: Simulate) -> None:
     simulate(Reply("naïve"))
     with _started("ask", "hi", env=os.environ | {"PYTHONIOENCODING": "ascii"}) as process:

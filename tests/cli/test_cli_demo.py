@@ -62,6 +62,7 @@ def check_table(text: str) -> None:
             assert float(cost.removeprefix("$")) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_pipe_gets_interleaved_lines_and_the_table(backend: str) -> None:
     command = [sys.executable, "-m", "chatscope", "demo", "--backend", backend]
@@ -182,6 +183,7 @@ def test_an_output_that_fails_ends_it(
     assert (ran.code, ran.err) == (code, shown)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 def test_a_terminal_shows_two_columns_growing() -> None:
     import fcntl

@@ -20,6 +20,7 @@ SECONDS = 30.0
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "piped", "asked"),
     [
@@ -105,6 +106,7 @@ def test_the_version(chatscope: Run) -> None:
     assert chatscope("-V") == chatscope("--version")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_can_be_installed(shell: str) -> None:
     command = [sys.executable, "-m", "chatscope"]

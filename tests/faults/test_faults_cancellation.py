@@ -158,6 +158,7 @@ async def check_the_world(world: World) -> set[TaskStatus]:
     return fates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 async def test_every_checkpoint(
     scenario: Scenario, certificates: Certificates, figures: Figures, loop: str, record_property: Callable[..., None]

@@ -29,6 +29,7 @@ def cases() -> Iterator[ParameterSet]:
         yield pytest.param(row, id=row.name, marks=[pytest.mark.one_loop] if row.loops is Loops.ONE else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [*cases()])
 async def test_row(row: Row, certificates: Certificates, figures: Figures, loop: str) -> None:
     began = time.perf_counter()

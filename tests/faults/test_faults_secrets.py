@@ -225,6 +225,7 @@ TROUBLES: dict[str, Callable[[Certificates], Server]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TROUBLES)
 async def test_no_error_and_no_log_shows_it(
     name: str, certificates: Certificates, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder

@@ -70,6 +70,7 @@ async def test_the_openai_package_reads_successes_and_failures(serve: Serve, tmp
     assert ErrorObject.model_validate(refused["response"]["body"]["error"]).type == "invalid_request_error"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_format", ["batch", "record"])
 async def test_pandas_reads_the_lines_and_both_exports(serve: Serve, tmp_path: Path, output_format: str) -> None:
     pandas = pytest.importorskip("pandas")

@@ -132,6 +132,7 @@ async def test_windows_part_a_run_that_goes_on(serve: Serve) -> None:
     assert [after - before for before, after in itertools.pairwise(sent)] == pytest.approx([0.1] * 99, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backlog", [0, 10])
 async def test_a_ramp_starts_slots_one_after_another(serve: Serve, backlog: int) -> None:
     server = serve(Reply(tokens=5, first_token=100))
@@ -290,6 +291,7 @@ async def test_a_malformed_trace_ends_the_run_with_its_line(serve: Serve, tmp_pa
         await run(plan(trace=path), transport=serve(REPLY))
 
 
+@pytest.mark.slow
 async def test_a_report_is_saved_and_loaded(serve: Serve, tmp_path: Path) -> None:
     report = await run(plan(rate=[20, 40], duration=1, slos=["ttft:p90<1s"]), transport=serve(REPLY))
     report.save(tmp_path)

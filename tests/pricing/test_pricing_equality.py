@@ -255,6 +255,7 @@ def test_every_name_where_the_url_is_nobodys(table: PriceTable) -> None:
     assert priced > 1000
 
 
+@pytest.mark.slow
 def test_openai_models_in_every_usage(table: PriceTable) -> None:
     rows: list[str | None] = [URLS["openai"], URLS["azure"], *ELSEWHERE]
     for url in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.tables import each_row
@@ -621,6 +622,7 @@ def test_merging(so_far: object, new: object, merged: object) -> None:
     assert early == so_far, "what was handed out stays as it was"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30), st.lists(st.integers(min_value=0), max_size=8))
 def test_any_cut_of_text_and_arguments_gives_the_same_message(text: str, where: list[int]) -> None:
     ends = [*sorted(place % (len(text) + 1) for place in where), len(text)]

@@ -577,6 +577,7 @@ def test_a_character_split_over_two_reads() -> None:
         assert read(raw[:place], raw[place:], DONE).text == "\U0001f600"
 
 
+@pytest.mark.slow
 @each_row(
     ("shape", "closing"),
     [
@@ -649,6 +650,7 @@ def test_any_json_object_is_a_chunk_or_an_error_object(objects: list[dict[str, A
     msgspec.json.encode(reading.completion.to_dict())
 
 
+@pytest.mark.slow
 @given(chunks())
 def test_any_json_object_as_the_body(sent: dict[str, Any]) -> None:
     reading = read(msgspec.json.encode(sent), content_type="application/json")

@@ -33,6 +33,17 @@ def loop_name(backend: Backend) -> str:
     return f"{name}-eager" if "loop_factory" in options else name
 
 
+def repeats_another_loop(item: pytest.Item) -> bool:
+    """Return whether a row on uvloop or with eager tasks shows what asyncio's row has shown.
+
+    Only the transport's streams can tell these loops apart, and rows marked `one_loop` run once.
+    """
+    if not isinstance(item, pytest.Function) or item.get_closest_marker("one_loop") or "transport" in item.path.parts:
+        return False
+    backend = item.callspec.params.get("anyio_backend") if hasattr(item, "callspec") else None
+    return isinstance(backend, tuple) and loop_name(backend) not in {"asyncio", "trio"}
+
+
 def is_its_loop(item: pytest.Item | pytest.Collector) -> bool:
     """Tell whether a test runs on its event loop; a row of a test marked `one_loop` does so on one of them.
 

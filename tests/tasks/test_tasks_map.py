@@ -65,6 +65,7 @@ def held(releases: dict[int, anyio.Event]) -> object:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "ordered"), [("sync", False), ("slow", True)])
 async def test_three_hundred_tasks_give_three_hundred_results_once(serve: Serve, kind: str, ordered: bool) -> None:
     source = Source(300)

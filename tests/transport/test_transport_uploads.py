@@ -62,6 +62,7 @@ async def test_an_answer_before_a_streamed_body_is_sent(
     assert sent < 100_000_000
 
 
+@pytest.mark.slow
 async def test_a_large_body(serve: Serve, request_to: Build) -> None:
     body = b"x" * 20_000_000
     server = serve.replies(OK, OK)

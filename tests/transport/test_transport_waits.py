@@ -86,6 +86,7 @@ async def test_the_server_does_not_take_the_body(serve: Serve, request_to: Build
         assert counted(transport) == (0, 0, 1, 0, 0)
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stops_stops_the_server(serve: Serve, request_to: Build) -> None:
     sent = 0
     size = 64_000_000
