@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ async def test_the_schedule_is_the_same_to_the_nanosecond_for_any_number_of_work
         assert due_and_lengths(report) == alone, (workers, loop)
         assert {record.worker for record in report.records} == set(range(workers))
         assert report.ok == 30
+        evidence = report.stages[0].verdict.evidence
+        assert bool(evidence.read_lag.count) == (sys.platform == "linux"), "the kernel bears witness on every loop"
+        assert (evidence.no_witness is None) == (sys.platform == "linux")
     assert {request.content for request in simulated.server.requests} == bodies, "the same prompts, too"
 
 
@@ -217,6 +221,17 @@ async def test_a_cancelled_run_leaves_no_process(simulate: Simulate, started: li
         group.cancel_scope.cancel()
     assert started
     assert all(process.returncode is not None for process in started)
+
+
+def test_workers_end_with_a_parent_that_was_killed(simulate: Simulate) -> None:
+    simulated = simulate(SLOW)
+    arguments = ("load", "--model", "m", "--concurrency", "4", "--duration", "60", "--no-calibrate-prompts", "--quiet")
+    with launcher() as launch:
+        process = launch("chatscope", *arguments, base_url=simulated.base_url)
+        simulated.wait_until(lambda server: server.requests_received >= 4)
+        process.kill()
+        process.communicate()  # ends once no worker holds the pipes
+        simulated.wait_until(lambda server: server.connections_open == 0)
 
 
 async def test_a_malformed_file_ends_the_run_with_its_line(simulate: Simulate, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ async def test_an_open_loop_sends_on_schedule_however_slow_the_server_is(serve: 
     report = await run(plan(rate=10, arrivals="constant", duration=2), transport=server)
     assert offsets(report, lambda record: record.due_ns) == pytest.approx([n / 10 for n in range(20)], abs=1e-6)
     assert offsets(report, lambda record: record.dispatched_ns) == pytest.approx([n / 10 for n in range(20)], abs=1e-3)
+    assert report.stages[0].verdict.evidence.no_witness == "the transport is not chatscope's own"
     summary = report.stages[0].summary
     assert summary.ok == 20
     assert summary.metrics["ttft"].percentile(99) == pytest.approx(30, abs=1e-3)

@@ -72,6 +72,7 @@ class Inbox:
         except queue.Empty:
             return ...
         if order is None:
+            self._orders.put(None)  # for whoever asks next
             raise ParentGoneError
         return order
 
@@ -83,7 +84,10 @@ class Inbox:
 
     def _read(self) -> None:
         while len(head := self._source.read(LENGTH.size)) == LENGTH.size:
-            self._orders.put(decode_order(self._source.read(*LENGTH.unpack(head))))
+            (length,) = LENGTH.unpack(head)
+            if len(data := self._source.read(length)) < length:
+                break  # the parent died while it wrote
+            self._orders.put(decode_order(data))
         self._orders.put(None)
 
 
