@@ -153,6 +153,14 @@ def test_a_long_distribution_is_thinned_out_and_keeps_its_ends() -> None:
     assert all(abs(value / 5000 - share) < 0.001 for value, share in zip(values, shares, strict=True))
 
 
+def test_gaps_are_drawn_from_a_part_of_many() -> None:
+    found = [record(n, n + 1, n + 2) for n in range(50)]
+    assert series.every_nth(found) == (found, 1)
+    for each in found:
+        each.token_ns = [0] * (series.DRAWN_GAPS // 20)
+    assert series.every_nth(found) == (found[::3], 3)
+
+
 def test_rates_and_concurrency_keep_their_totals() -> None:
     found = [record(0, 1, 3), record(1, 2, 9, output_tokens=10), record(4, 5, 6, output_tokens=None)]
     span = Span.of(found)

@@ -107,6 +107,10 @@ _DISTRIBUTIONS: Final = {
 def distribution_chart(names: Sequence[str], measured: Sequence[list[RequestRecord]], name: str) -> Chart:
     """Return the distributions of a latency in several sets of requests, by the names of the sets."""
     title, caption = _DISTRIBUTIONS[name]
+    if name == "icl":
+        thinned = [series.every_nth(records) for records in measured]
+        measured, step = [list(records) for records, _ in thinned], max((step for _, step in thinned), default=1)
+        caption += f" Drawn from one request in {step:,}." if step > 1 else ""
     data = []
     for index, (of, records) in enumerate(zip(names, measured, strict=True)):
         for which, dash in ((name, _DASHES[index // _COLOURS % len(_DASHES)]), (f"{name}_service", "dash")):

@@ -18,6 +18,9 @@ CURVE_POINTS: Final = 150
 SHOWN_REQUESTS: Final = 800
 """Requests on a timeline: each is drawn as a line of its own, and a browser slows down beyond a few thousand."""
 
+DRAWN_GAPS: Final = 200_000
+"""Gaps that a curve is computed from at most: of more, it would look the same, and take minutes."""
+
 BINS: Final = 80
 """Parts that the time of a run is divided into. None is shorter than `SHORTEST_BIN`."""
 
@@ -76,6 +79,12 @@ def cumulative(records: Iterable[RequestRecord], name: str) -> Points:
     return values, [round(rank * known, 5) for rank in shown]
 
 
+def every_nth(records: Sequence[RequestRecord]) -> tuple[Sequence[RequestRecord], int]:
+    """Return the requests whose gaps are drawn: every n-th, with n."""
+    step = 1 + sum(len(record.token_ns) for record in records) // DRAWN_GAPS
+    return records[::step], step
+
+
 def running(records: Iterable[RequestRecord], span: Span) -> Points:
     """Return the mean number of running requests in each bin."""
     busy = [0.0] * len(span.bins())
@@ -92,13 +101,13 @@ def token_rate(records: Iterable[RequestRecord], span: Span) -> Points:
 
     Responses without usage are left out: chunks are not counted as tokens.
     """
-    counts = [0.0] * len(span.bins())
+    counts, bin_ns, last = [0.0] * len(span.bins()), span.bin_ns, len(span.bins()) - 1
     for record in records:
         stamps = record.token_ns or ([] if record.finished_ns is None else [record.finished_ns])
         if record.output_tokens and stamps:
             each = record.output_tokens / len(stamps)
             for stamp in stamps:
-                counts[min(len(counts) - 1, max(0, (stamp - span.start) // span.bin_ns))] += each
+                counts[min(last, (stamp - span.start) // bin_ns)] += each
     lengths = [min(span.bin_ns, span.end - start) / SECOND for start in span.bins()]
     rates = [round(count / length, 3) for count, length in zip(counts, lengths, strict=True)]
     return [span.seconds(start) for start in span.bins()], rates
