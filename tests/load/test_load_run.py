@@ -308,6 +308,33 @@ async def test_a_report_is_saved_and_loaded(serve: Serve, tmp_path: Path) -> Non
         load_report(tmp_path)
 
 
+async def test_whatever_a_plan_holds_is_saved_and_keys_are_not(serve: Serve, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Hello"}\n')
+    given = plan(
+        base_url="http://user:password@server/v1",
+        concurrency=(1,),
+        requests=1,
+        workload=Workload(prompts=prompts),
+        parameters={
+            "extra_headers": {"x-gateway": "sk-other"},
+            "extra_query": {"code": "sk-third"},
+            "stop": ("a", "b"),
+        },
+    )
+    (await run(given, transport=serve(REPLY))).save(tmp_path)
+    loaded = load_report(tmp_path).plan
+    assert loaded["workload"]["prompts"] == str(prompts)
+    assert loaded["base_url"] == "http://***@server/v1"
+    assert loaded["parameters"] == {
+        "extra_headers": {"x-gateway": "***"},
+        "extra_query": {"code": "***"},
+        "stop": ["a", "b"],
+    }
+    text = (tmp_path / "summary.json").read_text()
+    assert not [key for key in ("password", "sk-other", "sk-third") if key in text]
+
+
 async def test_vllms_result_has_its_keys_and_its_meaning(serve: Serve, tmp_path: Path) -> None:
     (await run(plan(concurrency=1, requests=4), transport=serve([error(500), REPLY]))).save(tmp_path)
     result = json.loads((tmp_path / "vllm.json").read_text())

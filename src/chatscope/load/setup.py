@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -25,6 +25,11 @@ from chatscope.load.search import run_verdict, search_result
 from chatscope.load.workload import WordScale, Workload
 from chatscope.profiles import find_profile
 from chatscope.version import __version__
+
+_MAY_HOLD_KEYS: Final = frozenset({"extra_headers", "extra_query"})
+"""Parameters whose values are not reported, since gateways take keys there."""
+
+_USER_INFO: Final = re.compile(r"(?<=://)[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +115,31 @@ def report_of(
 
 
 def plan_values(plan: LoadPlan) -> dict[str, Any]:
-    """Return a plan as plain values, without its key."""
-    values = asdict(plan)
+    """Return a plan as plain values: without its key, and without what may hold another."""
+    values = {each.name: getattr(plan, each.name) for each in fields(plan)}
     del values["api_key"], values["salt"]
+    workload = asdict(plan.workload)
     for name in ("seed", "salt"):
-        del values["workload"][name]
-    values["slos"] = list(plan.slos)
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        del workload[name]
+    hidden = {
+        name: dict.fromkeys(plan.parameters[name] or (), "***") for name in _MAY_HOLD_KEYS & plan.parameters.keys()
+    }
+    url = None if plan.base_url is None else _USER_INFO.sub("***@", plan.base_url)
+    plain: dict[str, Any] = _plain(
+        values | {"workload": workload, "parameters": {**plan.parameters, **hidden}, "base_url": url}
+    )
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has; the text of any other, such as a path or a type."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value)
 
 
 def host_values() -> dict[str, Any]:
