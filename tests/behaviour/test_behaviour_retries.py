@@ -135,6 +135,13 @@ async def test_who_waits_for_a_server_that_refuses_connections(serve: Serve) -> 
     assert result.attempts == 5, "a task waits out a restart"
     assert sum(attempt.wait_seconds or 0 for attempt in result.attempts_log) >= 7.5
 
+    async with ChatClient("k", transport=serve(refuse)) as client:
+        for _ in range(8):  # from the fourth on, the server counts as down
+            begun = anyio.current_time()
+            with pytest.raises(APIConnectionError, match="refused"):
+                await client.complete(**ask)
+            assert anyio.current_time() - begun <= 3.25
+
     def restart(request: Received) -> Answer:
         return refuse(request) if request.number in {2, 3} else error(503) if request.number == 1 else Reply("back")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 from typing import Any
 
@@ -32,10 +33,10 @@ def anyio_backend(virtual_time: tuple[str, dict[str, Any]]) -> tuple[str, dict[s
 
 
 async def acquire(
-    limiter: Limiter, body: bytes = b"", *, retry: bool = False, patient: bool = True, model: str = "m"
+    limiter: Limiter, body: bytes = b"", *, retry: bool = False, patience: float = math.inf, model: str = "m"
 ) -> Permit:
     permit = Permit(limiter, "task", model=model)
-    await permit.acquire(body, 0, retry=retry, patient=patient)
+    await permit.acquire(body, 0, retry=retry, patience=patience)
     return permit
 
 
@@ -245,7 +246,7 @@ async def test_an_empty_store_lets_one_retry_go_each_second() -> None:
         with pytest.raises(
             APIConnectionError, match=r"^not sent: too many of the last requests failed, and the retry b"
         ):
-            await acquire(limiter, retry=True, patient=False)
+            await acquire(limiter, retry=True, patience=PATIENCE)
         group.cancel_scope.cancel()
 
 
@@ -316,12 +317,12 @@ async def test_without_a_deadline_a_call_is_held_back_for_so_long_in_all() -> No
         with pytest.raises(
             APIConnectionError, match=r"^not sent: the server failed the last 10 requests; held"
         ) as caught:
-            await permit.acquire(b"", 0, retry=False, patient=False)
+            await permit.acquire(b"", 0, retry=False, patience=PATIENCE)
         assert anyio.current_time() - began == pytest.approx(PATIENCE)
         assert caught.value.__cause__ is last
         assert not is_transient(caught.value)
         with pytest.raises(APIConnectionError):  # its patience is used up
-            await permit.acquire(b"", 0, retry=True, patient=False)
+            await permit.acquire(b"", 0, retry=True, patience=PATIENCE)
         assert anyio.current_time() - began == pytest.approx(PATIENCE)
         assert limiter.statistics().held_back == 91
         group.cancel_scope.cancel()

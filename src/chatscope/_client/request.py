@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from typing import TypeVar
 
 from chatscope._client.request_errors import locate_error, status_error_of, translated_for
@@ -15,8 +16,9 @@ from chatscope._client.server import PreparedRequest, Server, refuses_include_us
 from chatscope._http.base import HTTPResponse
 from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.concurrency import Slot
-from chatscope._limits.limiter import Permit
-from chatscope._limits.retry import Retrier
+from chatscope._limits.connection_errors import is_refused
+from chatscope._limits.limiter import PATIENCE, Permit
+from chatscope._limits.retry import REFUSED_PATIENCE, Retrier
 from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import APIStatusError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import request_id
@@ -159,9 +161,16 @@ class ClientRequest:
             self.prepared.body,
             self.prepared.max_tokens,
             retry=hedged or bool(retrier.failed),
-            patient=retrier.deadline is not None,
+            patience=self._patience(),
         )
         return acquired if self.observed is None else _then(acquired, self.observed.permit_acquired)
+
+    def _patience(self) -> float:
+        """Return how long the call may be held back while its server fails, in seconds."""
+        retrier, outage = self.retrier, self._server.limiter.outage
+        if retrier.policy.refused_attempts is not None and outage is not None and is_refused(outage):
+            return REFUSED_PATIENCE
+        return PATIENCE if retrier.deadline is None else inf
 
     def release_permit(self) -> None:
         """Release the permit, as `close` also does. Releasing it twice does nothing."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
-from math import inf
 from typing import Final, Literal
 
 import anyio
@@ -113,13 +112,14 @@ class Limiter:
         """The error of the server's last request while the server counts as down."""
         return self._breaker.last_failure if self._breaker.is_open else None
 
-    async def _hold_back(self, order: Order, *, retry: bool, seconds: float) -> bool:
+    async def _hold_back(self, order: Order, *, retry: bool, seconds: float, patience: float) -> bool:
         """Wait until the circuit breaker and the retry budget allow a request. If cancelled, nothing is taken.
 
         Args:
             order: the call's place.
             retry: whether this is a call's second attempt or a later one.
             seconds: how long to wait at most.
+            patience: how long the call may be held back in all, in seconds, for the error.
 
         Returns:
             Whether a retry was taken from the retry budget.
@@ -143,7 +143,7 @@ class Limiter:
         with anyio.move_on_after(seconds):
             await self._held_back.acquire(try_acquire, order)
             return took_retry
-        raise self._gave_up()
+        raise self._gave_up(patience)
 
     def _on_success(self) -> None:
         """Record a success."""
@@ -158,14 +158,16 @@ class Limiter:
             self._budget.refill(len(self._held_back))
         self._held_back.wake()
 
-    def _gave_up(self) -> APIConnectionError:
+    def _gave_up(self, patience: float) -> APIConnectionError:
         """Return the error for a request that was held back for too long."""
         if self._breaker.is_open:
             why = f"the server failed the last {self._breaker.failures} requests"
         else:
             why = "too many of the last requests failed, and the retry budget is used up"
-        error = APIConnectionError(f"not sent: {why}; held back for {PATIENCE:g} s", should_retry=False)
-        error.__cause__ = self._breaker.last_failure
+        failure = self._breaker.last_failure
+        last = f"; last failure: {failure.message}" if failure is not None else ""
+        error = APIConnectionError(f"not sent: {why}; held back for {patience:g} s{last}", should_retry=False)
+        error.__cause__ = failure
         return error
 
 
@@ -184,13 +186,13 @@ class Permit:
     """
 
     __slots__ = (
+        "_held_seconds",
         "_is_answered",
         "_is_held",
         "_is_sent",
         "_label",
         "_limiter",
         "_model",
-        "_patience",
         "_priority",
         "_reservation",
         "_sent_ns",
@@ -202,22 +204,22 @@ class Permit:
         self._label = label
         self._model = model
         self._priority = priority
-        self._patience = PATIENCE
+        self._held_seconds = 0.0
         self._reservation: Reservation | None = None
         self._is_held = self._is_sent = self._is_answered = self._took_retry = False
         self._sent_ns = 0
 
-    async def acquire(self, body: bytes, max_tokens: int | None, *, retry: bool, patient: bool) -> None:
+    async def acquire(self, body: bytes, max_tokens: int | None, *, retry: bool, patience: float) -> None:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
             body: the request's body, from which its tokens are estimated.
             max_tokens: its limit on the output.
             retry: whether this is the call's second attempt or a later one.
-            patient: whether a deadline bounds the wait. Otherwise `PATIENCE` does.
+            patience: how long the call may be held back in all, in seconds.
 
         Raises:
-            APIConnectionError: the call was held back for `PATIENCE` seconds because the server was failing.
+            APIConnectionError: the call was held back for that long because the server was failing.
         """
         limiter = self._limiter
         rate = limiter._rate
@@ -227,7 +229,7 @@ class Permit:
         if not (retry or limiter._breaker.failures >= DOWN_AFTER):
             reservation = rate.acquire_nowait(self._model, tokens)
         if reservation is None:
-            self._took_retry = await self._hold_back(retry=retry, patient=patient)
+            self._took_retry = await self._hold_back(retry=retry, patience=patience)
             try:
                 reservation = await rate.acquire(self._model, tokens, self._priority)
             except BaseException:
@@ -238,15 +240,14 @@ class Permit:
         self._is_sent = self._is_answered = False
         limiter._requests += 1
 
-    async def _hold_back(self, *, retry: bool, patient: bool) -> bool:
+    async def _hold_back(self, *, retry: bool, patience: float) -> bool:
         limiter = self._limiter
         began_at = anyio.current_time()
+        order, seconds = Order(-self._priority, next(limiter._numbers)), max(patience - self._held_seconds, 0.0)
         try:
-            return await limiter._hold_back(
-                Order(-self._priority, next(limiter._numbers)), retry=retry, seconds=inf if patient else self._patience
-            )
+            return await limiter._hold_back(order, retry=retry, seconds=seconds, patience=patience)
         finally:
-            self._patience = max(self._patience - (anyio.current_time() - began_at), 0.0)
+            self._held_seconds += anyio.current_time() - began_at
 
     def on_send(self) -> None:
         """Record that the request is being sent: from now on the server may count it."""

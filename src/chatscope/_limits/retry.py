@@ -40,6 +40,10 @@ REFUSED_ATTEMPTS: Final = 3
 openai package. Someone waits for the answer, and most often the address is wrong or no server was started. A task of an
 adapter waits out a restart."""
 
+REFUSED_PATIENCE: Final = 1.5
+"""How long such a request is held back, in seconds, while the server counts as down because it refuses connections: as
+long as its waits would take."""
+
 _log: Final = logging.getLogger("chatscope.retry")
 
 
