@@ -52,7 +52,9 @@ def test_it_loads_no(name: str, probed: dict[str, list[str]]) -> None:
     assert [module for module in probed["modules"] if module.split(".")[0] == name] == []
 
 
-@pytest.mark.parametrize("name", ["trio", "pydantic", "opentelemetry", "respx", "h11", "uvloop", "prometheus_client"])
+@pytest.mark.parametrize(
+    "name", ["trio", "pydantic", "opentelemetry", "respx", "h11", "uvloop", "prometheus_client", "plotly", "ray"]
+)
 def test_nor_do_its_dependencies(name: str, probed: dict[str, list[str]]) -> None:
     assert [module for module in probed["all"] if module.split(".")[0] == name] == []
 

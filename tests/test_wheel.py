@@ -39,4 +39,7 @@ def test_it_holds_the_package(names: set[str]) -> None:
 def test_it_holds_nothing_else(names: set[str]) -> None:
     others = {name.partition("/")[2] for name in names if not name.startswith("chatscope/")}
     assert others == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
-    assert {Path(name).suffix for name in names if name.startswith("chatscope/")} == {".py", ".typed", ".json"}
+    assert {Path(name).suffix for name in names if name.startswith("chatscope/")} == {
+        *(".py", ".typed", ".json"),
+        *(".css", ".js"),  # of the pages of load tests
+    }
