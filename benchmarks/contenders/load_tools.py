@@ -1,8 +1,8 @@
 """Other load generators, run as commands: their paths come from the environment, and a tool without one is skipped.
 
 Each measures the same server in the same shape: a number of streams for a number of seconds. They need a tokenizer,
-though the server counts; one of two words is written for them. Tried with guidellm 0.8.1 and aiperf 0.13, each
-installed in an environment of its own (`uv venv; uv pip install guidellm`).
+though the server counts; one of two words is written for them. Tried with guidellm 0.8.1, aiperf 0.13.0 and
+vllm[bench] 0.33.0, each in an environment of its own (`uv venv; uv pip install guidellm`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from tests.support.responses import OK, answered, counted
 
-from chatscope.transport import RESEND_EXTENSION, HTTPTransport, TransportStatistics
+from chatscope.transport import RESEND_EXTENSION, SENT_EXTENSION, HTTPTransport, TransportStatistics
 from chatscope.transport.pool import PooledConnection
 
 if TYPE_CHECKING:
@@ -197,6 +197,28 @@ async def test_a_request_lost_with_its_pooled_connection_is_sent_again_if_its_ho
             assert len(lost) == bool(allows)
         assert counted(transport) == ((0, 0, 1, 1, 0) if allows is False else (1, 1, 2, 1, 1))
     assert [request[-5:] for request in server.requests] == [b"hello", b"again", b"again"][: 2 + (allows is not False)]
+
+
+async def test_the_sent_hook_is_called_between_connecting_and_the_response(serve: Serve, request_to: Build) -> None:
+    def script(peer: Peer) -> None:
+        while peer.request():
+            responded.append(perf_counter_ns())
+            peer.send(OK)
+
+    sent: list[tuple[int, int | None]] = []
+    responded: list[int] = []
+    server = serve(script)
+    async with HTTPTransport() as transport:
+        began = perf_counter_ns()
+        for _ in range(2):
+            request = request_to(server)
+            request.extensions[SENT_EXTENSION] = lambda connect_ns: sent.append((perf_counter_ns(), connect_ns))
+            await answered(transport, request)
+    (first_ns, connect_ns), (second_ns, reused) = sent
+    assert connect_ns is not None
+    assert 0 < connect_ns < first_ns - began
+    assert responded[0] < second_ns
+    assert reused is None, "a kept connection needs no connecting"
 
 
 async def test_a_request_that_no_server_can_have_read_needs_no_leave_to_be_sent_again(
