@@ -243,3 +243,14 @@ def test_without_plotly_a_run_writes_everything_else(
     ran = chatscope("load", "report", str(tmp_path))
     assert ran.code == 2
     assert "chatscope[load]" in ran.err
+
+
+@pytest.mark.parametrize("search", [(), ("--search", "concurrency")])
+def test_an_objective_that_no_load_meets_exits_with_3(
+    simulate: Simulate, chatscope: Run, search: tuple[str, ...]
+) -> None:
+    simulate(REPLY)
+    ran = chatscope(*SHORT, "--no-calibrate-prompts", "--quiet", "--slo", "ttft:p50<1us", *search)
+    assert ran.code == (3 if not ran.out.startswith("client: invalid") else CLIENT_IN_THE_WAY)
+    assert "NOT MET: ttft:p50<1us" in ran.out
+    assert ("search: no concurrency meets every objective; 1 does not" in ran.out) is bool(search)
