@@ -105,6 +105,7 @@ async def test_what_is_spent_already_stops_a_run_before_it_sends(serve: Serve, o
     assert (server.requests, summary.stop_reason, summary.exit_code) == ([], "budget", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0, 0.001, 0.005, 0.02, 0.05, 0.1])
 async def test_a_run_cancelled_at_any_moment_can_be_resumed_at_once(serve: Serve, output: Path, delay: float) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(50)])
