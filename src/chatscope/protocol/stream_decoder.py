@@ -104,9 +104,10 @@ class StreamDecoder:
         Args:
             choices: how many choices were requested.
         """
-        if self._sse is None:
+        sse = self._sse
+        if sse is None:
             data = bytes(self._body) if len(self._body) <= BODY_LIMIT else b""
-        elif (event := self._sse.pending(BODY_LIMIT)) is None:
+        elif sse.is_fresh or (event := sse.pending(BODY_LIMIT)) is None:
             return False
         elif is_error_event(event.event):
             return True

@@ -30,9 +30,10 @@ class ToolCalls:
 
     def without_repeats(self, pieces: list[ToolCallDelta]) -> list[ToolCallDelta]:
         """Return the pieces without those that say once more what is known: some servers end with the whole calls."""
-        if not any(piece.id and piece.id in self._by_id for piece in pieces):
-            return pieces
-        return [piece for piece in pieces if not self._is_repeat(piece)]
+        for piece in pieces:
+            if piece.id and piece.id in self._by_id:
+                return [piece for piece in pieces if not self._is_repeat(piece)]
+        return pieces
 
     def _is_repeat(self, piece: ToolCallDelta) -> bool:
         place = self._by_id.get(piece.id or "")
