@@ -34,7 +34,8 @@ pytestmark = pytest.mark.one_loop
 def record(index: int, **values: Any) -> RequestRecord:
     """Return a request that was due at 0, whose tokens were stamped 2, 4 and 3 ms late."""
     given: dict[str, Any] = {"due_ns": 0, "request_id": f"r{index}", "outcome": "ok", "finished_ns": 90 * MS}
-    return RequestRecord(index=index, **(given | {"token_ns": [57 * MS, 69 * MS, 78 * MS]} | values))
+    given["token_ns"] = [57 * MS, 69 * MS, 78 * MS]
+    return RequestRecord(index=index, **(given | values))
 
 
 def test_stamps_are_compared_token_by_token() -> None:

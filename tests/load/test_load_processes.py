@@ -246,6 +246,15 @@ async def test_a_malformed_file_ends_the_run_with_its_line(simulate: Simulate, t
         await run_in_processes(plan(simulated.base_url, concurrency=2, duration=5, workload=workload), workers=2)
 
 
+async def test_a_loop_that_no_worker_can_run_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = plan("http://server/v1", rate=1, requests=1)
+    with pytest.raises(ValueError, match="loop must be one of asyncio, uvloop, trio"):
+        await run_in_processes(given, loop="curio")  # type: ignore[arg-type]  # the mistake
+    monkeypatch.setattr("chatscope.load.processes.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install uvloop"):
+        await run_in_processes(given, loop="uvloop")
+
+
 @pytest.mark.parametrize(
     ("values", "cores", "workers"),
     [

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any, Final, Literal, Protocol
 
 import anyio
@@ -42,6 +43,7 @@ from chatscope.load.stages import conclude
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss
 
 WorkerLoop = Literal["asyncio", "uvloop", "trio"]
+WORKER_LOOPS: Final = ("asyncio", "uvloop", "trio")
 
 LEAD_SECONDS: Final = 0.25
 """Between the order to start a stage and its start: ten times as long as a worker takes to look for orders."""
@@ -72,7 +74,9 @@ async def run_in_processes(
             values that another process cannot be given.
         ChatError: the calibration's requests failed, so that no request was measured.
         OSError: a file cannot be read, or a process cannot be started.
+        ImportError: the event loop's package is not installed.
     """
+    _check_loop(loop)
     monitor = monitor or LoadMonitor()
     async with client_of(plan, None) as client:
         setup = await prepare(plan, client)
@@ -92,6 +96,13 @@ async def run_stages(setup: RunSetup, workers: Sequence[StartedWorker], monitor:
     while not monitor.is_stopped and (stage := next_stage(setup.plan, stages)) is not None:
         stages.append(await _SharedStage(setup, stage, workers, monitor).run())
     return stages
+
+
+def _check_loop(loop: str) -> None:
+    if loop not in WORKER_LOOPS:
+        raise ValueError(f"loop must be one of {', '.join(WORKER_LOOPS)}, not {loop!r}")
+    if find_spec(loop) is None:
+        raise ImportError(f"{loop} is not installed; install it with: pip install {loop}")
 
 
 class StartedWorker(Protocol):
