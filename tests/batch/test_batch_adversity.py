@@ -28,6 +28,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf", b"\n"])
 async def test_line_ends_and_marks_do_not_change_what_is_asked(
@@ -42,6 +43,7 @@ async def test_line_ends_and_marks_do_not_change_what_is_asked(
 
 
 @pytest.mark.slow
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "bad",
     [
@@ -78,6 +80,7 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
 
 
 @pytest.mark.slow
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "body",
     [
@@ -112,6 +115,7 @@ async def test_any_shape_of_a_body_has_one_outcome_and_a_resume(serve: Serve, ou
     assert (again.settled, server.requests, again.exit_code) == (2, [], summary.exit_code)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("custom_id", ["x" * 200_000, "\U0001f600é\u2028\x00\x1b[31m", " ", "../../etc", "a\nb"])
 async def test_any_text_is_an_id(serve: Serve, output: Path, custom_id: str) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(0) | {"custom_id": custom_id}])
@@ -201,6 +205,7 @@ async def test_a_failure_that_was_recorded_was_not_in_flight(serve: Serve, outpu
     assert (await finish(serve(HELLO), source, output)).in_flight_at_kill == 0
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("output_format", ["batch", "record"])
 async def test_permanent_failures_are_settled_in_each_format(serve: Serve, output: Path, output_format: str) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(4)])
@@ -232,6 +237,7 @@ async def test_what_a_replaced_failure_has_cost_counts(serve: Serve, output: Pat
     assert read_status(output).cost == pytest.approx(first.cost + second.cost)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("kind", ["lines", "bodies", "csv", "records"])
 async def test_failed_requests_come_from_any_source(serve: Serve, output: Path, kind: str) -> None:
     options: dict[str, Any] = {}
@@ -334,6 +340,7 @@ async def test_no_file_holds_the_key(serve: Serve, tmp_path: Path) -> None:
         run_batch(source, "out.jsonl", adapter=adapter, parameters={"extra_headers": {}})
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -371,6 +378,7 @@ async def test_a_schema_fills_the_parsed_column(serve: Serve, output: Path) -> N
 # -- inputs that end early ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("kind", ["gz", "zst", "csv"])
 async def test_an_input_that_was_cut_is_refused(serve: Serve, output: Path, kind: str) -> None:
     content = b"".join(json.dumps(line(number)).encode() + b"\n" for number in range(500))
@@ -388,6 +396,7 @@ async def test_an_input_that_was_cut_is_refused(serve: Serve, output: Path, kind
     assert server.requests == []
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("prompt", [None, "{missing}"])
 async def test_columns_of_standard_input_are_checked_before_anything_is_sent(
     serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, prompt: str | None

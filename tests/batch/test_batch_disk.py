@@ -63,6 +63,7 @@ async def test_two_outputs_of_one_folder_run_at_once(serve: Serve, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.one_loop
 @pytest.mark.parametrize("name", ["started", "manifest", "summary", "errors", "output", "superseded"])
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 async def test_a_full_disk_at_any_file_leaves_nothing_behind(

@@ -39,7 +39,7 @@ def text_digest(text: str) -> bytes:
 def pair_digest(id_digest: bytes, key: bytes) -> bytes:
     """Return the digest of an id, by its digest, together with a key: an outcome is recorded for exactly this pair.
 
-    Combining two digests costs a third of a third hash.
+    Combining two digests costs a third of what a hash costs.
     """
     combined = int.from_bytes(id_digest, "little") ^ int.from_bytes(key, "little")
     return combined.to_bytes(SIZE, "little")

@@ -35,7 +35,7 @@ def status_command(output: Path, as_json: bool) -> int:
     for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
         click.echo(f"{count:,} x {name}")
     if status.in_flight:
-        click.echo(f"{status.in_flight:,} requests were started but not recorded; they may be billed twice")
+        click.echo(f"{status.in_flight:,} requests have no outcome yet; if the run was killed, they may be billed twice")
     return 0
 
 
