@@ -13,6 +13,7 @@ import sys
 from array import array
 from time import perf_counter_ns, time_ns
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 __all__ = ["ReadWitness", "WitnessedSocket"]
 
@@ -23,15 +24,16 @@ OTHER_NUMBERS: Final = ("alpha", "mips", "parisc", "sparc")
 TIMESPEC: Final = struct.Struct("@ll")
 SPACE: Final = socket.CMSG_SPACE(TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
 
-FIRST: Final = 4
+# So many open connections are watched as long as there are any others, and one in sixteen of those.
+FEWEST: Final = 4
 ONE_IN: Final = 16
 
 
 class ReadWitness:
     """Asks the kernel when it received what some connections read. Pass one to `HTTPTransport(witness=...)`.
 
-    The first four connections are watched, and one in 16 of those that follow. For each of their reads, the lag is the
-    time from when the kernel received its last byte until the client had it.
+    A new connection is watched as long as fewer than four open ones are, and one in 16 in any case. For each of their
+    reads, the lag is the time from when the kernel received its last byte until the client had it.
 
     Attributes:
         connections: how many connections are watched so far.
@@ -42,6 +44,7 @@ class ReadWitness:
         self.connections = 0
         self.obstacle: str | None = None
         self._seen = 0
+        self._watched: WeakSet[WitnessedSocket] = WeakSet()
         self._reads = array("q")
         self._lags = array("q")
         if sys.platform != "linux" or platform.machine().startswith(OTHER_NUMBERS):
@@ -51,7 +54,7 @@ class ReadWitness:
         """Return the socket to be read: the same, or if it is to be watched, one that replaces it."""
         number, self._seen = self._seen, self._seen + 1
         is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6}
-        if self.obstacle is not None or not is_tcp or (number >= FIRST and number % ONE_IN):
+        if self.obstacle is not None or not is_tcp or (number % ONE_IN and self._open() >= FEWEST):
             return sock
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -59,7 +62,12 @@ class ReadWitness:
             self.obstacle = f"the kernel refuses to stamp reads: {error}"
             return sock
         self.connections += 1
-        return WitnessedSocket.replacing(sock, self)
+        watched = WitnessedSocket.replacing(sock, self)
+        self._watched.add(watched)
+        return watched
+
+    def _open(self) -> int:
+        return sum(sock.fileno() >= 0 for sock in self._watched)
 
     def record(self, read_ns: int, lag_ns: int) -> None:
         """Record a read. A lag below zero is left out: the system's clock was set back since the kernel's stamp."""
