@@ -35,7 +35,7 @@ class ChatServer:
         """Return when the requests arrived."""
         return [request.time for request in list(self.sim.requests)]
 
-    def wait_for(self, requests: int, seconds: float = 90.0) -> None:
+    def wait_for(self, requests: int, seconds: float = 180.0) -> None:
         """Wait until so many requests have arrived."""
         until(lambda: self.sim.requests_received >= requests, seconds)
 

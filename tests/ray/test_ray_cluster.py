@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),  # one cluster
     pytest.mark.filterwarnings("default"),  # Ray's own are not ours to mend
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
 ]
 
 
