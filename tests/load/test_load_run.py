@@ -164,7 +164,7 @@ async def test_the_first_token_is_the_first_output_and_the_first_answer_comes_af
     ids=["refused", "limited", "cut", "unreachable"],
 )
 async def test_failures_are_recorded_and_never_sent_again(serve: Serve, answer: Any, kind: str) -> None:
-    """A stream that is cut off is no success, whatever had arrived."""
+    """A stream that is cut off is never a success, whatever was received."""
 
     def respond(request: ChatRequest) -> Any:
         if len(server.requests) % 2:
