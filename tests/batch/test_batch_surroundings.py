@@ -137,9 +137,9 @@ async def test_progress_can_be_seen_while_files_are_read(serve: Serve, output: P
         async with run:
             await run.finish()
         group.cancel_scope.cancel()
+        assert (run.summary.settled, run.summary.exit_code) == (30_000, 0)
     for phase in ("reading the output", "reading the input"):
         assert len({progress.rows_read for progress in seen if progress.phase == phase}) > 1, phase
-    assert (run.summary.settled, run.summary.exit_code) == (30_000, 0)
 
 
 async def test_outcomes_do_not_stay_in_memory(serve: Serve, output: Path) -> None:
