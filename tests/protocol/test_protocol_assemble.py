@@ -637,3 +637,11 @@ def test_any_cut_of_text_and_arguments_gives_the_same_message(text: str, where: 
     assert (message.content or "", message.reasoning_text or "", message.refusal or "") == (text, text, text)
     assert message.tool_calls is not None
     assert [(made.id, made.function.name, made.function.arguments) for made in message.tool_calls] == [("a", "f", text)]
+
+
+@each_row("kind", [[], {}, ["text"], 1, None])
+def test_parts_whose_type_is_no_text_are_kept_as_they_are(kind: object) -> None:
+    parts = [{"type": kind, "text": "a"}, {"type": kind, "text": "b"}]
+    message = spoken({"content": parts, "own": parts})
+    assert message.content_parts == parts
+    assert message.extra == {"own": parts}

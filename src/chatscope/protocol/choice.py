@@ -241,7 +241,7 @@ class _ContentParts:
         for sent in parts:
             part = {"type": "text", "text": sent} if isinstance(sent, str) else sent
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind in {"text", "thinking"} and self._parts and self._parts[-1][0] == kind:
+            if kind in ("text", "thinking") and self._parts and self._parts[-1][0] == kind:
                 self._parts[-1][1].append(part)
             else:
                 self._parts.append((kind, [part]))

@@ -7,7 +7,7 @@ from typing import Any, Final
 _REPLACED: Final = frozenset({"id", "type", "index", "format", "signature"})
 """Fields that are sent whole, again and again, and not continued."""
 
-_RUNS: Final = frozenset({"thinking", "reasoning.text", "reasoning.summary"})
+_RUNS: Final = ("thinking", "reasoning.text", "reasoning.summary")  # not a set: a type may be anything
 """Types of items that are continued by the next item of the type, where the server sends no index."""
 
 _MAX_DEPTH: Final = 50
