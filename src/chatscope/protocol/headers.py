@@ -98,9 +98,9 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
     """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
     if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
         return False  # Mistral's names: let them be read in full
+    get = headers.get
     for limited, remaining in _LIMITS:
-        limit, left = headers.get(limited), headers.get(remaining)
-        if limit is None or left is None:
+        if (limit := get(limited)) is None or (left := get(remaining)) is None:
             continue
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
             return False

@@ -50,6 +50,8 @@ def _is_placeholder(key: str) -> bool:
 
 def redact(value: Any, key: str) -> Any:
     """Return a JSON value with the key replaced by `***` in every text in it."""
+    if isinstance(value, str) and len(value) < len(key):
+        return value  # escaped, a key is longer still
     return _redact(value, key) if is_secret(key) else value
 
 

@@ -313,9 +313,12 @@ class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
 
 def plain_messages(messages: Any) -> Any:
     """Return a conversation with every message that a model wrote as the dict that is sent; what is none stays."""
-    if not isinstance(messages, list | tuple) or not any(isinstance(item, CompletionMessage) for item in messages):
+    if not isinstance(messages, list | tuple):
         return messages
-    return [item.to_dict() if isinstance(item, CompletionMessage) else item for item in messages]
+    for item in messages:
+        if isinstance(item, CompletionMessage):
+            return [item.to_dict() if isinstance(item, CompletionMessage) else item for item in messages]
+    return messages
 
 
 def _call_to_dict(call: ToolCall) -> dict[str, Any]:

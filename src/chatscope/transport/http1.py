@@ -20,6 +20,7 @@ from chatscope.transport.response_parser import ResponseParser
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from chatscope.transport.base import SentHook
     from chatscope.transport.pool import PooledConnection
     from chatscope.transport.request_head import PostTemplate, RequestHead
 
@@ -38,6 +39,7 @@ class ResponseStream(TimedStream):
         timeouts: In seconds, by httpx's names.
         max_header_bytes: The size that the response's headers may have.
         on_sent: Called when the request has been written.
+        connect_ns: How long connecting took; `None` on a connection that is used again.
 
     Attributes:
         started: Whether any byte of the response has arrived.
@@ -51,7 +53,8 @@ class ResponseStream(TimedStream):
         timeouts: Mapping[str, float | None],
         *,
         max_header_bytes: int,
-        on_sent: Callable[[], object] | None = None,
+        on_sent: SentHook | None = None,
+        connect_ns: int | None = None,
     ) -> None:
         self.read_ns = 0
         self.started = False
@@ -60,6 +63,7 @@ class ResponseStream(TimedStream):
         self.parser: ResponseParser
         self._max_header_bytes = max_header_bytes
         self._on_sent = on_sent
+        self._connect_ns = connect_ns
         self._connection = connection
         self._stream = connection.stream
         self._request = request
@@ -82,7 +86,7 @@ class ResponseStream(TimedStream):
             self._write_error = writer.error
             self._reusable = sent and not head.wants_close
             if sent and self._on_sent is not None:
-                self._on_sent()
+                self._on_sent(self._connect_ns)
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive_head()
         except BaseException as exc:
@@ -106,7 +110,7 @@ class ResponseStream(TimedStream):
                 self._write_error = writer.error
             self._reusable = sent and not template.wants_close
             if sent and self._on_sent is not None:
-                self._on_sent()
+                self._on_sent(self._connect_ns)
             while not (self.started and self.parser.head_complete):
                 self._ready = await self._receive_head()
         except BaseException as exc:

@@ -157,7 +157,7 @@ class Pool:
 
         The end of its last response may still have to be read: see `PooledConnection.undrained`.
         """
-        self._expire()
+        self._expire(monotonic())
         while origin.idle:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
@@ -173,10 +173,10 @@ class Pool:
         if self._shut or len(idle) >= self._max_idle:
             connection.close()
             return
-        connection.idle_since = monotonic()
+        now = connection.idle_since = monotonic()
         idle[connection] = self._oldest_first[connection] = None
         self._reports_closing = connection.stream.watch(connection.close)
-        self._expire()
+        self._expire(now)
         if self._cancel_timer is None and self._oldest_first:
             self._start_timer()
 
@@ -205,9 +205,9 @@ class Pool:
             self.forget(connection)
             connection.stream.abandon()
 
-    def _expire(self) -> None:
+    def _expire(self, now: float) -> None:
         # Reuse is last-in-first-out, so connections that nobody needs gather at the old end.
-        latest = monotonic() - self._idle_expiry
+        latest = now - self._idle_expiry
         while self._oldest_first and (oldest := next(iter(self._oldest_first))).idle_since <= latest:
             oldest.close()
 
@@ -223,7 +223,7 @@ class Pool:
     def _sweep(self) -> None:
         """Close connections that have expired or that the server has closed; repeat as long as any are idle."""
         self._cancel_timer = None
-        self._expire()
+        self._expire(monotonic())
         if not self._reports_closing:
             for connection in list(self._oldest_first):
                 if connection.undrained is None and not connection.stream.is_quiet():

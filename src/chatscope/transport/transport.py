@@ -7,7 +7,6 @@ the proxies. Not here: one request on its connection (`http1`), connecting (`con
 from __future__ import annotations
 
 import ssl
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -219,8 +218,10 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         on_sent: SentHook | None,
         connect_ns: int | None = None,
     ) -> ResponseStream:
-        hook = None if on_sent is None else partial(on_sent, connect_ns)
-        return ResponseStream(connection, request, timeouts, max_header_bytes=self._max_header_bytes, on_sent=hook)
+        limit = self._max_header_bytes
+        return ResponseStream(
+            connection, request, timeouts, max_header_bytes=limit, on_sent=on_sent, connect_ns=connect_ns
+        )
 
     async def aclose(self) -> None:
         """Close every connection, also those in use. Requests are refused from then on.
