@@ -12,6 +12,7 @@ SMALL: Final = {"object_store_memory": 80 * 2**20}
 SETTINGS: Final = {
     "RAY_AUTH_MODE": "disabled",  # no token in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # by default its workers yield to everything else on the machine
     "RAY_health_check_period_ms": "500",  # a dead node is seen soon
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_initial_delay_ms": "0",
