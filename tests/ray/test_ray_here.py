@@ -139,9 +139,11 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_shards_cannot_be_combined_with_dedup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", type(sys)("ray"))
-    for given, reason in (({"options": BatchOptions(dedup=True)}, "dedup"), ({"workers": 0}, "workers")):
-        with pytest.raises(ValueError, match=reason):
-            run_batch_on_ray("in", tmp_path / "out", address="local", **given)
+    output = tmp_path / "out"
+    with pytest.raises(ValueError, match="dedup"):
+        run_batch_on_ray("in", output, address="local", options=BatchOptions(dedup=True))
+    with pytest.raises(ValueError, match="workers"):
+        run_batch_on_ray("in", output, address="local", workers=0)
 
 
 @pytest.mark.parametrize("command", [["batch", "run", "in.jsonl", "-o", "out.jsonl"], ["load", "--rate", "1"]])
