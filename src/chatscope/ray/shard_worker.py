@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, cast, Final
 
 import anyio
 
@@ -69,7 +69,7 @@ class ShardWorker:
     async def _run_part(self, shard: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter) -> BatchSummary:
         give_up_at = anyio.current_time() + LOCKED_SECONDS
         while True:
-            rows: Iterable[Any] = read_shard(shard)
+            rows = cast("Iterable[Any]", read_shard(shard))  # rows that were parsed before
             run = run_batch(rows, part_of(shard), adapter=adapter, options=options)
             try:
                 async with run:
