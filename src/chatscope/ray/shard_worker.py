@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast, Final
+from typing import Any, Final, cast
 
 import anyio
 
