@@ -32,6 +32,10 @@ _CACHED: Final = ("cachedtokens", "promptcachehittokens", "cachedcontenttokencou
 _REASONING: Final = ("reasoningtokens", "thoughtstokencount")
 
 _NAMES: Final = frozenset((*_OBJECTS, *_PROMPT, *_COMPLETION, *_TOTAL))
+_COUNTED: Final = (*_PROMPT, *_COMPLETION, *_TOTAL, "promptn", "predictedn")
+"""An object without any of these reports nothing."""
+
+_TELLING: Final = _NAMES.union(_COUNTED)
 
 
 def reports_usage(name: str) -> bool:
@@ -56,6 +60,8 @@ def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
 def _reports(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the objects with counts in a part of a response, and the part itself, the most reliable last."""
     fields = {_plain(name): value for name, value in place.items()}
+    if _TELLING.isdisjoint(fields):
+        return  # most parts of most chunks
     yield {name: value for name, value in fields.items() if isinstance(value, int | float | str)}
     yield from (fields[name] for name in _OBJECTS if isinstance(fields.get(name), dict))
 
@@ -63,8 +69,7 @@ def _reports(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
     """Return the usage in an object, or `None` if it has no counts."""
     fields = {_plain(name): value for name, value in counts.items()}
-    values = (fields.get(name) for name in (*_PROMPT, *_COMPLETION, *_TOTAL, "promptn", "predictedn"))
-    if not any(map(_is_number, values)):
+    if not any(_is_number(fields[name]) for name in _COUNTED if name in fields):
         return None
     prompt, completion = _first(fields, _PROMPT), _first(fields, _COMPLETION)
     cached, reasoning = _first(fields, _CACHED), _first(fields, _REASONING)
@@ -92,7 +97,7 @@ def _usage(counts: Mapping[str, Any]) -> Usage | None:
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> int:
     """Return the first count that is not 0."""
-    return next((count for name in names if (count := _count(fields.get(name)))), 0)
+    return next((count for name in names if name in fields and (count := _count(fields[name]))), 0)
 
 
 def _is_number(value: object) -> bool:
@@ -101,6 +106,8 @@ def _is_number(value: object) -> bool:
 
 
 def _count(value: object) -> int:
+    if value is None:
+        return 0
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
