@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -216,11 +218,22 @@ async def test_stopping_drains_every_worker_within_the_grace(
 async def test_a_cancelled_run_leaves_no_process(simulate: Simulate, started: list[anyio.abc.Process]) -> None:
     simulated = simulate(SLOW)
     async with anyio.create_task_group() as group:
-        group.start_soon(run_in_processes, plan(simulated.base_url, concurrency=4, duration=60))
+        given = plan(simulated.base_url, concurrency=4, duration=60)
+        group.start_soon(partial(run_in_processes, given, workers=3))
         await anyio.to_thread.run_sync(simulated.wait_until, lambda server: server.requests_received >= 4)
         group.cancel_scope.cancel()
-    assert started
+    assert len(started) == 3
     assert all(process.returncode is not None for process in started)
+
+
+async def test_a_value_whose_class_a_worker_cannot_import_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("only_here")
+    user = type("User", (str,), {"__module__": module.__name__})
+    monkeypatch.setattr(module, "User", user, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    given = plan("http://127.0.0.1:9/v1", rate=1, requests=2, parameters={"user": user("a")})
+    with anyio.fail_after(30), pytest.raises(ValueError, match=r"only_here.*give it plain values"):
+        await run_in_processes(given, workers=2)
 
 
 def test_workers_end_with_a_parent_that_was_killed(simulate: Simulate) -> None:

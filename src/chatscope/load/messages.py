@@ -101,12 +101,23 @@ def encode_order(order: Order) -> bytes:
     try:
         return _framed(pickle.dumps(order))
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise ValueError(f"the plan cannot be handed to worker processes: {error}; give it plain values") from error
+        raise _refusal(error) from error
 
 
 def decode_order(data: bytes) -> Any:
-    """Return the order of a frame."""
-    return pickle.loads(data)  # noqa: S301 - the parent wrote it
+    """Return the order of a frame.
+
+    Raises:
+        ValueError: it holds a value whose class this process cannot import.
+    """
+    try:
+        return pickle.loads(data)  # noqa: S301 - the parent wrote it
+    except Exception as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception) -> ValueError:
+    return ValueError(f"the plan cannot be handed to worker processes: {error}; give it plain values")
 
 
 def encode_message(message: WorkerMessage) -> bytes:

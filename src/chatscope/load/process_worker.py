@@ -38,7 +38,7 @@ from chatscope.load.stages import PreparedStage
 from chatscope.transport import HTTPTransport, ReadWitness
 
 POLL_SECONDS: Final = 0.02
-"""How often the event loop looks for orders. The start of a stage is announced well before."""
+"""How often the event loop looks for orders. The order to start a stage arrives long before its start."""
 
 SEND_SECONDS: Final = 0.25
 """How long messages are gathered: the parent draws once a second."""
@@ -49,23 +49,29 @@ class ParentGoneError(Exception):
 
 
 class Inbox:
-    """The parent's orders. A thread reads them; `None` stands for their end."""
+    """The parent's orders. A thread reads them; `None` stands for their end, a `ValueError` for a bad one."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
-    def first(self) -> BeginRun | None:
+    def first(self) -> BeginRun | ValueError | None:
         """Wait for the first order, in no event loop."""
-        order: BeginRun | None = self._orders.get()
+        order: BeginRun | ValueError | None = self._orders.get()
         return order
+
+    def wait_for_end(self) -> None:
+        """Wait until the parent wants no more, in no event loop."""
+        while self._orders.get() is not None:
+            pass
 
     def poll(self) -> Any:
         """Return the next order, `...` if there is none yet.
 
         Raises:
             ParentGoneError: there will be no more.
+            ValueError: it cannot be decoded.
         """
         try:
             order = self._orders.get_nowait()
@@ -74,6 +80,8 @@ class Inbox:
         if order is None:
             self._orders.put(None)  # for whoever asks next
             raise ParentGoneError
+        if isinstance(order, ValueError):
+            raise order
         return order
 
     async def next(self) -> Any:
@@ -87,7 +95,10 @@ class Inbox:
             (length,) = LENGTH.unpack(head)
             if len(data := self._source.read(length)) < length:
                 break  # the parent died while it wrote
-            self._orders.put(decode_order(data))
+            try:
+                self._orders.put(decode_order(data))
+            except ValueError as error:
+                self._orders.put(error)
         self._orders.put(None)
 
 
@@ -137,8 +148,8 @@ async def _work(begin: BeginRun, inbox: Inbox, outbox: Outbox) -> None:
     async with client_of(begin.setup.plan, HTTPTransport(witness=reads)) as client:
         encoder = Encoder.of(client, begin.setup)
         while True:
-            order = await inbox.next()
             try:
+                order = await inbox.next()
                 if isinstance(order, PrepareStage):
                     await _run_stage(begin, order, encoder, reads, inbox, outbox)
             except (ValueError, OSError) as error:
@@ -197,6 +208,11 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not mix with the messages
     inbox, outbox = Inbox(sys.stdin.buffer), Outbox(target)
     begin = inbox.first()
+    if isinstance(begin, ValueError):
+        outbox.put(StageFailed(str(begin)), at_once=True)
+        inbox.wait_for_end()  # the parent reads the message after its next order
+        outbox.close()
+        return
     if begin is None:
         return
     options = {"use_uvloop": begin.uvloop} if begin.backend == "asyncio" else {}

@@ -323,5 +323,6 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
             await each.send(BeginRun(setup, each.share, backend, uvloop))
         yield started
     finally:
-        for process in processes:
-            await close_child(process)
+        async with anyio.create_task_group() as group:  # one by one, a cancellation would reach only the first
+            for process in processes:
+                group.start_soon(close_child, process)

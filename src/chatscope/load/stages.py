@@ -62,7 +62,7 @@ class PreparedStage:
         self._share = share
         self._witness = ClientWitness(reads)
         self.worker = StageWorker(encoder, stage, requests, stage.index * _INDEXES_A_STAGE, on_record, share)
-        self.worker.encode_ahead()  # what is wrong with the requests is found before anything is sent
+        self.worker.encode_ahead()  # a bad request fails here, before anything is sent
 
     async def run(self, started_ns: int) -> WorkerEvidence:
         """Run the stage and return what was seen of the client. If cancelled, every request is; all are recorded.

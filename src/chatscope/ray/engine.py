@@ -44,6 +44,11 @@ def connect(address: str) -> bool:
     return True
 
 
+def count_nodes() -> int:
+    """Return how many nodes of the cluster are alive. Blocks."""
+    return sum(node["Alive"] for node in ray_module().nodes())
+
+
 def beside_this_process() -> Any:
     """Return the scheduling strategy that places an actor on this process's node, if there is room."""
     ray = ray_module()

@@ -32,7 +32,7 @@ from chatscope.load.messages import (
 from chatscope.load.processes import WorkerLoop, run_stages
 from chatscope.load.schedule import SECOND, WorkShare
 from chatscope.load.setup import RunSetup, client_of, prepare, report_of
-from chatscope.ray.engine import connect, ray_module
+from chatscope.ray.engine import connect, count_nodes, ray_module
 
 T = TypeVar("T")
 
@@ -150,10 +150,12 @@ class NodeWorker:
         return message
 
     async def close(self) -> None:
-        """End the worker and its actor."""
-        if self.death is None:
-            await self._ask(self._actor.close)
-        ray_module().kill(self._actor)
+        """End the worker and its actor. If cancelled, the actor is killed, and the worker ends with it."""
+        try:
+            if self.death is None:
+                await self._ask(self._actor.close)
+        finally:
+            ray_module().kill(self._actor)
 
     async def _ask(self, method: Any, *arguments: object) -> Any:
         """Call the actor, in a thread. If cancelled, the thread goes on until the actor ends."""
@@ -210,7 +212,7 @@ async def run_load_on_ray(
         setup = await prepare(plan, client)
     is_connected_here = await anyio.to_thread.run_sync(partial(connect, address))
     try:
-        nodes = sum(node["Alive"] for node in ray_module().nodes())
+        nodes = await anyio.to_thread.run_sync(count_nodes)
         async with _started(setup, workers or nodes, loop) as started:
             stages = await run_stages(setup, started, monitor)
     finally:
@@ -254,7 +256,7 @@ async def _in_all(workers: Sequence[NodeWorker], work: Callable[[NodeWorker], An
         nonlocal failure
         try:
             await work(worker)
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:  # raised outside the group, which would wrap it
             failure = error
 
     async with anyio.create_task_group() as group:

@@ -68,7 +68,7 @@ class OpenAdapter:
                     group.start_soon(pacer.run)
                 try:
                     await self._hold_adapter(pacer)
-                except (ValueError, TypeError, ImportError) as error:
+                except Exception as error:  # noqa: BLE001 - `get` raises it
                     self._failure = error
                 group.cancel_scope.cancel()
         finally:

@@ -31,7 +31,7 @@ from chatscope.batch.recorder import DiskError, Recorder
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
 from chatscope.batch.stopping import StopRules
-from chatscope.ray.engine import connect, ray_module
+from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
 from chatscope.ray.sharder import LOCKED_SECONDS, Sharder, in_thread
 from chatscope.ray.worker_pool import WorkerPool
@@ -220,7 +220,7 @@ class ShardedRun:
 
     async def _start_workers(self) -> int:
         """Start the limit and make the pool; return how many workers it has."""
-        count = self._workers or await in_thread(_count_nodes)
+        count = self._workers or await in_thread(count_nodes)
         arguments = self._arguments | {"keep_finished": 1}
         most = arguments.get("max_concurrency")
         if isinstance(most, int):
@@ -317,10 +317,6 @@ class ShardedRun:
         self._limit.stop()
         if self._is_connected_here:
             ray_module().shutdown()
-
-
-def _count_nodes() -> int:
-    return sum(node["Alive"] for node in ray_module().nodes())
 
 
 def _first(error: BaseException) -> Exception:

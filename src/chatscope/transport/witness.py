@@ -48,7 +48,7 @@ class ReadWitness:
         self._reads = array("q")
         self._lags = array("q")
         if sys.platform != "linux" or platform.machine().startswith(OTHER_NUMBERS):
-            self.obstacle = f"the kernel of this system ({sys.platform}, {platform.machine()}) is not asked"
+            self.obstacle = f"the kernel of this system ({sys.platform}, {platform.machine()}) gives no stamps"
 
     def watch(self, sock: socket.socket) -> socket.socket:
         """Return the socket to be read: the same, or if it is to be watched, one that replaces it."""

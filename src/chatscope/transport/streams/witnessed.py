@@ -31,9 +31,17 @@ class _WitnessedReads(AsyncioStream):
         self._duplicate = -1
 
     def start_reading(self) -> None:
-        """Take reading over from the transport."""
+        """Take reading over from the transport. If that fails, the connection is aborted.
+
+        Raises:
+            OSError: there is no descriptor left.
+        """
         self._transport.pause_reading()
-        self._duplicate = os.dup(self._sock.fileno())
+        try:
+            self._duplicate = os.dup(self._sock.fileno())
+        except OSError:
+            self.abort()
+            raise
         self._loop.add_reader(self._duplicate, self._on_readable)
 
     def connection_lost(self, exc: Exception | None) -> None:
