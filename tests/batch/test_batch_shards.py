@@ -117,10 +117,11 @@ async def test_what_was_in_flight_in_a_part_is_said(serve: Serve, output: Path, 
 
 
 async def test_a_part_that_is_being_written_is_left_alone(serve: Serve, output: Path, tmp_path: Path) -> None:
-    (shard,) = write_shards(output, [range(2)])
+    """The parts before it are unlocked again, so that the merge can be tried again in the same process."""
+    shards = write_shards(output, [range(2), range(2, 4)])
     source = write_lines(tmp_path / "in.jsonl", [line(0)])
-    busy = Journal(Paths(part_of(shard)))
-    with pytest.raises(LockedError, match=r"000000\.meta"):
+    busy = Journal(Paths(part_of(shards[1])))
+    with pytest.raises(LockedError, match=r"000001\.meta"):
         await run_source(serve(HELLO), source, output)
     busy.close()
     assert Shards(Paths(output)).exist()

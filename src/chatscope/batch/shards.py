@@ -160,8 +160,10 @@ def merge_parts(journal: Journal, on_line: Callable[[bytes, RecordedLine], objec
     folder = paths.meta / "shards"
     if not folder.is_dir():
         return 0
-    parts = [Journal(Paths(part_of(shard))) for shard in sorted(folder.glob(f"*{_REQUESTS}"))]
+    parts: list[Journal] = []
     try:
+        for shard in sorted(folder.glob(f"*{_REQUESTS}")):
+            parts.append(Journal(Paths(part_of(shard))))  # noqa: PERF401 - if one is locked, the others must be closed
         known = successes(paths.output)
         known_failures = DigestTable()
         for _, _, line in recorded_lines(paths.errors):
