@@ -8,8 +8,8 @@ def thinking_in(part: object) -> str:
     thinking = part.get("thinking") if isinstance(part, dict) else None
     if isinstance(thinking, str):
         return thinking
-    pieces = thinking if isinstance(thinking, list) else ()
-    return "".join(p["text"] for p in pieces if isinstance(p, dict) and isinstance(p.get("text"), str))
+    parts = thinking if isinstance(thinking, list) else ()
+    return "".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str))
 
 
 def text_in(part: object) -> str:

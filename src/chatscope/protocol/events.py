@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, FinishReason, ToolCall, ToolCallDelta
-from chatscope.protocol.tool_calls import ToolCalls, piece_text
+from chatscope.protocol.tool_calls import ToolCalls, text_part
 from chatscope.protocol.usage import Usage, merge_usage
 
 
@@ -162,12 +162,12 @@ class EventReader:
 class _ChoiceEvents:
     """One choice: the run of text that is open, and its tool calls."""
 
-    __slots__ = ("_calls", "_complete_calls", "_finished", "_index", "_kind", "_pieces")
+    __slots__ = ("_calls", "_complete_calls", "_finished", "_index", "_kind", "_text_parts")
 
     def __init__(self, index: int) -> None:
         self._index = index
         self._kind: _TextKind | None = None
-        self._pieces: list[str] = []
+        self._text_parts: list[str] = []
         self._calls = ToolCalls()
         self._complete_calls = 0  # how many calls, from the first, have been reported as complete
         self._finished = False
@@ -177,8 +177,8 @@ class _ChoiceEvents:
         yield from self._run(ReasoningDelta, delta.reasoning)
         yield from self._run(TextDelta, delta.content)
         yield from self._run(RefusalDelta, delta.refusal)
-        if pieces := _call_pieces(delta):
-            yield from self._add_calls(pieces)
+        if call_parts := _call_parts(delta):
+            yield from self._add_calls(call_parts)
         if part.finish_reason:
             yield from self.end(part.finish_reason)
 
@@ -199,30 +199,30 @@ class _ChoiceEvents:
         if self._kind is not kind:
             yield from self._close_run()
             self._kind = kind
-        self._pieces.append(text)
+        self._text_parts.append(text)
         yield kind(self._index, text)
 
     def _close_run(self) -> Iterator[StreamEvent]:
         if self._kind is not None:
-            yield _DONE[self._kind](self._index, "".join(self._pieces))
+            yield _DONE[self._kind](self._index, "".join(self._text_parts))
             self._kind = None
-            self._pieces.clear()
+            self._text_parts.clear()
 
-    def _add_calls(self, pieces: list[ToolCallDelta]) -> Iterator[StreamEvent]:
+    def _add_calls(self, parts: list[ToolCallDelta]) -> Iterator[StreamEvent]:
         yield from self._close_run()
         self._finished = False
         started = len(self._calls)
-        for piece, place in zip(pieces, self._calls.add(pieces), strict=True):
+        for part, place in zip(parts, self._calls.add(parts), strict=True):
             self._complete_calls = min(self._complete_calls, place)
             if place == started:
                 started += 1
                 yield ToolCallStarted(self._index, place, self._calls[place].id, self._calls[place].name)
-            if text := piece_text(piece):
+            if text := text_part(part):
                 yield ToolArgumentsDelta(self._index, place, text)
 
 
-def _call_pieces(delta: Delta) -> list[ToolCallDelta]:
-    """Return the pieces of tool calls; the deprecated `function_call` is a call without an id."""
+def _call_parts(delta: Delta) -> list[ToolCallDelta]:
+    """Return the parts of tool calls; the deprecated `function_call` is a call without an id."""
     if delta.function_call is not None:
         return [ToolCallDelta(function=delta.function_call)]
     return delta.tool_calls or []

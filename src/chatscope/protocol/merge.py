@@ -18,7 +18,7 @@ class GrowingValue:
     """A JSON value that grows.
 
     Texts and lists are continued, objects are merged field by field. An item of a list that has an `index` is merged
-    with the last item before it if that has the same index and type, and so is a piece of reasoning without an index.
+    with the last item before it if that has the same index and type, and so is a part of reasoning without an index.
     Any other value is replaced. Null changes nothing.
     """
 

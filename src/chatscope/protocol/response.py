@@ -95,21 +95,21 @@ class ToolCall(_Open, kw_only=True):
 
 
 class FunctionDelta(_Open, kw_only=True):
-    """A piece of a function call."""
+    """A part of a function call."""
 
     name: str | None = None
     arguments: str | None = None
 
 
 class CustomDelta(_Open, kw_only=True):
-    """A piece of a custom tool call."""
+    """A part of a custom tool call."""
 
     name: str | None = None
     input: str | None = None
 
 
 class ToolCallDelta(_Open, kw_only=True):
-    """A piece of a tool call; `index` identifies the call, where the server sends one."""
+    """A part of a tool call; `index` identifies the call, where the server sends one."""
 
     index: _Int | None = None
     id: str | None = None

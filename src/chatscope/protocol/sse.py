@@ -57,7 +57,7 @@ class SSEDecoder:
     def __init__(self, *, error_field: bool = False, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._error_field = error_field
         self._max = max_event_bytes
-        self._tail: list[bytes] = []  # the pieces of a line whose end has not come: joined once, not at every read
+        self._tail: list[bytes] = []  # the parts of a line whose end has not arrived: joined once, not at every read
         self._held = 0  # bytes in _tail
         self._data: list[bytes] = []
         self._size = 0  # bytes of the lines in _data
@@ -212,7 +212,7 @@ class SSEDecoder:
             self._size += len(line)
 
     def _without_bom(self, data: bytes) -> bytes:
-        """Drop one byte order mark at the very start, also when it arrives in pieces."""
+        """Drop one byte order mark at the very start, even if it arrives in parts."""
         start = (self._start or b"") + data
         if len(start) < len(_BOM) and _BOM.startswith(start):
             self._start = start

@@ -28,52 +28,52 @@ class ToolCalls:
     def __iter__(self) -> Iterator[GrowingCall]:
         return iter(self._calls)
 
-    def without_repeats(self, pieces: list[ToolCallDelta]) -> list[ToolCallDelta]:
-        """Return the pieces without those that say once more what is known: some servers end with the whole calls."""
-        for piece in pieces:
-            if piece.id and piece.id in self._by_id:
-                return [piece for piece in pieces if not self._is_repeat(piece)]
-        return pieces
+    def without_repeats(self, parts: list[ToolCallDelta]) -> list[ToolCallDelta]:
+        """Return the parts without those that repeat a whole call: some servers end with the whole calls."""
+        for part in parts:
+            if part.id and part.id in self._by_id:
+                return [part for part in parts if not self._is_repeat(part)]
+        return parts
 
-    def _is_repeat(self, piece: ToolCallDelta) -> bool:
-        place = self._by_id.get(piece.id or "")
-        return place is not None and self._calls[place].is_repeated_by(piece)
+    def _is_repeat(self, part: ToolCallDelta) -> bool:
+        place = self._by_id.get(part.id or "")
+        return place is not None and self._calls[place].is_repeated_by(part)
 
-    def add(self, pieces: Iterable[ToolCallDelta]) -> list[int]:
-        """Add the pieces of one delta, each to the call that it continues or to a new one; return their places."""
+    def add(self, parts: Iterable[ToolCallDelta]) -> list[int]:
+        """Add the parts of one delta, each to the call that it continues or to a new one; return their places."""
         places: list[int] = []
         named: set[int] = set()  # two names in one delta are two calls
-        for piece in pieces:
-            place = self._place(piece)
-            is_named = bool(_name_of(piece))
+        for part in parts:
+            place = self._place(part)
+            is_named = bool(_name_of(part))
             if place is None or (is_named and place in named):
                 place = len(self._calls)
-                self._calls.append(GrowingCall(piece.index))
-                self._by_index[piece.index] = place
+                self._calls.append(GrowingCall(part.index))
+                self._by_index[part.index] = place
             if is_named:
                 named.add(place)
             call = self._calls[place]
-            call.add(piece)
+            call.add(part)
             if call.id:
                 self._by_id[call.id] = place
             places.append(place)
         return places
 
-    def _place(self, piece: ToolCallDelta) -> int | None:
-        """Return the place of the call that a piece continues, or `None` if it begins a new one."""
+    def _place(self, part: ToolCallDelta) -> int | None:
+        """Return the place of the call that a part continues, or `None` if it begins a new one."""
         if not self._calls:
             return None
-        place = self._by_id.get(piece.id or "")
-        if place is not None and self._calls[place].has_index_of(piece) and self._calls[place].continues(piece):
+        place = self._by_id.get(part.id or "")
+        if place is not None and self._calls[place].has_index_of(part) and self._calls[place].continues(part):
             return place
-        if piece.index is None:
+        if part.index is None:
             place = len(self._calls) - 1
         else:
-            known = [self._by_index[index] for index in (piece.index, None) if index in self._by_index]
+            known = [self._by_index[index] for index in (part.index, None) if index in self._by_index]
             if not known:
                 return None
             place = max(known)
-        return place if self._calls[place].continues(piece) else None
+        return place if self._calls[place].continues(part) else None
 
 
 class GrowingCall:
@@ -96,12 +96,12 @@ class GrowingCall:
         self._extra: dict[str, Any] = {}
         self._inner_extra: dict[str, Any] = {}
 
-    def has_index_of(self, piece: ToolCallDelta) -> bool:
-        """Return whether no index keeps a piece and this call apart."""
-        return piece.index is None or self.index is None or piece.index == self.index
+    def has_index_of(self, part: ToolCallDelta) -> bool:
+        """Return whether no index keeps a part and this call apart."""
+        return part.index is None or self.index is None or part.index == self.index
 
-    def continues(self, piece: ToolCallDelta) -> bool:
-        """Return whether a piece with this call's index, or without one, belongs to this call.
+    def continues(self, part: ToolCallDelta) -> bool:
+        """Return whether a part with this call's index, or without one, belongs to this call.
 
         A server that gives every call index 0, or none, begins a new one with a name and another id (Ollama, Gemini).
         Without ids, or with the same id for all, a name begins a new call after complete arguments if it brings more of
@@ -109,35 +109,35 @@ class GrowingCall:
         together with a type. Servers without indexes send names whole, so there another name is another call. Another
         id alone begins nothing: vLLM once made a new one for every delta.
         """
-        name = _name_of(piece)
+        name = _name_of(part)
         if not name or not self.name:
             return True
         is_complete = self._scanner.is_complete(self.arguments)
-        if piece.id and self.id:
-            return piece.id == self.id and not (is_complete and piece_text(piece).strip())
-        if is_complete and (piece_text(piece) or (piece.type and self._type)):
+        if part.id and self.id:
+            return part.id == self.id and not (is_complete and text_part(part).strip())
+        if is_complete and (text_part(part) or (part.type and self._type)):
             return False
-        is_apart = self.has_arguments or (piece.type and self._type) or (piece.index is None and self.index is None)
+        is_apart = self.has_arguments or (part.type and self._type) or (part.index is None and self.index is None)
         return name == self.name or not is_apart
 
-    def is_repeated_by(self, piece: ToolCallDelta) -> bool:
-        """Return whether a piece with this call's id is the same call once more, complete."""
-        text = piece_text(piece)
-        is_same = bool(text) and _name_of(piece) == self.name and self._scanner.is_complete(self.arguments)
+    def is_repeated_by(self, part: ToolCallDelta) -> bool:
+        """Return whether a part with this call's id is the same call once more, complete."""
+        text = text_part(part)
+        is_same = bool(text) and _name_of(part) == self.name and self._scanner.is_complete(self.arguments)
         return is_same and "".join(self.arguments) == text
 
-    def add(self, piece: ToolCallDelta) -> None:
-        """Take in a piece that belongs to this call."""
-        self.id = self.id or piece.id or ""
-        self._type = self._type or piece.type or ""
-        self._is_custom = self._is_custom or piece.custom is not None
-        if (inner := piece.custom or piece.function) is not None:
+    def add(self, part: ToolCallDelta) -> None:
+        """Take in a part that belongs to this call."""
+        self.id = self.id or part.id or ""
+        self._type = self._type or part.type or ""
+        self._is_custom = self._is_custom or part.custom is not None
+        if (inner := part.custom or part.function) is not None:
             self.name = joined_name(self.name, inner.name)
-            self.has_arguments = self.has_arguments or _arguments_of(piece) is not None
+            self.has_arguments = self.has_arguments or _arguments_of(part) is not None
             self._inner_extra.update(inner.extra)
-        if text := piece_text(piece):
+        if text := text_part(part):
             self.arguments.append(text)
-        self._extra.update(piece.extra)
+        self._extra.update(part.extra)
 
     def call(self) -> ToolCall:
         """Return the call as it is so far."""
@@ -152,26 +152,26 @@ class GrowingCall:
         return call
 
 
-def piece_text(piece: ToolCallDelta) -> str:
-    """Return the arguments that a piece brings, or the input of a custom tool."""
-    return _arguments_of(piece) or ""
+def text_part(part: ToolCallDelta) -> str:
+    """Return the arguments that a part brings, or the input of a custom tool."""
+    return _arguments_of(part) or ""
 
 
-def joined_name(so_far: str, piece: str | None) -> str:
-    """Join a name that is sent once, repeated whole (OpenRouter), or sent in pieces."""
-    if not piece:
+def joined_name(so_far: str, part: str | None) -> str:
+    """Join a name that is sent once, repeated whole (OpenRouter), or sent in parts."""
+    if not part:
         return so_far
-    return piece if piece.startswith(so_far) else so_far + piece
+    return part if part.startswith(so_far) else so_far + part
 
 
-def _arguments_of(piece: ToolCallDelta) -> str | None:
-    if piece.custom is not None:
-        return piece.custom.input
-    return piece.function.arguments if piece.function is not None else None
+def _arguments_of(part: ToolCallDelta) -> str | None:
+    if part.custom is not None:
+        return part.custom.input
+    return part.function.arguments if part.function is not None else None
 
 
-def _name_of(piece: ToolCallDelta) -> str | None:
-    inner = piece.custom or piece.function
+def _name_of(part: ToolCallDelta) -> str | None:
+    inner = part.custom or part.function
     return None if inner is None else inner.name
 
 
@@ -179,37 +179,37 @@ _JSON_MARK: Final = re.compile(r'["\\{}\[\]]')
 
 
 class _JSONScanner:
-    """Whether JSON text in pieces is complete: each piece is looked at once."""
+    """Whether JSON text in parts is complete: each part is looked at once."""
 
     __slots__ = ("_depth", "_escapes", "_has_begun", "_in_text", "_seen")
 
     def __init__(self) -> None:
-        self._seen = 0  # how many pieces were scanned
+        self._seen = 0  # how many parts were scanned
         self._depth = 0
         self._in_text = False
         self._escapes = False  # the last character was a backslash within a text
         self._has_begun = False
 
-    def is_complete(self, pieces: list[str]) -> bool:
-        """Scan the pieces that were added since the last call; return whether an object, list or text has ended."""
-        for piece in pieces[self._seen :]:
-            self._scan(piece)
-        self._seen = len(pieces)
+    def is_complete(self, parts: list[str]) -> bool:
+        """Scan the parts that were added since the last call; return whether an object, list or text has ended."""
+        for part in parts[self._seen :]:
+            self._scan(part)
+        self._seen = len(parts)
         return self._has_begun and self._depth <= 0 and not self._in_text
 
-    def _scan(self, piece: str) -> None:
+    def _scan(self, part: str) -> None:
         at = -1
-        if self._escapes and piece:
+        if self._escapes and part:
             self._escapes = False
             at = 0  # the first character is escaped
-        for mark in _JSON_MARK.finditer(piece):
+        for mark in _JSON_MARK.finditer(part):
             place, character = mark.start(), mark[0]
             if place <= at:
                 continue
             if self._in_text:
                 if character == "\\":
                     at = place + 1
-                    self._escapes = at == len(piece)
+                    self._escapes = at == len(part)
                 elif character == '"':
                     self._in_text = False
             elif character == '"':

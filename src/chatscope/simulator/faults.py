@@ -231,7 +231,7 @@ def header(name: str, value: str) -> Fault:
 
 
 def rechunk(size: int) -> Fault:
-    """Cut the body every `size` bytes, at any place, and write each piece on its own. Waits are left out."""
+    """Cut the body every `size` bytes, at any place, and write each part on its own. Waits are left out."""
 
     def change(response: Response) -> Response:
         data = response.content
@@ -241,7 +241,7 @@ def rechunk(size: int) -> Fault:
 
 
 def drip(seconds: float, size: int = 1) -> Fault:
-    """Send the body `size` bytes at a time, one such piece every `seconds`."""
+    """Send the body `size` bytes at a time, one such part every `seconds`."""
 
     def change(response: Response) -> Response:
         parts = rechunk(size)(response).body

@@ -89,11 +89,11 @@ class _Writer:
                 if turn < len(choice.tokens):
                     sent += 1
                     token = choice.tokens[turn]
-                    piece = _chunk_choice(choice, self._delta(choice, token), logprobs=self._logprobs([token]))
-                    yield self._chunk([piece], Stage.CONTENT, asked, sent)
+                    part = _chunk_choice(choice, self._delta(choice, token), logprobs=self._logprobs([token]))
+                    yield self._chunk([part], Stage.CONTENT, asked, sent)
         for choice in self._choices:
-            piece = _chunk_choice(choice, {}, choice.finish_reason)
-            yield self._chunk([piece], Stage.FINISH, asked, sent, last=choice is self._choices[-1])
+            part = _chunk_choice(choice, {}, choice.finish_reason)
+            yield self._chunk([part], Stage.FINISH, asked, sent, last=choice is self._choices[-1])
         if asked:
             yield _event(
                 {**self._envelope("chat.completion.chunk"), "choices": [], "usage": self._usage()}, Stage.USAGE
@@ -169,10 +169,10 @@ class _Writer:
         if call is None:
             return {token.kind: token.text}
         if token.opens:
-            piece = self._opening(choice, call, token.call_index)
+            part = self._opening(choice, call, token.call_index)
         else:
-            piece = {call.type: {ARGUMENT_FIELDS[call.type]: token.text}}
-        return {"tool_calls": [{"index": token.call_index, **piece}]}
+            part = {call.type: {ARGUMENT_FIELDS[call.type]: token.text}}
+        return {"tool_calls": [{"index": token.call_index, **part}]}
 
     def _message(self, choice: ReplyChoice) -> dict[str, Any]:
         texts: dict[str, str] = {}

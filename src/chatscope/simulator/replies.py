@@ -129,7 +129,7 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> ReplyChoice:
     if reply.refusal is not None:
         tokens += (Token("refusal", text) for text in tokenize(reply.refusal))
     elif reply.text is not None or not calls:
-        tokens += (Token("content", text) for text in _pieces(request, reply, index))
+        tokens += (Token("content", text) for text in _text_parts(request, reply, index))
     for number, call in enumerate(calls):
         tokens.append(Token("tool_calls", "", call, number, opens=True))
         tokens += (Token("tool_calls", text, call, number) for text in tokenize(call.text))
@@ -138,7 +138,7 @@ def _choice(request: ChatRequest, reply: Reply, index: int) -> ReplyChoice:
     return ReplyChoice(index, tuple(tokens), reply.finish_reason or finish_reason)
 
 
-def _pieces(request: ChatRequest, reply: Reply, index: int) -> Iterable[str]:
+def _text_parts(request: ChatRequest, reply: Reply, index: int) -> Iterable[str]:
     """Return the tokens of the text: those of the reply, unless its text is stretched or cut."""
     if isinstance(reply.text, tuple) and reply.tokens is None and not request.stop:
         return reply.text

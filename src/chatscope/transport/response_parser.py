@@ -35,7 +35,7 @@ def has_body(status: int, *, head_request: bool) -> bool:
 
 
 class ResponseParser:
-    """Takes in a response, in any pieces, up to its end.
+    """Takes in a response, cut anywhere, up to its end.
 
     `feed` raises `MalformedResponseError` for anything that is not a response, and `httpx.RemoteProtocolError` where
     the connection ends too early. If the same read brought something of use before the error, `feed` returns that and
