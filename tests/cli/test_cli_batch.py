@@ -79,6 +79,20 @@ def test_failed_requests_are_printed_as_an_input(
     assert main(["batch", "failed", str(output)]) == 0
     sys.stdout.flush()
     assert json.loads(capfdbinary.readouterr().out) == line(3)
+    command = [sys.executable, "-m", "chatscope", "batch", "failed"]
+    assert _to_closed_pipe([*command, str(output)]) == (1, ""), "the reader, such as head, has had enough"
+    assert _to_closed_pipe([*command, "missing.jsonl"])[0] == 2
+
+
+def _to_closed_pipe(command: list[str]) -> tuple[int, str]:
+    """Run a command whose stdout nobody reads; return its exit code and stderr."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(writer)
+    return ran.returncode, ran.stderr
 
 
 @pytest.mark.parametrize(

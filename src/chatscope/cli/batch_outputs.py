@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,11 +45,17 @@ def status_command(output: Path, as_json: bool) -> int:
 @click.argument("output", type=_PATH)
 def failed_command(output: Path) -> int:
     """Print the failed requests as lines of an input file."""
+    sys.stdout.buffer.writelines(_readable(failed_requests(output)))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _readable(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines; an output that cannot be read is a usage error, unlike a stdout that cannot be written."""
     try:
-        sys.stdout.buffer.writelines(failed_requests(output))
+        yield from lines
     except (BatchError, OSError) as error:
         raise click.UsageError(str(error)) from error
-    return 0
 
 
 @click.command("export")

@@ -5,7 +5,7 @@ Every limit is a constant with its reason. The figures are reported in any case;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -170,31 +170,40 @@ def _findings(evidence: ClientEvidence) -> Iterator[tuple[bool, str]]:
     for loss in evidence.losses:
         yield True, f"{loss.requests:,} requests were lost with worker {loss.worker}: {loss.reason}"
     for worker, share in enumerate(evidence.cpu_shares):
-        yield from _above(share, CPU_LIMITS, f"worker {worker} used {share:.0%} of a core", "{:.0%}")
+        yield from _above(share, CPU_LIMITS, f"worker {worker} used {share:.0%} of a core", "{:.0%}".format)
     lateness = evidence.lateness.percentile(99)
     if lateness is not None:
-        yield from _above(lateness, LATENESS_LIMITS, f"requests were sent {lateness * 1e3:.1f} ms late at p99", "{} s")
+        yield from _above(
+            lateness, LATENESS_LIMITS, f"requests were sent {lateness * 1e3:.1f} ms late at p99", _milliseconds
+        )
         ttft = evidence.ttft_p50
         if ttft is not None and LATENESS_OF_TTFT * ttft < lateness <= LATENESS_LIMITS[0]:
             visible = f"which is more than {LATENESS_OF_TTFT:.0%} of the median TTFT of {ttft * 1e3:.1f} ms"
             yield False, f"requests were sent {lateness * 1e3:.1f} ms late at p99, {visible}"
     lag = evidence.loop_lag.percentile(99)
     if lag is not None:
-        yield from _above(lag, LAG_LIMITS, f"the event loop woke up {lag * 1e3:.1f} ms late at p99", "{} s")
+        yield from _above(lag, LAG_LIMITS, f"the event loop woke up {lag * 1e3:.1f} ms late at p99", _milliseconds)
     lag = evidence.read_lag.percentile(99)
     if lag is not None:
         sentence = f"stamps were {lag * 1e3:.1f} ms later than the kernel's at p99"
-        yield from _above(lag, READ_LAG_LIMITS, sentence, "{} s")
+        yield from _above(lag, READ_LAG_LIMITS, sentence, _milliseconds)
     share = evidence.shared_read_share
-    yield from _above(share, SHARED_READ_LIMITS, f"{share:.0%} of the chunks were read together, late", "{:.0%}")
+    yield from _above(share, SHARED_READ_LIMITS, f"{share:.0%} of the chunks were read together, late", "{:.0%}".format)
     share = evidence.gc_share
-    yield from _above(share, GC_LIMITS, f"{share:.0%} of the time went into garbage collection", "{:.0%}")
+    yield from _above(share, GC_LIMITS, f"{share:.0%} of the time went into garbage collection", "{:.0%}".format)
 
 
-def _above(value: float, limits: tuple[float, float], sentence: str, unit: str) -> Iterator[tuple[bool, str]]:
+def _above(
+    value: float, limits: tuple[float, float], sentence: str, show: Callable[[float], str]
+) -> Iterator[tuple[bool, str]]:
     """Yield the finding that a value is above one of two limits: suspect, or invalid."""
     suspect, invalid = limits
     if value > suspect:
         is_invalid = value > invalid
-        limit = unit.format(invalid if is_invalid else suspect)
+        limit = show(invalid if is_invalid else suspect)
         yield is_invalid, f"{sentence} (the limit of {'suspect' if is_invalid else 'valid'} is {limit})"
+
+
+def _milliseconds(seconds: float) -> str:
+    """Show seconds as the findings do."""
+    return f"{seconds * 1e3:g} ms"
