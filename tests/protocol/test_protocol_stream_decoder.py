@@ -689,16 +689,18 @@ odd = st.builds(lambda text, more: data(says(text) | more), st.text(max_size=3),
 
 @given(st.lists(texts | roles | odd | st.builds(data, chunks()) | pieces_of_streams | st.just(BOM + ONE), max_size=12))
 @example([ONE, TWO, TWO, STOP, DONE])
+@example([ONE, TWO + TWO + TWO, TWO + STOP + DONE])
 @example([b"data: {}", b"\n\n", ONE, TWO])
 @example([data({"choices": [{"delta": {"content": "a"}}]}), ONE, TWO])
 def test_a_reader_that_keeps_no_chunks_reads_the_same(reads: list[bytes]) -> None:
     one, other = StreamDecoder(), StreamDecoder()
+    other.builds_text_chunks = False
     for at_ns, read_ in enumerate(reads):
         if one.done or one.error is not None:
             break
-        one.feed(read_, at_ns)
+        fed = one.feed(read_, at_ns)
         if not other.feed_text(read_, at_ns):
-            other.feed(read_, at_ns)
+            assert len(other.feed(read_, at_ns)) == len(fed)
     assert other.assembler.completion() == one.assembler.completion()
     assert other.assembler.text_parts == one.assembler.text_parts
     assert other.token_ns == one.token_ns

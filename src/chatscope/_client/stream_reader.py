@@ -219,6 +219,7 @@ class StreamReader:
     async def _read_rest(self, observer: AttemptObserver) -> None:
         state, deadlines = self.state, self.request.deadlines
         self.chunks.clear()
+        state.decoder.builds_text_chunks = False
         with fail_at(deadlines.total):
             while not state.is_over:
                 if not state.is_open:

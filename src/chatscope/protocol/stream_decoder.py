@@ -38,6 +38,7 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 _FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
 _JSON_STARTS: Final = b"{["
+_UNBUILT: Final = Chunk()
 
 
 class StreamDecoder:
@@ -56,11 +57,13 @@ class StreamDecoder:
             does with the connection.
         error: the error, to be raised once the chunks before it have been delivered.
         token_ns: when each chunk with output of the model arrived (`time.perf_counter_ns`).
+        builds_text_chunks: whether the returned chunks of text and nothing else are built. If not, an empty chunk stands
+            for each, for callers that do not need the chunks.
     """
 
     __slots__ = (
         *("_body", "_chunk_decoder", "_expects_events", "_expects_text", "_first", "_secret", "_sse"),
-        *("assembler", "done", "error", "token_ns"),
+        *("assembler", "builds_text_chunks", "done", "error", "token_ns"),
     )
 
     def __init__(self, content_type: str = "text/event-stream", *, secret: str = "") -> None:
@@ -68,6 +71,7 @@ class StreamDecoder:
         self.done = False
         self.error: ChatError | None = None
         self.token_ns: array[int] = array("q")
+        self.builds_text_chunks = True
         self._chunk_decoder = ChunkDecoder()
         self._expects_text = False  # the next chunk is likely to add text and nothing else
         self._secret = secret
@@ -174,7 +178,7 @@ class StreamDecoder:
             if self.done:
                 break
             if self._expects_text and name == "message" and (text := self._take_text(sent, at_ns)) is not None:
-                chunks.append(self._chunk_decoder.text_chunk(text, sent))
+                chunks.append(self._chunk_decoder.text_chunk(text, sent) if self.builds_text_chunks else _UNBUILT)
                 continue
             if not sent or sent[:1] == b":" or (name != "message" and is_keep_alive(name.encode())):
                 continue
