@@ -77,7 +77,7 @@ def is_permanent(error: BaseException) -> bool:
 
     Permanent are host names that do not exist, certificates and TLS versions that are not accepted (also TLS spoken to
     a plain port), responses that are not HTTP, requests that HTTP cannot express, and proxies that cannot be used or
-    refuse with a 4xx. Everything else may pass: a refused or lost connection, a name server without an answer.
+    refuse with a 4xx. Everything else may pass: a refused or lost connection, a name server that does not respond.
     """
     return any(_is_permanent_cause(cause) for cause in _causes(error))
 

@@ -36,7 +36,7 @@ MOST_DEBT: Final = 2.0
 
 _EPSILON: Final = 1e-6
 
-_TURN_SECONDS: Final = 0.1
+_RECHECK_SECONDS: Final = 0.1
 """How soon a waiting process sees that another one has given something back."""
 
 
@@ -224,7 +224,7 @@ class LimitServer:
         check_rate(tokens_per_minute, "tokens_per_minute")
         self._budgets = (requests_per_minute, tokens_per_minute)
         self._ledger: LimitLedger | None = None
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
 
     @property
     def budgets(self) -> tuple[float | None, float | None]:
@@ -239,10 +239,10 @@ class LimitServer:
         began, ledger = anyio.current_time(), self._open_ledger()
         ledger.take_back(request, began)
         with anyio.move_on_after(MOST_HELD_SECONDS):
-            async with self._turn:
+            async with self._lock:
                 # No event to wait for: time itself makes the budget available.
                 while (wait := ledger.wait_for(request, now := anyio.current_time())) > 0:  # noqa: ASYNC110
-                    await anyio.sleep(min(wait, _TURN_SECONDS))
+                    await anyio.sleep(min(wait, _RECHECK_SECONDS))
                 return ledger.grant(request, now - began, now)
         now = anyio.current_time()
         return ledger.refuse(now - began, now)

@@ -37,7 +37,7 @@ REFUSED_INITIAL: Final = 0.5
 
 REFUSED_ATTEMPTS: Final = 3
 """How many refused connections end a request of a client without a policy of its own: after about 1.5 s, as with the
-openai package. Someone waits for the answer, and most often the address is wrong or no server was started. A task of an
+openai package. Someone waits for it, and most often the address is wrong or no server was started. A task of an
 adapter waits out a restart."""
 
 REFUSED_PATIENCE: Final = 1.5

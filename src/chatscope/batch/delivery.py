@@ -43,7 +43,7 @@ class Delivery:
     def __init__(self, on_taken: Wakeup) -> None:
         self._waiting: deque[BatchResult] | None = deque()
         self._on_taken = on_taken
-        self._news = Wakeup()
+        self._changed = Wakeup()
         self._ended = anyio.Event()
         self._failure: Exception | None = None
 
@@ -61,7 +61,7 @@ class Delivery:
         """Hand outcomes out."""
         if self._waiting is not None:
             self._waiting.extend(results)
-            self._news.notify()
+            self._changed.notify()
 
     def end(self, failure: Exception | None) -> None:
         """No outcome follows. Ending it twice changes nothing.
@@ -72,7 +72,7 @@ class Delivery:
         if not self._ended.is_set():
             self._failure = failure
             self._ended.set()
-            self._news.notify()
+            self._changed.notify()
 
     async def next(self) -> BatchResult | None:
         """Return the next outcome, or `None` after the last one. If cancelled, none is lost.
@@ -89,7 +89,7 @@ class Delivery:
             if self._ended.is_set():
                 self._raise_failure()
                 return None
-            await self._news.wait()
+            await self._changed.wait()
         raise RuntimeError("iterate over the run, or await finish(): not both")
 
     async def discard(self) -> None:
@@ -99,7 +99,7 @@ class Delivery:
             Exception: the failure that `end` was given.
         """
         self._waiting = None
-        self._news.notify()
+        self._changed.notify()
         self._on_taken.notify()
         await self._ended.wait()
         self._raise_failure()

@@ -26,7 +26,7 @@ _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encod
 def request_key(url: str, body: Mapping[str, Any]) -> bytes:
     """Return the key of a request: the digest of its canonical JSON. Key order and white space do not matter.
 
-    The server's address is left out: a server that moves gives the same answers. The manifest keeps it.
+    The server's address is left out: a server that moves gives the same responses. The manifest keeps it.
     """
     return blake2b(_encode({"url": url, "body": body}), digest_size=SIZE).digest()
 

@@ -28,7 +28,7 @@ class LockedError(BatchError):
 
 
 class AbandonedError(Exception):
-    """The preparation was told to give up; only the thread that prepares sees it."""
+    """The preparation was cancelled; only the thread that prepares sees it."""
 
 
 class LineError(Exception):

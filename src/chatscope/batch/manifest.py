@@ -38,7 +38,7 @@ def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool
     """Compare the settings with those of the latest run; return the settings under which earlier lines were written.
 
     Raises:
-        JournalError: the manifest cannot be read, or a setting that changes answers differs and `new_settings` is off.
+        JournalError: the manifest cannot be read, or a setting that changes responses differs without `new_settings`.
     """
     recorded = read_manifest(paths)
     if recorded is None:

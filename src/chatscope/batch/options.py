@@ -43,7 +43,7 @@ class BatchOptions:
         retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
         changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun`, or `keep`
             what is recorded.
-        new_settings: resume even if settings that change answers differ from those of the earlier run. `changed` then
+        new_settings: resume even if settings that change responses differ from those of the earlier run. `changed` then
             says what to do with the rows that are recorded.
         repair: set unreadable lines of the output aside instead of refusing to go on.
         dedup: send equal requests once; each id gets its line.
@@ -106,7 +106,7 @@ class BatchOptions:
             template_fields(self.prompt)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that change answers, for the manifest."""
+        """Return the settings that change responses, for the manifest."""
         names = ("model", "system", "prompt", "schema", "output_format", "url", "id_column")
         return {name: getattr(self, name) for name in names} | {"parameters": dict(self.parameters)}
 

@@ -74,7 +74,7 @@ class Prepared:
         return self.recorded.lines if self.plan is None else self.plan.total
 
     def check(self) -> None:
-        """Give up if told so.
+        """Give up if the run was cancelled.
 
         Raises:
             AbandonedError: `cancelled` is set.
@@ -238,7 +238,7 @@ def prepare(
 
 
 def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
-    """Return the settings that change answers, for the manifest. A password in the address is left out."""
+    """Return the settings that change responses, for the manifest. A password in the address is left out."""
     scheme, separator, rest = base_url.partition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
     address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
@@ -255,7 +255,7 @@ def _check_apart(source: str, paths: Paths) -> None:
 async def prepare_in_thread(
     prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
 ) -> None:
-    """Prepare in a worker thread. If cancelled, the thread is told to give up, since it holds the lock.
+    """Prepare in a worker thread. If cancelled, the thread gives up soon, since it holds the lock.
 
     Raises:
         InputError, JournalError, LockedError: the batch cannot be run.

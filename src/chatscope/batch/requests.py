@@ -228,7 +228,7 @@ class RowParser:
 
 
 def _task(number: int, task: Task) -> ParsedRow:
-    """Return the row that a task is: its key comes from what changes its answer."""
+    """Return the row that a task is: its key comes from what changes its response."""
     asked = {
         "prompt": task.prompt,
         "context": dict(task.context),

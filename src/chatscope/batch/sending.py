@@ -22,7 +22,7 @@ from chatscope.batch.stopping import Stop, StopRules
 from chatscope.batch.syncing import Syncer
 
 SLOTS_READ: Final = 32
-"""After so many requests, the adapter is asked anew how many it runs at a time. With `"auto"` that moves, slowly."""
+"""The adapter's concurrency is read again after this many requests. With `"auto"` it changes slowly."""
 
 
 class BatchSender:

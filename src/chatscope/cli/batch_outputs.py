@@ -36,8 +36,8 @@ def status_command(output: Path, as_json: bool) -> int:
     for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
         click.echo(f"{count:,} x {name}")
     if status.in_flight:
-        told = "have no outcome yet; if the run was killed, they may be billed twice"
-        click.echo(f"{status.in_flight:,} requests {told}")
+        note = "have no outcome yet; if the run was killed, they may be billed twice"
+        click.echo(f"{status.in_flight:,} requests {note}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the process that runs a load test and its workers say to each other, as frames of bytes on their pipes.
+"""The messages between the process that runs a load test and its workers, as frames of bytes on their pipes.
 
 The parent's orders are pickled: both ends are this package, and the pipe is theirs alone. A worker's messages are
 msgpack, which costs it little. Not here: when they are sent (`processes`, `process_worker`).

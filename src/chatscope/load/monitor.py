@@ -54,7 +54,7 @@ class LoadProgress:
     lateness_p99: float | None
     seconds_left: float | None
     verdict: VerdictState | None = None
-    """The verdict on the client so far, by how late it sends. What else is known of it, the report has."""
+    """The verdict on the client so far, by how late it sends. The report has the full verdict."""
 
 
 class LoadMonitor:

@@ -78,7 +78,7 @@ class Inbox:
         except queue.Empty:
             return ...
         if order is None:
-            self._orders.put(None)  # for whoever asks next
+            self._orders.put(None)  # for the next call
             raise ParentGoneError
         if isinstance(order, ValueError):
             raise order

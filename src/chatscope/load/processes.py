@@ -90,7 +90,7 @@ async def run_stages(setup: RunSetup, workers: Sequence[StartedWorker], monitor:
     """Run every stage of a plan on workers that have begun. If cancelled, they are left as they are.
 
     Raises:
-        ValueError: a stage cannot run; a worker found what is wrong.
+        ValueError: a stage cannot run; the message is a worker's.
     """
     stages: list[StageReport] = []
     while not monitor.is_stopped and (stage := next_stage(setup.plan, stages)) is not None:
@@ -121,7 +121,7 @@ class StartedWorker(Protocol):
     dispatched: int
 
     async def send(self, order: Order) -> None:
-        """Send an order. A worker that has died is not told."""
+        """Send an order; do nothing if the worker has died."""
 
     async def receive(self) -> WorkerMessage | None:
         """Return its next message, with stamps of this process's clock; `None` once it has died."""
@@ -149,7 +149,7 @@ class WorkerProcess:
         self._messages: deque[WorkerMessage] = deque()
 
     async def send(self, order: Order) -> None:
-        """Send an order. A worker that has died is not told. If cancelled, the worker can be told nothing more."""
+        """Send an order; do nothing if the worker has died. If cancelled, send it no further orders."""
         data = encode_order(order)
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         try:

@@ -27,7 +27,7 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
     if not ended:
         return plan.stages()[0]
     if not ended[-1].summary.ok and not any(holds(stage) for stage in ended):
-        return None  # a server that answers nothing is not slow
+        return None  # a server that fails every request is not slow
     first = load_of(ended[0])
     value = _next_value(plan.search, [(load_of(stage), holds(stage)) for stage in ended])
     if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:

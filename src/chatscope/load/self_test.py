@@ -27,7 +27,7 @@ BETWEEN_TOKENS: Final = 0.01
 """A fast server's pace: a slower one asks less of the client."""
 
 MOST_SECONDS: Final = 10.0
-"""Of each stage: a thousand tokens a second tell the error at p99 in a second."""
+"""Of each stage. At a thousand tokens a second, one second is enough for the error at p99."""
 
 OUTPUT_TOKENS: Final = 256
 """The length of the simulator's responses where none is asked for."""

@@ -18,7 +18,7 @@ from chatscope.load.records import RequestRecord
 VerdictState = Literal["valid", "suspect", "invalid"]
 
 CPU_LIMITS: Final = (0.60, 0.85)
-"""Shares of one core. A loop that is busy for more than this answers reads late, since events come in bursts."""
+"""Shares of one core. A loop that is busy for more than this handles reads late, since events come in bursts."""
 
 LATENESS_LIMITS: Final = (0.010, 0.050)
 """Seconds at p99 by which requests were sent late."""
@@ -43,7 +43,7 @@ class WorkerEvidence(msgspec.Struct, kw_only=True):
     """What one worker saw of itself during the measured window of a stage.
 
     `lags` has the moments when the event loop should have woken up, and when it did. `read_lags` has one number of
-    nanoseconds for each read that the kernel bears witness to; `no_witness` says why there are none.
+    nanoseconds for each read that the kernel stamped; `no_witness` says why there are none.
     """
 
     worker: int = 0

@@ -15,8 +15,8 @@ import anyio.to_thread
 from chatscope import Lease, LeaseRequest, LimitServer
 from chatscope.ray.engine import beside_this_process, ray_module
 
-ANSWER_SECONDS: Final = 4.0
-"""Longer than the actor holds a request, and than it takes to make it again. Without an answer, it counts as lost."""
+CALL_SECONDS: Final = 4.0
+"""Longer than the actor holds a request, and longer than a restart takes. After that, the actor counts as lost."""
 
 
 class LimitActor:
@@ -122,7 +122,7 @@ class SharedLimit:
         """Call the actor; find it, or make it again, if need be. If cancelled, the call goes on in the actor."""
         errors = ray_module().exceptions
         try:
-            with anyio.fail_after(ANSWER_SECONDS):
+            with anyio.fail_after(CALL_SECONDS):
                 if self._actor is None:
                     self._actor = await anyio.to_thread.run_sync(self._find, abandon_on_cancel=True)
                 return await getattr(self._actor, method).remote(*arguments)
@@ -132,7 +132,7 @@ class SharedLimit:
             ValueError,
         ) as error:  # the last: a name that just went
             self._actor = None
-            raise ConnectionError(f"the limit {self._name!r} does not answer: {type(error).__name__}") from error
+            raise ConnectionError(f"the limit {self._name!r} does not respond: {type(error).__name__}") from error
 
     def _find(self) -> Any:
         """Return the actor, and make it if there is none. Blocks for a second where a process has to be started."""

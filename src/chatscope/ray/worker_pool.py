@@ -55,6 +55,7 @@ class WorkerPool:
         self._on_progress = on_progress
         self._threads = anyio.CapacityLimiter(2 * count + 2)
         self._actors: dict[int, Any] = {}
+        self._closed: set[int] = set()
         self._stop: tuple[StopReason, str | None] | None = None
         self.running: dict[int, BatchProgress] = {}
         self.ended: list[BatchSummary] = []
@@ -75,6 +76,7 @@ class WorkerPool:
                         self.running.pop(number, None)
                         self._on_progress()
         finally:
+            self._closed.add(number)  # a thread that was left behind may still be starting the actor
             self._kill(number)
 
     def stop(self, reason: StopReason, message: str | None) -> None:
@@ -121,6 +123,8 @@ class WorkerPool:
         make = ray_module().remote(ShardWorker).options(num_cpus=0.1, max_restarts=0, scheduling_strategy="SPREAD")
         actor = make.remote(self._arguments, self._limit, f"shards-{number}-{secrets.token_hex(4)}")
         self._actors[number] = actor
+        if number in self._closed:
+            self._kill(number)
         return actor
 
     def _kill(self, number: int) -> None:

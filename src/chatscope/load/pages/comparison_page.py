@@ -48,8 +48,8 @@ def _body(
         yield f'<p class="soft">{escape(f"{name}: {_model(report)}, {report.started_at}")}</p>'
     worst = max((verdict for stage in stages for verdict in stage.verdicts), key=_WORSE.index)
     meaning = "Both clients were out of the way." if worst == "valid" else "This may compare clients, not servers."
-    told = f"<p>{meaning}</p>{bullets(_told(stages))}"
-    yield f'<section class="verdict {worst}"><strong>Clients: {worst}</strong>{told}</section>'
+    text = f"<p>{meaning}</p>{bullets(_verdicts(stages))}"
+    yield f'<section class="verdict {worst}"><strong>Clients: {worst}</strong>{text}</section>'
     for stage in stages:
         yield f"<h2>{escape(stage.name)}</h2>"
         yield table(("", "unit", *names, "difference", "95 % interval", ""), map(_row, stage.differences))
@@ -65,7 +65,7 @@ def _model(report: LoadReport) -> object:
     return report.plan.get("model", "a model")
 
 
-def _told(stages: Sequence[StageComparison]) -> Iterator[str]:
+def _verdicts(stages: Sequence[StageComparison]) -> Iterator[str]:
     for stage in stages:
         yield f"{stage.name}: client {stage.verdicts[0]}, then {stage.verdicts[1]}"
 

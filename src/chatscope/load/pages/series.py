@@ -64,7 +64,7 @@ class Span:
 def cumulative(records: Iterable[RequestRecord], name: str) -> Points:
     """Return the distribution of a latency: milliseconds, and the share of requests that took at most as long.
 
-    A curve that ends below 1 tells of requests that were given up: how long they would have taken is not known.
+    If requests were given up, the curve ends below 1: how long they would have taken is not known.
     """
     groups, censored = latency_values(records, name)
     ordered = sorted(value for group in groups for value in group)
