@@ -57,8 +57,8 @@ class StreamDecoder:
             does with the connection.
         error: the error, to be raised once the chunks before it have been delivered.
         token_ns: when each chunk with output of the model arrived (`time.perf_counter_ns`).
-        builds_text_chunks: whether the returned chunks of text and nothing else are built. If not, an empty chunk stands
-            for each, for callers that do not need the chunks.
+        builds_text_chunks: whether chunks of text and nothing else are built. An empty chunk stands for each otherwise,
+            for callers that do not need the chunks.
     """
 
     __slots__ = (
