@@ -59,7 +59,8 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 class LoadReport(msgspec.Struct, kw_only=True):
     """What a run measured. The attributes are the values of `summary.json`, and `records` those of `requests.jsonl`.
 
-    `verdict` is that of the worst stage. `salt` makes the prompts again, and `seed` (in `plan`) the schedule.
+    `verdict` is that of the worst stage; of a search, the worst of the two stages that decide it. `salt` makes the
+    prompts again, and `seed` (in `plan`) the schedule.
     """
 
     verdict: VerdictState
