@@ -80,14 +80,20 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """The tests on a Ray cluster of several nodes on this machine, and the guide to it. Elsewhere they are skipped."""
+    """The tests on a Ray cluster of several nodes on this machine, and others that need packages beyond `test`.
+
+    Elsewhere they are skipped. Ray Data brings Arrow and pandas. Where structlog is installed, stamina logs by it.
+    """
     session.chdir(ROOT)
-    session.install("-e", ".[ray,test]")
+    session.install("-e", ".[ray,test]", "structlog>=25")
     short = {"TMPDIR": tempfile.gettempdir(), "PYTHONPATH": str(ROOT)}  # Ray's sockets have long names, too
-    for selected in (
+    exported = "tests/cli/test_cli_batch.py::test_an_export_is_read_by_others"
+    for selected in (  # the first two start clusters of their own
         ["tests/ray"],
         ["tests/test_documents.py", "-k", "distributed"],
-    ):  # each starts a cluster of its own
+        ["tests/batch/test_batch_readers.py", "tests/interop/test_batch_files.py", exported],
+        ["tests/limits/test_limits_retry.py", "-k", "structlog"],
+    ):
         session.run("python", "-m", "pytest", "-q", "-n", "0", "--durations=5", *selected, env=short)
 
 
