@@ -29,6 +29,9 @@ _CHUNK_FIELDS: Final = sent_fields(Chunk, leave_out="choices")
 _delta_fields: Final = attrgetter(*_DELTA_FIELDS)
 _choice_fields: Final = attrgetter(*_CHOICE_FIELDS)
 _chunk_fields: Final = attrgetter(*_CHUNK_FIELDS)
+_repeated_fields: Final = attrgetter(
+    *("id", "object", "created", "model", "system_fingerprint", "service_tier", "usage")
+)
 _BACKSLASH: Final = ord("\\")
 _MOST_USELESS: Final = 4
 """How many templates in a row may turn out useless."""
@@ -47,7 +50,7 @@ class ChunkDecoder:
 
     __slots__ = (
         *("_decode_learned", "_decode_text", "_is_harmless", "_last_names", "_lessons", "_names", "_template"),
-        *("_text_names", "_useless_templates", "kind", "sent"),
+        *("_repeated", "_repeated_of", "_text_names", "_useless_templates", "kind", "sent"),
     )
 
     def __init__(self) -> None:
@@ -56,6 +59,8 @@ class ChunkDecoder:
         self._template: TextTemplate | None = None
         self._useless_templates = 0
         self._lessons = 0
+        self._repeated: tuple[Any, ...] = ()
+        self._repeated_of: Any = None  # the chunk of text that has them
         self._names = _NO_NAMES  # all that were learned
         self._text_names = _NO_NAMES  # those that a chunk of text must have
         self._last_names = _NO_NAMES  # those of the last chunk that was not mere text
@@ -142,28 +147,35 @@ class ChunkDecoder:
             obfuscation = template.padding or obfuscation
             if template.has_containers:
                 sent = self._decode_text(data)
+        if sent is not self._repeated_of:
+            self._repeated, self._repeated_of = _repeated_fields(sent), sent
+        identifier, kind, created, model, fingerprint, tier, usage = self._repeated
         choice = sent.choices[0]
-        delta = choice.delta
-        in_chunk, in_choice, in_delta = self._text_names
-        extra = dict.fromkeys(in_delta) if in_delta else {}
-        if self.kind == "content":
-            made = Delta(role=delta.role, content=text, extra=extra)
-        else:
-            made = Delta(role=delta.role, content=delta.content, extra=extra)
-            setattr(made, self.kind, text)
-        return Chunk(
-            id=sent.id,
-            object=sent.object,
-            created=sent.created,
-            model=sent.model,
-            system_fingerprint=sent.system_fingerprint,
-            service_tier=sent.service_tier,
-            usage=sent.usage,
+        delta = Delta(role=choice.delta.role, content=text)
+        if self.kind != "content":
+            delta.content = choice.delta.content
+            setattr(delta, self.kind, text)
+        made = ChunkChoice(delta=delta)
+        chunk = Chunk(
+            id=identifier,
+            object=kind,
+            created=created,
+            model=model,
+            system_fingerprint=fingerprint,
+            service_tier=tier,
+            usage=usage,
             obfuscation=obfuscation,
-            choices=[ChunkChoice(delta=made, extra=choice.unknown() if in_choice else {})],
-            extra=sent.unknown() if in_chunk else {},
+            choices=[made],
             raw=data,
         )
+        in_chunk, in_choice, in_delta = self._text_names
+        if in_chunk:
+            chunk.extra = sent.unknown()
+        if in_choice:
+            made.extra = choice.unknown()
+        if in_delta:
+            delta.extra = dict.fromkeys(in_delta)
+        return chunk
 
     def _decode_in_full(self, data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
         loaded = load_object(data)

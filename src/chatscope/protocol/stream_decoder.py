@@ -174,11 +174,12 @@ class StreamDecoder:
 
     def _chunks(self, events: list[ServerSentEvent], at_ns: int) -> list[Chunk]:
         chunks: list[Chunk] = []
+        decoder, builds_text_chunks = self._chunk_decoder, self.builds_text_chunks
         for name, sent, _ in events:
             if self.done:
                 break
             if self._expects_text and name == "message" and (text := self._take_text(sent, at_ns)) is not None:
-                chunks.append(self._chunk_decoder.text_chunk(text, sent) if self.builds_text_chunks else _UNBUILT)
+                chunks.append(decoder.text_chunk(text, sent) if builds_text_chunks else _UNBUILT)
                 continue
             if not sent or sent[:1] == b":" or (name != "message" and is_keep_alive(name.encode())):
                 continue
