@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.support.command import Run
     from tests.support.simulated import Simulate
 
+pytestmark = pytest.mark.slow
+
 REPLY = Reply(tokens=5, first_token=0, between_tokens=0)
 SHORT = ("load", "--model", "m", "--concurrency", "1", "--requests", "4", "--prompt-tokens", "16")
 MEASURED = {0, CLIENT_IN_THE_WAY}

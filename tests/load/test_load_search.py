@@ -122,6 +122,7 @@ def test_a_client_in_the_way_ends_the_climb_and_is_reported() -> None:
     assert run_verdict(given, ended) == "valid"
 
 
+@pytest.mark.slow
 async def test_the_knee_of_a_server_with_four_slots_is_found(serve: Serve) -> None:
     """Four slots of 0.25 s hold 16 requests a second. Above, its queue grows for as long as the load lasts."""
     free: list[float] = []
@@ -141,6 +142,7 @@ async def test_the_knee_of_a_server_with_four_slots_is_found(serve: Serve) -> No
     assert report.meets_objectives
 
 
+@pytest.mark.slow
 class TestOnSockets:
     """Against the simulator's own queue, over real sockets, whose bytes arrive before the clock jumps."""
 

@@ -49,6 +49,7 @@ padding = st.none() | st.sampled_from(["", "aB3", "x" * 20])
 values = st.none() | st.integers(0, 1) | st.sampled_from(["p", "q", {"hate": {"filtered": False}}, ["x"]])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(pieces, padding, values, values), max_size=9), st.sampled_from(SEPARATORS))
 def test_text_padding_and_own_fields_are_read_as_they_are(
     sent: list[tuple[str, str | None, object, object]], separators: tuple[str, str]
@@ -66,6 +67,7 @@ def test_text_padding_and_own_fields_are_read_as_they_are(
     [
         [says(text) for text in "abcdef"],
         [says(text, usage=None, obfuscation="x" * n) for n, text in enumerate("abcdef")],
+        [says("a"), *[says("b", obfuscation=padding) for padding in ("aB3", "aB3", "", "aB3")]],
         [says("a", obfuscation="x"), *[says("b", obfuscation=f'"{n}\n') for n in range(4)]],
         [says("a", provider={"content": "a"}) for _ in range(4)],  # the text in two places
         [{"content": "a", **says("a")} for _ in range(4)],

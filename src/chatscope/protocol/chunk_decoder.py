@@ -144,7 +144,8 @@ class ChunkDecoder:
         sent, template = self.sent, self._template
         obfuscation = sent.obfuscation
         if template is not None and sent is template.sent:
-            obfuscation = template.padding or obfuscation
+            if template.padding is not None:
+                obfuscation = template.padding
             if template.has_containers:
                 sent = self._decode_text(data)
         if sent is not self._repeated_of:
