@@ -25,7 +25,7 @@ from benchmarks.scenarios.load_readers import read_streams
 from benchmarks.scenarios.load_tools import Compared, compare_tools
 from chatscope.load import Length, LoadPlan, LoadReport, RequestRecord, StageReport, Workload, run, run_in_processes
 from chatscope.load.distributions import linear_percentile
-from chatscope.load.processes import WorkerLoop
+from chatscope.load.messages import WorkerLoop
 from chatscope.simulator.paced import WrittenResponse, WrittenResponses
 from chatscope.transport import HTTPTransport, ReadWitness
 

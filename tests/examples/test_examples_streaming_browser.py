@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.browser import ARGUMENTS, CHROMIUM, needs_browser
+from tests.support.browser import needs_browser, open_browser
 from tests.support.streaming_server import Served, by_prompt
 
 from chatscope.simulator import Outcome, Reply, error, faults
@@ -29,15 +29,8 @@ TEXT = "one two three four five six"
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[BrowserContext]:
     """A headless browser with a new profile, in a narrow window."""
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-            viewport={"width": 480, "height": 640},
-        )
+    with open_browser(tmp_path / "profile", 480, 640) as context:
         yield context
-        context.close()
 
 
 def asks(page: Page, url: str, question: str) -> None:

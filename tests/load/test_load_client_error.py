@@ -98,5 +98,5 @@ def test_a_plan_that_no_process_can_be_given_is_refused() -> None:
     plan = LoadPlan(model="m", rate=1, requests=1, parameters={"metadata": lambda: None}, api_key=KEY)
     setup = RunSetup(plan=plan, workload=plan.workload)
     with pytest.raises(ValueError, match="cannot be handed to worker processes") as raised:
-        encode_order(BeginRun(setup, WorkShare(), "asyncio", uvloop=False))
+        encode_order(BeginRun(setup, WorkShare(), "asyncio"))
     assert KEY not in str(raised.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.support.browser import ARGUMENTS, CHROMIUM, needs_browser
+from tests.support.browser import needs_browser, open_browser
 from tests.support.load_reports import made_report
 
 from chatscope.load import comparison_page, report_page
@@ -15,7 +15,7 @@ from chatscope.load import comparison_page, report_page
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("plotly", reason="it is what draws the pages")
 
 pytestmark = needs_browser
@@ -29,17 +29,8 @@ OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[BrowserContext]:
     """A headless browser without a network, in a window as wide as a telephone."""
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-            viewport={"width": 400, "height": 800},
-            offline=True,
-            color_scheme="light",
-        )
+    with open_browser(tmp_path / "profile", 400, 800, offline=True, color_scheme="light") as context:
         yield context
-        context.close()
 
 
 def opened(browser: BrowserContext, path: Path, html: str) -> tuple[Page, list[str], list[str]]:

@@ -17,7 +17,7 @@ from tests.support.processes import launcher
 from tests.support.simulated import Simulate, simulators
 
 from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, Workload, run, run_in_processes
-from chatscope.load.processes import WorkerLoop
+from chatscope.load.messages import WorkerLoop
 from chatscope.load.schedule import OpenLoop, due_offsets
 from chatscope.load.sizing import worker_count
 from chatscope.simulator import Reply, error

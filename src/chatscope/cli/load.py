@@ -32,7 +32,7 @@ from chatscope.load import (
     measure_client_error,
     run_in_processes,
 )
-from chatscope.load.processes import WorkerLoop
+from chatscope.load.messages import WorkerLoop
 from chatscope.ray import run_load_on_ray
 
 FAILED: Final = 1

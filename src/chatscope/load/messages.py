@@ -10,7 +10,7 @@ import pickle
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,8 @@ from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import WorkShare
 from chatscope.load.setup import RunSetup
 from chatscope.load.verdict import WorkerEvidence
+
+WorkerLoop: TypeAlias = Literal["asyncio", "uvloop", "trio"]
 
 LENGTH: Final = struct.Struct(">Q")
 
@@ -31,8 +33,7 @@ class BeginRun:
 
     setup: RunSetup
     share: WorkShare
-    backend: str
-    uvloop: bool
+    loop: WorkerLoop
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,9 +215,9 @@ def main() -> None:
         return
     if begin is None:
         return
-    options = {"use_uvloop": begin.uvloop} if begin.backend == "asyncio" else {}
+    backend, options = ("trio", {}) if begin.loop == "trio" else ("asyncio", {"use_uvloop": begin.loop == "uvloop"})
     try:
-        anyio.run(_work, begin, inbox, outbox, backend=begin.backend, backend_options=options)
+        anyio.run(_work, begin, inbox, outbox, backend=backend, backend_options=options)
     except ParentGoneError:
         pass
     finally:

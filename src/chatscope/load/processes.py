@@ -28,6 +28,7 @@ from chatscope.load.messages import (
     StageFailed,
     StartStage,
     StopStage,
+    WorkerLoop,
     WorkerMessage,
     encode_order,
 )
@@ -42,7 +43,6 @@ from chatscope.load.sizing import worker_count
 from chatscope.load.stages import conclude
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss
 
-WorkerLoop = Literal["asyncio", "uvloop", "trio"]
 WORKER_LOOPS: Final = ("asyncio", "uvloop", "trio")
 
 LEAD_SECONDS: Final = 0.25
@@ -311,7 +311,6 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
 
     Cancelled, all of them are killed.
     """
-    backend, uvloop = ("asyncio", loop == "uvloop") if loop != "trio" else ("trio", False)
     processes: list[anyio.abc.Process] = []
     try:
         started = []
@@ -320,7 +319,7 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
             processes.append(process)
             started.append(WorkerProcess(WorkShare(worker, count), process))
         for each in started:
-            await each.send(BeginRun(setup, each.share, backend, uvloop))
+            await each.send(BeginRun(setup, each.share, loop))
         yield started
     finally:
         async with anyio.create_task_group() as group:  # one by one, a cancellation would reach only the first

@@ -29,9 +29,6 @@ _CHUNK_FIELDS: Final = sent_fields(Chunk, leave_out="choices")
 _delta_fields: Final = attrgetter(*_DELTA_FIELDS)
 _choice_fields: Final = attrgetter(*_CHOICE_FIELDS)
 _chunk_fields: Final = attrgetter(*_CHUNK_FIELDS)
-_repeated_fields: Final = attrgetter(
-    *("id", "object", "created", "model", "system_fingerprint", "service_tier", "usage")
-)
 _BACKSLASH: Final = ord("\\")
 _MOST_USELESS: Final = 4
 """How many templates in a row may turn out useless."""
@@ -50,7 +47,7 @@ class ChunkDecoder:
 
     __slots__ = (
         *("_decode_learned", "_decode_text", "_is_harmless", "_last_names", "_lessons", "_names", "_template"),
-        *("_repeated", "_repeated_of", "_text_names", "_useless_templates", "kind", "sent"),
+        *("_text_names", "_useless_templates", "kind", "sent"),
     )
 
     def __init__(self) -> None:
@@ -59,8 +56,6 @@ class ChunkDecoder:
         self._template: TextTemplate | None = None
         self._useless_templates = 0
         self._lessons = 0
-        self._repeated: tuple[Any, ...] = ()
-        self._repeated_of: Any = None  # the chunk of text that has them
         self._names = _NO_NAMES  # all that were learned
         self._text_names = _NO_NAMES  # those that a chunk of text must have
         self._last_names = _NO_NAMES  # those of the last chunk that was not mere text
@@ -148,9 +143,6 @@ class ChunkDecoder:
                 obfuscation = template.padding
             if template.has_containers:
                 sent = self._decode_text(data)
-        if sent is not self._repeated_of:
-            self._repeated, self._repeated_of = _repeated_fields(sent), sent
-        identifier, kind, created, model, fingerprint, tier, usage = self._repeated
         choice = sent.choices[0]
         delta = Delta(role=choice.delta.role, content=text)
         if self.kind != "content":
@@ -158,13 +150,13 @@ class ChunkDecoder:
             setattr(delta, self.kind, text)
         made = ChunkChoice(delta=delta)
         chunk = Chunk(
-            id=identifier,
-            object=kind,
-            created=created,
-            model=model,
-            system_fingerprint=fingerprint,
-            service_tier=tier,
-            usage=usage,
+            id=sent.id,
+            object=sent.object,
+            created=sent.created,
+            model=sent.model,
+            system_fingerprint=sent.system_fingerprint,
+            service_tier=sent.service_tier,
+            usage=sent.usage,
             obfuscation=obfuscation,
             choices=[made],
             raw=data,

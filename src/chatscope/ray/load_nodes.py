@@ -26,10 +26,11 @@ from chatscope.load.messages import (
     Order,
     RequestEnded,
     StartStage,
+    WorkerLoop,
     WorkerMessage,
     encode_order,
 )
-from chatscope.load.processes import WorkerLoop, run_stages
+from chatscope.load.processes import run_stages
 from chatscope.load.schedule import SECOND, WorkShare
 from chatscope.load.setup import RunSetup, client_of, prepare, report_of
 from chatscope.ray.engine import connect, count_nodes, ray_module
@@ -238,11 +239,10 @@ def _suspect(verdict: Verdict, apart: float) -> Verdict:
 @asynccontextmanager
 async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterator[Sequence[NodeWorker]]:
     """Start the workers, and end them with the block. Holds no scope while it yields."""
-    backend, uvloop = ("asyncio", loop == "uvloop") if loop != "trio" else ("trio", False)
     threads = anyio.CapacityLimiter(4 * count)
     workers = [NodeWorker(WorkShare(number, count), threads) for number in range(count)]
     try:
-        await _in_all(workers, lambda worker: worker.begin(BeginRun(setup, worker.share, backend, uvloop)))
+        await _in_all(workers, lambda worker: worker.begin(BeginRun(setup, worker.share, loop)))
         yield workers
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_SECONDS):
