@@ -80,9 +80,9 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """The tests on a Ray cluster of several nodes on this machine, and others that need packages beyond `test`.
+    """The tests on a Ray cluster of several nodes on this machine, and other tests that need packages beyond `test`.
 
-    Elsewhere they are skipped. Ray Data brings Arrow and pandas. Where structlog is installed, stamina logs by it.
+    The other sessions skip them. Ray Data brings Arrow and pandas. If structlog is installed, stamina logs with it.
     """
     session.chdir(ROOT)
     session.install("-e", ".[ray,test]", "structlog>=25")

@@ -1,36 +1,36 @@
-"""What a chat client costs its own process: chatscope beside its peers, and beside the least that any client can spend.
+"""The CPU cost of a chat client in its own process: chatscope compared with its peers and with the lower bound.
 
 What is measured
-    The CPU time (user and system) of the client's process, from `time.process_time`, around a measured section that
-    follows a warm-up: connections are open, code is loaded. Every contender runs in a process of its own, pinned to one
-    core, against the same local server with precomputed replies, pinned to another core where there is one. Samples of
-    the contenders take turns (A B C A B C ...), so that a noisy minute hits all of them. Shown are medians and ranges.
+    The CPU time (user and system) of the client's process, from `time.process_time`. A warm-up opens the connections
+    and loads the code first. Every contender runs in its own process, pinned to one core. All of them talk to the same
+    local server with precomputed responses, pinned to another core if there is one. Samples of the contenders alternate
+    (A B C A B C ...), so a noisy minute affects all of them. The tables show medians and ranges.
 
-    Every contender does the same work: it encodes the same request, reads every token's text out of the same event
-    stream, joins the text and reads the usage; text and usage are compared with what was sent. Each peer gets the
-    fastest of its reasonable configurations: no connection limit, no retries, orjson where JSON is left to the caller.
+    Every contender does the same work: it encodes the same request, reads every token's text from the same event
+    stream, joins the text and reads the usage. Text and usage are compared with what was sent. Each peer gets its
+    fastest reasonable configuration: no connection limit, no retries, and orjson if the caller decodes the JSON.
 
-    - stream: whole streamed replies, all begun at once, each token its own HTTP chunk and its own write of the server;
-      the client's CPU, starting and ending the replies included, divided by the number of tokens.
-    - burst: replies that the server sends whole in one write, each token still its own HTTP chunk.
-    - plain: requests without streaming, so many at a time, the next one when one is done, on kept connections.
-    - memory: how much the resident size grows by with 1,000 open streams that have delivered some tokens, per stream.
-    - cancel: from the order to cancel until the server sees the connection closed, one stream at a time.
-    - import: CPU time of a fresh interpreter that imports the package, less that of one that imports nothing.
+    - stream: whole streamed responses, all started at once. Each token is a separate HTTP chunk and a separate write of
+      the server. The figure is the client's CPU time, including the start and end of the responses, per token.
+    - burst: streamed responses that the server sends in one write, still with one HTTP chunk per token.
+    - plain: requests without streaming, a fixed number at a time, on kept connections.
+    - memory: growth of the resident size per stream, with 1,000 open streams that have delivered some tokens.
+    - cancel: the time from the cancellation until the server sees the connection closed, one stream at a time.
+    - import: CPU time of a fresh interpreter that imports the package, minus that of one that imports nothing.
 
-    chatscope appears twice. `chatscope-task` is the whole life of a task, from `submit_task` to `get_result`, with its
-    own cancel scope, deadlines, time stamps and price; `chatscope-client` is `ChatClient` alone. `floor` is no client:
-    a bare protocol (on trio a bare socket), llhttp and msgspec, without timeouts, errors or limits.
+    chatscope appears twice. `chatscope-task` is a task from `submit_task` to `get_result`, with its own cancel scope,
+    deadlines, time stamps and price. `chatscope-client` is `ChatClient` alone. `floor` is not a client: it is a bare
+    protocol (on trio, a bare socket) with llhttp and msgspec, without timeouts, errors or limits.
 
 What is not measured
-    Latency over a network, the model, HTTP/2, compression, proxies; time lost to other tasks of the same loop. A client
-    that cannot keep the pace of the stream scenario is marked: it finds several tokens in each read, which flatters it.
-    On the loopback interface a client's `send` also wakes the server, which a network card would not ask of it. A
-    client whose requests leave one right after the other wakes it once for all of them, and so does one that is so
-    fast that the server has no time to fall asleep (the floor).
-    Nor do the contenders offer the same: the raw ones have no retries, no typed errors, no truncation check and no time
-    stamps, and but for `aiohttp` no timeouts. `aiohttp` bounds silence by 60 s, as chatscope does by default;
-    `aiohttp-bare` does not. Where the system allows it, server and clients ask for a higher priority than others have.
+    Latency over a network, the model, HTTP/2, compression, proxies, and time lost to other tasks of the same loop. A
+    client that cannot keep up with the stream scenario is marked: it finds several tokens in each read, which flatters
+    it. On the loopback interface, a client's `send` also pays for waking the server, unlike with a network card. A
+    client that sends several requests in quick succession wakes the server only once. A client that is so fast that the
+    server never sleeps (the floor) hardly pays for it.
+    The contenders do not offer the same features either. The raw ones have no retries, typed errors, truncation check
+    or time stamps, and no timeouts except in `aiohttp`. `aiohttp` limits silence to 60 s, as chatscope does by default;
+    `aiohttp-bare` does not. If the system allows it, the server and the clients run at a higher priority.
 
-Absolute figures are worth little elsewhere; the ratios of contenders in one run are what to look at.
+Absolute figures mean little on another machine. Compare the ratios of contenders in one run.
 """

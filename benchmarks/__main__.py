@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run, print the tables, keep the figures."""
+"""`python -m benchmarks`: run the scenarios, print the tables, save the figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUICK_REPETITIONS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that the arguments ask for; returns the exit status."""
+    """Run the benchmarks that the arguments select; return the exit status."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=benchmarks.__doc__,
@@ -34,10 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=_names(CONTENDERS), metavar="CONTENDERS", help="a comma-separated choice")
     parser.add_argument("--scenario", type=_names(SCENARIOS), metavar="SCENARIOS", help="a comma-separated choice")
     parser.add_argument("--loop", type=_names(LOOPS), metavar="LOOPS", help="a comma-separated choice")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the work, twice: for a look, not a figure")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of the work, twice: a first impression, not a figure to quote"
+    )
     parser.add_argument("--repetitions", type=int, help=f"samples of each figure (default: {REPETITIONS})")
-    parser.add_argument("--against", metavar="COMMIT", help="measure chatscope as it was at a commit, too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to (default: new in benchmarks/results/)")
+    parser.add_argument("--against", metavar="COMMIT", help="also measure chatscope as of this commit")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="file for the figures (default: a new one in benchmarks/results/)"
+    )
     parser.add_argument("--list", action="store_true", help="list contenders and scenarios")
     options = parser.parse_args(arguments)
     if options.list:
@@ -45,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     entries, missing = available(options.only)
     for line in missing:
-        print(f"left out: {line}", file=sys.stderr)
+        print(f"skipped: {line}", file=sys.stderr)
     if options.against is None:
         _run(options, entries)
         return 0
@@ -71,7 +75,7 @@ def _run(options: argparse.Namespace, entries: Sequence[Entry]) -> None:
     where = "no core" if cores.client is None else f"core {cores.client}, the server to core {cores.server}"
     print(f"Contenders are pinned to {where}; load averages: {load}.\n", flush=True)
     if cores.client is not None and cores.client == cores.server:
-        print("There is one core only: client and server take turns on it, and caches suffer.\n")
+        print("There is only one core: client and server share it and its caches.\n")
 
     scenarios = {scenario.name: scenario for scenario in plan.scenarios}
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.batch`: batches of requests, what they cost and survive; see `scenarios/batch.py`."""
+"""`python -m benchmarks.batch`: the cost of batches, and the failures they survive; see `scenarios/batch.py`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.distributed`: many workers, one limit, and what dies; see `scenarios/distributed.py`."""
+"""`python -m benchmarks.distributed`: many workers, one limit, and failing nodes; see `scenarios/distributed.py`."""
 
 import sys
 

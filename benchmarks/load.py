@@ -1,4 +1,4 @@
-"""`python -m benchmarks.load`: how true the figures of `chatscope.load` are; see `scenarios/load.py`."""
+"""`python -m benchmarks.load`: the accuracy of `chatscope.load`; see `scenarios/load.py`."""
 
 import sys
 

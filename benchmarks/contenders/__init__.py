@@ -1,4 +1,4 @@
-"""The contenders: one file each, and this list of them. A module is imported only in the process that runs it."""
+"""The list of contenders. Each has a file, which is imported only in the process that runs it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Entry:
     """A contender in the list.
 
     Args:
-        name: what it is called on the command line and in the tables.
-        what: what it is.
-        modules: for each loop it runs on, the module in this folder with its class `Client`.
-        packages: the modules it needs to be installed.
-        imported: the module whose import is timed, if there is one that stands for it.
-        source: the folder that chatscope is imported from, if it is not the installed one.
+        name: its name on the command line and in the tables.
+        what: a description.
+        modules: for each event loop it runs on, the module in this folder with its class `Client`.
+        packages: the packages that must be installed.
+        imported: the module whose import time represents it, if any.
+        source: the folder from which chatscope is imported, if it is not the installed one.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Entry:
         return [package for package in self.packages if find_spec(package) is None]
 
     def load(self, loop: str) -> type[Contender]:
-        """Import and return its class."""
+        """Import its class and return it."""
         client: type[Contender] = importlib.import_module(f"benchmarks.contenders.{self.modules[loop]}").Client
         return client
 

@@ -1,4 +1,4 @@
-"""What a contender has to do, and the reading of an event stream that the raw ones share.
+"""The interface of a contender, and the event-stream reader that the raw ones share.
 
 Not here: anything that measures.
 """
@@ -18,8 +18,8 @@ from benchmarks.harness.wire import API_KEY
 HEADERS = {"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"}
 
 
-class Reply(NamedTuple):
-    """What is read of every reply, streamed or not."""
+class Received(NamedTuple):
+    """What is read from every response, streamed or not."""
 
     text: str
     completion_tokens: int
@@ -27,10 +27,10 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is.
+    """The address of the server, and the number of concurrent requests.
 
     Args:
-        base_url: up to and without `/chat/completions`.
+        base_url: the URL before `/chat/completions`.
         context: the TLS context of an `https` address.
         at_once: how many requests are made at a time.
     """
@@ -46,7 +46,7 @@ class Address:
 
 
 class Contender(ABC):
-    """A client, open for as long as its block is. A call that is cancelled closes its connection."""
+    """A client that is open while its block is. A cancelled call closes its connection."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -63,27 +63,27 @@ class Contender(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Make the client; what must be closed goes to `resources`."""
+        """Create the client. Whatever must be closed is registered with `resources`."""
 
     @abstractmethod
-    async def stream(self, tokens: int) -> Reply:
-        """Ask for a streamed reply, read it token by token, and return it joined."""
+    async def stream(self, tokens: int) -> Received:
+        """Request a streamed response, read it token by token, and return it joined."""
 
     @abstractmethod
-    async def complete(self, tokens: int) -> Reply:
-        """Ask for a reply in one piece and return it."""
+    async def complete(self, tokens: int) -> Received:
+        """Request a response without streaming and return it."""
 
     async def cancel(self, cancel_calls: Callable[[], object]) -> None:
-        """Cancel what runs. Where a call's end does not end its request, there is another way.
+        """Cancel the running requests. Override this if cancelling a call does not cancel its request.
 
         Args:
-            cancel_calls: cancels the tasks in which `stream` was called.
+            cancel_calls: cancels the tasks that called `stream`.
         """
         cancel_calls()
 
 
 class StreamedText:
-    """An event stream, split by hand as it comes in: the least that a user of a raw HTTP client writes.
+    """An event stream, split by hand as it arrives: the minimum that users of a raw HTTP client must write.
 
     Args:
         loads: decodes JSON.
@@ -98,7 +98,7 @@ class StreamedText:
         self._tokens = 0
 
     def feed(self, data: bytes) -> None:
-        """Take in what was read."""
+        """Process the bytes of one read."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line[:6] == b"data: " and line != b"data: [DONE]":
@@ -109,11 +109,11 @@ class StreamedText:
                 elif usage := chunk["usage"]:
                     self._tokens = usage["completion_tokens"]
 
-    def reply(self) -> Reply:
-        """Return what came."""
-        return Reply("".join(self._parts), self._tokens)
+    def received(self) -> Received:
+        """Return what was received."""
+        return Received("".join(self._parts), self._tokens)
 
 
-def reply_of(loaded: Any) -> Reply:
-    """Return what is read of a decoded reply that was not streamed."""
-    return Reply(loaded["choices"][0]["message"]["content"], loaded["usage"]["completion_tokens"])
+def received_from(loaded: Any) -> Received:
+    """Return the text and usage of a decoded response that was not streamed."""
+    return Received(loaded["choices"][0]["message"]["content"], loaded["usage"]["completion_tokens"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.contenders.base import Contender, Reply
+from benchmarks.contenders.base import Contender, Received
 from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 from chatscope import ChatClient, Completion
 from chatscope.transport import HTTPTransport
@@ -19,21 +19,21 @@ class Client(Contender):
             ChatClient(api_key=API_KEY, base_url=address.base_url, transport=transport)
         )
 
-    async def stream(self, tokens: int) -> Reply:
+    async def stream(self, tokens: int) -> Received:
         """Iterate over the chunks."""
         parts = []
         messages = [{"role": "user", "content": PROMPT}]
         async with self._client.stream(model=MODEL, messages=messages, temperature=0.0, max_tokens=tokens) as stream:
             async for chunk in stream:
                 parts.append(chunk.text)  # noqa: PERF401 - the loop that everybody writes
-            return _reply("".join(parts), stream.completion)
+            return _received("".join(parts), stream.completion)
 
-    async def complete(self, tokens: int) -> Reply:
+    async def complete(self, tokens: int) -> Received:
         """Return the completion."""
         messages = [{"role": "user", "content": PROMPT}]
         completion = await self._client.complete(model=MODEL, messages=messages, temperature=0.0, max_tokens=tokens)
-        return _reply(completion.text, completion)
+        return _received(completion.text, completion)
 
 
-def _reply(text: str, completion: Completion) -> Reply:
-    return Reply(text, completion.usage.completion_tokens if completion.usage else 0)
+def _received(text: str, completion: Completion) -> Received:
+    return Received(text, completion.usage.completion_tokens if completion.usage else 0)

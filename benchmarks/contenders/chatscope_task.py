@@ -1,10 +1,10 @@
-"""chatscope, the whole life of a task: `submit_task`, then `get_result`."""
+"""chatscope with a task from start to end: `submit_task`, then `get_result`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.contenders.base import Contender, Reply
+from benchmarks.contenders.base import Contender, Received
 from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 from chatscope import AsyncChatGPTAdapter, Task, TaskStatus
 from chatscope.transport import HTTPTransport
@@ -27,11 +27,11 @@ class Client(Contender):
             )
         )
 
-    async def stream(self, tokens: int) -> Reply:
-        """Run a task; a task streams unless told otherwise."""
+    async def stream(self, tokens: int) -> Received:
+        """Run a task. Tasks stream by default."""
         return await self._run(Task(PROMPT, parameters={"temperature": 0.0, "max_tokens": tokens}))
 
-    async def complete(self, tokens: int) -> Reply:
+    async def complete(self, tokens: int) -> Received:
         """Run a task without streaming."""
         return await self._run(Task(PROMPT, parameters={"temperature": 0.0, "max_tokens": tokens, "stream": False}))
 
@@ -40,11 +40,11 @@ class Client(Contender):
         for task_id in list(self._ids):
             await self._adapter.cancel_task(task_id)
 
-    async def _run(self, task: Task) -> Reply:
+    async def _run(self, task: Task) -> Received:
         task_id = await self._adapter.submit_task(task)
         self._ids.add(task_id)
         result = await self._adapter.get_result(task_id)
         self._ids.remove(task_id)
         if result.status is TaskStatus.FAILED:
             result.raise_for_error()
-        return Reply(result.output, result.usage.completion_tokens if result.usage else 0)
+        return Received(result.output, result.usage.completion_tokens if result.usage else 0)

@@ -1,7 +1,7 @@
 """The floor on asyncio and uvloop: a bare protocol, llhttp, msgspec.
 
-No client: no timeouts, no limits, no errors but asyncio's own. A streamed reply is read within `data_received`; no task
-is woken before its end.
+It is not a client: it has no timeouts or limits, and only asyncio's own errors. A streamed response is read inside
+`data_received`; no task is woken before its end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from benchmarks.contenders.base import Contender, Reply
+from benchmarks.contenders.base import Contender, Received
 from benchmarks.contenders.floor_http import Response, request_bytes
 
 
@@ -30,15 +30,15 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # the loop's own words: a Transport for sockets
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse the bytes of one read."""
         self._parser.feed_data(data)
 
     def on_body(self, data: bytes) -> None:
-        """Read a piece of the body."""
+        """Read a part of the body."""
         self.response.feed(data)
 
     def on_message_complete(self) -> None:
-        """Wake who waits for the reply."""
+        """Wake the task that waits for the response."""
         if self.ended is not None and not self.ended.done():
             self.ended.set_result(None)
 
@@ -47,22 +47,22 @@ class Client(Contender):
     """Connections in a list."""
 
     async def open(self) -> None:
-        """Find out where to connect to."""
+        """Find the address to connect to."""
         parts = urlsplit(self.address.url)
         self._host, self._port, self._path = parts.hostname or "", parts.port or 0, parts.path
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
         self.resources.callback(self._close)
 
-    async def stream(self, tokens: int) -> Reply:
-        """Read a streamed reply as it comes in."""
-        return await self._exchange(tokens, stream=True)
+    async def stream(self, tokens: int) -> Received:
+        """Read a streamed response as it arrives."""
+        return await self._send(tokens, stream=True)
 
-    async def complete(self, tokens: int) -> Reply:
-        """Read a reply."""
-        return await self._exchange(tokens, stream=False)
+    async def complete(self, tokens: int) -> Received:
+        """Read a response that is not streamed."""
+        return await self._send(tokens, stream=False)
 
-    async def _exchange(self, tokens: int, *, stream: bool) -> Reply:
+    async def _send(self, tokens: int, *, stream: bool) -> Received:
         connection = self._idle.pop() if self._idle else await self._connect()
         connection.response = response = Response(stream=stream)
         connection.ended = self._loop.create_future()
@@ -73,7 +73,7 @@ class Client(Contender):
             connection.transport.abort()
             raise
         self._idle.append(connection)
-        return response.reply()
+        return response.received()
 
     async def _connect(self) -> Connection:
         context = self.address.context

@@ -1,15 +1,15 @@
-"""What the floor's two forms share: the bytes of a request, and msgspec's reading of a reply."""
+"""Shared by the floor's two forms: the bytes of a request, and parsing a response with msgspec."""
 
 from __future__ import annotations
 
 import msgspec
 
-from benchmarks.contenders.base import HEADERS, Reply
+from benchmarks.contenders.base import HEADERS, Received
 from benchmarks.harness.wire import request_body
 
 
 class Usage(msgspec.Struct):
-    """The part of it that is looked at."""
+    """The part of the usage that is read."""
 
     completion_tokens: int
 
@@ -46,7 +46,7 @@ def request_bytes(path: str, tokens: int, *, stream: bool) -> bytes:
 
 
 class Response:
-    """A reply, as far as it has come."""
+    """The part of a response that has been received."""
 
     __slots__ = ("_parts", "_rest", "_stream", "_tokens")
 
@@ -57,7 +57,7 @@ class Response:
         self._tokens = 0
 
     def feed(self, data: bytes) -> None:
-        """Take in a piece of the body."""
+        """Process a part of the body."""
         if not self._stream:
             self._rest += data
             return
@@ -71,12 +71,12 @@ class Response:
                 elif chunk.usage is not None:
                     self._tokens = chunk.usage.completion_tokens
 
-    def reply(self) -> Reply:
-        """Return what came."""
+    def received(self) -> Received:
+        """Return what was received."""
         if self._stream:
-            return Reply("".join(self._parts), self._tokens)
+            return Received("".join(self._parts), self._tokens)
         completion = decode(self._rest)
         message = completion.choices[0].message
         assert message is not None
         assert completion.usage is not None
-        return Reply(message.content or "", completion.usage.completion_tokens)
+        return Received(message.content or "", completion.usage.completion_tokens)

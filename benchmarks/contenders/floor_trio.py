@@ -1,4 +1,4 @@
-"""The floor on trio: a bare socket, llhttp, msgspec. No client: no timeouts, no limits, no errors but trio's own."""
+"""The floor on trio: a bare socket, llhttp, msgspec. It has no timeouts or limits, and only trio's own errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httptools
 import trio
 
-from benchmarks.contenders.base import Contender, Reply
+from benchmarks.contenders.base import Contender, Received
 from benchmarks.contenders.floor_http import Response, request_bytes
 
 READ_SIZE = 64 * 1024
@@ -40,11 +40,11 @@ class Connection:
             self._parser.feed_data(await self._receive())
 
     def on_body(self, data: bytes) -> None:
-        """Read a piece of the body."""
+        """Read a part of the body."""
         self._response.feed(data)
 
     def on_message_complete(self) -> None:
-        """Note the end."""
+        """Record the end."""
         self._ended = True
 
 
@@ -52,21 +52,21 @@ class Client(Contender):
     """Connections in a list."""
 
     async def open(self) -> None:
-        """Find out where to connect to."""
+        """Find the address to connect to."""
         parts = urlsplit(self.address.url)
         self._host, self._port, self._path = parts.hostname or "", parts.port or 0, parts.path
         self._idle: list[Connection] = []
         self.resources.callback(self._close)
 
-    async def stream(self, tokens: int) -> Reply:
-        """Read a streamed reply as it comes in."""
-        return await self._exchange(tokens, stream=True)
+    async def stream(self, tokens: int) -> Received:
+        """Read a streamed response as it arrives."""
+        return await self._send(tokens, stream=True)
 
-    async def complete(self, tokens: int) -> Reply:
-        """Read a reply."""
-        return await self._exchange(tokens, stream=False)
+    async def complete(self, tokens: int) -> Received:
+        """Read a response that is not streamed."""
+        return await self._send(tokens, stream=False)
 
-    async def _exchange(self, tokens: int, *, stream: bool) -> Reply:
+    async def _send(self, tokens: int, *, stream: bool) -> Received:
         connection = self._idle.pop() if self._idle else await self._connect()
         response = Response(stream=stream)
         try:
@@ -75,7 +75,7 @@ class Client(Contender):
             connection.socket.close()
             raise
         self._idle.append(connection)
-        return response.reply()
+        return response.received()
 
     async def _connect(self) -> Connection:
         sock = trio.socket.socket()

@@ -1,8 +1,8 @@
-"""Other load generators, run as commands: their paths come from the environment, and a tool without one is skipped.
+"""Other load generators, run as commands. Environment variables hold their paths; tools without one are skipped.
 
-Each measures the same server in the same shape: a number of streams for a number of seconds. They need a tokenizer,
-though the server counts; one of two words is written for them. Tried with guidellm 0.8.1, aiperf 0.13.0 and
-vllm[bench] 0.33.0, each in an environment of its own (`uv venv; uv pip install guidellm`).
+Each measures the same server with the same load: a number of streams for a number of seconds. They need a tokenizer
+although the server counts the tokens, so a tokenizer with a minimal vocabulary is written for them. Tried with guidellm
+0.8.1, aiperf 0.13.0 and vllm[bench] 0.33.0, each in a separate environment (`uv venv; uv pip install guidellm`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from benchmarks.harness.cores import on_core
 from benchmarks.harness.processes import ROOT, environment
 
 TOOL_SECONDS: Final = 240.0
-"""A tool that takes longer has not measured anything: some load a machine-learning framework before they start."""
+"""The time limit of a tool, in seconds. It is long because some load a machine-learning framework before they start."""
 
 _PROMPT: Final = "Say hello to the world, please"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a tool is to do.
+    """The load for a tool.
 
     Attributes:
         base_url: the server's, with `/v1`.
         streams: how many at a time.
-        seconds: for how long.
-        tokens: of each response.
+        seconds: how long the load lasts.
+        tokens: the length of each response.
         folder: for the tool's files.
     """
 
@@ -78,7 +78,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a tool says, in seconds; a gap is the time between two chunks of one response."""
+    """A tool's figures, in seconds. A gap is the time between two chunks of one response."""
 
     ttft_p50: float
     ttft_p99: float
@@ -107,14 +107,14 @@ class LoadTool:
 
     @property
     def path(self) -> str | None:
-        """Its command; `None` if the environment does not name one."""
+        """The path of its command; `None` if the environment does not hold one."""
         return sys.executable if self.name == "chatscope" else os.environ.get(self.variable)
 
     def run(self, shape: Shape, core: int | None) -> Figures:
-        """Run it on a core, and return its figures with the CPU seconds of its processes, start-up included.
+        """Run it on a core, and return its figures with the CPU seconds of its processes, including their start.
 
         Raises:
-            ChildProcessError: it failed or took too long; the message has its last lines.
+            ChildProcessError: it failed or took too long; the message has the last lines of its output.
         """
         log = shape.folder / "log.txt"
         with log.open("wb") as output, on_core(core):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import httpx2
 import openai
 
-from benchmarks.contenders.base import Contender, Reply
+from benchmarks.contenders.base import Contender, Received
 from benchmarks.harness.wire import API_KEY, MODEL, PROMPT
 
-# Not `None`: the aiohttp backend takes that for aiohttp's own limit, which is 100.
+# Not `None`: with that, the aiohttp backend applies aiohttp's own limit of 100.
 LIMITS = httpx2.Limits(max_connections=100_000, max_keepalive_connections=100_000)
 
 
 class Client(Contender):
-    """One client, without retries and without a limit of connections."""
+    """One client, without retries and without a connection limit."""
 
     async def open(self) -> None:
         """Open the client."""
@@ -24,10 +24,10 @@ class Client(Contender):
         )
 
     def http_client(self) -> httpx2.AsyncClient:
-        """Return what the SDK makes by default, without a limit of connections."""
+        """Return the SDK's default HTTP client, without a connection limit."""
         return openai.DefaultAsyncHttpxClient(limits=LIMITS, verify=self.address.context or True)
 
-    async def stream(self, tokens: int) -> Reply:
+    async def stream(self, tokens: int) -> Received:
         """Iterate over the chunks."""
         parts = []
         completion_tokens = 0
@@ -45,12 +45,12 @@ class Client(Contender):
                     parts.append(chunk.choices[0].delta.content or "")
                 elif chunk.usage is not None:
                     completion_tokens = chunk.usage.completion_tokens
-        return Reply("".join(parts), completion_tokens)
+        return Received("".join(parts), completion_tokens)
 
-    async def complete(self, tokens: int) -> Reply:
+    async def complete(self, tokens: int) -> Received:
         """Return the completion."""
         completion = await self._client.chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": PROMPT}], temperature=0.0, max_tokens=tokens
         )
         usage = completion.usage
-        return Reply(completion.choices[0].message.content or "", usage.completion_tokens if usage else 0)
+        return Received(completion.choices[0].message.content or "", usage.completion_tokens if usage else 0)

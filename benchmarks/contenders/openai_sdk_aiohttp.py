@@ -12,5 +12,5 @@ class Client(openai_sdk.Client):
     """The same client on another transport."""
 
     def http_client(self) -> httpx2.AsyncClient:
-        """Return the backend that the SDK offers, without a limit of connections."""
+        """Return the SDK's own aiohttp backend, without a connection limit."""
         return openai.DefaultAioHttpClient(limits=openai_sdk.LIMITS, verify=self.address.context or True)

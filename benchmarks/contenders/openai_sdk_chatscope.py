@@ -14,7 +14,7 @@ class Client(openai_sdk.Client):
     """The same client on another transport."""
 
     def http_client(self) -> httpx2.AsyncClient:
-        """Return the SDK's own client on chatscope's transport, which has no limit of connections."""
+        """Return the SDK's own client on chatscope's transport, which has no connection limit."""
         return openai.DefaultAsyncHttpxClient(
             transport=HTTPX2Transport(HTTPTransport(verify=self.address.context or True))
         )

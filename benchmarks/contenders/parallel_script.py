@@ -1,12 +1,14 @@
-"""The script that people use to send a file of requests: `api_request_parallel_processor.py` of OpenAI's cookbook.
+"""A common script for sending a file of requests: `api_request_parallel_processor.py` of OpenAI's cookbook.
 
-Written anew from what it does, at its defaults: one loop reads a request, counts its tokens, refills two budgets,
-starts a task and sleeps a millisecond; the task logs that it begins, posts the request through one aiohttp session, and
-appends the pair of request and response to a file that it opens for it. After a rate limit, the loop pauses 15 s.
+It is rewritten here from the original's behaviour, with the original's defaults. One loop reads a request, counts its
+tokens, refills two budgets, starts a task and sleeps for a millisecond. The task logs its start, posts the request
+through one aiohttp session, and opens the output file to append the request and the response. After a rate limit, the
+loop pauses for 15 s.
 
-Its tokenizer is `tiktoken`, whose vocabulary is downloaded at its first use. This contender downloads nothing: the
-vocabulary must lie in the folder that `TIKTOKEN_CACHE_DIR` names, or `litellm` must be installed, which carries a copy
-(`pip install tiktoken; pip install --no-deps litellm`). Without them, no tokens are counted, which flatters the script.
+The script counts tokens with `tiktoken`, which downloads its vocabulary at the first use. This contender downloads
+nothing: the vocabulary must be in the folder `TIKTOKEN_CACHE_DIR`, or `litellm` must be installed, which contains a
+copy (`pip install tiktoken; pip install --no-deps litellm`). Without either, no tokens are counted, which flatters the
+script.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ from typing import Any, Final
 import aiohttp
 
 LOOP_SLEEP: Final = 0.001
-"""The original's own: at most 1,000 requests a second."""
+"""The original's value. It limits the script to 1,000 requests per second."""
 
 PAUSE_SECONDS: Final = 15
-"""How long the loop pauses after a rate limit."""
+"""How long the loop pauses after a rate limit, in seconds."""
 
 ATTEMPTS: Final = 5
 PER_MINUTE: Final = 10_000_000.0
-"""Budgets that never bind, for requests and tokens alike."""
+"""A budget that is never exhausted, for requests and for tokens."""
 
 ENCODING: Final = "cl100k_base"
 VOCABULARY: Final = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
-"""The name under which tiktoken keeps the vocabulary: the SHA-1 of its address."""
+"""The name of tiktoken's vocabulary in its cache: the SHA-1 of its URL."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def vocabulary() -> Path | None:
 
 
 def token_counter() -> Callable[[dict[str, Any]], int]:
-    """Return what counts the tokens of a request: the prompt's by tiktoken, and the completion's limit."""
+    """Return a function that counts a request's tokens: the prompt's, by tiktoken, plus the completion's limit."""
     if (folder := vocabulary()) is None:
         return lambda _: 100
     os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
@@ -87,8 +89,8 @@ class Script:
     """One run of the script.
 
     Args:
-        output: the file that the pairs of request and response are appended to.
-        url: where the requests are posted.
+        output: the file to which requests and responses are appended.
+        url: the address to which the requests are posted.
         api_key: the key.
     """
 
@@ -120,7 +122,7 @@ class Script:
                         requests, tokens = requests - 1, tokens - waiting.tokens
                         waiting.attempts_left -= 1
                         task = asyncio.create_task(self._send(session, waiting))
-                        self._tasks.add(task)  # the original holds no reference, which may lose a task
+                        self._tasks.add(task)  # the original keeps no reference, so a task may be lost
                         task.add_done_callback(self._tasks.discard)
                         waiting = None
                     if not self._unfinished:
@@ -170,6 +172,6 @@ class Script:
 
 
 async def run(source: Path, output: Path, url: str, api_key: str) -> None:
-    """Send every request of a file, one body a line, and append the responses to another."""
+    """Send every request of a file, one body per line, and append the responses to another file."""
     logging.basicConfig(level=logging.INFO, filename=output.with_suffix(".log"))
     await Script(output, url, api_key).run(source)

@@ -1,4 +1,4 @@
-"""aiohttp and orjson without any timeout: a peer that falls silent is waited for until the connection ends."""
+"""aiohttp and orjson without any timeout: if the server goes silent, the client waits until the connection ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from benchmarks.contenders.raw_aiohttp import Client as WithTimeouts
 
 
 class Client(WithTimeouts):
-    """The same session but for that."""
+    """The same session without the timeout."""
 
     timeout = aiohttp.ClientTimeout(total=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import orjson
 
-from benchmarks.contenders.base import HEADERS, Contender, Reply, StreamedText, reply_of
+from benchmarks.contenders.base import HEADERS, Contender, Received, StreamedText, received_from
 from benchmarks.harness.wire import request_body
 
 
@@ -24,18 +24,18 @@ class Client(Contender):
         )
         self._url = httpx2.URL(self.address.url)
 
-    async def stream(self, tokens: int) -> Reply:
-        """Read whatever each read of the socket brings."""
+    async def stream(self, tokens: int) -> Received:
+        """Process the bytes of each socket read as they arrive."""
         text = StreamedText(orjson.loads)
         body = orjson.dumps(request_body(tokens, stream=True))
         async with self._client.stream("POST", self._url, content=body) as response:
             response.raise_for_status()
             async for data in response.aiter_raw():
                 text.feed(data)
-        return text.reply()
+        return text.received()
 
-    async def complete(self, tokens: int) -> Reply:
+    async def complete(self, tokens: int) -> Received:
         """Read the body."""
         response = await self._client.post(self._url, content=orjson.dumps(request_body(tokens, stream=False)))
         response.raise_for_status()
-        return reply_of(orjson.loads(response.content))
+        return received_from(orjson.loads(response.content))

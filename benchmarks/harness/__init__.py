@@ -1,1 +1,1 @@
-"""How a run is made: processes, cores, loops, the server, samples, tables, targets. What is measured: `scenarios`."""
+"""The machinery of a run: processes, cores, loops, the server, samples, tables, targets. Not here: `scenarios`."""

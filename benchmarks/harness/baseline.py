@@ -16,15 +16,15 @@ from benchmarks.contenders import Entry
 from benchmarks.harness.processes import ROOT
 
 SEPARATOR: Final = "@"
-"""Stands between a contender's name and the commit that it is measured at."""
+"""Separates a contender's name from the commit at which it is measured."""
 
 
 @contextmanager
 def source_at(commit: str) -> Iterator[tuple[str, Path]]:
-    """Take the package's source out of a commit, for the length of a block; yields the commit's short hash and where.
+    """Extract the package's source at a commit while the block is open; yield the short hash and the folder.
 
     Raises:
-        ValueError: the repository has no such commit, or this is not a repository.
+        ValueError: this is not a repository, or it has no such commit.
     """
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         try:
@@ -38,7 +38,7 @@ def source_at(commit: str) -> Iterator[tuple[str, Path]]:
 
 
 def with_baseline(entries: Sequence[Entry], commit: str, source: Path) -> list[Entry]:
-    """Return the contenders, each one that is this package followed by itself as it was at a commit."""
+    """Return the contenders. Each one that is this package is followed by its older version, at the commit."""
     together = []
     for entry in entries:
         together.append(entry)

@@ -1,4 +1,4 @@
-"""Which core each process runs on, and that it keeps it to itself as far as that is possible."""
+"""Chooses the core of each process, and reserves it for that process as far as possible."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 PRIORITY: Final = -10
-"""What is asked for, if the system grants it: other processes' turns on these cores make tokens come in bunches."""
+"""The priority requested from the system. If other processes ran on these cores, tokens would arrive in bunches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the clients run on, and which the server; `None` where the system cannot pin a process."""
+    """The cores of the clients and of the server; `None` if the system cannot pin a process."""
 
     client: int | None
     server: int | None
 
     @classmethod
     def of_this_machine(cls) -> Self:
-        """Choose two cores, or the same one twice where there is no other."""
+        """Choose two cores, or the same core twice if there is only one."""
         if not hasattr(os, "sched_getaffinity"):
             return cls(None, None)
         cores = sorted(os.sched_getaffinity(0))
@@ -29,7 +29,7 @@ class Cores:
 
 
 def settle(core: int | None) -> None:
-    """Pin this process to a core and raise its priority, as far as that is allowed."""
+    """Pin this process to a core and raise its priority, as far as the system allows."""
     if core is not None:
         os.sched_setaffinity(0, {core})
         with contextlib.suppress(PermissionError):
@@ -38,7 +38,7 @@ def settle(core: int | None) -> None:
 
 @contextlib.contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Run this process on a core for the length of a block, and let the processes that it starts inherit that."""
+    """Run this process on a core while the block is open. The processes that it starts inherit the core."""
     if core is None:
         yield
         return

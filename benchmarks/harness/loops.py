@@ -1,4 +1,4 @@
-"""The event loops, and many callers at a time on each, by the loop's own means: no contender pays for anyio's."""
+"""The event loops, and concurrent calls on each by the loop's own functions, so that no contender pays for anyio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AsyncFunction = Callable[[], Coroutine[Any, Any, T]]
 
 def run(loop: str, main: AsyncFunction[T]) -> T:
     """Run `main` on a fresh event loop of that name."""
-    # Only the process of its own contender loads a loop: the others' memory is measured without it.
+    # Imported here, so that each contender's memory is measured without the other loops.
     if loop == "trio":
         import trio  # noqa: PLC0415 - see above
 
@@ -26,7 +26,7 @@ def run(loop: str, main: AsyncFunction[T]) -> T:
 
 
 async def at_once(loop: str, number: int, call: AsyncFunction[None]) -> None:
-    """Run `call` in so many tasks at the same time and wait for all of them."""
+    """Run `call` in a number of concurrent tasks and wait for all of them."""
     if loop == "trio":
         import trio  # noqa: PLC0415 - see above
 

@@ -1,6 +1,6 @@
-"""Taking one sample of one contender, in its own process: warm up, measure, check that the work was done.
+"""Takes one sample of one contender, in its own process: warm up, measure, check that the work was done.
 
-Not here: which contender and how often (`run`), what the figures mean (`report`).
+Not here: the choice of contenders and the number of samples (`run`), and the meaning of the figures (`report`).
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from typing import Final
 
 import anyio
 
-from benchmarks.contenders.base import Address, Contender, Reply
+from benchmarks.contenders.base import Address, Contender, Received
 from benchmarks.harness.loops import at_once
 from benchmarks.harness.memory import resident_bytes
 from benchmarks.harness.server import Pace, Statistics
-from benchmarks.harness.wire import reply_text
+from benchmarks.harness.wire import response_text
 from benchmarks.scenarios.costs import Scenario
 
 WARM_TOKENS: Final = 20
-"""The length of the streams that warm up: every line of code has run by then."""
+"""The length of the warm-up streams, in tokens: enough for every line of code to run."""
 
 SETTLE_SECONDS: Final = 0.3
-"""Silence after which everything that was sent has been read: the slowest client reads 1,000 streams in 0.1 s more."""
+"""Seconds of silence after which everything sent has been read. The slowest client reads 1,000 streams in 0.1 s."""
 
 WAIT_SECONDS: Final = 120.0
-"""How long the server may take to see something that must happen, before the run is given up."""
+"""Seconds that the server may take to see something that must happen. After that, the run fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: the value, in the scenario's unit, and how busy both sides were."""
+    """One measurement: the value, in the scenario's unit, and how busy client and server were."""
 
     value: float
     cpu_seconds: float
     wall_seconds: float
     server_cpu_seconds: float
     late_share: float
-    """How much of what the server sent at a pace came late."""
+    """The share of the paced tokens that the server sent late."""
 
 
 class Server:
-    """The server's statistics, asked for in a blocking way: never within a measured section."""
+    """The server's statistics. Requests for them block, so never make one within a measured section."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
@@ -57,7 +57,7 @@ class Server:
         return Statistics(**json.loads(self._connection.getresponse().read()))
 
     async def until(self, holds: Callable[[Statistics], bool]) -> Statistics:
-        """Ask again and again until something holds."""
+        """Poll until a condition is true."""
         with anyio.fail_after(WAIT_SECONDS):
             while not holds(seen := self.statistics()):  # noqa: ASYNC110 - it happens in another process
                 await anyio.sleep(0.01)
@@ -69,7 +69,7 @@ class Server:
 
 
 class Section:
-    """A measured section: it begins when this is made."""
+    """A measured section. It starts when this object is created."""
 
     def __init__(self, server: Server) -> None:
         gc.collect()
@@ -79,7 +79,7 @@ class Section:
         self._cpu = time.process_time()
 
     def end(self, value: Callable[[float], float]) -> Sample:
-        """End it; its value is computed from the CPU seconds that it took."""
+        """End the section. The value is computed from the CPU seconds that it took."""
         cpu = time.process_time() - self._cpu
         wall = time.perf_counter() - self._wall
         before, after = self._before, self._server.statistics()
@@ -90,7 +90,7 @@ class Section:
 async def take_sample(
     loop: str, client: type[Contender], scenario: Scenario, address: Address, server: Server
 ) -> Sample:
-    """Open a contender, take a sample of it, close it."""
+    """Open a contender, take one sample, close the contender."""
     async with client(address) as contender:
         match scenario.kind:
             case "stream":
@@ -106,33 +106,33 @@ async def take_sample(
 
 
 async def _cpu(
-    loop: str, call: Callable[[int], Awaitable[Reply]], scenario: Scenario, server: Server, *, count: int
+    loop: str, call: Callable[[int], Awaitable[Received]], scenario: Scenario, server: Server, *, count: int
 ) -> Sample:
     warm = min(scenario.tokens, WARM_TOKENS) if scenario.pace is Pace.STEADY else scenario.tokens
     await _closed_loop(loop, call, warm, scenario.at_once, scenario.at_once)
     section = Section(server)
-    replies = await _closed_loop(loop, call, scenario.tokens, scenario.at_once, scenario.total)
+    responses = await _closed_loop(loop, call, scenario.tokens, scenario.at_once, scenario.total)
     sample = section.end(lambda cpu: cpu / count * 1e6)
-    for reply in replies:
-        _check(reply, scenario.tokens)
+    for received in responses:
+        _check(received, scenario.tokens)
     return sample
 
 
 async def _closed_loop(
-    loop: str, call: Callable[[int], Awaitable[Reply]], tokens: int, callers: int, total: int
-) -> list[Reply]:
-    """Make `total` calls by so many callers, each of which makes the next one when one is done."""
-    replies: list[Reply] = []
+    loop: str, call: Callable[[int], Awaitable[Received]], tokens: int, callers: int, total: int
+) -> list[Received]:
+    """Make `total` calls from a number of callers. Each caller starts its next call when the last one has ended."""
+    responses: list[Received] = []
     left = total
 
     async def caller() -> None:
         nonlocal left
         while left:
             left -= 1
-            replies.append(await call(tokens))
+            responses.append(await call(tokens))
 
     await at_once(loop, callers, caller)
-    return replies
+    return responses
 
 
 async def _memory(contender: Contender, scenario: Scenario, server: Server) -> Sample:
@@ -144,7 +144,7 @@ async def _memory(contender: Contender, scenario: Scenario, server: Server) -> S
 
 
 async def _size_with_streams_open(contender: Contender, scenario: Scenario, server: Server, number: int) -> int:
-    """Return the resident bytes while so many streams are open that have delivered all they will; cancel them."""
+    """Return the resident bytes while a number of streams are open and silent; then cancel the streams."""
     size = 0
     tokens = server.statistics().tokens + number * scenario.tokens
     async with anyio.create_task_group() as group:
@@ -170,7 +170,7 @@ async def _cancel(contender: Contender, scenario: Scenario, server: Server) -> S
 
 
 async def _cancelled_in(contender: Contender, scenario: Scenario, server: Server) -> float:
-    """Return the microseconds from the order to cancel one stream to the end of its connection at the server."""
+    """Return the microseconds from the cancellation of a stream until the server sees its connection closed."""
     ordered_ns = 0
     before = server.statistics()
     async with anyio.create_task_group() as group:
@@ -182,7 +182,9 @@ async def _cancelled_in(contender: Contender, scenario: Scenario, server: Server
     return (seen.broken_off_ns - ordered_ns) / 1e3
 
 
-def _check(reply: Reply, tokens: int) -> None:
-    """Refuse a figure for work that was not done."""
-    if reply != Reply(reply_text(tokens), tokens):
-        raise AssertionError(f"a reply of {tokens} tokens came out as {len(reply.text)} characters: {reply!r:.200}")
+def _check(received: Received, tokens: int) -> None:
+    """Raise if the work was not done: it must not give a figure."""
+    if received != Received(response_text(tokens), tokens):
+        raise AssertionError(
+            f"a response of {tokens} tokens was read as {len(received.text)} characters: {received!r:.200}"
+        )

@@ -1,4 +1,4 @@
-"""How much memory this process holds."""
+"""The memory of this process."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _STATM: Final = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """Return the resident size of this process, as it is; 0 where the system does not tell, elsewhere than on Linux."""
+    """Return the resident size of this process in bytes, without collecting garbage first; 0 except on Linux."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if _STATM.exists() else 0

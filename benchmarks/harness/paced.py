@@ -1,4 +1,4 @@
-"""The simulator's paced server in a process of its own: when it wrote what is the truth that stamps are held to."""
+"""Runs the simulator's paced server in a separate process. Clients' time stamps are compared with its own."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ BETWEEN_TOKENS: Final = 0.01
 
 @dataclass(slots=True)
 class Paced:
-    """A paced server that runs.
+    """A running paced server.
 
     Attributes:
         base_url: its address.
-        written: what it has written, once the block has ended.
-        cpu_seconds: what it has used, likewise.
+        written: what it wrote; available once the block has ended.
+        cpu_seconds: the CPU time that it used; available once the block has ended.
     """
 
     base_url: str
@@ -40,12 +40,12 @@ class Paced:
 
 @contextmanager
 def paced_server(core: int | None, *, tokens: int = 100, stall: tuple[float, float] | None = None) -> Iterator[Paced]:
-    """Run a server: 50 ms to the first token, 10 ms to each other.
+    """Run a server that sends the first token after 50 ms, and another every 10 ms.
 
     Args:
         core: the core to run on.
-        tokens: the length of responses without `max_tokens`.
-        stall: from when until when, in seconds from the first request, it sends nothing.
+        tokens: the length of responses to requests without `max_tokens`.
+        stall: the start and end of a period in which it sends nothing, in seconds from the first request.
     """
     command = [sys.executable, "-m", "benchmarks.harness.paced", "--tokens", str(tokens)]
     command += [] if core is None else ["--core", str(core)]

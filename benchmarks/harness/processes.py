@@ -1,6 +1,6 @@
-"""Starting the processes of a run: the server and the contenders, each on its core, spoken to in lines of JSON.
+"""Starts the processes of a run, the server and the contenders, each on its core. They communicate by lines of JSON.
 
-Also what a longer run than a benchmark needs of a server (`LocalServer`). Not here: what is measured.
+Not here: what is measured.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process:
-    """A module of this package in a process of its own, for the length of a block.
+    """Runs a module of this package in a separate process while the block is open.
 
-    Its first line of output is waited for on entry; it ends with its standard input.
+    Entering the block waits for the first line of output. The process ends when its standard input is closed.
     """
 
     def __init__(self, module: str, *arguments: str, core: int | None, source: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Process:
         process.communicate()
 
     def start(self) -> None:
-        """Start the process without waiting for it, so that many can start side by side. Twice does nothing."""
+        """Start the process without waiting for it, so that several can start at once. A second call does nothing."""
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command,
@@ -60,7 +60,7 @@ class Process:
             )
 
     def ask(self, order: dict[str, Any]) -> Any:
-        """Send an order and return the answer."""
+        """Send an order and return the response."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -102,10 +102,10 @@ class LocalServer:
 
 
 def environment(source: str | None = None) -> dict[str, str]:
-    """Return the environment without what would lead a client elsewhere: proxies, keys, addresses.
+    """Return the environment without the variables that would redirect a client: proxies, keys, addresses.
 
     Args:
-        source: a folder that modules are imported from before all others.
+        source: a folder to put first on the import path.
     """
     kept = {
         name: value

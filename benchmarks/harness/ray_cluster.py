@@ -10,25 +10,25 @@ from typing import Any, Final, Self
 SMALL: Final = {"object_store_memory": 80 * 2**20}
 
 SETTINGS: Final = {
-    "RAY_AUTH_MODE": "disabled",  # no token in the home folder
+    "RAY_AUTH_MODE": "disabled",  # do not write a token to the home folder
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # by default its workers yield to everything else on the machine
-    "RAY_health_check_period_ms": "500",  # a dead node is seen soon
+    "RAY_worker_niceness": "0",  # by default its workers run at the lowest priority
+    "RAY_health_check_period_ms": "500",  # detect a dead node quickly
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_initial_delay_ms": "0",
 }
-"""Read by Ray's processes when they start."""
+"""Environment variables that Ray's processes read when they start."""
 
 
 class RayCluster:
-    """A head without CPUs, so that nothing of ours runs there but the limit, and nodes beside it.
+    """A cluster of a head without CPUs, on which only the limit's actor runs, and other nodes.
 
     Args:
         nodes: how many nodes there are besides the head.
 
     Attributes:
-        ray: the module.
-        address: the cluster's.
+        ray: the module `ray`.
+        address: the cluster's address.
     """
 
     def __init__(self, nodes: int = 2) -> None:
@@ -58,11 +58,11 @@ class RayCluster:
         return self._cluster.add_node(num_cpus=4, **SMALL)
 
     def kill(self, node: Any) -> None:
-        """Kill a node with all that runs on it."""
+        """Kill a node and everything that runs on it."""
         self._cluster.remove_node(node, allow_graceful=False)
 
     def kill_limit(self) -> None:
-        """Kill the actor that keeps the limit of the running batch."""
+        """Kill the actor that holds the limit of the running batch."""
         for each in self.ray.util.list_named_actors(all_namespaces=True):
             if each["name"].startswith("chatscope-limit-"):
                 self.ray.kill(self.ray.get_actor(each["name"], namespace=each["namespace"]))

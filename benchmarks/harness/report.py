@@ -1,4 +1,4 @@
-"""What a run found, as tables to read and as JSON to keep."""
+"""The results of a run, as tables to read and as JSON to save."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from benchmarks.harness.targets import judge
 from benchmarks.scenarios.costs import Scenario
 
 NOTES = {
-    "*": "the client's core was saturated: it could not keep the pace, and read several tokens at a time",
-    "!": "the server's core was saturated: it set the pace",
-    "~": "the server was kept from its core: tokens came late and in bunches, which makes every client look better",
+    "*": "the client's core was saturated: it could not keep up, and read several tokens at a time",
+    "!": "the server's core was saturated: the server, not the client, limited the rate",
+    "~": "other processes used the server's core: tokens were late and in bunches, which flatters every client",
 }
 
 
 def table(scenario: Scenario, samples: Sequence[Measured]) -> str:
-    """Return one scenario's table: contenders down, loops across; medians, and the range of all samples."""
+    """Return one scenario's table, with a row per contender and a column per loop: medians, and all samples' range."""
     loops = list(dict.fromkeys(sample.loop for sample in samples))
     names = list(dict.fromkeys(sample.contender for sample in samples))
     rows = [["", *loops]]
@@ -48,7 +48,7 @@ def table(scenario: Scenario, samples: Sequence[Measured]) -> str:
 
 
 def verdict(samples: Sequence[Measured]) -> str:
-    """Return the table of targets: what was wanted, what was measured, whether that is enough."""
+    """Return the table of targets: the bound, the measured value, and whether the target is met."""
     rows = [["target (ratio of medians)", "wanted", "measured", ""]]
     for outcome in judge(samples):
         measured = "-" if outcome.ratio is None else f"{outcome.ratio:.2f}"
@@ -61,10 +61,10 @@ def document(plan: Plan, cores: Cores, samples: Sequence[Measured], load: Sequen
     """Return everything about a run as values for JSON.
 
     Args:
-        plan: what was run.
-        cores: where.
-        samples: what was measured.
-        load: the system's load averages when it began.
+        plan: the plan of the run.
+        cores: the cores that were used.
+        samples: the measurements.
+        load: the system's load averages at the start.
     """
     return {
         "about": benchmarks.__doc__,
@@ -110,7 +110,7 @@ def _figure(value: float) -> str:
 
 
 def _mark(scenario: Scenario, samples: Sequence[Measured]) -> str:
-    # In the other scenarios the client is meant to be busy.
+    # In the other scenarios the client is busy by design.
     paced = scenario.kind == "stream" and scenario.pace == "steady"
     client = paced and any(sample.client_saturated for sample in samples)
     server = any(sample.server_saturated for sample in samples)

@@ -1,4 +1,4 @@
-"""Running the scenarios: contenders take turns, samples are collected. What they mean is `report`'s business."""
+"""Runs the scenarios: contenders alternate, samples are collected. Not here: what the samples mean (`report`)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.harness.processes import LocalServer, Process, environment
 from benchmarks.scenarios.costs import Scenario
 
 SATURATED = 0.95
-"""The share of a core from which a process counts as saturated: what is left is the kernel's and the clock's."""
+"""The share of a core above which a process counts as saturated. The rest is the kernel's and the clock's."""
 
 DISTURBED = 0.05
-"""The share of late tokens from which a sample counts as disturbed; on a quiet machine it is below 0.01."""
+"""The share of late tokens above which a sample counts as disturbed. On a quiet machine it is below 0.01."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One sample and what it is a sample of."""
+    """One sample, with its scenario, loop and contender."""
 
     scenario: str
     loop: str
@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def disturbed(self) -> bool:
-        """Whether the server could not keep the pace."""
+        """Whether the server could not keep up."""
         return self.late_share > DISTURBED
 
     @property
@@ -50,19 +50,19 @@ class Measured:
 
     @property
     def server_saturated(self) -> bool:
-        """Whether the server had no time left: it then set the pace."""
+        """Whether the server had no time left, so that it limited the rate."""
         return self.server_load >= SATURATED
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run, in which order.
+    """What to run, and in which order.
 
     Args:
-        scenarios: the outermost order.
-        loops: the order within a scenario.
-        contenders: the order in which they take turns.
-        repetitions: how many samples of each.
+        scenarios: in their order.
+        loops: in their order within a scenario.
+        contenders: in the order in which they alternate.
+        repetitions: how many samples to take of each.
     """
 
     scenarios: Sequence[Scenario]
@@ -72,7 +72,7 @@ class Plan:
 
 
 def measure(plan: Plan, cores: Cores, tell: Callable[[Sequence[Measured]], object]) -> list[Measured]:
-    """Run a plan and return every sample; `tell` gets each scenario's samples as soon as they are complete."""
+    """Run a plan and return every sample. `tell` is called with each scenario's samples when they are complete."""
     taken: list[Measured] = []
     with LocalServer(cores.server) as server:
         for scenario in plan.scenarios:
@@ -87,7 +87,7 @@ def measure(plan: Plan, cores: Cores, tell: Callable[[Sequence[Measured]], objec
 
 
 def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores: Cores) -> list[Measured]:
-    """Start the contenders, let them take turns, end them."""
+    """Start the contenders, take samples of them alternately, stop them."""
     order = {
         "scenario": asdict(scenario),
         "port": server.port,
@@ -96,7 +96,7 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
     }
     entries = [entry for entry in plan.contenders if loop in entry.modules]
     taken = []
-    # The resident size is only comparable in a process that has done nothing else.
+    # The resident size is only comparable in a process that has not done anything else.
     rounds = plan.repetitions if scenario.kind == "memory" else 1
     for outer in range(rounds):
         with ExitStack() as stack:
@@ -108,7 +108,7 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
             for inner in range(plan.repetitions // rounds):
                 for entry, worker in zip(entries, workers, strict=True):
                     _progress(scenario.name, loop, entry.name, outer + inner + 1)
-                    answer = worker.ask(order)
+                    sample = worker.ask(order)
                     taken.append(
                         Measured(
                             scenario.name,
@@ -116,10 +116,10 @@ def _turns(scenario: Scenario, loop: str, plan: Plan, server: LocalServer, cores
                             entry.name,
                             outer + inner,
                             scenario.unit,
-                            answer["value"],
-                            answer["cpu_seconds"] / answer["wall_seconds"],
-                            answer["server_cpu_seconds"] / answer["wall_seconds"],
-                            answer["late_share"],
+                            sample["value"],
+                            sample["cpu_seconds"] / sample["wall_seconds"],
+                            sample["server_cpu_seconds"] / sample["wall_seconds"],
+                            sample["late_share"],
                         )
                     )
     return taken
@@ -132,7 +132,7 @@ def _worker(entry: Entry, loop: str, cores: Cores) -> Process:
 
 
 def _imports(scenario: Scenario, plan: Plan, cores: Cores) -> list[Measured]:
-    """Time imports in fresh interpreters; the bare interpreter takes its turn like the others."""
+    """Time imports in fresh interpreters, alternating with a bare interpreter."""
     entries = [entry for entry in plan.contenders if entry.imported]
     taken = []
     for repetition in range(-1, plan.repetitions):
@@ -160,7 +160,7 @@ def _progress(*words: object) -> None:
 
 
 def available(names: Sequence[str] | None) -> tuple[list[Entry], list[str]]:
-    """Return the contenders of these names (all, if none) that can run, and a line for each that cannot."""
+    """Return the contenders with these names (all, if none) that can run, and a message for each that cannot."""
     chosen = [entry for entry in CONTENDERS.values() if not names or entry.name in names]
     missing = [f"{entry.name}: not installed: {', '.join(entry.missing)}" for entry in chosen if entry.missing]
     return [entry for entry in chosen if not entry.missing], missing

@@ -1,7 +1,7 @@
-"""The server that every contender talks to: as little work per token as possible, so that it never sets the pace.
+"""The server that every contender talks to. It does as little work per token as possible, so it never limits the rate.
 
-Its replies are precomputed; the path says how they are paced (`Pace`), the body's `max_tokens` how long they are. It
-also counts, for whoever asks at `/stats`. It runs until its standard input ends. Not here: what the bytes say (`wire`).
+Its responses are precomputed. The path selects their pace (`Pace`), and `max_tokens` in the body their length.
+`/stats` returns its counters. It runs until its standard input ends. Not here: the bytes of the responses (`wire`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from enum import StrEnum
 from typing import Final
 
 from benchmarks.harness.cores import settle
-from benchmarks.harness.wire import json_reply, plain_reply, stream_end, stream_start, token_chunk, whole_stream
+from benchmarks.harness.wire import json_response, plain_response, stream_end, stream_start, token_chunk, whole_stream
 
 TICK_SECONDS: Final = 0.0001
-"""128 streams of 100 tokens/s bring a token every 78 us: with longer ticks several would come at the same moment, and
-a client would find several in each turn of its loop, which real servers do not grant it."""
+"""128 streams of 100 tokens/s send a token every 78 us. With longer ticks several tokens would arrive at once, and a
+client would find several in each iteration of its loop, which does not happen with real servers."""
 
 SLOTS: Final = 100
 """Ticks between two tokens of a paced stream: 100 tokens a second."""
 
 STRIDE: Final = 61
-"""From one stream's slot to the next one's: prime to `SLOTS`, so that any number of streams is spread evenly."""
+"""The distance between the slots of successive streams. It is coprime to `SLOTS`, so streams are spread evenly."""
 
 LATE_TICKS: Final = 20
-"""Behind by so much (2 ms), the server has lost its core to others, and what it then sends comes in bunches."""
+"""A delay (2 ms) that means that other processes used the server's core, so that it now sends tokens in bunches."""
 
 BACKLOG: Final = 4096
-"""Connections that may wait to be accepted: 1,024 contenders' connections are opened at once."""
+"""Connections that may wait to be accepted: a contender opens up to 1,024 at once."""
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TOKENS: Final = re.compile(rb'"max_tokens": ?(\d+)')
@@ -46,14 +46,14 @@ _STREAM: Final = re.compile(rb'"stream": ?true')
 
 
 class Pace(StrEnum):
-    """How a streamed reply comes; the first part of the path."""
+    """The pace of a streamed response; the first part of the path."""
 
     STEADY = "steady"
     """A token every `SLOTS` ticks."""
     BURST = "burst"
     """Everything in one write."""
     HOLD = "hold"
-    """Everything but the end, which never comes."""
+    """Everything in one write, except the end, which never comes."""
 
 
 @dataclass(slots=True)
@@ -65,16 +65,16 @@ class Statistics:
     open_streams: int = 0
     tokens: int = 0
     late_tokens: int = 0
-    """Those of them that were sent more than `LATE_TICKS` after their time."""
+    """Paced tokens that were sent more than `LATE_TICKS` late."""
     requests: int = 0
     broken_off: int = 0
     """Streams whose connection was closed before their end."""
     broken_off_ns: int = 0
-    """When the last of them was, on the clock that `time.perf_counter_ns` reads in every process of the machine."""
+    """When the latest such stream was closed, by `time.perf_counter_ns`, a clock that all processes share."""
 
 
 class Wheel:
-    """Sends the next token of every stream whose turn it is, each tick the streams of one slot."""
+    """Sends tokens: each tick, the next token of every stream in one slot."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, statistics: Statistics) -> None:
         self._statistics = statistics
@@ -86,7 +86,7 @@ class Wheel:
         self._ticker = Ticker(loop, self._tick)
 
     def add(self, stream: Connection) -> int:
-        """Take in a stream and return its slot."""
+        """Add a stream and return its slot."""
         if not self._streams:
             self._began, self._ticks = time.perf_counter(), 0
             self._ticker.start()
@@ -96,7 +96,7 @@ class Wheel:
         return self._next_slot
 
     def remove(self, stream: Connection, slot: int) -> None:
-        """Let go of a stream."""
+        """Remove a stream."""
         self._slots[slot].remove(stream)
         self._streams -= 1
 
@@ -115,9 +115,9 @@ class Wheel:
 
 
 class Ticker:
-    """Calls a function every tick: by a timer of the kernel, because the loops' own are ten times too coarse.
+    """Calls a function every tick, using a kernel timer, because the loops' own timers are ten times too coarse.
 
-    Elsewhere than on Linux it is the loop's timer, and several ticks are due at each call.
+    On systems other than Linux it uses the loop's timer, and several ticks are due at each call.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ class Ticker:
             loop.add_reader(self._fd, self._on_readable)
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start ticking."""
         if self._libc is None:
             self._on_timer()
         else:
@@ -165,7 +165,7 @@ class Ticker:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: reads requests, one at a time, and replies."""
+    """One connection: reads requests and responds to them, one at a time."""
 
     _transport: asyncio.Transport
 
@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         self._statistics.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own signature
-        """Note when a stream was broken off."""
+        """Record when a stream was closed early."""
         self._statistics.connections -= 1
         if self._streaming:
             self._statistics.broken_off += 1
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             self._end_stream()
 
     def data_received(self, data: bytes) -> None:
-        """Reply once the request is whole."""
+        """Respond once the request is complete."""
         data = self._received + data if self._received else data
         head_end = data.find(b"\r\n\r\n") + 4
         length = _LENGTH.search(data, 0, head_end) if head_end > 3 else None
@@ -209,12 +209,12 @@ class Connection(asyncio.Protocol):
         asked = _TOKENS.search(data, head_end)
         tokens = int(asked[1]) if asked else 1
         if _STREAM.search(data, head_end) is None:
-            self._transport.write(plain_reply(tokens))
+            self._transport.write(plain_response(tokens))
         else:
             self._stream(Pace(path.partition("/")[0]), tokens)
 
     def send_token(self) -> None:
-        """Send the next token of a paced stream; after the last one, the end."""
+        """Send the next token of a paced stream, or its end after the last token."""
         if self._sent < self._tokens:
             self._transport.write(token_chunk(self._sent))
             self._sent += 1
@@ -246,11 +246,11 @@ class Connection(asyncio.Protocol):
 
     def _report(self) -> bytes:
         self._statistics.cpu_seconds = time.process_time()
-        return json_reply(asdict(self._statistics))
+        return json_response(asdict(self._statistics))
 
 
 async def serve(context: ssl.SSLContext | None) -> None:
-    """Print the ports, plain and TLS, as a line of JSON; serve until standard input ends."""
+    """Print the ports (plain and TLS) as a line of JSON, then serve until standard input ends."""
     loop = asyncio.get_running_loop()
     statistics = Statistics()
     wheel = Wheel(loop, statistics)
@@ -267,7 +267,7 @@ async def serve(context: ssl.SSLContext | None) -> None:
 
 
 def main() -> None:
-    """Run the server in a process of its own."""
+    """Run the server as the main program of a process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--core", type=int, help="the core to run on")
     parser.add_argument("--certificate", help="a PEM file with key and certificate chain, for a second port with TLS")

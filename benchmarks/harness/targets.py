@@ -1,4 +1,4 @@
-"""The ratios that chatscope has set itself, and whether a run reached them."""
+"""chatscope's performance targets, as ratios, and whether a run met them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.harness.run import Measured
 from benchmarks.scenarios.costs import UNITS
 
 NO_WORSE: Final = 1.03
-"""How much more CPU this tree may take than another commit in the same run: what is left of noise in medians."""
+"""The ratio to another commit in the same run up to which CPU time counts as unchanged: the noise of medians."""
 
 _CPU_UNITS: Final = frozenset({UNITS["stream"], UNITS["plain"]})
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One place in the tables."""
+    """One cell of the tables."""
 
     scenario: str
     loop: str
@@ -29,13 +29,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One ratio of two places.
+    """A bound on the ratio of two cells.
 
     Args:
-        what: what it says, in words.
-        ours, theirs: the places.
-        at_most: the largest ratio of ours to theirs.
-        at_least: the other way round, how many times less ours must be; `at_most` is then `None`.
+        what: a description.
+        ours, theirs: the cells.
+        at_most: the largest allowed ratio of ours to theirs.
+        at_least: how many times smaller ours must be, as an alternative to `at_most`, which is then `None`.
     """
 
     what: str
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a target; the ratio is `None` where a run did not measure it."""
+    """The outcome of a target. The ratio is `None` if the run did not measure it."""
 
     target: Target
     ratio: float | None
@@ -100,7 +100,7 @@ TARGETS: Final = (
 
 
 def baseline_targets(samples: Iterable[Measured]) -> list[Target]:
-    """Return a target for each CPU figure that was also taken at another commit: no more than `NO_WORSE` times that."""
+    """Return a target for each CPU figure that was also measured at another commit: at most `NO_WORSE` times that."""
     cells = {
         Cell(sample.scenario, sample.loop, sample.contender): None
         for sample in samples
@@ -115,7 +115,7 @@ def baseline_targets(samples: Iterable[Measured]) -> list[Target]:
 
 
 def median(samples: Iterable[Measured], cell: Cell) -> float | None:
-    """Return the median of a place's samples, `None` if there are none."""
+    """Return the median of a cell's samples, or `None` if there are none."""
     values = [
         sample.value
         for sample in samples

@@ -1,6 +1,6 @@
-"""What is said in a benchmark: the request, and replies like OpenAI's, as values and as bytes.
+"""The content of a benchmark: the request, and responses like OpenAI's, as values and as bytes.
 
-The server and every contender's check are made from the same words. Not here: who sends it and when.
+The server sends these words, and the check of every contender expects them. Not here: sending (`server`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD: Final = {
     "system_fingerprint": "fp_560af6e559",
 }
 
-# As many headers, and of such length, as OpenAI's edge sends.
+# As many headers as OpenAI's edge sends, and about as long.
 _HEADERS: Final = (
     "Date: Sat, 22 Nov 2025 12:00:00 GMT",
     "Connection: keep-alive",
@@ -53,7 +53,7 @@ _HEADERS: Final = (
 
 
 def request_body(tokens: int, *, stream: bool) -> dict[str, Any]:
-    """Return what every contender sends; `max_tokens` tells the server how many tokens to reply with."""
+    """Return the body that every contender sends. `max_tokens` is the exact length of the response."""
     body: dict[str, Any] = {
         "model": MODEL,
         "messages": [{"role": "user", "content": PROMPT}],
@@ -64,13 +64,13 @@ def request_body(tokens: int, *, stream: bool) -> dict[str, Any]:
 
 
 def token_text(number: int) -> str:
-    """Return the text of a reply's token."""
+    """Return the text of one token of a response."""
     return _WORDS[number % len(_WORDS)]
 
 
 @cache
-def reply_text(tokens: int) -> str:
-    """Return the text of a reply of so many tokens."""
+def response_text(tokens: int) -> str:
+    """Return the text of a response with a number of tokens."""
     return "".join(map(token_text, range(tokens)))
 
 
@@ -82,14 +82,14 @@ def token_chunk(number: int) -> bytes:
 
 @cache
 def stream_start() -> bytes:
-    """Return the head of a streamed reply and its first event, which has no text."""
+    """Return the head of a streamed response and its first event, which has no text."""
     head = _response_head("text/event-stream; charset=utf-8", "Transfer-Encoding: chunked")
     return head + _event({"choices": [_choice({"role": "assistant", "content": "", "refusal": None})], "usage": None})
 
 
 @cache
 def stream_end(tokens: int) -> bytes:
-    """Return what follows the last token: the finish reason, the usage, `[DONE]`, the end of the body."""
+    """Return the bytes after the last token: the finish reason, the usage, `[DONE]`, the end of the body."""
     finish = _event({"choices": [_choice({}, "stop")], "usage": None})
     usage = _event({"choices": [], "usage": _usage(tokens)})
     return finish + usage + _http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -97,20 +97,25 @@ def stream_end(tokens: int) -> bytes:
 
 @cache
 def whole_stream(tokens: int) -> bytes:
-    """Return a whole streamed reply."""
+    """Return a whole streamed response."""
     return stream_start() + b"".join(map(token_chunk, range(tokens))) + stream_end(tokens)
 
 
 @cache
-def plain_reply(tokens: int) -> bytes:
-    """Return a whole reply that is not streamed."""
-    message: dict[str, Any] = {"role": "assistant", "content": reply_text(tokens), "refusal": None, "annotations": []}
+def plain_response(tokens: int) -> bytes:
+    """Return a whole response that is not streamed."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": response_text(tokens),
+        "refusal": None,
+        "annotations": [],
+    }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     body = _HEAD | {"object": "chat.completion", "choices": [choice], "usage": _usage(tokens)}
-    return json_reply(body)
+    return json_response(body)
 
 
-def json_reply(body: dict[str, Any]) -> bytes:
+def json_response(body: dict[str, Any]) -> bytes:
     """Return a response with a JSON body."""
     data = _json(body)
     return _response_head("application/json", f"Content-Length: {len(data)}") + data

@@ -1,6 +1,6 @@
-"""A contender's own process: reads orders as lines of JSON, takes a sample for each, answers with lines of JSON.
+"""A contender's process: reads orders as lines of JSON, takes a sample for each, and prints it as a line of JSON.
 
-It ends with its standard input. Every sample has a fresh event loop and a fresh client.
+It ends when its standard input ends. Every sample uses a new event loop and a new client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.scenarios.costs import Scenario
 
 
 def obey(loop: str, client: type[Contender], order: dict[str, Any]) -> Sample:
-    """Take the sample that is asked for."""
+    """Take the sample that an order requests."""
     scenario = Scenario(**order["scenario"])
     scheme, port = ("https", order["tls_port"]) if scenario.tls else ("http", order["port"])
     context = ssl.create_default_context(cafile=order["authority"]) if scenario.tls else None
@@ -36,19 +36,19 @@ def obey(loop: str, client: type[Contender], order: dict[str, Any]) -> Sample:
 
 
 def _check_source(source: Path) -> None:
-    """Refuse to measure another chatscope than the one that was asked for."""
+    """Raise if chatscope was not imported from the requested folder."""
     loaded = Path(sys.modules["chatscope"].__file__ or "")
     if source not in loaded.parents:
         raise ImportError(f"chatscope was imported from {loaded}, not from {source}")
 
 
 def main() -> None:
-    """Load the contender, say so, obey."""
+    """Load the contender, report that, then follow the orders."""
     parser = argparse.ArgumentParser()
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("loop")
     parser.add_argument("--core", type=int, help="the core to run on")
-    parser.add_argument("--source", type=Path, help="the folder that chatscope must have been imported from")
+    parser.add_argument("--source", type=Path, help="the folder from which chatscope must be imported")
     arguments = parser.parse_args()
     settle(arguments.core)
     client = CONTENDERS[arguments.contender].load(arguments.loop)

@@ -1,1 +1,1 @@
-"""What is run: the costs that are measured, and the longer runs that hold one adapter to its account."""
+"""The scenarios: the costs that are measured, and long runs that check everything that one adapter does."""

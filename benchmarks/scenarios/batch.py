@@ -1,10 +1,10 @@
-"""`python -m benchmarks.batch`: what a batch costs, how much memory it takes, and what it survives.
+"""`python -m benchmarks.batch`: the CPU time and memory of a batch, and whether it survives SIGKILL.
 
-`throughput` runs one file three ways against the benchmark server, each in a process of its own, and compares CPU time:
-`chatscope.batch` with its journal and prices, `AsyncChatGPTAdapter.map` alone, and a script of the kind that people
-write for this (see `benchmarks.contenders.parallel_script`). `resume` measures memory and time of a resumption with
-900,000 of 1,000,000 lines recorded. `kills` kills one run with SIGKILL again and again, under faults, and counts what
-was lost and what was asked twice. Without a name, all three run. The exit status is 1 if a kill lost or doubled a line.
+`throughput` runs one file in three ways against the benchmark server, each in a separate process, and compares CPU
+time: `chatscope.batch` with its journal and prices, `AsyncChatGPTAdapter.map` alone, and a typical script for this (see
+`benchmarks.contenders.parallel_script`). `resume` measures the memory and time of a resumption with 900,000 of
+1,000,000 lines recorded. `kills` kills one run with SIGKILL many times, with a faulty server, and counts the requests
+that were lost or sent twice. Without a name, all three run. The exit status is 1 if a kill lost or doubled a line.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ CONTENDERS: Final[dict[str, Callable[[str, Path], Any]]] = {
     "batch --no-stream": _batch_plain,
     "script": _script,
 }
-"""The script asks for plain responses, so `--no-stream` is what compares with it."""
+"""The script does not stream, so it is compared with `--no-stream`."""
 
 
 def throughput(requests: int, repetitions: int) -> None:
-    """Print requests a CPU second and a second for each contender, medians, and the ratios."""
+    """Print requests per CPU second and per second for each contender, the medians, and the ratios."""
     cpu: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     wall: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     with LocalServer(core=None) as server:
@@ -92,7 +92,7 @@ def throughput(requests: int, repetitions: int) -> None:
 
 
 def _ratio(firsts: list[float], seconds: list[float]) -> str:
-    """Return the median of the ratios within each turn, and their range: a noisy moment hits both of a turn."""
+    """Return the median and the range of the ratios within each turn. A noisy moment affects both sides of a turn."""
     ratios = sorted(first / second for first, second in zip(firsts, seconds, strict=True))
     return f"{ratios[len(ratios) // 2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
@@ -106,9 +106,9 @@ def _run_child(name: str, base_url: str, source: Path) -> None:
 
 
 def main() -> int:
-    """Run what the arguments name."""
+    """Run the parts that the arguments name."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.batch", description="What a batch costs, and what it survives."
+        prog="python -m benchmarks.batch", description="The cost of a batch, and whether it survives SIGKILL."
     )
     parser.add_argument("only", nargs="*", choices=["throughput", "resume", "kills", []], help="default: all")
     parser.add_argument("--requests", type=int, default=20_000, help="of one run of throughput")

@@ -12,7 +12,7 @@ from benchmarks.harness.processes import ROOT, environment
 from benchmarks.harness.wire import MODEL, PROMPT
 
 TOKENS: Final = 20
-"""Completion tokens of a response; the server sends them at once, so that the client is what is measured."""
+"""Completion tokens of a response. The server sends them at once, so the client limits the rate."""
 
 
 def line(number: int, **more: Any) -> bytes:
@@ -23,7 +23,7 @@ def line(number: int, **more: Any) -> bytes:
 
 
 def write_input(path: Path, lines: int) -> Path:
-    """Write an input of so many lines, and beside it `bodies.jsonl`, the same as the script reads it."""
+    """Write an input with a number of lines, and the same requests in the script's format to `bodies.jsonl`."""
     with path.open("wb") as file, path.with_name("bodies.jsonl").open("wb") as bodies:
         for number in range(lines):
             file.write(data := line(number))
@@ -34,7 +34,7 @@ def write_input(path: Path, lines: int) -> Path:
 
 
 def figures_of(*arguments: str) -> dict[str, float]:
-    """Run a part of a benchmark in a process of its own, and return what it measured."""
+    """Run a part of a benchmark in a separate process, and return its measurements."""
     command = [sys.executable, "-m", "benchmarks.batch", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

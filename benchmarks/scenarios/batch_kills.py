@@ -1,4 +1,4 @@
-"""A run that is killed with SIGKILL again and again, under faults: what was lost, doubled, refused, or sent twice."""
+"""Kills a run with SIGKILL many times, with a faulty server: counts what was lost, doubled, refused, or sent twice."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from chatscope.batch.status import read_status
 from chatscope.simulator import Reply, error, faults, simulator
 
 KILLED_AT_ONCE: Final = 16
-"""Requests at a time in the runs that are killed: so few that one file lasts for hundreds of kills."""
+"""Requests at a time in the runs that are killed. There are so few that one file lasts for hundreds of kills."""
 
 RESPONSE_SECONDS: Final = 0.05
 KILLED_EARLY: Final = 0.2
-"""Of the kills, so many come before the first request: while the run starts, reads its output, or mends it."""
+"""The share of kills before the first request, while the run starts, reads its output, or repairs it."""
 
 FINAL_RUNS: Final = 20
-"""At most so many runs at the end, one after the other: failures that may pass run again."""
+"""The largest number of runs at the end, one after another. Requests with transient failures run again."""
 
 
 def kills(requests: int, times: int, seed: int) -> bool:
     """Kill a run at random moments, finish it, and return whether nothing was lost, doubled or refused.
 
-    Most kills come a random time after the run's first request; its mean is such that the file lasts for all of them.
+    Most kills come a random time after the run's first request. The mean time is chosen so that the file lasts for all
+    kills.
     """
     chance = random.Random(seed)
     mean = 0.8 * requests / times * RESPONSE_SECONDS / KILLED_AT_ONCE
@@ -65,7 +66,7 @@ def kills(requests: int, times: int, seed: int) -> bool:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 killed += 1
-                if (begun := _run_of(Paths(output))) != latest:  # else it was killed before it began its own log
+                if (begun := _run_of(Paths(output))) != latest:  # otherwise it was killed before it started its own log
                     latest = begun
                     in_flight += read_status(output).in_flight
         code = 1
@@ -102,7 +103,7 @@ def _wait_for_a_request(process: subprocess.Popen[bytes], paths: Paths) -> None:
 
 @contextmanager
 def _faulty_server(seed: int) -> Iterator[tuple[str, Callable[[], list[str]]]]:
-    """Serve in a process of its own, so that it outlives every kill; it tells which requests it answered well."""
+    """Run the server in a separate process, which survives every kill; it reports the requests that succeeded."""
     command = [sys.executable, "-m", "benchmarks.batch", "--serve", str(seed)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, text=True) as process:
@@ -120,7 +121,7 @@ def _faulty_server(seed: int) -> Iterator[tuple[str, Callable[[], list[str]]]]:
 
 
 async def serve(seed: int) -> None:
-    """Serve with faults until standard input ends, then print which requests were answered well."""
+    """Serve with faults until standard input ends, then print which requests succeeded."""
     chance = random.Random(seed)
     hello = Reply("Hello, hello.", first_token=RESPONSE_SECONDS, between_tokens=0.001)
     mishaps = [

@@ -1,4 +1,4 @@
-"""A resumption with most lines recorded: time to the first progress and the first request, and memory."""
+"""Resumes a batch with most lines recorded: measures the time to the first progress and request, and the memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chatscope.simulator import Reply, simulator
 
 
 def resume(lines: int, settled: int) -> None:
-    """Print the peak of the resident size, and how long it takes to the first new request."""
+    """Print the peak of the resident size, and the time until the first new request."""
     with tempfile.TemporaryDirectory() as folder:
         source = write_input(Path(folder) / "in.jsonl", lines)
         _write_output(source, Path(folder) / "out.jsonl", settled)
@@ -55,7 +55,7 @@ def _write_output(source: Path, output: Path, settled: int) -> None:
 
 
 def measure_resume(source: Path) -> None:
-    """Resume, and print what it took as JSON."""
+    """Resume, and print the measurements as JSON."""
     began = time.perf_counter()
     seen: dict[str, float] = {}
 

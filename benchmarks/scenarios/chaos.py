@@ -1,12 +1,13 @@
 """`python -m benchmarks.chaos [SEEDS]`: random tasks against a random server, cancelled at random moments.
 
-Each seed is one adapter with a few dozen tasks: streamed or not, with tools, deadlines and priorities; answered well,
-slowly, wrongly or not at all; read, cancelled, waited for and left while they run, hedged or not. Whatever happens,
-afterwards nothing may be held, nothing open, each task has one result, and each request is in one attempts log. A seed
-that breaks this is printed, and the exit status is 1: run it alone by `--first SEED 1`.
+Each seed is one adapter with a few dozen tasks. They stream or not, use tools, deadlines and priorities, and are hedged
+or not. The server responds correctly, slowly, wrongly or not at all. Tasks are read, cancelled, awaited, or abandoned
+while they run. Afterwards, whatever happened, no slot may be held and no connection open, each task has one result, and
+each request is in exactly one attempts log. A seed that breaks this is printed, and the exit status is 1. Run one seed
+alone with `--first SEED 1`.
 
-The server is the one of `chatscope.testing`, in this process: thousands of cancellations meet every await point of the
-client, which a real network would hide behind its own waits.
+The server is the endpoint of `chatscope.testing`, in this process. So thousands of cancellations hit every await point
+of the client. With a real network, most would hit its waits.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TASKS: Final = 24
 """Tasks for each seed: several for each slot."""
 
 HANGS: Final = 5.0
-"""Seconds after which a seed counts as hanging; each takes a fraction of one."""
+"""Seconds after which a seed counts as hanging. A seed takes a fraction of a second."""
 
 ENDS: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
@@ -54,7 +55,7 @@ class Figures:
 
 
 class ChaosServer(ChatEndpoint):
-    """Answers by chance."""
+    """Responds at random."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(allow_unexpected=True, allow_unused=True)
@@ -86,8 +87,8 @@ class Chaos:
     """One seed.
 
     Args:
-        seed: decides everything that chance decides, but the order in which a loop runs its tasks.
-        hedge_after: as for the adapter.
+        seed: decides every random choice, except the order in which a loop runs its tasks.
+        hedge_after: the adapter's argument.
     """
 
     def __init__(self, seed: int, hedge_after: float | None) -> None:
@@ -105,7 +106,7 @@ class Chaos:
         )
 
     async def run(self, figures: Figures) -> list[str]:
-        """Run the tasks and return what is wrong afterwards."""
+        """Run the tasks and return the problems found afterwards."""
         how = self._chance.choice(["wait", "wait", "raise", "cancel"])
         with anyio.move_on_after(HANGS) as hang, anyio.CancelScope() as outer:
             try:
@@ -169,7 +170,7 @@ class Chaos:
             return "found"
 
         constraints = TaskConstraints(
-            # Everything ends by a deadline at last, also a stream that stalls.
+            # A deadline ends everything in the end, even a stream that stalls.
             timeout_seconds=chance.choice([0.005, 0.1, 0.3, 0.3]),
             priority=chance.choice([0, 0, 1]),
         )
@@ -225,7 +226,7 @@ class Chaos:
 
 
 async def run_seeds(seeds: Sequence[int], hedge_after: float | None, figures: Figures) -> list[str]:
-    """Run seeds one after another and return what is wrong, with the seed."""
+    """Run seeds one after another and return the problems, each with its seed."""
     problems = []
     for seed in seeds:
         for problem in await Chaos(seed, hedge_after).run(figures):
@@ -235,9 +236,11 @@ async def run_seeds(seeds: Sequence[int], hedge_after: float | None, figures: Fi
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the seeds that the arguments ask for; return the exit status."""
+    """Run the seeds that the arguments select; return the exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.chaos", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("seeds", nargs="?", type=int, default=SEEDS, help=f"how many for each loop (default: {SEEDS})")
+    parser.add_argument(
+        "seeds", nargs="?", type=int, default=SEEDS, help=f"number of seeds for each loop (default: {SEEDS})"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
     parser.add_argument("--loop", choices=list(LOOPS), action="append", help="default: all")
     options = parser.parse_args(arguments)

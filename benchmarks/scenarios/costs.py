@@ -1,4 +1,4 @@
-"""What is measured: the scenarios, full and quick, as plain values. How is `measure`'s business."""
+"""The scenarios of `python -m benchmarks`, full and quick, as plain values. Not here: measuring them (`measure`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS: Final[dict[Kind, str]] = {
     "stream": "us of client CPU per streamed token",
     "plain": "us of client CPU per request",
     "memory": "KiB of resident size per open stream",
-    "cancel": "us from the order to the closed connection",
+    "cancel": "us from the cancellation to the closed connection",
     "import": "ms of CPU of an import, the bare interpreter's subtracted",
 }
 
@@ -23,14 +23,14 @@ class Scenario:
     """One thing to measure.
 
     Args:
-        name: what it is called on the command line.
+        name: its name on the command line.
         kind: how it is measured.
-        what: what it is.
-        at_once: how many streams or requests at a time.
-        total: how many in all.
-        tokens: how many each reply has.
-        pace: how they come.
-        tls: whether through TLS.
+        what: a description.
+        at_once: the number of streams or requests at a time.
+        total: the number of streams or requests in all.
+        tokens: the number of tokens of each response.
+        pace: the pace of the tokens.
+        tls: whether connections use TLS.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Scenario:
 
     @property
     def unit(self) -> str:
-        """What its values are counted in."""
+        """The unit of its values."""
         return UNITS[self.kind]
 
     def quick(self) -> Scenario:
-        """Return it with a fraction of the work, at the same concurrency: for a look, not for a figure."""
+        """Return it with a fraction of the work, at the same concurrency, for a first impression."""
         if self.kind == "stream" and self.pace is Pace.STEADY:
             less = replace(self, tokens=self.tokens // 4)
         else:
@@ -57,14 +57,14 @@ class Scenario:
 
 
 def _stream(at_once: int, *, tls: bool = False) -> Scenario:
-    # A reply's usual length; at 100 tokens/s it lasts 3 s, beside which begin and end of a stream are little.
+    # A usual length. At 100 tokens/s a stream lasts 3 s, so its start and end hardly matter.
     what = f"{at_once} streams of 300 tokens, 100 tokens/s each{', over TLS' if tls else ''}"
     name = f"stream{'' if at_once == 128 else f'-{at_once}'}{'-tls' if tls else ''}"
     return Scenario(name, "stream", what, at_once=at_once, total=at_once, tokens=300, tls=tls)
 
 
 def _plain(at_once: int, *, tls: bool = False) -> Scenario:
-    # Half a page of text. Enough requests that one pause of the garbage collector does not make the figure.
+    # Half a page of text. There are so many requests that one pause of the garbage collector does not dominate.
     name, over = ("-tls", " over TLS") if tls else ("", "")
     total = max(2048, 3 * at_once)
     what = f"plain requests, {at_once} at once{over}"
@@ -75,7 +75,7 @@ SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
         _stream(128),
-        _stream(32),  # which the slowest client keeps up with, too: a saturated one reads several tokens at a time
+        _stream(32),  # the slowest client can keep up with this; a saturated one would read several tokens at a time
         Scenario(
             "burst",
             "stream",

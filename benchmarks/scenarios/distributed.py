@@ -1,10 +1,10 @@
 """`python -m benchmarks.distributed`: batches on a Ray cluster of two nodes on this machine (extra `ray`).
 
-`limit` sends as fast as 600 requests a minute allow, with four workers, for some minutes; the server asks for one
-pause. `lost` kills the limit's actor in the middle of that. `node` kills a node in the middle of 2,000 rows. `cpu`
-compares the CPU time of 20,000 rows on two workers with that of `chatscope.batch` in one process. `http` runs the same
-rows through `ChatMap` and through the HTTP processor of `ray.data.llm`. Without a name, all of them run. The exit
-status is 1 if a row is lost or doubled, or a figure misses what is wanted.
+`limit` sends as fast as a limit of 600 requests per minute allows, with four workers, for a few minutes; the server
+asks for one pause. `lost` does the same and kills the limit's actor twice. `node` kills a node in the middle of 2,000
+rows. `cpu` compares the CPU time of 20,000 rows on two workers with that of `chatscope.batch` in one process. `http`
+runs the same rows through `ChatMap` and through the HTTP processor of `ray.data.llm`. Without a name, all of them run.
+The exit status is 1 if a row is lost or doubled, or if a figure misses its target.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ LIMIT: Final = 600
 WORKERS: Final = 4
 PAUSE_SECONDS: Final = 8.0
 BAD: Final = 50
-"""One row in so many is refused by the server."""
+"""The server refuses one row in this many."""
 
 
 @contextmanager
 def server_of(script: Any) -> Iterator[tuple[Simulator, str]]:
-    """Run a simulator in a thread of its own."""
+    """Run a simulator in a separate thread."""
     sim = simulator(script, Config(keep_requests=1_000_000))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(sim) as url:
         yield sim, url
@@ -66,7 +66,7 @@ def start(cluster: RayCluster, url: str, source: Path, workers: int, **adapter: 
 
 
 def wait_for(sim: Simulator, requests: int) -> None:
-    """Wait until the server has received so many requests."""
+    """Wait until the server has received a number of requests."""
     while sim.requests_received < requests:
         time.sleep(0.02)
 
@@ -82,14 +82,14 @@ def busiest_minute(times: list[float]) -> int:
 
 
 def check_rows(output: Path, rows: int, asked: list[str]) -> tuple[bool, int]:
-    """Return whether each row stands once in the output, and how many were asked more than once."""
+    """Return whether each row is in the output exactly once, and how many requests were sent more than once."""
     ids = Counter(json.loads(line)["custom_id"] for line in output.read_bytes().splitlines())
     whole = ids == Counter(f"r{number}" for number in range(rows))
     return whole, sum(times > 1 for times in Counter(asked).values())
 
 
 def asked_of(sim: Simulator) -> list[str]:
-    """Return what was asked, a text for each request."""
+    """Return the prompts of the requests."""
     return [request.json["messages"][-1]["content"] for request in list(sim.requests)]
 
 
@@ -97,7 +97,7 @@ def asked_of(sim: Simulator) -> list[str]:
 
 
 def limit(rows: int) -> bool:
-    """Four workers on two nodes keep to one limit, and to one pause."""
+    """Check that four workers on two nodes observe one limit and one pause."""
     with tempfile.TemporaryDirectory() as folder, server_of(Reply("Hello.", first_token=0.2)) as (sim, url):
         with RayCluster() as cluster:
             source = write_input(Path(folder) / "in.jsonl", rows)
@@ -119,7 +119,7 @@ def limit(rows: int) -> bool:
 
 
 def lost(rows: int) -> bool:
-    """The actor that keeps the limit dies twice."""
+    """Check that a batch survives the death of the limit's actor, twice."""
     with tempfile.TemporaryDirectory() as folder, server_of(Reply("Hello.", first_token=0.2)) as (sim, url):
         with RayCluster() as cluster:
             source = write_input(Path(folder) / "in.jsonl", rows)
@@ -140,7 +140,7 @@ def lost(rows: int) -> bool:
 
 
 def node(rows: int) -> bool:
-    """A node dies in the middle, with the workers on it."""
+    """Check that a batch survives the death of a node with its workers."""
     at_once = 64
     with tempfile.TemporaryDirectory() as folder, server_of(Reply("Hello.", first_token=0.2)) as (sim, url):
         with RayCluster(nodes=1) as cluster:
@@ -161,7 +161,7 @@ def node(rows: int) -> bool:
 
 
 class WorkerTimes(threading.Thread):
-    """Samples the CPU time of all processes whose name begins with `ray::`, since it dies with them."""
+    """Samples the CPU time of all processes whose name begins with `ray::`. It cannot be read after they have ended."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -179,7 +179,7 @@ class WorkerTimes(threading.Thread):
             self.own = time.thread_time()
 
     def total(self, name: str) -> float:
-        """Return the CPU seconds of the processes that have had a name."""
+        """Return the CPU seconds of the processes that have had this name."""
         return sum(self.seconds[pid] for pid, had in self.names.items() if name in had)
 
     def _sample(self, entry: Path) -> None:
@@ -192,13 +192,13 @@ class WorkerTimes(threading.Thread):
                 if "Worker" in name or "Limit" in name:
                     self.names[pid] = name
         except OSError:
-            return  # it has just ended
+            return  # the process has just ended
 
 
 def cpu(rows: int) -> bool:
-    """CPU time a row: two workers, their driver and the limit, beside the batch runner's own.
+    """Compare the CPU time per row of two workers, their driver and the limit with that of the batch runner alone.
 
-    A short batch on the same cluster tells what the start costs: processes, imports, connections.
+    A short batch on the same cluster shows the cost of the start: processes, imports, connections.
     """
     with LocalServer(core=None) as server, tempfile.TemporaryDirectory() as folder:
         url = f"http://127.0.0.1:{server.port}/burst/v1"
@@ -243,7 +243,7 @@ def _cluster_seconds(cluster: RayCluster, url: str, source: Path) -> dict[str, f
 
 
 def refuse_some(request: ChatRequest) -> Any:
-    """Refuse one row in fifty, as a server refuses a prompt that is too long."""
+    """Refuse one row in `BAD`, as a server refuses a prompt that is too long."""
     number = int(request.body["messages"][-1]["content"].partition(":")[0])
     if number % BAD == 0:
         return error(400, "This model's maximum context length is exceeded.")
@@ -253,7 +253,7 @@ def refuse_some(request: ChatRequest) -> Any:
 def http(rows: int) -> bool:
     """Run `ChatMap` and `ray.data.llm` side by side."""
     with server_of(refuse_some) as (sim, url), RayCluster() as cluster:
-        _chat_map(url)(cluster.ray.data.range(64)).materialize()  # the first run starts Ray Data's own processes
+        _chat_map(url)(cluster.ray.data.range(64)).materialize()  # the first run also starts Ray Data's own processes
         for name, stage in (("ChatMap", _chat_map), ("ray.data.llm", _ray_processor)):
             sim.requests.clear()
             began = time.perf_counter()
@@ -298,7 +298,7 @@ def _ray_processor(url: str) -> Callable[[Any], Any]:
         headers={"Authorization": f"Bearer {API_KEY}"},
         batch_size=64,
         concurrency=2,
-        qps=10_000,  # without a number it sends one request after another, too
+        qps=10_000,  # without this, it sends one request after another
         max_retries=4,
     )
 
@@ -325,7 +325,7 @@ SCENARIOS: Final[dict[str, tuple[Callable[[int], bool], int]]] = {
 
 
 def main() -> int:
-    """Run what the arguments name."""
+    """Run the scenarios that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.distributed", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="NAME", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--rows", type=int, help="instead of each scenario's own number")

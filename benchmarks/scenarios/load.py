@@ -1,9 +1,9 @@
-"""`python -m benchmarks.load`: whether the figures of `chatscope.load` are true, row by row.
+"""`python -m benchmarks.load`: checks the accuracy of `chatscope.load`, row by row.
 
-The server stamps each of its writes, in a process and on a core of its own, by the same clock. It writes the first
-token 50 ms after a request has arrived, and one every 10 ms after that. The difference between a client's stamp and the
-server's is the client's error. Each row says what was required and whether it held; the exit status is 1 if one did
-not. Rows of several tools are in `load_tools`.
+The server runs in its own process on its own core, and records the time of each write by the same clock. It writes the
+first token 50 ms after a request has arrived, and another one every 10 ms. The difference between the client's time
+stamp and the server's is the client's error. Each row shows a measurement and whether it meets its requirement. The
+exit status is 1 if any row does not. Rows that compare several tools are in `load_tools`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from chatscope.simulator.paced import WrittenResponse, WrittenResponses
 from chatscope.transport import HTTPTransport, ReadWitness
 
 MOST_ERROR: Final = 0.010
-"""Seconds at p99: with a larger error no verdict may be `valid`."""
+"""The error at p99, in seconds, above which no verdict may be `valid`."""
 
 RANGE: Final = (5, 10, 20, 30, 40, 50, 65, 80, 100, 120, 140, 160, 180, 200, 225, 250, 275, 300, 350, 400)
-"""Numbers of streams of 100 tokens a second: from a fifth of what a core can do to far beyond it."""
+"""Numbers of streams of 100 tokens per second: from a fifth of a core's capacity to far beyond it."""
 
 SAME_READ_NS: Final = 4000
-"""From the stamp of a read to that of its tokens: the shortest system call between two reads takes longer."""
+"""The longest time between the stamp of a read and those of its tokens. Two reads are always further apart."""
 
 SLOTS: Final = 4
 STALL: Final = (7.99, 9.99)
@@ -45,7 +45,7 @@ STALL_RATE, STALL_SECONDS = 25, 20.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the result: what was measured, and whether it is as required."""
+    """A line of the result: the measurement, and whether it meets the requirement."""
 
     name: str
     measured: str
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How a report's stamps differ from the server's, in seconds."""
+    """The differences between a report's time stamps and the server's, in seconds."""
 
     stamps: list[float]
     ttft: float
@@ -62,7 +62,7 @@ class Errors:
 
     @classmethod
     def of(cls, report: LoadReport, written: WrittenResponses) -> Errors:
-        """Compare every token of the measured requests, and the medians that follow from them."""
+        """Compare every token of the measured requests, and the medians computed from them."""
         pairs = _pairs(report, written)
         stamps = [
             (ours - theirs) / 1e9
@@ -97,7 +97,7 @@ def _witnessed(
 ) -> tuple[list[float], list[float]]:
     """Return the kernel's lags of the reads that brought tokens, and the errors of the last token of each, sorted.
 
-    A token's stamp follows that of its read within a few microseconds, and no other read can lie between them.
+    A token's stamp follows the stamp of its read within a few microseconds. No other read fits between them.
     """
     lags, true, moments = [], [], [read_ns for read_ns, _ in reads]
     for record, response in pairs:
@@ -123,11 +123,11 @@ def _ms(seconds: float | None) -> str:
 
 
 class LoadRows:
-    """The rows, each measured when it is asked for.
+    """The rows. Each is measured when it is iterated over.
 
     Args:
         loop: the event loop of the workers.
-        seconds: of each run of streams.
+        seconds: the length of each run of streams.
     """
 
     def __init__(self, loop: WorkerLoop, seconds: float) -> None:
@@ -150,7 +150,7 @@ class LoadRows:
         }
 
     def streams(self) -> Iterator[Row]:
-        """Yield the errors at 5,000 and 15,000 events a second."""
+        """Yield the errors at 5,000 and 15,000 events per second."""
         for number in (50, 150):
             report, errors, stage = self._streams(number, self._seconds)
             p50, p99 = errors.percentile(50), errors.percentile(99)
@@ -165,12 +165,12 @@ class LoadRows:
             yield Row(f"{number} streams, {rate:,.0f} events/s", shown, holds)
 
     def witness(self) -> Iterator[Row]:
-        """Yield whether the kernel's lag of a read is the time since the server's write of what it brought last."""
+        """Yield whether a read's lag, by the kernel, is the time since the server wrote the last token of that read."""
         for number in (50, 100, 150):
             reads = ReadWitness()
             with paced_server(self._cores.server) as server, on_core(self._cores.client):
                 plan = self._plan(server.base_url, 100, concurrency=number, duration=self._seconds)
-                # In this process, where the reads can be told apart: nothing else is in it.
+                # In this process, where nothing else reads, so reads can be matched to tokens.
                 is_trio = self._loop == "trio"
                 options = {} if is_trio else {"use_uvloop": self._loop == "uvloop"}
                 measured = partial(run, plan, transport=HTTPTransport(witness=reads))
@@ -182,7 +182,7 @@ class LoadRows:
             yield Row(f"witness, {number} streams", f"lag of {len(lags):,} reads: p50 {p50}, p99 {p99} ms", agrees)
 
     def range(self) -> Iterator[Row]:
-        """Yield how often a verdict was `valid` although the error was too large, over the whole range of loads."""
+        """Yield how often a verdict was `valid` despite too large an error, over the whole range of loads."""
         wrong, shown = 0, []
         for number in RANGE:
             report, errors, _ = self._streams(number, 3.0)
@@ -192,7 +192,7 @@ class LoadRows:
         yield Row(f"{len(RANGE)} runs", f"{wrong} valid with p99 above 10 ms ({'; '.join(shown)})", wrong == 0)
 
     def arrivals(self) -> Iterator[Row]:
-        """Yield the time from when a request was due until it had arrived."""
+        """Yield the time from when a request was due until it arrived at the server."""
         with paced_server(self._cores.server, tokens=10) as server:
             report = self.measure(self._plan(server.base_url, 10, rate=25, duration=max(self._seconds, 8.0)))
         delays = sorted((each.arrived_ns - record.due_ns) / 1e9 for record, each in _pairs(report, server.written))
@@ -201,7 +201,7 @@ class LoadRows:
         yield Row("25 requests/s", shown, p50 < 0.002 and p99 < 0.010)
 
     def stall(self) -> Iterator[Row]:
-        """Yield what a stall of two seconds does to the headline, and to the service time."""
+        """Yield the effect of a stall of two seconds on the headline figure and on the service time."""
         with paced_server(self._cores.server, tokens=1, stall=STALL) as server:
             plan = self._plan(server.base_url, 1, rate=STALL_RATE, duration=STALL_SECONDS, max_concurrency=SLOTS)
             report = self.measure(plan)
@@ -212,7 +212,7 @@ class LoadRows:
         yield Row("a stall of 2 s", shown, abs(ttft - implied) <= 0.05 * implied and service < 0.1)
 
     def seed(self) -> Iterator[Row]:
-        """Yield whether one seed gives one schedule, for any number of workers, on every loop."""
+        """Yield whether one seed always gives the same schedule, for any number of workers, on every loop."""
         schedules = []
         runs: tuple[tuple[int, WorkerLoop], ...] = ((1, "asyncio"), (2, "asyncio"), (4, "asyncio"), (2, "trio"))
         for workers, loop in runs:
@@ -226,7 +226,7 @@ class LoadRows:
         yield Row("seed", shown + ("the same to the nanosecond" if same else "different"), same)
 
     def simulator(self) -> Iterator[Row]:
-        """Yield whether the paced server holds 20,000 events a second on a core, or says that it cannot."""
+        """Yield whether the paced server sustains 20,000 events per second on a core, or reports that it cannot."""
         with paced_server(self._cores.server, tokens=600) as server:
             read_streams(server.base_url, 200, 5.0)
         written, cost = server.written, server.cpu_seconds / max(1, server.written.tokens)
@@ -237,7 +237,7 @@ class LoadRows:
 
     @staticmethod
     def tools() -> Iterator[Row]:
-        """Yield each tool's figures for 50 streams, and whether this package's are the closest at the lowest cost."""
+        """Yield each tool's figures for 50 streams, and whether chatscope's are the most accurate and the cheapest."""
         runs: list[Compared] = []
         for found in compare_tools():
             if not isinstance(found, Compared):
@@ -286,7 +286,7 @@ class LoadRows:
 
 
 def _implied_ttft_p99() -> float:
-    """Return the p99 that the schedule, the stall and the slots imply."""
+    """Return the p99 that follows from the schedule, the stall and the slots."""
     free, ttft = [0.0] * SLOTS, []
     for due in (number / STALL_RATE for number in range(int(STALL_RATE * STALL_SECONDS))):
         starts = max(due, heapq.heappop(free))
@@ -297,10 +297,12 @@ def _implied_ttft_p99() -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what was asked for and return the exit status."""
+    """Measure the requested rows and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--rows", default="", help="names, separated by commas (default: all)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each run of streams (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="length of each run of streams (default: %(default)s)"
+    )
     parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio"], default="asyncio")
     given = parser.parse_args(arguments)
     rows = LoadRows(given.loop, given.seconds).rows

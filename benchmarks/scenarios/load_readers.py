@@ -1,4 +1,4 @@
-"""A reader of many streams that does nothing with them: whether a server holds a load is not the reader's to limit."""
+"""Reads many streams and discards them, so cheaply that only the server limits the load."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 _BODY: Final = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true}'
 LOOK_SECONDS: Final = 0.02
-"""It looks fifty times a second: reading each token by itself would cost as much as writing it."""
+"""The reader polls fifty times per second. Reading each token separately would cost as much as writing it."""
 
 
 def read_streams(base_url: str, number: int, seconds: float) -> None:
-    """Read so many streams for so many seconds, then leave."""
+    """Read a number of streams for a number of seconds, then disconnect."""
     address = urlsplit(base_url)
     head = f"POST {address.path}/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(_BODY)}\r\n\r\n"
@@ -25,7 +25,7 @@ def read_streams(base_url: str, number: int, seconds: float) -> None:
             sock.sendall(request)
             sock.setblocking(False)
             selector.register(sock, selectors.EVENT_READ)
-            time.sleep(seconds / number / 10)  # not all at the same moment
+            time.sleep(seconds / number / 10)  # do not start all streams at once
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(LOOK_SECONDS)

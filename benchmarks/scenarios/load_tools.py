@@ -1,4 +1,4 @@
-"""Rows of several load generators side by side: the truth, each tool's figures, each client's CPU seconds."""
+"""Compares load generators: the true figures, each tool's figures, and each client's CPU seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Compared(NamedTuple):
 
     @property
     def error(self) -> float:
-        """By how much its worst figure is wrong, in seconds."""
+        """The error of its worst figure, in seconds."""
         ours, true = self.figures, self.truth
         return max(
             abs(ours.ttft_p50 - true.ttft_p50),
@@ -39,7 +39,7 @@ class Compared(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Its figures beside the truth."""
+        """Its figures beside the true ones."""
         pairs = (
             f"{name} {getattr(self.figures, key) * 1e3:.2f} (truth {getattr(self.truth, key) * 1e3:.2f})"
             for name, key in (
@@ -53,7 +53,7 @@ class Compared(NamedTuple):
 
 
 def compare_tools() -> Iterator[Compared | tuple[str, str]]:
-    """Yield each tool's run; for a tool that was not run, its name and why."""
+    """Yield each tool's run. For a tool that was not run, yield its name and the reason."""
     cores = Cores.of_this_machine()
     for tool in TOOLS:
         if tool.path is None:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.many`: ten thousand tasks through `map`, from a generator, against the simulator.
 
-Shown for each event loop: whether each task gave one result, how far the source was read ahead, how long it took (most
-of which is the simulator's doing), and by how much the resident size grew from the first thousand results on. The exit
+It prints for each event loop: whether each task gave exactly one result, how far ahead the source was read, the time
+(most of it spent by the simulator), and the growth of the resident size after the first thousand results. The exit
 status is 1 if a result is missing or doubled, if the look-ahead was exceeded, or if the size grew by more than a tenth.
 """
 
@@ -25,13 +25,13 @@ from chatscope import AsyncChatGPTAdapter, Task
 from chatscope._tasks.map import LOOK_AHEAD
 
 SETTLED = 1_000
-"""From so many results on the size should stay: connections are open by then, and code is loaded."""
+"""The number of results after which the size should stay constant: by then, connections are open and code is loaded."""
 
 MOST_GROWTH = 0.1
 
 
 class Figures(NamedTuple):
-    """What came of one run."""
+    """The results of one run."""
 
     each_once: bool
     furthest: int
@@ -40,7 +40,7 @@ class Figures(NamedTuple):
 
 
 async def measure(base_url: str, tasks: int, concurrency: int) -> Figures:
-    """Run so many tasks, so many at a time."""
+    """Run a number of tasks, a number at a time."""
     read = delivered = furthest = 0
     seen = bytearray(tasks)
 
@@ -70,7 +70,7 @@ async def measure(base_url: str, tasks: int, concurrency: int) -> Figures:
 
 @contextmanager
 def simulator() -> Iterator[str]:
-    """Run the simulator in a process of its own for the length of a block, which is given its address."""
+    """Run the simulator in a separate process while the block is open; yield its address."""
     options = ("--port", "0", "--first-token", "0", "--between-tokens", "0")
     command = [sys.executable, "-m", "chatscope", "simulator", *options]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
@@ -84,7 +84,7 @@ def simulator() -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it on each loop; returns the exit status."""
+    """Run the tasks on each loop; return the exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.many", description=__doc__)
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=200)

@@ -1,6 +1,6 @@
-"""What happens to the tasks of a soak, and what must come of each: the same table for the server and for the client.
+"""A table of what happens to the tasks of a soak, and the expected result of each. Server and client share it.
 
-A task's number decides both. No I/O here; who runs the tasks is `soak.py`.
+A task's number selects the row. Not here: running the tasks, and any other I/O (`soak.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from chatscope import (
 from chatscope.simulator import Answer, ChatRequest, ErrorShape, Reply, Response, Stage, error, faults, html
 
 ATTEMPTS: Final = 4
-"""Requests for one task at the most, by the retry policy of the soak."""
+"""The retry policy's limit of requests for one task."""
 
 WORDS: Final = ["goes", "on", "for", "a", "while", "up", "to", "its", "end"]
 
@@ -42,27 +42,27 @@ class Stop(Enum):
 
     NEVER = auto()
     AT_ONCE = auto()
-    """By its id, before it had its turn or a reply."""
+    """By its id, before it has a slot or a response."""
     BY_ID = auto()
     """By its id, after its first text."""
     BY_LEAVING = auto()
-    """By leaving `execute_streaming`, after its first text."""
+    """By leaving the block of `execute_streaming`, after its first text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mishap:
-    """What happens to a task, and what must come of it."""
+    """What happens to a task, and its expected result."""
 
     share: int
-    """Of 1,000 tasks."""
+    """The number of such tasks in 1,000."""
     answers: tuple[Reply | Response, ...]
-    """To its requests; the last one is repeated."""
+    """The server's answers to its requests. The last one is repeated."""
     error: tuple[type[Exception], ...] = ()
-    """What it ends with; nothing is success."""
+    """The possible errors; empty means success."""
     attempts: tuple[int, int] = (1, 1)
     """The fewest and the most requests."""
     arrives: tuple[int, int] | None = None
-    """The fewest and the most words of the text that arrive; `None` for all of them."""
+    """The fewest and the most words of the text that may arrive; `None` means all of them."""
     stop: Stop = Stop.NEVER
     parameters: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
@@ -70,7 +70,7 @@ class Mishap:
 
     @property
     def status(self) -> TaskStatus:
-        """What it must end as."""
+        """The status with which it must end."""
         if self.stop is not Stop.NEVER:
             return TaskStatus.CANCELLED
         return TaskStatus.FAILED if self.error else TaskStatus.COMPLETED
@@ -84,9 +84,9 @@ def _then_well(*before: Reply | Response) -> tuple[Reply | Response, ...]:
     return (*before, Reply())
 
 
-# Each success puts a tenth of a retry back into the adapter's store, so retries must stay well below a tenth of the
-# tasks: they come to 58 of 1,000. A request that is dropped before the status on a kept connection is sent again by the
-# transport itself, which is no attempt: therefore 1 or 2.
+# Each success returns a tenth of a token to the adapter's retry budget, so there must be far fewer retries than a tenth
+# of the tasks; there are 58 in 1,000. If a kept connection is closed before the status, the transport itself sends the
+# request again, which does not count as an attempt: therefore 1 or 2.
 MISHAPS: Final[Mapping[str, Mishap]] = {
     "none": Mishap(580, (Reply(),)),
     "none, not streamed": Mishap(150, (Reply(),), parameters={"stream": False}),
@@ -105,7 +105,7 @@ MISHAPS: Final[Mapping[str, Mishap]] = {
     "closed mid-stream": Mishap(15, _cut(faults.close(2)), (StreamTruncatedError,), arrives=(2, 2)),
     "cut mid-chunk": Mishap(10, _cut(faults.cut_chunk(2)), (StreamTruncatedError,), arrives=(2, 2)),
     "ended without an end": Mishap(10, _cut(faults.end(2)), (StreamTruncatedError,), arrives=(2, 2)),
-    # A reset throws away what was sent and not read yet: without the pause it would come to any number of words.
+    # A reset discards what was sent but not read yet. Without the pause, any number of words might arrive.
     "reset mid-stream": Mishap(
         4,
         _cut(faults.pause(2, 0.05), faults.reset(2)),
@@ -143,17 +143,17 @@ def _order() -> tuple[str, ...]:
 
 
 def kind_of(number: int) -> str:
-    """Return the name of what happens to the task of a number."""
+    """Return the name of the row for the task with a number."""
     return _order()[number % 1000]
 
 
 def words_of(number: int) -> list[str]:
-    """Return what the model says to the task of a number, in words, which are its tokens."""
+    """Return the words of the response to the task with a number. Each word is a token."""
     return ["reply", str(number), *WORDS]
 
 
 def task_of(number: int) -> Task:
-    """Return the task of a number."""
+    """Return the task with a number."""
     mishap = MISHAPS[kind_of(number)]
     return Task(
         f"soak {number}",
@@ -163,7 +163,7 @@ def task_of(number: int) -> Task:
 
 
 def wrong_with(number: int, result: Result) -> str | None:
-    """Return what is wrong with the result of the task of a number; `None` if it is as it must be."""
+    """Return what is wrong with the result of the task with a number; `None` if nothing is."""
     mishap, words = MISHAPS[kind_of(number)], words_of(number)
     fewest, most = mishap.arrives or (len(words), len(words))
     if result.status is not mishap.status:
@@ -182,7 +182,7 @@ class Server:
     """The script of the soak's server.
 
     Attributes:
-        repeated: how many requests came that are one too many for their task.
+        repeated: the number of requests beyond the most allowed for their task.
     """
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class Server:
         self._received: dict[int, int] = {}
 
     def __call__(self, request: ChatRequest) -> Answer:
-        """Answer a request as its task's number says."""
+        """Return the answer that the task's number selects."""
         number = int(request.prompt.removeprefix("soak "))
         mishap = MISHAPS[kind_of(number)]
         before = self._received.get(number, 0)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.soak`: very many tasks through one adapter, with whatever can go wrong, and a full account.
+"""`python -m benchmarks.soak`: very many tasks through one adapter, with many kinds of failure, and a complete check.
 
-Each task's mishap is known in advance (`mishaps.py`), and so is what must come of it. The server is the simulator in a
-process of its own. Lost, told twice, wrong, left open or not given back: each of these makes the exit status 1. Memory
-is judged as soon as finished tasks are being forgotten; it is read as it is, without a garbage collection first.
+What happens to each task is known in advance (`mishaps.py`), and so is its expected result. The server is the simulator
+in a separate process. The exit status is 1 if any result is lost, doubled or wrong, or if any connection or slot is
+still in use at the end. Memory is checked once finished tasks are being forgotten, without collecting garbage first.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from chatscope.transport.pool import TransportStatistics
 RETRY: Final = RetryPolicy(ATTEMPTS, initial=0.005, max=0.05, jitter=0.005)
 
 TASK_HANGS: Final = 60.0
-"""Seconds after which a task counts as lost. The longest that one may take by its own limits is well below a second."""
+"""Seconds after which a task counts as lost. Its own limits end every task in much less than a second."""
 
 SETTLES: Final = 5.0
 """Seconds in which the server must see all connections closed."""
 
 TOLERANCE_MIB: Final = 8.0
-"""What the resident size may grow by between 10 % and 100 % of the tasks. A leak of 100 bytes a task comes to more than
-that in the 90,000 tasks between; what allocators and an uneven load add stays below."""
+"""The largest allowed growth of the resident size between 10 % and 100 % of the tasks. A leak of 100 bytes per task
+exceeds it within those 90,000 tasks; the growth caused by allocators and an uneven load does not."""
 
 READERS: Final[Sequence[tuple[float, ...]]] = [()] * 6 + [(0.0,), (0.005,), (0.0, 0.0, 0.002), (0.0,)]
-"""Who reads a task, by the last digit of its number: nobody, or readers that take so many seconds for each piece."""
+"""The readers of a task, by the last digit of its number: none, or readers with a delay in seconds per text part."""
 
 
 AskServer = Callable[[], Awaitable[Seen]]
@@ -59,8 +59,8 @@ class Soak:
     """One soak of one adapter.
 
     Args:
-        plan: what to do.
-        ask_server: tells what the server has seen.
+        plan: the size and limits of the soak.
+        ask_server: returns what the server has seen.
     """
 
     def __init__(self, plan: Plan, ask_server: AskServer) -> None:
@@ -84,7 +84,7 @@ class Soak:
         )
         async with adapter:
             async with anyio.create_task_group() as group:
-                for _ in range(2 * plan.concurrency):  # so that as many wait for their turn as have it
+                for _ in range(2 * plan.concurrency):  # so that as many tasks wait for a slot as hold one
                     group.start_soon(self._work, adapter)
             report.seconds = time.perf_counter() - began
             finished = adapter.get_adapter_status()["finished"]
@@ -95,13 +95,15 @@ class Soak:
             report.transport = asdict(connections := _connections(adapter))
         seen = await self._all_closed()
         report.server = asdict(seen)
-        unsent = seen.requests - statistics.requests - connections.resent  # the transport's own second tries
+        unsent = (
+            seen.requests - statistics.requests - connections.resent
+        )  # the requests that the transport itself sent again
         report.duplicates = max(0, finished - plan.tasks) + seen.repeated + max(0, unsent)
         self._judge(finished, statistics, connections, seen)
         return report
 
     async def _work(self, adapter: AsyncChatGPTAdapter) -> None:
-        """Run one task after the other."""
+        """Run one task after another."""
         for number in self._numbers:
             self._report.kinds[kind_of(number)] += 1
             result: Result | None = None
@@ -138,11 +140,11 @@ class Soak:
         return await handle.wait()
 
     async def _read(self, handle: ChatTask, number: int, readers: Sequence[float]) -> None:
-        """Read a task to its end, by readers that take so many seconds for each piece."""
+        """Read a task to its end, with several readers that each wait for a number of seconds after each text part."""
 
         async def read(seconds: float) -> None:
             text = ""
-            with suppress(ChatError):  # the result has it, too
+            with suppress(ChatError):  # the result holds the error, too
                 async for piece in handle.stream():
                     text += piece
                     await anyio.sleep(seconds)
@@ -150,7 +152,7 @@ class Soak:
                 self._wrong(number, f"a reader got {text!r}")
 
         if number % 10 == 9:
-            await handle.wait()  # and is read when all is over
+            await handle.wait()  # and is read at the very end
         async with anyio.create_task_group() as group:
             for seconds in readers:
                 group.start_soon(read, seconds)
@@ -169,7 +171,7 @@ class Soak:
         self._report.complain(f"task {number} ({kind_of(number)}): {problem}")
 
     async def _settle(self, adapter: AsyncChatGPTAdapter) -> None:
-        """Fill the store of retries up by successes, which is the only way that it fills."""
+        """Refill the retry budget by successes, which is the only way to refill it."""
         harmless = next(number for number in range(1000) if kind_of(number) == "none")
         for at in range(int(CAPACITY / RATIO)):
             if adapter.statistics().retry_tokens >= CAPACITY:
@@ -178,7 +180,7 @@ class Soak:
             (await adapter.execute(task_of(number))).raise_for_error()
 
     async def _all_closed(self) -> Seen:
-        """Wait until the server has seen every connection closed, for `SETTLES` seconds at the most."""
+        """Wait until the server has seen every connection closed, for at most `SETTLES` seconds."""
         seen = await self._ask_server()
         with anyio.move_on_after(SETTLES):
             while seen.open_connections:
@@ -196,7 +198,7 @@ class Soak:
         report.demand("connections open at the server after the block", seen.open_connections, 0)
         left = (statistics.running, statistics.queued, statistics.paced, statistics.held_back)
         report.demand("tasks running, queued, paced, held back", left, (0, 0, 0, 0))
-        report.demand("retries in store", statistics.retry_tokens, CAPACITY)
+        report.demand("tokens in the retry budget", statistics.retry_tokens, CAPACITY)
         sizes = report.resident_mib
         if plan.tasks // 10 >= plan.keep_finished and (grown := sizes["100 %"] - sizes["10 %"]) > TOLERANCE_MIB:
             report.complain(f"the resident size grew by {grown:.1f} MiB, more than {TOLERANCE_MIB} MiB")
@@ -209,7 +211,7 @@ def _connections(adapter: AsyncChatGPTAdapter) -> TransportStatistics:
 
 
 async def serve() -> None:
-    """Print the base URL as a line of JSON; answer each line of standard input with what was seen, until it ends."""
+    """Print the base URL as a line of JSON; then print what was seen after each line of standard input."""
     script = Server()
     server = simulator(script, Config(directives=False, keep_requests=1))
     async with server as base_url:
@@ -219,12 +221,12 @@ async def serve() -> None:
 
 
 def what_was_seen(server: Simulator, script: Server) -> Seen:
-    """Return what a server has seen up to now."""
+    """Return what a server has seen so far."""
     return Seen(server.requests_received, script.repeated, server.connections_open)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak as the arguments say; returns the exit status."""
+    """Run the soak that the arguments describe; return the exit status."""
     usual = Plan()
     parser = argparse.ArgumentParser("python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--tasks", type=int, default=usual.tasks, help="how many (default: %(default)s)")

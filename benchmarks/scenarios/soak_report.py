@@ -1,4 +1,4 @@
-"""What a soak is asked to do, what the server has seen of it, and the account of it."""
+"""The plan of a soak, what the server has seen, and the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do."""
+    """The size and limits of a soak."""
 
     tasks: int = 100_000
     concurrency: int = 100
@@ -27,7 +27,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Report:
-    """What came of it."""
+    """The results of a soak."""
 
     tasks: int
     seconds: float = 0.0
@@ -43,20 +43,20 @@ class Report:
     statistics: dict[str, Any] = field(default_factory=dict)
     server: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    """The first few of what was wrong, in words; empty is success."""
+    """The first few problems, in words. Empty means success."""
 
     def complain(self, problem: str) -> None:
-        """Take note of something that must not be."""
+        """Record a problem."""
         if len(self.problems) < 20:
             self.problems.append(problem)
 
     def demand(self, what: str, seen: object, wanted: object) -> None:
-        """Complain unless something is as it must be."""
+        """Record a problem unless a figure has the expected value."""
         if seen != wanted:
             self.complain(f"{what}: {seen}, not {wanted}")
 
     def document(self) -> dict[str, Any]:
-        """Return it for JSON. Not by `asdict`: before Python 3.12, that counts a counter's items."""
+        """Return the report for JSON. `asdict` would not do: before Python 3.12 it breaks a `Counter`."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from chatscope import APITimeoutError, ChatError, ChatStream, QueueFullError
 
 LONGEST: Final = 180.0
 """Seconds for the whole response. The client's timeouts limit the model. This limits a browser that stays connected but
-stops reading: it blocks `send`, and with it the model's connection."""
+stops reading: such a browser blocks `send`, and so keeps the model's connection open."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class ModelResponse(Response):
 
     Args:
         stream: the model's stream, not entered yet.
-        parts: makes the parts of the body. It reports errors after the first token as a part, and holds no task group.
+        parts: makes the parts of the body. It reports errors after the first token as a part, and opens no task group.
         response: makes the response that sends them, such as `StreamingResponse` or `EventSourceResponse`.
     """
 

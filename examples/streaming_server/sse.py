@@ -1,4 +1,4 @@
-"""The same for FastAPI: server-sent events, with `sse-starlette`.
+"""The same application for FastAPI, with server-sent events by `sse-starlette`.
 
 Run it with `uvicorn --factory examples.streaming_server.sse:create_app`.
 """

@@ -1,7 +1,7 @@
 """Chat completions in cancel scopes.
 
-A public name is loaded at its first use (PEP 562). So a program that only imports the package, or reads its version,
-does not wait for an HTTP library.
+A public name is loaded at its first use (PEP 562), so a program that only imports the package or reads its version does
+not load an HTTP library.
 """
 
 from importlib import import_module

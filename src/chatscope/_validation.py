@@ -12,7 +12,7 @@ from typing import Final
 
 _FORBIDDEN: Final = re.compile(r"[\r\n\0]")
 # These decide where a request ends, or switch the protocol (RFC 9112, section 6; RFC 9110, section 7.8). Other headers
-# that concern the connection work: "Connection: close", another Host, "Expect: 100-continue".
+# about the connection are allowed: "Connection: close", another Host, "Expect: 100-continue".
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "upgrade"})
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -68,7 +68,7 @@ def check_messages(model: object, messages: object) -> None:
         ValueError: one of them has the wrong type or is empty; the error names `model` or `messages`.
     """
     check_model(model)
-    # Built-in types first: to ask the abstract classes alone costs several times as much
+    # Built-in types first: checking the abstract classes alone takes several times as long
     # (python -m timeit -s "from collections.abc import Mapping; m = {}" "isinstance(m, Mapping)").
     if isinstance(messages, str | bytes) or not isinstance(messages, list | Sequence) or not messages:
         raise ValueError("messages must be a list with at least one message")
@@ -98,10 +98,10 @@ def check_number(value: object, name: str) -> None:
 
 
 def check_headers(headers: Mapping[str, str], name: str) -> None:
-    """Check that headers can be sent: a line break in one would start another one (RFC 9110, section 5.5).
+    """Check that headers can be sent. A line break in one would start another header (RFC 9110, section 5.5).
 
-    Headers that delimit the request or switch the protocol are rejected too: the transport delimits requests, and a
-    contradicting header would make them unreadable.
+    Headers that delimit the request or switch the protocol are rejected too. The transport delimits requests, and the
+    server could not parse a request with a header that contradicts it.
 
     Raises:
         ValueError: a header cannot be sent; the error names the argument and the header, but not its value.
@@ -112,7 +112,7 @@ def check_headers(headers: Mapping[str, str], name: str) -> None:
         if not isinstance(header, str) or not _TOKEN.fullmatch(header):
             raise ValueError(f"{name} has a header whose name is not allowed: {header!r}")
         if header.lower() in _FRAMING:
-            raise ValueError(f"{name} must not contain {header!r}: how a request is sent is the transport's to say")
+            raise ValueError(f"{name} must not contain {header!r}: the transport decides how a request is delimited")
         check_header_value(value, f"{name}[{header!r}]")
 
 
@@ -137,7 +137,7 @@ def check_key(value: object) -> None:
     if "://" in value:
         raise ValueError("api_key looks like an address: pass addresses as base_url=")
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("api_key (or OPENAI_API_KEY) must be ASCII text without blanks and line ends")
+        raise ValueError("api_key (or OPENAI_API_KEY) must be ASCII text without whitespace")
 
 
 def check_on_tool_error(value: object) -> None:

@@ -31,7 +31,7 @@ _SIGNATURES: Final = (
     (b"OggS", 0, "audio/ogg"),
     (b"%PDF-", 0, "application/pdf"),
 )
-"""The signatures of file types, their offsets, and the types. The content takes precedence over the file's name."""
+"""The signatures of file types, their offsets, and the types. They take precedence over the file's name."""
 
 
 def text(text: str) -> TextPart:
@@ -48,8 +48,8 @@ def image(
     """Return an image part.
 
     Args:
-        source: an `http`, `https` or `data` URL, which is sent as it is; the path of a file; or the bytes of one.
-        detail: how closely the model looks.
+        source: an `http`, `https` or `data` URL, which is sent unchanged; the path of a file; or its bytes.
+        detail: how closely the model examines the image.
         media_type: such as `image/png`. By default it is derived from the bytes, or else from the name.
 
     Raises:
@@ -133,12 +133,12 @@ def _read(source: Source, argument: str) -> bytes:
 
 
 def _type_of_bytes(data: bytes, kind: str = "") -> str:
-    """Return the type that the first bytes show, `""` if they show none of this kind."""
+    """Return the type that the first bytes indicate, or `""` if it is not of this kind."""
     return next((name for start, at, name in _SIGNATURES if name.startswith(kind) and data.startswith(start, at)), "")
 
 
 def _type_of_name(source: Source, kind: str = "") -> str:
-    """Return the type that the end of the name shows, `""` if it shows none of this kind."""
+    """Return the type that the name's ending indicates, or `""` if it is not of this kind."""
     found = None if isinstance(source, bytes) else mimetypes.guess_type(Path(source).name)[0]
     return found if found is not None and found.startswith(kind) else ""
 

@@ -64,8 +64,8 @@ class ChatError(Exception):
         should_retry: whether a retry can help, if known: from the server's `x-should-retry` header, or from what
             the error means. It overrides the status.
         not_retried: why an error that is usually retried was not.
-        where: the request that met it, such as `POST http://localhost:8000/v1/chat/completions`, without user, password
-            and query; and the type of a response that is neither JSON nor a stream.
+        where: the request that failed, such as `POST http://localhost:8000/v1/chat/completions`, without user,
+            password and query. If the response was neither JSON nor a stream, its type follows.
         hint: what may be wrong with the address.
     """
 
@@ -103,7 +103,7 @@ class ChatError(Exception):
 
     @property
     def status_code(self) -> int | None:
-        """`status`, by the name that httpx and the openai package use."""
+        """The same as `status`, under the name that httpx and the openai package use."""
         return self.status
 
     def __str__(self) -> str:
@@ -181,7 +181,7 @@ class InvalidResponseError(ChatError):
 
 
 class OutputError(ChatError):
-    """A complete response is not of the requested type; `partial_text` holds its text. It is never retried.
+    """A complete response is not of the requested type; `partial_text` holds its text. This is never retried.
 
     Attributes:
         completion: the response (a `Completion`), with the usage of all turns.

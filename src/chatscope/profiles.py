@@ -1,8 +1,8 @@
-"""The differences between servers that speak the endpoint's protocol, as data; and which server a base URL belongs to.
+"""The differences between servers of the endpoint's protocol, as data, and how a base URL selects one of them.
 
-Only requests differ here. Responses are read alike from every server, wherever it puts usage and reasoning. A profile
-never changes where a request goes: the host is always that of the base URL, so the key goes nowhere else. It drops only
-what does not change the response. A parameter that would change it is sent, because the server's error says more than
+Only requests differ. Responses from every server are parsed the same way, wherever it puts usage and reasoning. A
+profile never changes the host of a request, so the key goes nowhere else. It drops only parameters that do not change
+the response. A parameter that would change it is sent even if the server refuses it: an error tells the user more than
 silence.
 """
 
@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 AZURE_API_VERSION: Final = "2024-10-21"
-"""Added to dated Azure URLs that name no `api-version`: the last one that is generally available, and the first of
-those to take `stream_options`. Later features are found at `/openai/v1`, which needs none."""
+"""Added to dated Azure URLs that name no `api-version`. It is the latest generally available version, and the first of
+them to accept `stream_options`. Later features are at `/openai/v1`, which needs no version."""
 
 _MAX_TOKENS: Final = {"max_completion_tokens": "max_tokens"}
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -28,13 +28,13 @@ class Profile:
     """The form in which a server wants its requests.
 
     Attributes:
-        name: chooses the profile.
-        hosts: recognise the profile: these hosts and all their subdomains, on the given port if there is one.
-        renamed: the endpoint's parameters, and the server's names for them.
+        name: the name under which it is chosen.
+        hosts: the hosts that select the profile, with all their subdomains; on any port unless one is given.
+        renamed: the endpoint's parameters, with the server's names for them.
         dropped: parameters that the server refuses and that do not change the response.
         dropped_from_messages: fields of assistant messages that the server refuses in the messages sent back to it.
         asks_for_usage: whether a stream reports its usage only on request, by `stream_options`.
-        key_header: the header of the key; `authorization` takes it as a bearer token.
+        key_header: the header that carries the key. In `authorization` it is a bearer token.
         has_deployments: whether the model is a part of the URL, as in Azure's dated API.
     """
 
@@ -48,7 +48,7 @@ class Profile:
     has_deployments: bool = False
 
     def adapt(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters in this server's form. If both names of one are given, the server's own wins."""
+        """Return the parameters under this server's names. If both names of one are given, the server's name wins."""
         if not self.renamed and not self.dropped:
             return parameters
         own = {self.renamed[name]: value for name, value in parameters.items() if name in self.renamed}
@@ -57,7 +57,7 @@ class Profile:
         }
 
     def adapt_messages(self, messages: Sequence[Any]) -> Sequence[Any]:
-        """Return the messages without the fields that this server refuses. Other values are left for the checks."""
+        """Return the messages without the fields that this server refuses. Invalid messages are returned unchanged."""
         refused = self.dropped_from_messages
         if not refused or not isinstance(messages, list | tuple):
             return messages
@@ -102,19 +102,19 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 key_header="api-key",
                 has_deployments=True,
             ),
-            # Older versions refuse max_completion_tokens as an extra input. All versions take max_tokens.
+            # Older versions refuse max_completion_tokens as an extra input. All versions accept max_tokens.
             Profile("vllm", renamed=_MAX_TOKENS),
             # Ignored max_completion_tokens until ggml-org/llama.cpp#19831.
             Profile("llama.cpp", renamed=_MAX_TOKENS),
             # Ignores max_completion_tokens (ollama/ollama#7125; docs.ollama.com/api/openai-compatibility). 11434 is its
             # registered port.
             Profile("ollama", ("ollama.com", "localhost:11434", "127.0.0.1:11434"), renamed=_MAX_TOKENS),
-            # Always reports usage, asked or not: openrouter.ai/docs/use-cases/usage-accounting.
+            # Always reports usage, requested or not: openrouter.ai/docs/use-cases/usage-accounting.
             Profile("openrouter", ("openrouter.ai",), asks_for_usage=False),
             Profile(
                 # Refuses every parameter that docs.mistral.ai/api does not list (422, extra_forbidden; mistralai/
                 # client-python, chatcompletionrequest.py), and fields of messages likewise (charmbracelet/crush#1590).
-                # Its reasoning comes and goes back as parts of the content. Always reports usage, in the last chunk.
+                # Reasoning is sent in both directions as parts of the content. Always reports usage, in the last chunk.
                 "mistral",
                 ("api.mistral.ai",),
                 renamed=_MAX_TOKENS | {"seed": "random_seed"},
@@ -133,8 +133,9 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
                 dropped=frozenset({"prompt_cache_key", "store"}),
                 dropped_from_messages=_REASONING,
             ),
-            # api-docs.deepseek.com/api/create-chat-completion lists max_tokens only. Reasoning goes back to it: with
-            # calls of tools it is refused without (api-docs.deepseek.com/guides/thinking_mode), and else ignored.
+            # api-docs.deepseek.com/api/create-chat-completion lists max_tokens only. Reasoning is sent back: with tool
+            # calls, the server refuses messages without it (api-docs.deepseek.com/guides/thinking_mode). Otherwise it
+            # ignores the reasoning.
             Profile("deepseek", ("api.deepseek.com",), renamed=_MAX_TOKENS),
         )
     }
@@ -142,10 +143,10 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
 
 
 def find_profile(name: str | None, base_url: str) -> Profile:
-    """Return the profile of a name, or without a name that of the base URL's host.
+    """Return the profile with a name. Without a name, return the profile of the base URL's host.
 
     Raises:
-        ValueError: no profile has this name. The error lists the names.
+        ValueError: no profile has this name. The error lists the known names.
     """
     if name is not None:
         if not isinstance(name, str) or name not in PROFILES:
@@ -154,7 +155,7 @@ def find_profile(name: str | None, base_url: str) -> Profile:
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
-    except ValueError:  # refused, with the reason, where the URL is checked
+    except ValueError:  # the check of the URL reports this, with the reason
         return NO_PROFILE
     for profile in PROFILES.values():
         for known in profile.hosts:

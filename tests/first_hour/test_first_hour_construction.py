@@ -33,8 +33,8 @@ BOTH = [ChatClient, AsyncChatGPTAdapter]
     ("arguments", "message"),
     [
         ({"api_key": URL}, "api_key looks like an address: pass addresses as base_url="),
-        ({"api_key": f"{KEY} "}, "api_key .* without blanks and line ends"),
-        ({"api_key": f"{KEY}\r\n"}, "api_key .* without blanks and line ends"),
+        ({"api_key": f"{KEY} "}, "api_key .* without whitespace"),
+        ({"api_key": f"{KEY}\r\n"}, "api_key .* without whitespace"),
         ({"base_url": KEY}, "base_url .* looks like a key, which goes into api_key"),
         ({"base_url": "localhost:8000/v1"}, r"base_url .* is http:// or https:// missing\?"),
         ({"base_url": f"http://localhost:{KEY}/v1"}, "base_url is not a URL: its host or port cannot be read"),

@@ -1,6 +1,6 @@
 """The `chatscope` command.
 
-Here: the entry point, and its message when the extra `cli` is not installed. Not here: the commands and their options
+Here: the entry point, and its message if the extra `cli` is not installed. Not here: the commands and their options
 (`commands`), what they do (`ask`, `demo`), how they print (`views`, `terminal`), and the event loop (`loop`). Only
 `__main__` imports this package.
 """
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the arguments after the command's name; `None` reads them from `sys.argv`.
     """
     try:
-        # Imported here so that a user without the extra reads a sentence and not a traceback.
+        # Imported here so that a user without the extra sees a sentence instead of a traceback.
         from chatscope.cli.commands import run  # noqa: PLC0415 - see above
 
         return run(arguments)

@@ -37,10 +37,10 @@ WRONG_USAGE: Final = 2
 """The exit code when nothing was sent; click uses it for bad arguments."""
 
 PATIENCE: Final = 3
-"""How many refused connections end the task, unless `--attempts` says otherwise; about 1.5 s."""
+"""How many refused connections end the task (after about 1.5 s), unless `--attempts` says otherwise."""
 
 ALIKE: Final = 0.85
-"""How alike two names must be for one to be a likely typing error. `top_k` and `top_p` are less so."""
+"""How similar two names must be for one to be a likely typo. `top_k` and `top_p` are less similar than this."""
 
 _NAMED: Final = frozenset(TaskParameters.__annotations__)
 """Parameters that a task takes by name. The others go through `extra_body`."""
@@ -68,11 +68,11 @@ class Question:
 
     @property
     def retry(self) -> RetryPolicy | int:
-        """How requests are retried. A person waits, so do not wait for a server that is not running."""
+        """How requests are retried. A person is waiting, so a server that is not running is given up on soon."""
         return RetryPolicy(refused_attempts=PATIENCE) if self.attempts is None else self.attempts
 
     def notes(self) -> list[str]:
-        """Return a note for each parameter that may be a typing error; servers have parameters of their own."""
+        """Return a note for each parameter that may be a typo. It is only a note: servers have their own parameters."""
         return [
             f"{name!r} is sent as it is; did you mean {near[0]!r}?"
             for name in self.parameters
@@ -101,7 +101,7 @@ async def ask(question: Question) -> int:
     If cancelled, close the connection and print the text received so far, then re-raise.
 
     Raises:
-        BrokenPipeError: the reader of the output has gone; the connection is already closed.
+        BrokenPipeError: the reader of the output has closed it; the connection is already closed.
     """
     printer, task, handle = Printer(as_json=question.as_json), None, None
     try:
@@ -131,7 +131,7 @@ async def ask(question: Question) -> int:
 
 
 async def _print_text(handle: ChatTask, printer: Printer) -> None:
-    """Print a task's text as it arrives. The task's own error is ignored here: its result has it."""
+    """Print a task's text as it arrives. The task's own error is ignored here, because the result holds it."""
     try:
         async for text in handle.stream():
             printer.print_text(text)
@@ -164,7 +164,7 @@ class Printer:
         self._stderr.print(Text(without_controls(text), style=style))
 
     def finish(self, result: Result) -> int:
-        """Print how the task ended, and return the exit code. A cancelled task's exit code is for the caller to set."""
+        """Print how the task ended, and return the exit code. If it was cancelled, the caller decides the exit code."""
         if self._as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(document(result), enc_hook=str)))
         elif result.message is not None and result.message.refusal and not result.output:

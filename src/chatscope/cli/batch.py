@@ -1,4 +1,4 @@
-"""`chatscope batch run`: the command. Not here: what it does (`chatscope.batch`) and what it prints."""
+"""`chatscope batch run`: the command. Not here: what it does (`chatscope.batch`), and what it prints (`batch_view`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ USAGE: Final = 2
 def batch() -> None:
     """Run files of requests, and resume them after a crash.
 
-    Outcomes are recorded in the output as they arrive. The same command resumes where an earlier run ended.
+    Outcomes are recorded in the output as they arrive. The same command resumes where an earlier run stopped.
     """
 
 
@@ -169,7 +169,7 @@ async def _run_on_ray(arguments: _Arguments, started: list[_Run], terminal: Term
 
 
 async def _run_and_show(run: _Run, arguments: _Arguments, terminal: Terminal) -> None:
-    """Run to the end while the progress is shown.
+    """Run to the end, showing the progress.
 
     Raises:
         BatchError, ValueError, OSError, ImportError: the batch cannot be run; nothing was sent.
@@ -186,12 +186,12 @@ async def _run_and_show(run: _Run, arguments: _Arguments, terminal: Terminal) ->
 
 
 async def _finish(run: _Run) -> Exception | None:
-    """Run to the end. Return an error of the whole batch, because the task group would wrap it."""
+    """Run to the end. An error of the whole batch is returned, because the task group would wrap it."""
     try:
         async with run:
             await run.finish()
     except (BatchError, ValueError, ImportError, ConnectionError) as error:
-        return error  # once requests were sent, the summary gives it as the reason
+        return error  # once requests have been sent, the summary reports it
     return None
 
 

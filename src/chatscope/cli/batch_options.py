@@ -1,4 +1,4 @@
-"""The options of `chatscope batch run`, and how click checks them. `BatchOptions` checks what they mean together."""
+"""The options of `chatscope batch run`, and how click checks each. `BatchOptions` checks their combinations."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _OPTIONS: Final = (
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command all of the options."""
+    """Add all options to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

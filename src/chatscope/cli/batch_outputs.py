@@ -1,4 +1,4 @@
-"""`chatscope batch status`, `failed` and `export`: what an output holds, without running anything."""
+"""`chatscope batch status`, `failed` and `export`: report on an output without running anything."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def failed_command(output: Path) -> int:
 
 
 def _readable(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines; an output that cannot be read is a usage error, unlike a stdout that cannot be written."""
+    """Yield the lines. Unlike a stdout that cannot be written, an output that cannot be read is a usage error."""
     try:
         yield from lines
     except (BatchError, OSError) as error:

@@ -19,7 +19,7 @@ _NARROW: Final = 60
 """Below this width, the panel shows one figure per line."""
 
 _ECHO: Final = 3
-"""Columns left free at the right. A terminal echoes `^C` after the last line; a wrap there would shift the panel."""
+"""Columns left free at the right. A terminal echoes `^C` after the last line; if it wrapped, the panel would shift."""
 
 
 class BatchLines(ProgressLines[BatchProgress]):
@@ -30,7 +30,7 @@ class BatchLines(ProgressLines[BatchProgress]):
 
 
 class BatchPanel(LiveProgress[BatchProgress]):
-    """Redraws a panel with each progress."""
+    """Redraws a panel at each progress report."""
 
     def __init__(self, terminal: Terminal, title: str, limits: Limits) -> None:
         super().__init__(terminal, transient=False)
@@ -54,7 +54,7 @@ class Limits:
     """The limits of a run, shown beside its rates.
 
     Args:
-        requests_per_minute, tokens_per_minute: `None` is no limit.
+        requests_per_minute, tokens_per_minute: `None` means no limit.
     """
 
     def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
@@ -70,13 +70,13 @@ class Rates:
         self._moments: list[tuple[float, int, int]] = []
 
     def add(self, now: float, progress: BatchProgress) -> None:
-        """Add the current progress, and drop what is older than the window."""
+        """Add the current progress, and drop entries older than the window."""
         self._moments.append((now, progress.succeeded + progress.failed, progress.tokens))
         while self._moments[0][0] < now - WINDOW_SECONDS:
             del self._moments[0]
 
     def figures(self, progress: BatchProgress) -> list[tuple[str, str]]:
-        """Add the current progress, and return the figures that are shown of it."""
+        """Add the current progress, and return the figures to show."""
         self.add(time.monotonic(), progress)
         return figures(progress, self)
 

@@ -1,4 +1,4 @@
-"""What a load test prints about its own client: the kernel's witness, and the error against the simulator."""
+"""What a load test prints about its own client: the kernel's time stamps, and its error against the simulator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chatscope.load.distributions import Distribution
 
 
 def witness_line(evidence: ClientEvidence) -> str:
-    """Return by how much the client's stamps are late, or why that is not known."""
+    """Return by how much the client's time stamps are late, or why that is unknown."""
     lag = evidence.read_lag
     if not lag.count:
         return f"the kernel's stamps: none; {evidence.no_witness or 'nothing was read within the window'}"
@@ -20,7 +20,7 @@ def witness_line(evidence: ClientEvidence) -> str:
 
 
 def error_lines(error: ClientError) -> Iterator[str]:
-    """Yield the error bars that a run against the simulator gave."""
+    """Yield the error bars that were measured against the simulator."""
     held = "" if error.simulator_held else ", which did not hold this load and was late itself"
     yield f"this client against the simulator{held} ({error.verdict}; {error.tokens:,} tokens), ms:"
     rows: tuple[tuple[str, str, Distribution], ...] = (

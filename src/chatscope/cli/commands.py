@@ -36,7 +36,7 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return its exit code; 130 for Ctrl-C outside an event loop."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a model may write what a terminal cannot show
+            stream.reconfigure(errors="replace")  # a model may write characters that a terminal cannot show
     try:
         code: int | None = chatscope.main(arguments, prog_name="chatscope", standalone_mode=False)
         return code or 0
@@ -107,7 +107,7 @@ def ask_command(
 ) -> int:
     """Ask a model and print its response as it arrives.
 
-    What is piped into the command follows PROMPT, after a blank line; "-" or no PROMPT stands for it alone.
+    Piped input is appended to PROMPT after a blank line. With "-" or no PROMPT, it is the whole prompt.
 
     The API key comes only from OPENAI_API_KEY. It is not an option, because shell histories and process lists show
     options to other users.
@@ -118,7 +118,7 @@ def ask_command(
       1    the task failed; the error is on stderr, after any text
       2    bad arguments or no key; nothing was sent
       130  Ctrl-C, 143 SIGTERM; the connection is closed
-      141  the reader of the output has gone
+      141  the reader of the output closed it
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
     # A standard stream that the parent process has closed (`>&-`) is None.
     if sys.stdout is None:
@@ -138,7 +138,7 @@ def ask_command(
 @click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]")
 @_with_loop_options
 def models_command(base_url: str | None, backend: str, uvloop: bool) -> int:
-    """List the models of a server, one a line. The key comes from OPENAI_API_KEY."""
+    """List the models of a server, one per line. The key comes from OPENAI_API_KEY."""
     return run_loop(partial(models, base_url), backend, uvloop=uvloop)
 
 
@@ -182,10 +182,10 @@ def simulator_command(
 ) -> int:
     """Run an OpenAI-compatible server with made-up responses.
 
-    A prompt can request a fault: "[simulate: status=503]" or "[simulate: stall=3]". An unknown word gets the list.
-    A line of --faults holds the same words ("status=429/2"); an empty line stands for a request without faults.
+    A prompt can request a fault: "[simulate: status=503]" or "[simulate: stall=3]". The error for an unknown word lists
+    the known ones. A line of --faults holds the same words ("status=429/2"); an empty line means no fault.
 
-    stderr gets a line for each request when its answer has ended: number, status, how it ended, seconds.
+    When a response has ended, a line on stderr reports its request: number, status, how it ended, seconds.
     Stop the server with Ctrl-C or SIGTERM; the exit code is 0.
     """
     config = Config(
@@ -204,7 +204,7 @@ def simulator_command(
 
 
 def _print_access(received: Received) -> None:
-    """Print how an answer ended. `client disconnected` is what a cancelled request looks like from here."""
+    """Print how a response ended. A cancelled request appears here as `client disconnected`."""
     status = "-" if received.status is None else received.status
     click.echo(
         f"{received.number:>4} {received.method} {received.path} {status} {received.outcome.value} "

@@ -30,7 +30,7 @@ class Scene:
     watched: bool = False
     """Whether its text is shown live."""
     cancelled_after: int | None = None
-    """Its reader cancels it after this many text parts."""
+    """The reader cancels the task after this many text parts."""
     refused_seconds: float | None = None
     """Its first request gets a 429 with this `retry-after`."""
 
@@ -46,7 +46,7 @@ class Scene:
         return TaskStatus.COMPLETED if self.cancelled_after is None else TaskStatus.CANCELLED
 
 
-# The waits add up to about 4 s: long enough to watch, short enough to wait for.
+# The waits add up to about 4 s: long enough to watch, but not tedious.
 SCENES: Final = (
     Scene(
         "explain",
@@ -126,7 +126,7 @@ async def demo() -> int:
     If cancelled, the tasks are cancelled and the simulator is closed.
 
     Raises:
-        BrokenPipeError: the reader of the output has gone; in an `ExceptionGroup` if it happens while streaming.
+        BrokenPipeError: the reader of the output has closed it. While streaming, it is inside an `ExceptionGroup`.
     """
     terminal = Terminal(highlight=False)
     async with simulator(script()) as base_url, AsyncChatGPTAdapter("simulated", base_url=base_url) as adapter:

@@ -39,17 +39,17 @@ FAILED: Final = 1
 """The exit code when nothing succeeded."""
 
 USAGE: Final = 2
-"""The exit code when an option, a file or the key cannot be right; nothing was sent."""
+"""The exit code when an option, a file or the key is invalid; nothing was sent."""
 
 OBJECTIVE_MISSED: Final = 3
 CLIENT_IN_THE_WAY: Final = 4
 STOPPED: Final = 130
 
 REFRESH_SECONDS: Final = 1.0
-"""How often the view is drawn. The workers measure in processes of their own."""
+"""How often the view is drawn, in seconds. Drawing does not disturb the workers, which are separate processes."""
 
 BUFFER_BYTES: Final = 1 << 20
-"""Of `requests.jsonl`: few writes, since each stops the event loop for a moment."""
+"""The buffer of `requests.jsonl`, in bytes. Each write blocks the event loop for a moment, so there are few."""
 
 
 @click.group("load", invoke_without_command=True, short_help="Measure a server, and whether the measurement is true.")
@@ -69,16 +69,16 @@ def load(
 ) -> int:
     """Measure a server under load, and tell whether the client was in the way.
 
-    Give the load by --concurrency, --rate or --trace, and its length by --requests or --duration. A list makes one
-    stage of each value. The API key comes from OPENAI_API_KEY; an empty one sends none.
+    Set the load with --concurrency, --rate or --trace, and its length with --requests or --duration. A list of values
+    runs one stage for each. The API key comes from OPENAI_API_KEY; if that is empty, no key is sent.
 
     \b
     Exit codes:
       0    measured
       1    nothing succeeded
       2    bad arguments; nothing was sent
-      3    an objective (--slo) is not met; with --search, by no load
-      4    the client was in the way; the figures are printed all the same
+      3    an objective (--slo) is not met; with --search, no load meets it
+      4    the client was in the way; the figures are still printed
       130  Ctrl-C; what was measured is printed
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
     if context.invoked_subcommand is not None:
@@ -89,7 +89,7 @@ def load(
     if (extra_body := given.pop("extra_body")) is not None:
         given["parameters"] = {**given["parameters"], "extra_body": extra_body}
     try:
-        # An empty key in the environment is meant: many servers want none.
+        # An empty key in the environment is intended: many servers need none.
         plan = LoadPlan(workload=Workload(**asked), api_key=os.environ.get("OPENAI_API_KEY"), **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -165,7 +165,7 @@ def exit_code(report: LoadReport) -> int:
 async def _run_and_show(
     runs: Callable[[], Awaitable[LoadReport]], monitor: LoadMonitor, view: ProgressView[LoadProgress]
 ) -> LoadReport:
-    """Await a run while its progress is shown."""
+    """Await a run, showing its progress."""
     failure: Exception | None = None
     reports: list[LoadReport] = []
     async with anyio.create_task_group() as group:

@@ -1,4 +1,4 @@
-"""The options of `chatscope load`, and what their values must look like. Not here: the command (`load`)."""
+"""The options of `chatscope load`, and how their values are parsed. Not here: the command (`load`)."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ OPTIONS: Final = (
 
 
 WORKLOAD_OPTIONS: Final = ("prompt_tokens", "output_tokens", "shared_prefix_tokens", "prompts", "turns", "think_time")
-"""The options that say what the requests ask."""
+"""The options that describe the requests."""
 
 
 def with_load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a load test."""
+    """Add the options of a load test to a command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

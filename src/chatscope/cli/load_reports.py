@@ -28,7 +28,7 @@ _OUTPUT: Final = click.Path(dir_okay=False, writable=True, path_type=Path)
 def compare_command(first: Path, second: Path, as_json: bool, html: Path | None) -> int:
     """Compare two reports that --out wrote, stage by stage.
 
-    A difference is SECOND minus FIRST, with its 95 % interval. If that contains 0, it may be chance.
+    A difference is SECOND minus FIRST, with its 95 % interval. An interval that contains 0 may be due to chance.
     """
     try:
         reports = load_report(first), load_report(second)
@@ -49,7 +49,7 @@ def compare_command(first: Path, second: Path, as_json: bool, html: Path | None)
 @click.command("report")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 def report_command(folder: Path) -> int:
-    """Draw the report.html of a folder that --out wrote anew."""
+    """Draw again the report.html of a folder that --out wrote."""
     try:
         (folder / PAGE).write_text(report_page(load_report(folder)), encoding="utf-8")
     except (OSError, ValueError, ImportError) as error:
@@ -59,7 +59,7 @@ def report_command(folder: Path) -> int:
 
 
 def write_page(report: LoadReport, out: Path, stderr: Terminal) -> None:
-    """Write the page beside the other files, which do not need it: without its extra, a line says what is missing."""
+    """Write the page beside the other files. Without the extra, print what to install instead: the page is optional."""
     try:
         page = report_page(report)
     except ImportError as error:

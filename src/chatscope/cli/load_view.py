@@ -24,7 +24,7 @@ class LoadLines(ProgressLines[LoadProgress]):
 
 
 class LoadTable(LiveProgress[LoadProgress]):
-    """Redraws a table with each progress."""
+    """Redraws a table at each progress report."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(terminal, transient=True)
@@ -53,7 +53,7 @@ def figures(progress: LoadProgress) -> list[tuple[str, str]]:
 
 
 def report_lines(report: LoadReport) -> Iterator[str]:
-    """Yield the lines of the report. The verdict comes first: it says whether to read on."""
+    """Yield the lines of the report. The verdict comes first, because it says whether the rest can be trusted."""
     yield f"client: {report.verdict}"
     for notice in report.notices:
         yield f"notice: {notice}"
@@ -125,7 +125,7 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
 
 
 def milliseconds(seconds: float) -> str:
-    """Format a duration without its unit: three digits, or all that are whole milliseconds."""
+    """Format a duration in milliseconds, without its unit: three significant digits, but no whole digit dropped."""
     value = seconds * 1e3
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 

@@ -13,7 +13,7 @@ import anyio
 import click
 
 CLOSED_OUTPUT: Final = 128 + 13
-"""The exit code when the reader of the output has gone, as a shell reports it for SIGPIPE (13)."""
+"""The exit code when the reader of the output has closed it: what a shell reports for SIGPIPE (13)."""
 
 
 def run(
@@ -75,7 +75,7 @@ async def _cancel_at_signal(
 
 
 async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
-    """Run the body and return its exit code. An `OSError`, usually of the output, is reported; the code is then 1."""
+    """Run the body and return its exit code. Report an `OSError`, usually from the output, and return 1."""
     code = 1
     try:
         code = await body()
@@ -91,7 +91,7 @@ async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
 
 
 def report_os_error(error: BaseException) -> None:
-    """Print an `OSError` to stderr, and write nothing more to stdout."""
+    """Print an `OSError` to stderr, and redirect stdout to nowhere."""
     _discard_output()
     click.ClickException(str(error)).show()
 

@@ -1,4 +1,4 @@
-"""`chatscope models`: the names of the models that a server lists, one a line."""
+"""`chatscope models`: the names of the models that a server lists, one per line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from chatscope.cli.terminal import without_controls
 from chatscope.transport import HTTPTransport
 
 TIMEOUT: Final = 20.0
-"""Seconds of silence after which the server counts as down: a list takes no time to make."""
+"""Seconds of silence after which the server counts as down. A healthy server lists its models at once."""
 
 
 async def models(base_url: str | None) -> int:
-    """Print the models, or why there are none, and return the exit code."""
+    """Print the models, or why they cannot be listed, and return the exit code."""
     try:
         for name in await _listed(base_url):
             click.echo(without_controls(name))

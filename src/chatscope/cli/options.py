@@ -1,4 +1,4 @@
-"""Options that several commands share, and the prompt that stdin is part of. Not here: what the commands do."""
+"""Options that several commands share, and prompts from stdin. Not here: what the commands do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def json_object(_context: click.Context, _option: click.Parameter, file: BinaryI
 
 
 def whole_prompt(prompt: str | None) -> str:
-    """Return the prompt together with what is piped into the command; `-` stands for stdin alone.
+    """Return the prompt followed by the piped input. If the prompt is `-`, return the piped input alone.
 
     A terminal, a device such as `/dev/null` and a closed stdin are not read.
     """
@@ -53,6 +53,6 @@ def whole_prompt(prompt: str | None) -> str:
 def _piped() -> str:
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):  # closed, or replaced by what is not a file
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by an object that is not a file
         return ""
     return sys.stdin.read() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""

@@ -1,6 +1,6 @@
-"""How a command shows the progress of a long run: redrawn in a terminal, as occasional lines elsewhere, or not at all.
+"""Shows the progress of a long run: redrawn in a terminal, as occasional lines elsewhere, or not at all.
 
-What the figures say is decided by each command (`batch_view`, `load_view`).
+Not here: the figures (`batch_view`, `load_view`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.text import Text
 from chatscope.cli.terminal import Terminal, without_controls
 
 PLAIN_SECONDS: Final = 10.0
-"""Seconds between two plain lines. The log of a night's run stays under 5,000 lines."""
+"""Seconds between two plain lines. The log of a run overnight stays under 5,000 lines."""
 
 Figures: TypeAlias = Sequence[tuple[str, str]]
 """What is shown: names and values."""
@@ -94,7 +94,7 @@ class ProgressLines(Generic[ProgressT_contra]):
 
 
 class LiveProgress(ABC, Generic[ProgressT_contra]):
-    """Redraws a frame with each progress.
+    """Redraws a frame at each progress report.
 
     Args:
         terminal: where it draws.
@@ -102,7 +102,7 @@ class LiveProgress(ABC, Generic[ProgressT_contra]):
     """
 
     def __init__(self, terminal: Terminal, *, transient: bool) -> None:
-        # Every progress redraws the frame: rich's automatic refresh would need a thread.
+        # Every progress report redraws the frame: rich's automatic refresh would need a thread.
         self._live = Live(Text(""), console=terminal, auto_refresh=False, transient=transient)
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ _CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n")
 
 
 class Terminal(Console):
-    """A console that raises `BrokenPipeError`, as other writers do. rich would exit the process."""
+    """A console that raises `BrokenPipeError`, as other writers do. By default, rich exits the process."""
 
     def on_broken_pipe(self) -> None:
         """Re-raise the current error."""
@@ -48,7 +48,7 @@ def logs_shown(show: Callable[[str], object]) -> Iterator[None]:
     level, handler, silence = retries.level, Handler(), logging.NullHandler()
     retries.setLevel(logging.INFO)
     ours.addHandler(handler)
-    stamina.addHandler(silence)  # it logs the same waits, to stderr if its logger has no handler
+    stamina.addHandler(silence)  # stamina logs the same waits, to stderr if its logger has no handler
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The output of the demonstration: live columns in a terminal, prefixed lines elsewhere, then a table.
 
-Everything is read from the tasks' handles and results. Nothing here waits.
+It reads only the tasks' handles and results. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from chatscope import ChatTask, Result, TaskStatus
 from chatscope.cli.terminal import Terminal, dollars, seconds
 
 LINE: Final = 40
-"""Characters after which a plain line ends at the next word: half a terminal, so that tasks alternate often."""
+"""Characters after which a plain line ends at the next word: half a terminal's width, so tasks alternate often."""
 
 WIDTH: Final = 80
-"""Columns that the plain lines need. A narrower terminal gets them wrapped at words."""
+"""Columns that the plain lines need. In a narrower terminal they are wrapped at words."""
 
 LAST_WORD: Final = 16
 """Columns of a narrow terminal that are left for a line's number and its last word."""
@@ -200,7 +200,7 @@ def report(terminal: Terminal, rows: Sequence[Row]) -> None:
 
 
 def _report_lines(terminal: Terminal, results: Sequence[tuple[Row, Result | None]]) -> None:
-    """Print the table's cells below one another, for terminals too narrow for it."""
+    """Print the table's cells below one another, for terminals that are too narrow for the table."""
     for row, result in results:
         terminal.print(_titled(row))
         names = ("tokens", "cost", "attempts", "first token", "duration")
@@ -222,7 +222,7 @@ def _cells(result: Result | None) -> tuple[str, ...]:
 
 
 def _print_line(terminal: Terminal, text: str) -> None:
-    """Print text as one line, or wrapped at words where that would not fit."""
+    """Print text as one line, or wrapped at words if it does not fit."""
     terminal.print(Text(text), soft_wrap=terminal.width >= WIDTH)
 
 

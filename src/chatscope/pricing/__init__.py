@@ -1,4 +1,4 @@
-"""The price of a request in US dollars, from a snapshot of published prices and the prices that users give.
+"""The price of a request in US dollars, from a snapshot of published prices and from the user's own prices.
 
 Nothing here uses the network: prices are as old as `PriceTable.default().snapshot.date`. An unknown price is `None`,
 never a guess.

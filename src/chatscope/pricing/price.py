@@ -1,6 +1,6 @@
 """The price of one model, and the arithmetic from a usage to US dollars.
 
-Which price a request gets is decided in `table.py` and `resolve.py`. Nothing here knows a model's name.
+Not here: the choice of the price for a request (`table.py`, `resolve.py`). Nothing here knows a model's name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _NO_COMPLETION_DETAILS = CompletionTokensDetails()
 class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, array_like=True):
     """A model's price in USD per million tokens, and in USD per request for `per_request`.
 
-    Where a price is `None`, those tokens cost the same as the others of their direction: cached ones `input`,
-    reasoning ones `output`.
+    If a price is `None`, its tokens cost the same as others of their direction: cached tokens cost `input`, reasoning
+    tokens `output`.
 
     Attributes:
         input: Prompt tokens.
@@ -58,8 +58,8 @@ class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     def cost(self, usage: Usage) -> float | None:
         """Return the cost of a usage in US dollars.
 
-        It is `None` where the usage does not determine it: if parts are larger than their whole, or if there is prompt
-        audio together with cached tokens, each with a price of its own, and no server reports how many tokens are both.
+        The cost is `None` if the usage does not determine it: if parts exceed their whole, or if a prompt has both
+        audio and cached tokens with separate prices, because no server reports how many tokens are both.
         """
         read = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
         written = usage.completion_tokens_details or _NO_COMPLETION_DETAILS
@@ -94,7 +94,7 @@ class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
 
 def _split(whole: int, price: float, *parts: tuple[int, float | None]) -> float | None:
-    """Return the cost of tokens, of which some parts have a price of their own; `None` if they do not add up."""
+    """Return the cost of tokens, some parts of which have separate prices; `None` if the parts do not add up."""
     cost = 0.0
     for tokens, own_price in parts:
         if own_price is None:

@@ -1,6 +1,6 @@
-"""The `prices` argument, resolved to one function that returns the cost of a request.
+"""Resolves the `prices` argument to one function that returns the cost of a request.
 
-The adapter calls `resolve` once, and the returned function once for each response.
+The adapter calls `resolve` once, and the returned function once per response.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def resolve(prices: Prices | None = None) -> Pricer:
     """Return the function that prices requests, made from the `prices` argument.
 
     - `None`: the package's own table, `PriceTable.default()`.
-    - A mapping from model names to `Price` or a dict of its fields (USD per million tokens). Its entries take
-      precedence. They are found by the exact name in the request, or else in the response. They are standard prices:
-      the cost of a request that ran in another service tier (flex, priority, ...) is `None`. Models that are not in the
-      mapping are priced by the package's table.
+    - A mapping from model names to `Price`, or to a dict of its fields (USD per million tokens). Entries are looked up
+      by the exact name in the request, then by the name in the response. They are standard prices: the cost of a
+      request that ran in another service tier (flex, priority, ...) is `None`. The package's table prices models that
+      are not in the mapping.
     - A function from `PriceQuery` to US dollars or `None`. Its result is final, so `lambda query: None` switches
       prices off.
 

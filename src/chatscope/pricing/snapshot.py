@@ -1,7 +1,8 @@
 """The shape of `prices.json`: providers, their models, and the periods of their prices.
 
-Matching follows genai-prices, the source of the data. Look-ups over several providers, and their cache, are in
-`table.py`. `.ci/make_prices.py` writes the file: one model per line, a price as an array of `Price`'s fields in order.
+Matching follows genai-prices, the source of the data. `.ci/make_prices.py` writes the file, with one model per line and
+each price as an array of `Price`'s fields in order. Not here: look-ups over several providers, and their cache
+(`table.py`).
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A model of a provider. Of its periods, and of those of a service tier, the last valid one applies.
+    """A model of a provider. The last valid period applies, both of the standard price and of a service tier's.
 
     Attributes:
         id: The source's name for it.
         match: The names that match it. If empty, its id in lower case.
-        prices: The standard price. If empty, the source has none, and no other model matches these names.
+        prices: The periods of the standard price. If empty, the source has no price, and no other model is tried.
         tiers: The prices of other service tiers, by the tier's name in the response.
     """
 
@@ -79,9 +80,9 @@ class Provider(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     Attributes:
         id: The source's name for it.
         url: A regular expression that matches the start of its base URLs.
-        named: The model names that mean this provider if the URL matches none.
+        named: The model names that select this provider if no provider's URL matches.
         fallback: The ids of providers whose models it resells at their price, unless it has an entry of its own.
-        models: Its models. The first that matches a name applies.
+        models: Its models. The first one that matches a name applies.
     """
 
     id: str

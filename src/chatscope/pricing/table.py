@@ -1,6 +1,6 @@
 """The price table of the package: from model, base URL, service tier and time to US dollars.
 
-`prices.json` is read at the first look-up, not at import. The prices that users give are handled in `resolve.py`.
+`prices.json` is read at the first look-up, not at import. Not here: the user's own prices (`resolve.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import msgspec
 from chatscope.pricing.snapshot import Model, Period, Provider, Snapshot, matches_any
 from chatscope.protocol.usage import Usage
 
-# Tiers that cost the standard price: none; OpenAI's `default`, and `auto`, which only servers that report no tier leave
-# unresolved; Groq's `on_demand` (console.groq.com/docs/service-tiers); gateways' `standard`.
+# Tiers that cost the standard price: no tier at all; OpenAI's `default`; `auto`, which a server that reports tiers
+# replaces by the actual one; Groq's `on_demand` (console.groq.com/docs/service-tiers); gateways' `standard`.
 STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard"})
 
-# How many look-ups of (model, URL, tier) are cached. A process uses few models, but names come from servers and may be
-# endless. A miss costs a search through at most some thousand names, an entry less than 300 bytes.
+# How many look-ups of (model, URL, tier) are cached. A process uses few models, but the names come from servers and may
+# be endless. A miss searches a few thousand names at most; an entry takes less than 300 bytes.
 MAX_LOOKUPS = 1024
 
 # `-20251211`, as LiteLLM and OpenRouter write the `-2025-12-11` of a dated model name.
@@ -43,7 +43,7 @@ class PriceTable:
 
     @classmethod
     def default(cls) -> PriceTable:
-        """Return the table of the package. It is read once."""
+        """Return the table of the package. The file is read once."""
         return _packaged()
 
     @classmethod
@@ -69,10 +69,10 @@ class PriceTable:
         Args:
             usage: The tokens, as counted by the server.
             model: The model's name, preferably from the response, which names the exact model.
-            base_url: The base URL of the request. The URL of a known provider selects that provider's prices only.
-                With any other (a proxy, localhost) or none, the model's name decides.
-            service_tier: The tier in the response. The cost in a tier that has no price in the table is unknown.
-            when: The time of the request, default now. A naive time is in UTC. Some prices change by date or hour.
+            base_url: The base URL of the request. The URL of a known provider restricts the search to that provider.
+                For any other URL (a proxy, localhost) or none, the model's name selects the provider.
+            service_tier: The tier in the response. If the table has no price for it, the cost is unknown.
+            when: The time of the request, by default now. A naive time is UTC. Some prices change by date or hour.
         """
         when = when or datetime.now(UTC)
         for period in self._find_periods(model, base_url, service_tier):

@@ -1,4 +1,4 @@
-"""The settings of a simulator: what it requires of clients, and the script of its answers."""
+"""The settings of a simulator: what it requires of clients, and its script of answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from chatscope.simulator.replies import Answer, Reply
 from chatscope.simulator.request import ChatRequest
 
 Script: TypeAlias = Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]
-"""One answer for every request, a sequence of answers of which the last is repeated, or a function of the request.
+"""One answer for every request, a sequence whose last answer is repeated, or a function from a request to its answer.
 
-`[error(429)] * 3 + [Reply()]` fails three times, then answers.
+`[error(429)] * 3 + [Reply()]` fails three times, then succeeds.
 """
 
 
@@ -27,20 +27,20 @@ class Config:
     """
 
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
-    """The accepted keys, as `Authorization: Bearer` or `api-key`. If empty, any key and none."""
+    """The accepted keys, sent as `Authorization: Bearer` or `api-key`. If empty, keys are not checked."""
     models: tuple[str, ...] = ()
-    """The models that exist. If empty, all do."""
+    """The models that exist. If empty, every name is a model."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_running: int | None = None
-    """How many chat requests are answered at a time. Others wait their turn in the order of their arrival, with nothing
-    sent to them, as in front of a server whose batch is full."""
+    """How many chat requests are served at a time. The others wait in order of arrival and are sent nothing, as on a
+    server whose batch is full."""
     base_path: str | None = "/v1"
-    """The path before `/chat/completions` and `/models`; any other is answered with 404. `None` takes them all."""
+    """The path before `/chat/completions` and `/models`; any other path gets a 404. `None` accepts every path."""
     directives: bool = True
     """Whether a request may choose its own faults (see `directives`)."""
     keep_requests: int = 10_000
-    """How many received requests are kept for inspection. It bounds the memory of a long load test."""
+    """How many received requests are kept for inspection. This bounds memory in a long load test."""
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute", "max_running", "keep_requests"):
@@ -53,7 +53,7 @@ DEFAULT_CONFIG = Config()
 
 
 def answer_at(script: Script, played: int, request: ChatRequest) -> Answer:
-    """Return what a script answers to a request after it has answered `played` others."""
+    """Return a script's answer to a request, after it has answered `played` others."""
     if isinstance(script, Reply | Fault | Response | Plan):
         return script
     if callable(script):

@@ -1,6 +1,7 @@
-"""One connection: reads requests with h11, runs plans, and notices when the client leaves.
+"""One connection: reads requests with h11, runs plans, and notices when the client disconnects.
 
-h11 only parses: it would not send what a broken server sends. Nothing here knows about chat.
+h11 only parses requests; it refuses to send malformed responses, so plans are written as raw bytes. Nothing here knows
+about chat.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 READ_SIZE = 64 * 1024
-"""Bytes requested at once: the most that one socket read commonly returns."""
+"""Bytes to read at once: the most that one socket read commonly returns."""
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of request line and headers: four times the limit of common servers, and still harmless to the memory."""
+"""Bytes of request line and headers: four times the limit of common servers, and still little memory."""
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request body: the API itself accepts images and audio of up to about 50 MB."""
 
 PIPELINED_LIMIT = 1024 * 1024
-"""Bytes that a client may send ahead during an answer. Beyond them, its disconnection goes unnoticed."""
+"""Bytes that a client may send ahead during a response. Beyond them, its disconnection goes unnoticed."""
 
 CLOSE_SECONDS = 0.5
-"""The longest time that closing may take: TLS waits for the other side."""
+"""The longest that closing may take, in seconds: TLS waits for the other side."""
 
 
 class Outcome(Enum):
-    """How the answer to a request ended."""
+    """How the response to a request ended."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -81,7 +82,7 @@ class Connection:
     async def receive(self) -> Incoming | None:
         """Return the next request, or None if the client has disconnected.
 
-        If cancelled, what was read is lost, and the connection is of no more use.
+        If cancelled, the bytes read so far are lost and the connection cannot be used again.
 
         Raises:
             h11.RemoteProtocolError: The client sent something other than HTTP.
@@ -113,14 +114,14 @@ class Connection:
                     return None
 
     async def play(self, plan: Plan, slots: anyio.Semaphore | None = None) -> None:
-        """Run a plan until its end, or until the client disconnects. `outcome` tells which.
+        """Run a plan until it ends or the client disconnects; `outcome` says which.
 
         If cancelled, the plan stops where it is. The caller closes the connection.
 
         Args:
             plan: what to send.
-            slots: the plan waits for one of these, and frees it at its end. A client that leaves meanwhile gives up
-                its place.
+            slots: the plan acquires one of these first, and releases it at its end. A client that disconnects while
+                waiting loses its place in the queue.
         """
         self.outcome = Outcome.RUNNING
         try:
@@ -139,15 +140,15 @@ class Connection:
     async def close(self) -> None:
         """Close the connection, shielded from cancellation, in at most `CLOSE_SECONDS`."""
         if self._reset:
-            await anyio.aclose_forcefully(self._stream)  # TLS would send a goodbye first
+            await anyio.aclose_forcefully(self._stream)  # closing TLS in order would send an alert first
             return
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            # The client may have disconnected already. TLS that has seen that refuses to send a goodbye.
+            # The client may have disconnected already. If TLS has noticed, it refuses to send its closing alert.
             with suppress(anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError):
                 await self._stream.aclose()
 
     async def _watch(self, scope: anyio.CancelScope) -> None:
-        """Cancel `scope` when the client disconnects. Keep what it sends ahead."""
+        """Cancel `scope` when the client disconnects. Keep any bytes that it sends ahead."""
         try:
             while len(self._unread) < PIPELINED_LIMIT:
                 self._unread += await self._stream.receive(READ_SIZE)

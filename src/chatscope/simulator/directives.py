@@ -1,7 +1,8 @@
 """Faults that the request itself chooses, for use from a command line or another program.
 
-They are given in a header, `x-simulator: stall=3, crlf`, or in the prompt, `[simulate: status=503]`: a comma-separated
-list of names from `DIRECTIVES`, some with an argument. A point is a number of tokens or the name of a stage.
+They are given in a header, `x-simulator: stall=3, crlf`, or in the prompt, `[simulate: status=503]`, as a
+comma-separated list of names from `DIRECTIVES`. Some have an argument. A point is a number of tokens or the name of a
+stage.
 """
 
 from __future__ import annotations
@@ -118,11 +119,11 @@ def directed(request: ChatRequest, reply: Reply) -> Reply | Response:
 
 
 def scripted(lines: Iterable[str], reply: Reply) -> Script:
-    """Return a script that applies one line of directives to each request in turn, and none after the last.
+    """Return a script that applies one line of directives to each request in turn, and none after the last line.
 
     Args:
-        lines: Such as `status=503` or `stall=3, crlf`. An empty line is a request without faults; a line that begins
-            with `#` is left out.
+        lines: Such as `status=503` or `stall=3, crlf`. An empty line means a request without faults. A line that
+            begins with `#` is a comment.
         reply: The answer that the directives change.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What a request gets: the checks of the endpoint, the script's answer to it, the response as a plan.
+"""Decides the response to a request: the endpoint's checks, the script's answer, and the plan made from it.
 
-How requests come in and how plans run is decided in `server.py` and `connection.py`.
+Not here: how requests are received (`server.py`), and how plans run (`connection.py`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ DEFAULT_MODELS = ("gpt-4o-mini", "gpt-4o")
 
 @dataclass(slots=True, eq=False)
 class Received:
-    """A request that the simulator received, and how its answer ended.
+    """A request that the simulator received, and how its response ended.
 
-    A client may have read the whole answer a moment before `outcome` changes. Tests wait with `Simulator.wait_until`.
+    A client may have read the whole response a moment before `outcome` changes. Tests wait with
+    `Simulator.wait_until`.
     """
 
     number: int
@@ -45,12 +46,12 @@ class Received:
     headers: Headers
     content: bytes = field(repr=False)
     time: float
-    """When all of it was received, in seconds of the event loop's clock."""
+    """When the whole request had been received, in seconds of the event loop's clock."""
     outcome: Outcome = Outcome.RUNNING
     status: int | None = None
-    """The answer's HTTP status; `None` for a plan of the script's own."""
+    """The response's HTTP status; `None` if the script's answer is a `Plan`."""
     seconds: float | None = None
-    """How long the answer took, once it has ended."""
+    """How long the response took, once it has ended."""
 
     @property
     def json(self) -> Any:
@@ -59,12 +60,12 @@ class Received:
 
 
 class ScriptedEndpoint:
-    """Decides what each request gets.
+    """Decides the response to each request.
 
     Args:
         script: the answers.
         config: what requests must have.
-        clock: the time in seconds, for the rate limits.
+        clock: returns the time in seconds, for the rate limits.
     """
 
     def __init__(self, script: Script, config: Config, clock: Callable[[], float] = anyio.current_time) -> None:
@@ -89,14 +90,14 @@ class ScriptedEndpoint:
         self._limits = RateLimits(self.config.requests_per_minute, self.config.tokens_per_minute, now=now)
 
     def plan(self, received: Received, incoming: Incoming) -> Plan:
-        """Return the plan that answers a request. A script that fails is answered with a 500."""
+        """Return the plan of the response to a request. If the script raises, the response is a 500."""
         try:
             response = self._response(received)
         except RefusedError as refusal:
             response = refusal.response
         except Exception as problem:
             _logger.exception("The script of the simulator failed.")
-            # A retry would change nothing and only delay the news.
+            # Not retried: a retry would only delay the report of the script's bug.
             response = error(
                 500, f"The script of the simulator failed: {problem!r}", headers=(("x-should-retry", "false"),)
             )

@@ -1,7 +1,7 @@
 """Error objects in the shapes that servers use, and the HTTP responses that carry them.
 
-Sources: the OpenAI API's own error body, and those of the servers named beside the shapes. Why a request is refused is
-decided in `request`, `limits` and `endpoint`; how errors appear inside a stream, in `faults`.
+Sources: the error bodies of the OpenAI API and of the servers named beside the shapes. Not here: why a request is
+refused (`request`, `limits`, `endpoint`), and how errors appear inside a stream (`faults`).
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def error_object(
 def respond(
     status: int, body: bytes = b"", content_type: str = "application/json", headers: tuple[tuple[str, str], ...] = ()
 ) -> Response:
-    """Return a response of any status, body and content type, with more headers."""
+    """Return a response with any status, body, content type and additional headers."""
     return Response(status, (("content-type", content_type), *headers), (Part(body),) if body else ())
 
 
 def html(status: int = 200) -> Response:
-    """Return an HTML page, such as a captive portal or a gateway sends."""
+    """Return an HTML page of the kind that captive portals and gateways send."""
     return respond(status, HTML, "text/html; charset=utf-8")
 
 

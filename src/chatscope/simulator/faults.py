@@ -1,9 +1,9 @@
 """The faults: named changes to an otherwise correct response.
 
 Each function returns a `Fault`. Faults compose: each is applied to the result of the one before. A fault strikes at a
-`Point`: before a `Stage`, or after a number of tokens. Faults know bytes and stages, not what a model says: changes
+`Point`: before a `Stage`, or after a number of tokens. Faults see bytes and stages, not what the model says. Changes
 that need the reply itself (usage in odd places, JSON instead of a stream) are fields of `Reply`. Every shape here was
-seen at a real server or proxy.
+seen on a real server or proxy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MALFORMED = b'data: {"id": "chatcmpl-simulated", "choices": [{"index": 0, "delta
 DONE = b"data: [DONE]\n\n"
 
 FILLER = 16 * 1024
-"""Bytes in each write of an endless header or line: they fit a socket buffer, so that a disconnection is noticed."""
+"""Bytes in each write of an endless header or line. They fit a socket buffer, so a disconnection is noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ def stall(at: Point = 1) -> Fault:
 
 
 def pause(at: Point, seconds: float) -> Fault:
-    """Go silent for `seconds`, then go on."""
+    """Go silent for `seconds`, then continue."""
     return _interruption("pause", at, Wait(seconds))
 
 
 def hold(at: Point, event: anyio.Event) -> Fault:
-    """Go silent until a test sets `event`, then go on."""
+    """Go silent until a test sets `event`, then continue."""
     return _interruption("hold", at, Until(event))
 
 
@@ -95,7 +95,7 @@ def cut_chunk(at: Point = 1) -> Fault:
 
 
 def cut_character(at: Point = 1) -> Fault:
-    """Close the connection between the bytes of the next character that has several.
+    """Close the connection in the middle of the next character that is encoded in several bytes.
 
     Raises:
         ValueError: When applied: the rest of the body is ASCII.
@@ -112,11 +112,11 @@ def cut_character(at: Point = 1) -> Fault:
     return Fault("cut-character", change)
 
 
-# -- something else stands in the stream -------------------------------------------------------------------------------
+# -- the stream contains something else --------------------------------------------------------------------------------
 
 
 def insert(data: bytes, at: Point = Stage.ROLE, *, times: int = 1, seconds: float = 0.0) -> Fault:
-    """Insert bytes into the body, `times` times, after `seconds` each, then go on: comments, pings, anything."""
+    """Insert bytes (comments, pings, anything) into the body, `times` times, `seconds` apart, then continue."""
     items = ((Wait(seconds), Part(data)) if seconds else (Part(data),)) * times
     return Fault("insert", lambda response: response.inserted(at, *items))
 
@@ -141,7 +141,7 @@ def endless_line(at: Point = 1) -> Fault:
 
 
 def malformed(at: Point = 1) -> Fault:
-    """Insert an event that is not JSON, then go on."""
+    """Insert an event that is not JSON, then continue."""
     return Fault("malformed", insert(MALFORMED, at).change)
 
 
@@ -211,7 +211,7 @@ def unterminated() -> Fault:
 
 
 def crlf() -> Fault:
-    """End the lines in CR LF."""
+    """End every line with CR LF."""
     return _each_part("crlf", lambda part: replace(part, data=part.data.replace(b"\n", b"\r\n")))
 
 
@@ -231,7 +231,7 @@ def header(name: str, value: str) -> Fault:
 
 
 def rechunk(size: int) -> Fault:
-    """Cut the body every `size` bytes, at any place, and write each part on its own. Waits are left out."""
+    """Cut the body every `size` bytes, wherever that falls, and write each part on its own. Waits are dropped."""
 
     def change(response: Response) -> Response:
         data = response.content
@@ -241,7 +241,7 @@ def rechunk(size: int) -> Fault:
 
 
 def drip(seconds: float, size: int = 1) -> Fault:
-    """Send the body `size` bytes at a time, one such part every `seconds`."""
+    """Send the body in parts of `size` bytes, one every `seconds`."""
 
     def change(response: Response) -> Response:
         parts = rechunk(size)(response).body
@@ -251,7 +251,7 @@ def drip(seconds: float, size: int = 1) -> Fault:
 
 
 def rewrite(change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> Fault:
-    """Change each JSON object of the body, chunk or completion. None leaves it out."""
+    """Change each JSON object of the body (chunk or completion). An object for which `None` is returned is dropped."""
 
     def change_part(part: Part) -> Part | None:
         prefix = b"data: " if part.data.startswith(b"data: ") else b""

@@ -1,6 +1,6 @@
 """Requests and tokens per minute: token buckets, the headers that report them, the 429 that enforces them.
 
-Time is an argument, in seconds of any clock, so the arithmetic is exact under a virtual one. A refused request costs
+Time is an argument, in seconds of any clock, so the arithmetic is exact with a virtual clock. A refused request costs
 nothing.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chatscope.simulator.plan import Response
 
 SLACK = 1e-6
-"""How much of a unit may be missing: a client that waits the exact time must not fail by the last digit of a float."""
+"""How much of a unit may be missing: rounding must not refuse a client that waited exactly as long as it was told."""
 
 
 class Bucket:
@@ -35,7 +35,7 @@ class Bucket:
         return self._level
 
     def wait_for(self, amount: int, now: float) -> float:
-        """Return the seconds until `amount` is available: 0 if it is, infinite if the bucket can never hold it."""
+        """Return the seconds until `amount` is available: 0 if it is now, infinite if it exceeds the bucket."""
         if amount > self.per_minute:
             return math.inf
         missing = amount - self.level(now)
@@ -46,7 +46,7 @@ class Bucket:
         self._level = max(0.0, self.level(now) - amount)
 
     def headers(self, unit: str, now: float) -> tuple[tuple[str, str], ...]:
-        """Return the `x-ratelimit-*` headers of this bucket. The reset is the time until it is full again."""
+        """Return the `x-ratelimit-*` headers of this bucket. The reset is the time until the bucket is full."""
         level = self.level(now)
         return (
             (f"x-ratelimit-limit-{unit}", str(self.per_minute)),
@@ -58,7 +58,7 @@ class Bucket:
 class RateLimits:
     """The limits of one endpoint, both optional.
 
-    A request costs one request and the total tokens of its usage, which a simulator knows beforehand.
+    A request costs one request and the total tokens of its usage, which a simulator knows in advance.
     """
 
     __slots__ = ("_buckets",)
@@ -68,7 +68,7 @@ class RateLimits:
         self._buckets = {unit: Bucket(limit, now) for unit, limit in given.items() if limit is not None}
 
     def admit(self, tokens: int, model: str, now: float) -> Response | None:
-        """Take the cost of a request from the buckets, or return the 429 that names the bucket that is too low."""
+        """Take the cost of a request from the buckets, or return a 429 that names the bucket that is too low."""
         costs = [(unit, bucket, 1 if unit == "requests" else tokens) for unit, bucket in self._buckets.items()]
         for unit, bucket, cost in costs:
             wait = bucket.wait_for(cost, now)
@@ -79,7 +79,7 @@ class RateLimits:
         return None
 
     def headers(self, now: float) -> tuple[tuple[str, str], ...]:
-        """Return the `x-ratelimit-*` headers after the request that they are sent with."""
+        """Return the `x-ratelimit-*` headers, with the current request already counted."""
         return tuple(header for unit, bucket in self._buckets.items() for header in bucket.headers(unit, now))
 
 

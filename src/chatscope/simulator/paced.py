@@ -1,10 +1,11 @@
-"""PacedServer: the same answers at exact times, each write stamped, to measure how late a client is.
+"""PacedServer: a simulator that writes at exact times and records each write, to measure how late a client is.
 
-One thread, no event loop: waiting to the microsecond, and a write costs little more than its system call. It holds more
-than 20,000 tokens a second on a core (`python -m benchmarks.load --rows simulator`), and says by how much it was late.
+It uses one thread and no event loop, so it waits with microsecond precision and a write costs little more than its
+system call. One core sustains more than 20,000 tokens per second (`python -m benchmarks.load --rows simulator`). The
+server also reports how late its own writes were.
 
-`python -m chatscope.simulator.paced REPLY` runs one: REPLY is JSON with fields of `Reply`. It prints its base URL, and
-when its standard input ends, what it has written, as JSON.
+`python -m chatscope.simulator.paced REPLY` runs one, where REPLY is JSON with fields of `Reply`. It prints its base
+URL. When its standard input ends, it prints what it has written, as JSON.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from chatscope.simulator.plan import Close, Repeat, Reset, Send, Stall, Step, Un
 from chatscope.simulator.replies import Reply
 
 MOST_LATE: Final = 0.002
-"""Seconds at p99 by which writes may be late: beyond, a core does not hold the load."""
+"""Seconds by which writes may be late at p99. If they are later, the core cannot sustain the load."""
 
 BACKLOG: Final = 4096
 SENDS_A_TURN: Final = 32
-"""After so many writes it looks for new requests, whose arrival is stamped by that look."""
+"""Writes between two looks for new requests. A request's arrival is stamped when it is found."""
 
 
 class WrittenResponse(msgspec.Struct):
-    """When a request was received, and when each token of its response was passed to the system.
+    """When a request was received, and when each token of its response was passed to the operating system.
 
-    Both are `time.perf_counter_ns`, which is the same in every process of a Linux machine.
+    Both are `time.perf_counter_ns`, a clock that all processes of a Linux machine share.
     """
 
     arrived_ns: int
@@ -52,7 +53,7 @@ class WrittenResponse(msgspec.Struct):
 
 
 class WrittenResponses(msgspec.Struct):
-    """All responses by request id, and how exact the server's times were: seconds by which writes were late."""
+    """All responses by request id, and the seconds by which the server's writes were late."""
 
     responses: dict[str, WrittenResponse]
     tokens: int
@@ -61,13 +62,13 @@ class WrittenResponses(msgspec.Struct):
 
     @property
     def held(self) -> bool:
-        """Whether the server kept its own times."""
+        """Whether the server was on time."""
         return self.late_p99 <= MOST_LATE
 
 
 @dataclass(slots=True, eq=False)
 class _Peer:
-    """A client's connection, and the response that it is being sent."""
+    """A client's connection, and the response being sent to it."""
 
     sock: socket.socket
     parser: h11.Connection = field(default_factory=partial(h11.Connection, h11.SERVER, HEAD_LIMIT))
@@ -80,7 +81,7 @@ class _Peer:
     is_closed: bool = False
 
     def parse(self) -> Incoming | None:
-        """Return the next request, once it is whole. An earlier end is not a request.
+        """Return the next request once it is complete. A connection that ends earlier returns none.
 
         Raises:
             h11.RemoteProtocolError: the client does not speak HTTP, or its body is too large.
@@ -105,9 +106,10 @@ class _Peer:
 
 
 class PacedServer:
-    """A simulator that runs in the calling thread until it is stopped, and keeps what it wrote.
+    """A simulator that runs in the calling thread until it is stopped, and records what it wrote.
 
-    Scripts, faults and limits are those of `Simulator`, but for answers that wait for an event, and `max_running`.
+    Scripts, faults and limits work as in `Simulator`. Answers that wait for an event and `max_running` are not
+    supported.
 
     Args:
         script: the answers.
@@ -138,7 +140,7 @@ class PacedServer:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
 
     def stop(self) -> None:
-        """Let `run` return. Callable from any thread, also when it has returned."""
+        """Make `run` return. May be called from any thread, even after `run` has returned."""
         self._is_stopped = True
         with suppress(OSError):
             self._waker.send(b"x")
@@ -165,7 +167,7 @@ class PacedServer:
         return WrittenResponses(self._written, len(late), p50, p99)
 
     def _wait(self) -> None:
-        """Wait for a socket or for the next write. The selector's own waiting is to the millisecond only."""
+        """Wait for a socket or the next write. The selector alone would wait with millisecond precision."""
         seconds = (self._due[0][0] - perf_counter_ns()) / 1e9 if self._due else None
         if seconds is None or seconds > 0:
             select.select([self._selector], [], [], seconds)
@@ -199,7 +201,7 @@ class PacedServer:
             self._close(peer)
 
     def _answer_next(self, peer: _Peer) -> None:
-        """Begin the answer to the next request of a connection, if there is one."""
+        """Begin the response to the next request of a connection, if there is one."""
         if peer.steps is not None or (incoming := peer.parse()) is None:
             return
         arrived_ns = perf_counter_ns()
@@ -213,7 +215,7 @@ class PacedServer:
         self._play(peer, arrived_ns)
 
     def _play_due(self) -> None:
-        """Make the writes whose time has come: a few, before the sockets are looked at again."""
+        """Make a few of the writes that are due, then return so that the sockets can be checked again."""
         for _ in range(SENDS_A_TURN):
             if not self._due or self._due[0][0] > perf_counter_ns():
                 return
@@ -222,7 +224,7 @@ class PacedServer:
                 self._play(peer, due_ns, step)
 
     def _play(self, peer: _Peer, due_ns: int, step: Step | None = None) -> None:
-        """Take the steps of a connection's response, from one whose time has come to the next wait."""
+        """Run the steps of a connection's response, from one that is due to the next wait."""
         assert peer.steps is not None  # noqa: S101 - only a response is played
         try:
             while step is not None or (step := next(peer.steps, None)) is not None:
@@ -248,12 +250,12 @@ class PacedServer:
             return
         peer.steps = None
         if peer.keep_alive:
-            self._answer_next(peer)  # what the client had sent ahead
+            self._answer_next(peer)  # a request that the client sent ahead
         else:
             self._close(peer)
 
     def _later(self, peer: _Peer, due_ns: int, step: Step | None) -> None:
-        """Take the rest of a response from a step on, at its time; `None` is its end."""
+        """Schedule the rest of a response from a step on; `None` is its end."""
         self._order += 1
         heapq.heappush(self._due, (due_ns, self._order, peer, step))
 

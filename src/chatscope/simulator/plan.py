@@ -1,4 +1,4 @@
-"""Describes what is sent, as data: steps, a plan of steps, and the HTTP response that a plan is made from.
+"""Describes what is sent, as data: steps, a plan of steps, and the HTTP response from which a plan is made.
 
 Everything here is a pure value or a pure function: no sockets, no clock, and nothing about chat. `connection` runs a
 plan; `rendering` and `faults` build one.
@@ -21,12 +21,12 @@ class Send:
 
     data: bytes
     is_token: bool = field(default=False, compare=False, repr=False)
-    """Whether they are a chunk of the CONTENT stage: a server that stamps its writes stamps these."""
+    """Whether they are a chunk of the CONTENT stage. `PacedServer` records when these are written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until this many seconds after the previous wait, so that a busy machine does not stretch a reply."""
+    """Wait until this many seconds after the previous wait, so that delays on a busy machine do not add up."""
 
     seconds: float
 
@@ -66,7 +66,7 @@ Step: TypeAlias = Send | Wait | Until | Stall | Repeat | Close | Reset
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer to one request, step by step. The connection is kept alive after the last one."""
+    """The response to one request, step by step. The connection is kept alive after the last step."""
 
     steps: tuple[Step, ...]
 
@@ -79,7 +79,7 @@ class Stage(Enum):
     HEADERS = auto()
     """The header lines: before them, only the status line was sent."""
     ROLE = auto()
-    """The first chunk of a choice: before it, the head was sent and no byte of the body."""
+    """The first chunk of a choice: before it, the head was sent, but no byte of the body."""
     CONTENT = auto()
     """The tokens, or the body of a response that is not streamed."""
     FINISH = auto()
@@ -112,7 +112,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Framing(Enum):
-    """The way in which a client learns where the body ends (RFC 9112, section 6)."""
+    """How a client learns where the body ends (RFC 9112, section 6)."""
 
     CHUNKED = auto()
     LENGTH = auto()
@@ -127,8 +127,8 @@ class Framing(Enum):
 class Response:
     """An HTTP response with any steps between its parts.
 
-    Inserted steps leave the parts behind them in place, so `content-length` stays the promised length even if the
-    connection breaks off in the middle.
+    Inserted steps do not remove the parts after them, so `content-length` remains the length of the whole body even if
+    the connection is closed in the middle.
     """
 
     status: int = 200
@@ -143,17 +143,17 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """The whole body, to be replayed over a mock transport."""
+        """The whole body, for mock transports."""
         return b"".join(item.data for item in self.body if isinstance(item, Part))
 
     def with_headers(self, *headers: tuple[str, str]) -> Response:
-        """Return the response with these headers in place of those of the same names."""
+        """Return the response with these headers. They replace headers of the same names."""
         names = {name.lower() for name, _ in headers}
         kept = (header for header in self.headers if header[0].lower() not in names)
         return replace(self, headers=(*kept, *headers))
 
     def with_default_header(self, name: str, value: str) -> Response:
-        """Return the response with this header, unless it has one of this name."""
+        """Return the response with this header, unless it already has one of this name."""
         if any(known.lower() == name for known, _ in self.headers):
             return self
         return replace(self, headers=(*self.headers, (name, value)))
@@ -176,7 +176,7 @@ class Response:
         return replace(self, body=(*self.body[:index], *items, *self.body[index:]))
 
     def index(self, at: Point) -> int:
-        """Return the index of a point in `body`. A point past the last token lies before what follows the tokens."""
+        """Return the index of a point in `body`. A point past the last token is directly after the last token."""
         seen = 0
         for index, item in enumerate(self.body):
             if not isinstance(item, Part):

@@ -1,7 +1,7 @@
-"""Replies spelled the OpenAI way: as the chunks of a stream, or as one completion.
+"""Renders replies in OpenAI's format: as the chunks of a stream, or as one completion.
 
-Both are made from the same tokens, so text, usage, limits and log probabilities agree. The content of a reply is
-decided in `replies`; faults are in `faults`.
+Both are made from the same tokens, so text, usage, limits and log probabilities agree. Not here: the content of a reply
+(`replies`), and faults (`faults`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def plan(request: ChatRequest, answer: Answer) -> Plan:
 
 
 def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
-    """Return the response that an answer gives to a request.
+    """Return the response of an answer to a request.
 
     Raises:
-        TypeError: It is not an answer: the function of a script returned something else, or nothing.
+        TypeError: `answer` is not an `Answer`: a script's function returned something else, or nothing.
     """
     match answer:
         case Reply():
@@ -43,7 +43,7 @@ def respond_to(request: ChatRequest, answer: Answer) -> Response | Plan:
 
 
 def render(request: ChatRequest, reply: Reply, choices: tuple[ReplyChoice, ...]) -> Response:
-    """Return the HTTP response for a reply, its faults applied in order."""
+    """Return the HTTP response of a reply, with its faults applied in order."""
     streamed = request.parameters.stream if reply.stream is None else reply.stream
     longest = max(len(choice.tokens) for choice in choices)
     seconds = reply.first_token if streamed else reply.first_token + reply.between_tokens * max(0, longest - 1)
@@ -63,7 +63,7 @@ def render(request: ChatRequest, reply: Reply, choices: tuple[ReplyChoice, ...])
 
 
 class _Writer:
-    """Spells choices as chunks and as a completion."""
+    """Renders choices as chunks and as a completion."""
 
     def __init__(self, request: ChatRequest, reply: Reply, choices: tuple[ReplyChoice, ...]) -> None:
         self._request = request
@@ -72,7 +72,7 @@ class _Writer:
         self._choices = choices
 
     def stream(self) -> Iterator[Part | Step]:
-        """Yield the chunks and waits of a stream. Choices take turns, token by token."""
+        """Yield the chunks and waits of a stream. The choices alternate, token by token."""
         options = self._parameters.stream_options
         asked = self._reply.usage_in is UsageIn.ASKED and options is not None and bool(options.include_usage)
         sent = 0

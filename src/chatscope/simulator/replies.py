@@ -1,6 +1,6 @@
 """The simulated model's output: a `Reply`, and the tokens of each of its choices for a request.
 
-Its spelling as chunks or as a completion is in `rendering`; bytes that no correct server sends are in `faults`.
+Not here: rendering as chunks or as a completion (`rendering`), and bytes that no correct server sends (`faults`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXCERPT = 60
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool. `arguments` that are a string are sent as they are, valid or not."""
+    """A call of a tool. If `arguments` is a string, it is sent unchanged, valid or not."""
 
     name: str
     arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
@@ -39,7 +39,7 @@ class UsageIn(Enum):
     """The place where a stream reports its usage."""
 
     ASKED = "asked"
-    """In a chunk of its own, if `stream_options.include_usage` requests it: OpenAI."""
+    """In a separate chunk, if `stream_options.include_usage` requests it: OpenAI."""
     FINISH = "finish"
     """On the finish chunk, requested or not: llama.cpp."""
     EVERY = "every"
@@ -51,11 +51,11 @@ class UsageIn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the simulated model answers, how fast, and with which faults.
+    """The simulated model's output, its speed and its faults.
 
-    The default text quotes the prompt, or is the smallest document that the requested JSON schema allows. A
-    `tool_choice` that demands a call gets one, with the smallest arguments that the tool's schema allows, until the
-    conversation ends in results of tools.
+    The default text quotes the prompt, or is the smallest document that the requested JSON schema allows. If
+    `tool_choice` demands a call, the reply makes one, with the smallest arguments that the tool's schema allows, unless
+    the conversation already ends in results of tools.
     """
 
     text: str | tuple[str, ...] | None = None
@@ -75,17 +75,17 @@ class Reply:
     between_tokens: float = 0.0
     """Seconds from one token to the next."""
     cached_tokens: int = 0
-    """How many prompt tokens the usage reports as cached, at most all."""
+    """How many prompt tokens the usage reports as cached, at most all of them."""
     usage: Mapping[str, Any] | None = None
     """Fields of the usage that are reported instead of the counted ones."""
     usage_in: UsageIn = UsageIn.ASKED
     stream: bool | None = None
-    """Whether to answer with a stream, whatever was requested. By default, as requested."""
+    """Whether to stream, whatever was requested. By default, as requested."""
     faults: tuple[Fault, ...] = ()
 
 
 Answer: TypeAlias = Reply | Fault | Response | Plan
-"""An answer of a script: a reply, the default reply with a fault, a finished response, or bare steps."""
+"""An answer of a script: a reply, a fault (of the default reply), a finished response, or bare steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class ReplyChoice:
 
 
 def cost(request: ChatRequest, answer: Answer) -> int:
-    """Return the total tokens of an answer's usage. An answer that is not a reply costs its prompt."""
+    """Return the total tokens of an answer's usage. If it is not a reply, only the prompt counts."""
     if isinstance(answer, Fault):
         answer = Reply()
     completion = choices_of(request, answer) if isinstance(answer, Reply) else ()
@@ -187,7 +187,7 @@ def _due_calls(request: ChatRequest, reply: Reply) -> Iterator[ToolCall]:
         demanded = choice == "required"
     if demanded or reply.use_tools:
         offered = [tool for tool in request.parameters.tools or () if names is None or tool.definition.name in names]
-        # A model that must call calls one tool; `use_tools` and allowed tools show several at once.
+        # A model that is forced to call a tool calls one; `use_tools` and allowed tools yield several calls at once.
         yield from (_smallest_call(tool) for tool in (offered if reply.use_tools else offered[:1]))
 
 

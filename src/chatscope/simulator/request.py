@@ -1,7 +1,7 @@
-"""A chat request as the simulator sees it: parsed, validated, and refused the way the OpenAI API refuses.
+"""A chat request as the simulator sees it: parsed, validated, and refused as the OpenAI API would refuse it.
 
-Only what the endpoint itself would refuse is checked. Unlisted parameters pass, since servers have their own. A refusal
-is a `RefusedError`, which carries the finished response.
+Only what the endpoint itself would refuse is checked. Unlisted parameters pass, because servers have their own. A
+refusal is a `RefusedError`, which carries the finished response.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from chatscope.simulator.tokens import tokenize
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
 
 MESSAGE_TOKENS = 3
-"""Prompt tokens that each message and the reply cost beyond their text, as in OpenAI's own counting recipe."""
+"""Prompt tokens that each message, and the reply, cost beyond their text, as in OpenAI's own counting recipe."""
 
 ATTACHMENT_TOKENS = 85
 """Prompt tokens of a content part other than text: OpenAI's charge for an image in low detail."""
@@ -32,7 +32,7 @@ REASONING_MODEL = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 
 
 class RefusedError(Exception):
-    """The request is answered with an error, `response`."""
+    """The request is refused; `response` is the error response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(f"refused with status {response.status}")
@@ -147,7 +147,7 @@ class ChatRequest:
     """The JSON body as it was sent."""
     headers: Headers = field(default_factory=Headers)
     number: int = 1
-    """Its number among the server's requests, from 1. Ids in the reply derive from it."""
+    """Its number among the server's requests, from 1. The reply's ids are derived from it."""
     created: int = 0
     """The time of its arrival, in Unix seconds: the reply's `created`."""
 

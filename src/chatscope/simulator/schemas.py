@@ -1,7 +1,7 @@
 """The smallest JSON value that a JSON schema accepts, and the violations of strict mode in a schema.
 
-For structured output and for tool arguments. It covers what strict mode allows (types, enum, const, anyOf, $ref,
-bounds). Patterns, and formats other than the common ones, are ignored.
+Used for structured output and tool arguments. Covers what strict mode allows (types, enum, const, anyOf, $ref,
+bounds). Patterns and uncommon formats are ignored.
 """
 
 from __future__ import annotations

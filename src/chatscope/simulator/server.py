@@ -1,6 +1,6 @@
-"""The server: listens, and records each request and how its answer ended.
+"""The server: listens, and records each request and how its response ended.
 
-What a request gets is decided in `endpoint.py`; HTTP is in `connection.py`.
+Not here: the choice of a response (`endpoint.py`), and HTTP (`connection.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Address:
 
 
 class Simulator:
-    """An OpenAI-compatible chat server that lives as long as its `async with` block.
+    """An OpenAI-compatible chat server that runs as long as its `async with` block.
 
     Entering the block returns the base URL. The object itself records what was received. Leaving the block, even by
     cancellation, closes every connection at once. The block's own exception passes through as it is, not in a group.
@@ -97,7 +97,7 @@ class Simulator:
 
     @property
     def config(self) -> Config:
-        """What clients must have. May be replaced at any time, but for its limits and `keep_requests`."""
+        """What clients must have. May be replaced at any time, but a new limit or `keep_requests` has no effect."""
         return self._endpoint.config
 
     @config.setter
@@ -145,7 +145,7 @@ class Simulator:
             self._changed = None
 
     async def _serve(self, stream: ByteStream) -> None:
-        """Answer the requests of one connection. No failure leaves it."""
+        """Respond to the requests of one connection. Failures are logged, never raised."""
         connection = Connection(stream)
         self.connections_accepted += 1
         self.connections_open += 1
@@ -217,7 +217,7 @@ def simulator(
         port: The port. 0 chooses a free one.
         uds: The path of a Unix socket to listen on instead.
         ssl_context: Serve TLS with this.
-        on_end: Called with each request when its answer has ended, in whichever way.
+        on_end: Called with each request when its response has ended, however it ended.
     """
     return Simulator(script, config, Address(host, port, uds, ssl_context), on_end)
 
@@ -241,7 +241,7 @@ async def serve(
         config: What clients must have.
         script: The answers.
         on_ready: Called with the base URL once the simulator listens.
-        on_end: Called with each request when its answer has ended, in whichever way.
+        on_end: Called with each request when its response has ended, however it ended.
 
     Raises:
         OSError: The address is not available.

@@ -1,7 +1,7 @@
-"""The simulator's token rule, by which usage can be worked out by hand.
+"""The simulator's token rule, simple enough to work out usage by hand.
 
 A token is a run of word characters, or one other character, together with the whitespace before it. Whitespace at the
-very end is one token. The tokens of a text, joined, are the text. A real tokenizer would be a dependency and a
+very end is one token. Joined, the tokens of a text are the text. A real tokenizer would need a dependency and a
 download.
 """
 
@@ -20,5 +20,5 @@ def tokenize(text: str) -> list[str]:
 
 def stretch(text: str, count: int) -> str:
     """Return a text repeated or cut to exactly `count` tokens."""
-    tokens = tokenize(" " + (text.strip() or "token"))  # the space keeps a repetition from growing onto the last word
+    tokens = tokenize(" " + (text.strip() or "token"))  # the space separates each repetition from the last word
     return "".join(itertools.islice(itertools.cycle(tokens), count)).lstrip()

@@ -1,7 +1,7 @@
-"""Guard: calls functions that the user provided, and keeps their errors out of tasks and connections.
+"""Guard: calls the user's functions, and keeps their errors out of tasks and connections.
 
-Every call of a user's telemetry, price function or callback goes through a guard. Not here: tools, whose errors are
-reported to the model, and the hooks of a user's own HTTP client, whose errors belong to the request.
+Every call to a user's telemetry, price function or callback goes through a guard. Not here: tools, whose errors are
+reported to the model, and the hooks of a user's own HTTP client, whose errors fail the request.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _log: Final = logging.getLogger("chatscope.callbacks")
 
 
 class Guard:
-    """Call user functions, and log what each of them raises once, with its traceback.
+    """Calls user functions, and logs the first error of each, with its traceback.
 
-    Only an `Exception` is kept: cancellation, `KeyboardInterrupt` and `SystemExit` pass through.
+    Only an `Exception` is caught: cancellation, `KeyboardInterrupt` and `SystemExit` pass through.
     """
 
     __slots__ = ("_logged",)
@@ -32,8 +32,8 @@ class Guard:
         """Return what a function returns, or the default if it raises.
 
         Args:
-            name: what the log calls the function. Of each name, only the first error is logged.
-            default: returned in place of an error.
+            name: what the log calls the function. Only the first error of each name is logged.
+            default: returned if the function raises.
             function: the user's function. It must not be async: nothing awaits what it returns.
             *args: its arguments.
             **kwargs: its keyword arguments.

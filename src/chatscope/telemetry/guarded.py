@@ -1,6 +1,6 @@
-"""A user's observer behind a guard: nothing that it raises or returns can reach a call, a slot or a connection.
+"""A user's observer behind a guard: nothing that it raises or returns can affect a call, a slot or a connection.
 
-All other rooms see an observer only through these wrappers, which fit the protocols of `observer.py`.
+All other packages see an observer only through these wrappers, which implement the protocols of `observer.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class GuardedObserver:
         address: str,
         port: int,
     ) -> GuardedCall | None:
-        """Prepare the observation of a call; `None` if the observer failed to."""
+        """Prepare the observation of a call. Return `None` if the observer raised."""
         call = self._guard.call(
             "telemetry's call()",
             None,
@@ -94,10 +94,10 @@ class GuardedCall:
 
 
 class GuardedAttempt:
-    """An `ObservedAttempt` that never raises; without an attempt of the user's, it does nothing.
+    """An `ObservedAttempt` that never raises. If the user's observer returned no attempt, it does nothing.
 
     Attributes:
-        headers: what the user's attempt adds to the request, if it can be sent.
+        headers: the headers that the user's attempt adds to the request; empty if they cannot be sent.
     """
 
     __slots__ = ("_attempt", "_guard", "headers")
@@ -126,7 +126,7 @@ class GuardedAttempt:
 
 
 class _GuardedBlock(AbstractContextManager[None]):
-    """A user's context manager, which can neither raise into the block nor swallow what the block raises."""
+    """A user's context manager that can neither raise into the block nor suppress the block's own exception."""
 
     __slots__ = ("_block", "_guard", "_make", "_name")
 

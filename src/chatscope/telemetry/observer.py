@@ -1,8 +1,8 @@
 """The protocol of an observer: what is reported to it, and when.
 
-One call is one task, or one request of a `ChatClient`. Without an observer, `None` takes the place of an
-`ObservedCall`, and that test is all it costs. Here: the protocols. Not here: the guard against observers that fail
-(`guarded`), and the observer for OpenTelemetry (`otel`).
+One call is one task, or one request of a `ChatClient`. Without an observer, `None` replaces the `ObservedCall`, so that
+telemetry costs one comparison. Here: the protocols. Not here: the guard against observers that fail (`guarded`), and
+the observer for OpenTelemetry (`otel`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ObservedAttempt(Protocol):
 
 
 class ObservedCall(Protocol):
-    """One call. `start` and `end` are each called once; calls before `start` and after `end` are to be ignored."""
+    """One call. `start` and `end` are each called once. Ignore all other calls before `start` and after `end`."""
 
     def start(self) -> None:
         """The call starts. It waits for a slot and a permit."""
@@ -69,9 +69,9 @@ class ObservedCall(Protocol):
         """The call ended.
 
         Args:
-            error: what it failed with.
-            completion: the response, as far as it was received.
-            usage: that of all turns, if it is not the completion's.
+            error: why the call failed; `None` if it succeeded.
+            completion: the response, or the part of it that was received.
+            usage: the usage of all turns, if it differs from the completion's.
             sent_ns: when the last attempt was sent (`time.perf_counter_ns`).
             token_ns: when each chunk of a streamed response was read.
         """
@@ -91,12 +91,12 @@ class Observer(Protocol):
         address: str,
         port: int,
     ) -> ObservedCall:
-        """Prepare the observation of a call. It has not started, and may never start."""
+        """Prepare the observation of a call. The call has not started, and may never start."""
         ...
 
 
 class observed:  # noqa: N801 - reads as the statement that it is used in
-    """A block that is one call from its start to its end: `with observed(call) as seen: ...`. `None` costs nothing.
+    """A block that lasts from the start of one call to its end: `with observed(call) as seen: ...`. `None` is free.
 
     Attributes:
         completion: the response, to be set within the block.

@@ -2,7 +2,8 @@
 
 The conventions have the status "development" (June 2026), so names may change:
 https://github.com/open-telemetry/semantic-conventions-genai. A call is a CLIENT span `chat {model}`. Its children are a
-span `queue`, until the call may be sent, and a span `attempt` for each attempt, whose context is sent with the request.
+span `queue`, which lasts until the call may be sent, and a span `attempt` for each attempt. The context of `attempt` is
+sent with the request.
 Not here: the attributes (`attributes`), and the content of messages (`content`).
 """
 
@@ -39,12 +40,11 @@ SECOND_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))
 
 
 class Telemetry:
-    """Report calls to OpenTelemetry. One object may serve any number of clients and adapters.
+    """Reports calls to OpenTelemetry. One object may serve any number of clients and adapters.
 
     Args:
-        tracer_provider, meter_provider: where to report to; default the global ones.
-        capture_content: also record the messages that are sent and received. They may contain anything that users
-            wrote.
+        tracer_provider, meter_provider: where to report; by default the global providers.
+        capture_content: also record the messages that are sent and received. They contain whatever users wrote.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Telemetry:
         address: str,
         port: int,
     ) -> CallSpan:
-        """Prepare the span of a call. Nothing is reported before its `start`."""
+        """Prepare the span of a call. Nothing is reported before the call's `start`."""
         return CallSpan(self, model, messages, parameters, stream=stream, address=address, port=port)
 
 
@@ -146,7 +146,7 @@ class CallSpan:
         return _current(self._span)
 
     def permit_acquired(self) -> None:
-        """End the span `queue`. Only the first time counts."""
+        """End the span `queue`. Further calls do nothing."""
         queue, self._queue = self._queue, trace.INVALID_SPAN
         queue.end()
 
@@ -164,7 +164,7 @@ class CallSpan:
         sent_ns: int | None = None,
         token_ns: Sequence[int] = (),
     ) -> None:
-        """End the span with the outcome of the call, and record its metrics. Only the first end counts."""
+        """End the span with the outcome of the call, and record its metrics. Further calls do nothing."""
         if not self._is_open:
             return
         self._is_open = False

@@ -1,8 +1,8 @@
 """Tools to test programs that use chatscope. Nothing in the package imports from here.
 
 The pytest plugin adds the fixtures `chat_endpoint` and `chat_simulator`, and the marker `virtual_time`. This module has
-their types, for annotations, and the event loops to test on. A name is loaded at its first use, because the plugin is
-part of every pytest run where chatscope is installed. Import `chatscope.testing.respx` separately.
+their types, for annotations, and the event loops to test on. Names are loaded at their first use, because every pytest
+run loads the plugin if chatscope is installed. Import `chatscope.testing.respx` separately.
 """
 
 from importlib import import_module

@@ -31,15 +31,15 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
     request that the API would refuse gets a 400, and uses no step. All waits use the event loop's clock.
 
     Args:
-        ordered: use the steps in the order in which they were added. Otherwise each request uses the first step that
-            it matches, for applications that send many requests at once.
-        allow_unexpected: a request without a step is not a problem. The client gets an error anyway.
+        ordered: use the steps in the order in which they were added. If false, each request uses the first step that
+            it matches; use this for applications that send many requests at once.
+        allow_unexpected: a request without a step is not a problem. The client still gets an error.
         allow_unused: an unused step is not a problem.
 
     Attributes:
-        default: the response to every request that matches no step; `None`: such a request is an error.
+        default: the response to every request that matches no step. If it is `None`, such a request is an error.
         requests: the requests received, oldest first.
-        open: how many responses are neither read to their end nor closed.
+        open: how many responses have been neither read to the end nor closed.
         peak: the largest value of `open` so far.
         unexpected: the errors of requests that matched no step, or whose response could not be built.
     """
@@ -71,8 +71,9 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
                 exception for the transport to raise, such as `httpx.ConnectError("refused")`; or a function that takes
                 the request and returns one of these.
             headers: Headers that the request must have, with their values.
-            where: A function that must return true for the request; it may also `assert`.
-            fields: Fields of the body with their values: `model="gpt-4o-mini"`, `temperature=0`. `None` means absent.
+            where: A function that must return true for the request. It may also use `assert`.
+            fields: Fields that the body must have, with their values: `model="gpt-4o-mini"`, `temperature=0`. `None`
+                means that the field must be absent.
 
         Raises:
             TypeError: There is no response, or an argument has the wrong type; the error names it.
@@ -97,7 +98,7 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             UnexpectedRequestError: The request matches no step, and there is no default.
             httpx.TransportError: The scripted response is a fault of the connection.
         """
-        __tracebackhide__ = True  # the fault is in the test or the application, not in these frames
+        __tracebackhide__ = True  # these frames would only distract from the test or the application
         content = await request.aread()
         received = ReceivedRequest(
             len(self.requests) + 1,
@@ -159,7 +160,7 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
             response = self._response(request)
         if isinstance(response, Plan):
             return response
-        # There is no connection to keep idle between two requests.
+        # In memory there is no connection that could stay idle between two requests.
         return replace(response.with_default_header("x-request-id", f"req_{received.number}"), when_idle=()).plan()
 
     def _response(self, request: ChatRequest) -> Response | Plan:

@@ -28,7 +28,7 @@ class _Case:
 
 
 _CASE = pytest.StashKey[_Case]()
-# The backend of every test in virtual time. Each test gets new options, because no two tests share a clock.
+# The backend of every test in virtual time. Each test gets new options, because tests must not share a clock.
 _VIRTUAL: tuple[str, dict[str, Any]] = ("trio", {})
 
 
@@ -53,7 +53,7 @@ def chat_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def chat_simulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatSimulator]:
-    """The simulator on a loopback port. The environment variables of the test point every chatscope client to it."""
+    """The simulator on a loopback port. Environment variables point every chatscope client of the test to it."""
     from chatscope.testing.simulating import running_simulator  # noqa: PLC0415 - see above
 
     if request.node.get_closest_marker("virtual_time"):
@@ -67,7 +67,7 @@ def chat_simulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 def _method_of(endpoint: ChatEndpoint) -> Callable[[object, httpx.Request], Awaitable[httpx.Response]]:
-    # respx patches methods with this name and these arguments. So a respx mock in the test has precedence.
+    # respx patches methods with this name and these arguments, so a respx mock in the test takes precedence.
     async def handle_async_request(self: object, request: httpx.Request) -> httpx.Response:  # noqa: ARG001
         __tracebackhide__ = True
         return await endpoint.handle_async_request(request)
@@ -94,7 +94,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("virtual_time") and "anyio_backend" in getattr(item, "fixturenames", ()):
         from chatscope.testing.loops import virtual_time  # noqa: PLC0415 - see above
 
-        # anyio reuses a running loop for every test, whatever backend the test has, and has no public name for it.
+        # anyio reuses a running loop for every test, whatever the test's backend, and offers no public way to check.
         if getattr(sys.modules.get("anyio.pytest_plugin"), "_current_runner", None) is not None:
             pytest.fail(
                 "virtual_time needs an event loop of its own: an async fixture of a wider scope keeps another running",

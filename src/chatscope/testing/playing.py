@@ -1,8 +1,8 @@
-"""Plays a plan of the simulator in memory: an HTTP parser gets the bytes that a socket would deliver, at their times.
+"""Plays a plan of the simulator in memory: feeds an HTTP parser the bytes that a socket would deliver, when it would.
 
 Here: `PlayedResponse`, the head and body of a response. The bytes pass through an HTTP parser, so a plan that breaks
 HTTP (a cut chunk, endless headers) fails as it would on a connection. All waits use the event loop's clock, which may
-be virtual. Not here: which plan is played (`endpoint`).
+be virtual. Not here: the choice of the plan (`endpoint`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PlayedResponse(httpx.AsyncByteStream):
         self._parser.send(h11.EndOfMessage())
 
     async def start(self) -> httpx.Response:
-        """Return the response once its head was received. If this fails or is cancelled, the response has ended.
+        """Return the response once its head has been received. If this fails or is cancelled, the response ends.
 
         Raises:
             httpx.TransportError: the plan has no complete head.
@@ -140,7 +140,7 @@ class PlayedResponse(httpx.AsyncByteStream):
 
 
 def _unrolled(plan: Plan) -> Iterator[Step]:
-    """Yield the steps. A step that lasts until the client leaves is repeated forever."""
+    """Yield the steps. A step that lasts until the client disconnects is repeated forever."""
     for step in plan.steps:
         while isinstance(step, Repeat):
             yield Wait(step.seconds)

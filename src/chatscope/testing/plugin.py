@@ -10,7 +10,7 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers and the fixtures."""
-    if pytest.version_tuple < (8,):  # the extra requires 8; a run with an older pytest goes on without the plugin
+    if pytest.version_tuple < (8,):  # the extra requires 8; with an older pytest, the run continues without the plugin
         return
     config.addinivalue_line(
         "markers",

@@ -1,9 +1,8 @@
 """respx mocks for chatscope's own transport. Importing this module is all that is needed.
 
-Afterwards plain `respx.mock` covers `chatscope.transport.HTTPTransport` as well as everything that it covered before,
-and so does `respx.mock(using="chatscope")`, by name. Requests go to the routes before anything is resolved or
-connected, and streams of mocked responses are read as lazily as real ones. Timeouts are not mocked; they belong to
-sockets.
+Afterwards plain `respx.mock` also covers `chatscope.transport.HTTPTransport`, and so does the explicit
+`respx.mock(using="chatscope")`. Requests reach the routes before any name is resolved or connection opened. Streams of
+mocked responses are read as lazily as real ones. Timeouts are not mocked, because only sockets have them.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ __all__ = ["ChatscopeMocker"]
 
 
 class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
-    """respx's default mocker, extended to one more transport.
+    """respx's default mocker, extended to chatscope's transport.
 
-    Routers are registered with both mockers, so they share httpcore with routers of `using="httpcore"`, as by default.
+    Routers are registered with both mockers, so they share httpcore with routers of `using="httpcore"`, as the default
+    mocker's routers do.
     """
 
     name = "chatscope"
@@ -44,19 +44,19 @@ class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
 
     @classmethod
     def start(cls) -> None:
-        """Patch all transports, unless they are patched."""
+        """Patch all transports, unless they are patched already."""
         respx.mocks.HTTPCoreMocker.start()
         super().start()
 
     @classmethod
     def stop(cls, force: bool = False) -> None:
-        """Take the patches back, as far as no router needs them."""
+        """Remove the patches that no router needs any more."""
         super().stop(force)
         respx.mocks.HTTPCoreMocker.stop(force)
 
     @classmethod
     def to_httpx_request(cls, **kwargs: Any) -> httpx.Request:
-        """Return a copy of the request, for the routes and for `calls`: its sender may change the original."""
+        """Return a copy of the request for the routes and for `calls`, because its sender may change the original."""
         request: httpx.Request = kwargs["request"]
         return httpx.Request(
             request.method, request.url, headers=request.headers, stream=request.stream, extensions=request.extensions
@@ -66,7 +66,7 @@ class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
     async def prepare_async_request(
         cls, httpx_request: httpx.Request, **kwargs: Any
     ) -> tuple[httpx.Request, dict[str, Any]]:
-        """Read the body, which the original must not read a second time if the request is passed through."""
+        """Read the body once, for both the copy and the original, which is sent if the request is passed through."""
         await httpx_request.aread()
         kwargs["request"].stream = httpx_request.stream
         return httpx_request, kwargs
@@ -88,5 +88,5 @@ class ChatscopeMocker(respx.mocks.AbstractRequestMocker):
         )
 
 
-# respx looks this up whenever a router starts that names no mocker. It is the only way to cover plain `respx.mock`.
+# respx looks this up when a router that names no mocker starts. There is no other way to cover plain `respx.mock`.
 respx.mocks.DEFAULT_MOCKER = ChatscopeMocker.name

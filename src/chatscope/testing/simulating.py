@@ -1,7 +1,7 @@
 """The simulator for one test, in a separate thread.
 
-So it serves any test: on each event loop, without a loop, or blocked in a wait for another process. Not here: the
-simulator itself (`chatscope.simulator`), and the environment variables that point to it (`fixtures`).
+The thread lets it serve any test: on each event loop, without a loop, or while the test waits for another process. Not
+here: the simulator itself (`chatscope.simulator`), and the environment variables that point to it (`fixtures`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ChatSimulator:
 
 @contextmanager
 def running_simulator() -> Iterator[ChatSimulator]:
-    """Run a simulator for the length of a block. Leaving the block closes every connection."""
+    """Run a simulator while the block is open. Leaving the block closes every connection."""
     server = simulator()
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(server) as base_url:
         yield ChatSimulator(base_url, server, portal)

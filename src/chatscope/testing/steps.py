@@ -1,4 +1,4 @@
-"""The steps of a scripted endpoint. Each has a response, and the expectations that a request must meet to get it.
+"""The steps of a scripted endpoint: responses, each with the expectations that its request must meet.
 
 Here: comparing a request with a step, and describing the differences. Not here: the order of steps (`endpoint`).
 """
@@ -16,9 +16,9 @@ from chatscope.simulator.request import SECRET_HEADERS
 
 __all__ = ["Scripted", "Step", "UnexpectedRequestError", "describe", "explain", "rendered"]
 
-# Columns of a value in a message: a little more than the 80 of a terminal.
+# Columns that a value may fill in a message: a little more than the 80 of a terminal.
 WIDTH = 100
-# Characters of a request's body in a message: enough for a few turns, but not for images.
+# Characters of a request's body in a message: enough for a few turns, too few for images.
 EXCERPT = 2000
 
 Scripted: TypeAlias = str | Answer | Exception | Callable[[ChatRequest], str | Answer | Exception]
@@ -72,7 +72,7 @@ class Step:
 
 
 def describe(response: Scripted) -> str:
-    """Describe a scripted response in a few words; of a `Reply`, only what differs from the default."""
+    """Describe a scripted response in a few words. For a `Reply`, only what differs from the default is shown."""
     match response:
         case Reply():
             given = {item.name: getattr(response, item.name) for item in dataclasses.fields(Reply)}
