@@ -17,6 +17,7 @@ from tests.support.processes import launcher
 from tests.support.simulated import Simulate, simulators
 
 from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, Workload, run, run_in_processes
+from chatscope.load.connections import connections_sentence
 from chatscope.load.messages import WorkerLoop
 from chatscope.load.schedule import OpenLoop, due_offsets
 from chatscope.load.sizing import worker_count
@@ -95,7 +96,7 @@ async def test_the_schedule_is_the_same_to_the_nanosecond_for_any_number_of_work
 async def test_stamps_are_in_the_order_of_what_happens(simulate: Simulate) -> None:
     """Connecting is over when a request is sent, and counts once for each connection."""
     simulated = simulate(Reply(tokens=3, first_token=0.02))
-    report = await run(plan(simulated.base_url, concurrency=1, requests=4))
+    report = await run(plan(simulated.base_url, concurrency=1, requests=4, connections="on-demand"))
     for record in report.records:
         assert record.dispatched_ns is not None
         assert record.sent_ns is not None
@@ -110,6 +111,38 @@ async def test_stamps_are_in_the_order_of_what_happens(simulate: Simulate) -> No
     assert 0 < first.connect_ns <= first.sent_ns - first.dispatched_ns
     assert [record.connect_ns for record in others] == [None] * 3
     assert report.stages[0].summary.metrics["connect"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("loop", "shape", "ahead", "connected"),
+    [
+        ("asyncio", {"concurrency": 9, "requests": 18}, 9, 0),
+        ("uvloop", {"rate": 40, "arrivals": "constant", "requests": 40}, 8, 0),
+        ("trio", {"rate": 40, "requests": 9, "max_concurrency": 3}, 3, 0),
+        ("trio", {"concurrency": 9, "requests": 18, "connections": "on-demand"}, None, 9),
+    ],
+)
+async def test_connections_are_opened_before_requests_need_them(
+    simulate: Simulate, loop: WorkerLoop, shape: dict[str, Any], ahead: int | None, connected: int
+) -> None:
+    """Also those of an open loop, whose requests are ever more here. The report says which it was."""
+    simulated = simulate(Reply(tokens=2, first_token=1))
+    (stage,) = (await run_in_processes(plan(simulated.base_url, **shape), workers=2, loop=loop)).stages
+    evidence, connects = stage.verdict.evidence, stage.summary.metrics["connect"].count
+    assert (evidence.connections_ahead, evidence.not_ahead, connects) == (ahead, None, connected)
+    sentence = connections_sentence(evidence, connects, stage.summary.attempts)
+    if ahead is None:
+        assert sentence.startswith("connections were not opened ahead: 9 of 18 measured requests opened one, which is")
+    else:
+        assert sentence.startswith(f"{ahead} connections were open before the first request; 0 of")
+
+
+async def test_connections_that_cannot_be_opened_leave_it_to_the_requests_to_say_why() -> None:
+    (stage,) = (await run(plan("http://127.0.0.1:9/v1", concurrency=2, requests=4))).stages
+    assert stage.summary.failures == {"APIConnectionError": 4}
+    sentence = connections_sentence(stage.verdict.evidence, 0, 4)
+    assert sentence.startswith("connections could not all be opened ahead (")
+    assert "127.0.0.1 port 9" in sentence
 
 
 async def test_a_request_whose_usage_is_refused_is_not_sent_again_unseen(simulate: Simulate) -> None:

@@ -7,7 +7,7 @@ import gc
 import sys
 import warnings
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -17,6 +17,8 @@ import uvloop
 from tests.support.responses import OK
 
 from chatscope.transport import HTTPTransport, pool, transport
+from chatscope.transport.base import SENT_EXTENSION
+from chatscope.transport.connect import connect as connect_to
 from chatscope.transport.pool import Counts, Origin, Pool, PooledConnection
 from chatscope.transport.response_parser import ResponseParser
 
@@ -123,6 +125,14 @@ def test_last_in_first_out(clock: Clock, origin: Origin) -> None:
     assert [kept.take(origin) for _ in range(4)] == [*reversed(connections), None]
 
 
+def test_unused_ones_are_taken_in_order_after_used_ones(clock: Clock, origin: Origin) -> None:
+    kept, (used,), _ = filled(origin, 1)
+    unused = [kept.add(origin, Idle()) for _ in range(2)]
+    for connection in unused:
+        connection.release(unused=True)
+    assert [kept.take(origin) for _ in range(4)] == [used, *unused, None]
+
+
 def test_origins_do_not_mix(clock: Clock, origin: Origin) -> None:
     kept, *_ = filled(origin, 1)
     assert kept.take(Origin(httpx.URL("https://chat.example/"))) is None
@@ -222,6 +232,65 @@ async def test_limits_of_a_transport(serve: Serve, request_to: Build) -> None:
             for _ in range(2):
                 await (await client.handle_async_request(request_to(server))).aread()
             assert (client.statistics().open, client.statistics().connects) == (0, 2)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_connections_opened_ahead_are_used_by_requests_and_expire_without(
+    serve: Serve, request_to: Build, server_context: Any, client_context: Any, tls: bool
+) -> None:
+    def script(peer: Peer) -> None:
+        if peer.request():
+            peer.send(OK)
+        peer.wait_closed()
+
+    server = serve(script, context=server_context if tls else None)
+    connecting: list[int | None] = []
+    async with HTTPTransport(verify=client_context, max_idle=20, idle_expiry=30.0) as client:
+        assert [await client.open_connections(server.url, count, within=10) for count in (3, 2, 40)] == [3, 3, 20]
+        assert server.requests == []
+        request = request_to(server)
+        request.extensions[SENT_EXTENSION] = connecting.append
+        await (await client.handle_async_request(request)).aread()
+        assert (connecting, client.statistics().connects, client.statistics().idle) == ([None], 20, 20)
+    async with HTTPTransport(verify=client_context, idle_expiry=0.01) as expiring:
+        with anyio.fail_after(10):
+            await expiring.open_connections(server.url, 2)
+            while expiring.statistics().open:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(0.01)
+    await anyio.to_thread.run_sync(server.wait_closed, 22)
+    with pytest.raises(RuntimeError, match="this transport is closed"):
+        await client.open_connections(server.url, 1)
+
+
+async def test_connections_that_cannot_be_opened_ahead(
+    serve: Serve, request_to: Build, client_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first failure no more are tried; those that are open are kept, also by a cancelled call."""
+    server, open_ones = serve(lambda peer: peer.wait_closed()), 0
+
+    async def connect(*given: Any, **more: Any) -> Any:
+        nonlocal open_ones
+        if open_ones == 3:
+            if isinstance(obstacle, OSError):
+                raise obstacle
+            await anyio.sleep_forever()
+        open_ones += 1
+        return await connect_to(*given, **more)
+
+    monkeypatch.setattr(transport, "connect", connect)
+    obstacle: OSError | None = OSError("no more")
+    async with HTTPTransport() as client:
+        with pytest.raises(httpx.ConnectError, match="no more"):
+            await client.open_connections(server.url, 10)
+        assert client.statistics().idle <= 3
+        obstacle = None
+        open_ones = 0
+        with anyio.move_on_after(0.1) as scope:
+            await client.open_connections(server.url, 6)
+        assert scope.cancelled_caught
+        assert 3 <= client.statistics().idle == client.statistics().open < 6
+        with pytest.raises(httpx.ConnectTimeout):
+            await client.open_connections(server.url, 10, within=0.01)
 
 
 @pytest.mark.parametrize("closes", ["server", "expiry"])

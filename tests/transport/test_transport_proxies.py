@@ -39,6 +39,7 @@ async def test_an_origin_with_a_proxy(
                 assert await response.aread() == b"ok"
                 assert response.stream.read_ns > 0  # type: ignore[union-attr]  # what this transport's streams have
                 await response.aclose()
+            assert await transport.open_connections("http://chat.example/", 2) == 0
             assert (transport.statistics().proxied, transport.statistics().connects) == (3, 0)
     assert proxy.requests[0].startswith(b"POST http://chat.example/v1 HTTP/1.1\r\n")
     assert b"Proxy-Authorization: Basic dXNlcjpodW50ZXIy" in proxy.requests[0]

@@ -11,7 +11,7 @@ import click
 
 from chatscope.cli.options import json_values as json_parameters
 from chatscope.load import Length
-from chatscope.load.plan import GRACE, SEARCH_KINDS, TIMEOUT
+from chatscope.load.plan import CONNECTION_MODES, GRACE, SEARCH_KINDS, TIMEOUT
 from chatscope.load.schedule import ARRIVAL_PROCESSES
 
 _Number = TypeVar("_Number", int, float)
@@ -94,6 +94,9 @@ OPTIONS: Final = (
         help="Parameter of each request; repeatable.",
     ),
     click.option("--extra-body", metavar="JSON", callback=_json_object, help="More fields of each request's body."),
+    click.option(
+        "--connections", type=click.Choice(CONNECTION_MODES), default="ahead", help="Opened before requests need them."
+    ),
     click.option("--stream/--no-stream", default=True, help="Ask for streams. [default: --stream]"),
     click.option("--calibrate-prompts/--no-calibrate-prompts", "calibrate", default=True, help="Probe token lengths."),
     click.option("--calibrate", "self_test", is_flag=True, help="Measure the client's own error on a simulator first."),

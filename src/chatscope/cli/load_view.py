@@ -11,9 +11,10 @@ from chatscope.cli.client_lines import error_lines, witness_line
 from chatscope.cli.progress_views import LiveProgress, ProgressLines, grid_of
 from chatscope.cli.terminal import Terminal
 from chatscope.load import LoadProgress, LoadReport, SearchResult, StageComparison, StageReport
+from chatscope.load.connections import connections_sentence
 from chatscope.load.distributions import Percentile
 
-_SHOWN: Final = ("ttft", "ttft_service", "ttfat", "tpot", "icl", "e2e", "lateness", "queue")
+_SHOWN: Final = ("ttft", "ttft_service", "ttfat", "tpot", "icl", "e2e", "lateness", "queue", "connect")
 
 
 class LoadLines(ProgressLines[LoadProgress]):
@@ -101,6 +102,7 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
     for reason in stage.verdict.reasons:
         yield f"client {stage.verdict.state}: {reason}"
     yield witness_line(stage.verdict.evidence)
+    yield connections_sentence(stage.verdict.evidence, summary.metrics["connect"].count, summary.attempts)
     for notice in stage.notices:
         yield f"notice: {notice}"
     for kind, count in sorted(summary.failures.items(), key=lambda item: -item[1]):

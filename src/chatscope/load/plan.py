@@ -28,6 +28,9 @@ TIMEOUT: Final = 600.0
 token, and that wait is what a load test wants to see."""
 
 
+ConnectionMode = Literal["ahead", "on-demand"]
+CONNECTION_MODES: Final = ("ahead", "on-demand")
+
 SearchKind = Literal["rate", "concurrency"]
 SEARCH_KINDS: Final = ("rate", "concurrency")
 
@@ -98,6 +101,8 @@ class LoadPlan:
         workload: what the requests ask.
         seed: equal seeds give equal schedules and lengths.
         salt: makes the prompts; equal salts give equal prompts, which a server may have cached. Default: a new one.
+        connections: `ahead` opens them before the requests need them, so that no latency includes connecting. With
+            `on-demand`, a request that finds no idle one connects, and its latencies include that.
         stream: whether to ask for streams. Without, there is no time of a first token.
         parameters: parameters of every request, as for `ChatClient.stream`; also `extra_body`.
         slos: objectives such as `ttft:p99<500ms` and `failed<1%`.
@@ -130,6 +135,7 @@ class LoadPlan:
     workload: Workload = field(default_factory=Workload)
     seed: int = 0
     salt: str | None = None
+    connections: ConnectionMode = "ahead"
     stream: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
     slos: Sequence[str] = ()
@@ -151,6 +157,8 @@ class LoadPlan:
         for name in ("warmup", "cooldown", "grace"):
             check_wait(getattr(self, name), name)
         check_rate(self.time_scale, "time_scale")
+        if self.connections not in CONNECTION_MODES:
+            raise ValueError(f"connections must be one of {', '.join(CONNECTION_MODES)}, not {self.connections!r}")
         self._check_lengths()
         if not self.stages():  # made here, since shapes and objectives check themselves
             raise ValueError("give at least one value of concurrency or rate")

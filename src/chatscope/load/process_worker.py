@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 import anyio
 
+from chatscope.load.connections import transport_for
 from chatscope.load.messages import (
     LENGTH,
     BeginRun,
@@ -145,26 +146,40 @@ class Outbox:
 async def _work(begin: BeginRun, inbox: Inbox, outbox: Outbox) -> None:
     """Run every stage that is ordered, until the orders end. If they end within a stage, its requests are cancelled."""
     reads = ReadWitness()
-    async with client_of(begin.setup.plan, HTTPTransport(witness=reads)) as client:
+    transport = transport_for(begin.setup.plan, reads)
+    async with client_of(begin.setup.plan, transport) as client:
         encoder = Encoder.of(client, begin.setup)
         while True:
             try:
                 order = await inbox.next()
                 if isinstance(order, PrepareStage):
-                    await _run_stage(begin, order, encoder, reads, inbox, outbox)
+                    prepared = _prepared(begin, order, encoder, transport, reads, outbox)
+                    await _run_stage(prepared, inbox, outbox)
             except (ValueError, OSError) as error:
                 outbox.put(StageFailed(str(error)), at_once=True)
 
 
-async def _run_stage(
-    begin: BeginRun, order: PrepareStage, encoder: Encoder, reads: ReadWitness, inbox: Inbox, outbox: Outbox
-) -> None:
+def _prepared(
+    begin: BeginRun,
+    order: PrepareStage,
+    encoder: Encoder,
+    transport: HTTPTransport,
+    reads: ReadWitness,
+    outbox: Outbox,
+) -> PreparedStage:
     def on_record(record: RequestRecord) -> None:
         worker = prepared.worker
         outbox.put(RequestEnded(record, worker.dispatched, worker.running))
 
     requests = _requests(begin, order)
-    prepared = PreparedStage(encoder, order.stage, requests, on_record, share=begin.share, reads=reads)
+    prepared = PreparedStage(
+        encoder, order.stage, requests, on_record, transport=transport, share=begin.share, reads=reads
+    )
+    return prepared
+
+
+async def _run_stage(prepared: PreparedStage, inbox: Inbox, outbox: Outbox) -> None:
+    await prepared.open_connections()
     outbox.put(StagePrepared(), at_once=True)
     start = await inbox.next()
     if not isinstance(start, StartStage):

@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from chatscope.load.connections import transport_for
 from chatscope.load.monitor import LoadMonitor
 from chatscope.load.plan import LoadPlan
 from chatscope.load.report import LoadReport, StageReport
@@ -19,7 +20,7 @@ from chatscope.load.search import next_stage
 from chatscope.load.sending import Encoder
 from chatscope.load.setup import client_of, prepare, report_of
 from chatscope.load.stages import PreparedStage, conclude
-from chatscope.transport import HTTPTransport, ReadWitness
+from chatscope.transport import ReadWitness
 
 LEAD_SECONDS: Final = 0.05
 """Between the preparation of a stage and its start, so that the first requests are encoded before they are due."""
@@ -46,14 +47,19 @@ async def run(
         OSError: a file cannot be read.
     """
     monitor = monitor or LoadMonitor()
-    reads = ReadWitness() if transport is None else None
+    reads = None
+    if transport is None:
+        reads = ReadWitness()
+        transport = transport_for(plan, reads)
     stages: list[StageReport] = []
-    async with client_of(plan, transport or HTTPTransport(witness=reads)) as client:
+    async with client_of(plan, transport) as client:
         setup = await prepare(plan, client)
         encoder = Encoder.of(client, setup)
         while not monitor.is_stopped and (stage := next_stage(plan, stages)) is not None:
             first = len(monitor.records)
-            prepared = PreparedStage(encoder, stage, plan.schedule(stage, setup.workload), monitor.add, reads=reads)
+            requests = plan.schedule(stage, setup.workload)
+            prepared = PreparedStage(encoder, stage, requests, monitor.add, transport=transport, reads=reads)
+            await prepared.open_connections()
             started_ns = time.perf_counter_ns() + round(LEAD_SECONDS * SECOND)
             monitor.on_stage(stage, prepared.worker, plan)
             evidence = await prepared.run(started_ns)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import anyio
+import httpx
 
+from chatscope.load.connections import StageConnections
 from chatscope.load.metrics import summarise
 from chatscope.load.objectives import goodput
 from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
@@ -38,6 +40,7 @@ class PreparedStage:
         stage: the whole stage.
         requests: those of the share, in order.
         on_record: called with each record once its request has ended. It must not wait.
+        transport: that of the encoder's client.
         share: which part of the stage this is.
         reads: the kernel's stamps, if the encoder's client has them.
 
@@ -55,14 +58,20 @@ class PreparedStage:
         requests: Iterator[PlannedRequest],
         on_record: Callable[[RequestRecord], object],
         *,
+        transport: httpx.AsyncBaseTransport,
         share: WorkShare = ALL,
         reads: ReadWitness | None = None,
     ) -> None:
         self._plan = encoder.plan
         self._share = share
         self._witness = ClientWitness(reads)
+        self._connections = StageConnections(self._plan, stage, share, transport, encoder.client.base_url)
         self.worker = StageWorker(encoder, stage, requests, stage.index * _INDEXES_A_STAGE, on_record, share)
         self.worker.encode_ahead()  # a bad request fails here, before anything is sent
+
+    async def open_connections(self) -> None:
+        """Open the connections that the first requests need. If cancelled, those that are open are kept."""
+        await self._connections.open()
 
     async def run(self, started_ns: int) -> WorkerEvidence:
         """Run the stage and return what was seen of the client. If cancelled, every request is; all are recorded.
@@ -80,13 +89,16 @@ class PreparedStage:
             try:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._witness.watch, start_ns, end_ns)
+                    group.start_soon(self._connections.keep_spare, lambda: self.worker.running)
                     await self.worker.run(started_ns)
                     group.cancel_scope.cancel()
             except* (ValueError, OSError) as errors:
                 failure = _first(errors)
         if failure is not None:
             raise failure
-        return self._witness.evidence(self._share.worker)
+        evidence = self._witness.evidence(self._share.worker)
+        evidence.connections_ahead, evidence.not_ahead = self._connections.ahead, self._connections.obstacle
+        return evidence
 
 
 def window_of(plan: LoadPlan, started_ns: int) -> tuple[int, int | None]:

@@ -43,7 +43,8 @@ class WorkerEvidence(msgspec.Struct, kw_only=True):
     """What one worker saw of itself during the measured window of a stage.
 
     `lags` has the moments when the event loop should have woken up, and when it did. `read_lags` has one number of
-    nanoseconds for each read that the kernel stamped; `no_witness` says why there are none.
+    nanoseconds for each read that the kernel stamped; `no_witness` says why there are none. `connections_ahead` is how
+    many connections were open before the first request, `None` if requests opened them; `not_ahead` says why not all.
     """
 
     worker: int = 0
@@ -52,6 +53,8 @@ class WorkerEvidence(msgspec.Struct, kw_only=True):
     lags: list[tuple[int, int]] = []
     read_lags: list[int] = []
     no_witness: str | None = None
+    connections_ahead: int | None = None
+    not_ahead: str | None = None
 
 
 class WorkerLoss(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +71,8 @@ class ClientEvidence(msgspec.Struct, frozen=True, kw_only=True):
     `cpu_shares` has one share of a core for each worker. `lateness` leaves out waiting for `max_concurrency`, which
     was asked for. `loop_lag` is that of the worker with the latest event loop. `read_lag` is by how much its stamps
     were late, by the kernel's own stamps, of the worker where that is worst; `no_witness` says why there are none.
-    `losses` has the workers that died.
+    `connections_ahead` is how many connections were open before the first request, `None` if requests opened them;
+    `not_ahead` says why not all were. `losses` has the workers that died.
     """
 
     cpu_shares: list[float] = []
@@ -76,6 +80,8 @@ class ClientEvidence(msgspec.Struct, frozen=True, kw_only=True):
     loop_lag: Distribution = msgspec.field(default_factory=lambda: distribution(()))
     read_lag: Distribution = msgspec.field(default_factory=lambda: distribution(()))
     no_witness: str | None = None
+    connections_ahead: int | None = None
+    not_ahead: str | None = None
     shared_read_share: float = 0.0
     gc_share: float = 0.0
     losses: list[WorkerLoss] = []
@@ -115,6 +121,7 @@ def evidence_of(
         shared += late_shared_reads(own, worker.lags)
         chunks += sum(max(0, len(record.token_ns) - 1) for record in own)
     reasons = [worker.no_witness for worker in workers if worker.no_witness is not None]
+    ahead = [worker.connections_ahead for worker in workers if worker.connections_ahead is not None]
     read_lag = _worst(distribution(lag / 1e9 for lag in worker.read_lags) for worker in workers)
     return ClientEvidence(
         cpu_shares=[worker.cpu_share for worker in workers if worker.cpu_share is not None],
@@ -122,6 +129,8 @@ def evidence_of(
         loop_lag=_worst(distribution((woken - due) / 1e9 for due, woken in worker.lags) for worker in workers),
         read_lag=read_lag,
         no_witness=reasons[0] if reasons and not read_lag.count else None,
+        connections_ahead=sum(ahead) if ahead else None,
+        not_ahead=next((worker.not_ahead for worker in workers if worker.not_ahead is not None), None),
         shared_read_share=shared / chunks if chunks else 0.0,
         gc_share=max((worker.gc_share for worker in workers), default=0.0),
         losses=list(losses),

@@ -1,4 +1,4 @@
-"""Idle connections, by origin: the last one in is the first one out.
+"""Idle connections, by origin: the one that was used last is taken first, and those never used in the order of opening.
 
 Here: what may be reused, for how long and how many. The pool never queues and never waits: a request that finds nothing
 here connects, and the limiter above decides how many requests may run. Every step of a request is O(1) in the number of
@@ -14,7 +14,7 @@ asyncio reports those itself.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
@@ -65,6 +65,12 @@ class TransportStatistics:
     closed: int
     proxied: int
 
+    @classmethod
+    def of(cls, counts: Counts, *, idle: int) -> TransportStatistics:
+        """Return the statistics that follow from counts, and from how many connections are idle."""
+        open_ = counts.connects - counts.closed
+        return cls(open=open_, active=open_ - idle, idle=idle, **asdict(counts))
+
 
 class Origin:
     """A scheme, host and port, the unit of reuse (RFC 9110, section 4.3.1), and the idle connections to it."""
@@ -100,14 +106,15 @@ class PooledConnection:
         self.undrained: ResponseParser | None = None
         """The parser of its last response, if the end of that is still to be read."""
 
-    def release(self, *, undrained: ResponseParser | None = None) -> None:
+    def release(self, *, undrained: ResponseParser | None = None, unused: bool = False) -> None:
         """Return the connection to the pool, with nothing unsent and at most the end of a response unread.
 
-        A connection that was closed before its last bytes were read stays closed.
+        A connection that was closed before its last bytes were read stays closed. One that is still `unused` is taken
+        after all others.
         """
         if not self.closed:
             self.undrained = undrained
-            self._pool.put(self)
+            self._pool.put(self, last=unused)
 
     def close(self) -> None:
         """Close the socket at once, without waiting. Calling it again does nothing."""
@@ -167,14 +174,21 @@ class Pool:
             connection.close()
         return None
 
-    def put(self, connection: PooledConnection) -> None:
-        """Keep a connection for its origin, or close it if there are enough."""
+    def idle_to(self, origin: Origin) -> int:
+        """Return how many connections to `origin` wait to be used."""
+        self._expire(monotonic())
+        return len(origin.idle)
+
+    def put(self, connection: PooledConnection, *, last: bool = False) -> None:
+        """Keep a connection for its origin, or close it if there are enough. One that is put `last` is taken last."""
         idle = connection.origin.idle
         if self._shut or len(idle) >= self._max_idle:
             connection.close()
             return
         now = connection.idle_since = monotonic()
         idle[connection] = self._oldest_first[connection] = None
+        if last:
+            idle.move_to_end(connection, last=False)
         self._reports_closing = connection.stream.watch(connection.close)
         self._expire(now)
         if self._cancel_timer is None and self._oldest_first:

@@ -14,6 +14,7 @@ import anyio
 import httpx
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from chatscope.transport.ahead import open_ahead
 from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.decoding import DecodedStream, decoders_for
@@ -173,6 +174,27 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             pool, origin, timeouts, None, lambda response: response.run_prepared(template, body), on_resend, on_sent
         )
 
+    async def open_connections(self, url: httpx.URL | str, count: int, *, within: float | None = None) -> int:
+        """Open connections ahead of the requests that will need them, and return how many of them are now idle.
+
+        Requests take them in the order of opening, after used ones. They expire like others. Through a proxy of the
+        environment none can be opened. If cancelled, those that are open are kept.
+
+        Args:
+            url: An address on the server; only its scheme, host and port count.
+            count: How many idle connections to have, at most `max_idle`. Those that are missing are opened.
+            within: Seconds that each may take, up to the end of the TLS handshake.
+
+        Raises:
+            httpx.TransportError: One could not be opened, so no more were. Those that are open are kept.
+        """
+        pool, url = self._open_pool(), httpx.URL(url)
+        origin = self._origin((url.scheme, url.raw_host, url.port), url)
+        if origin.proxy is not None:
+            return 0
+        count = min(count, self._max_idle)
+        return await open_ahead(pool, origin, count, lambda: self._connect(origin, within, None))
+
     async def _send(
         self,
         pool: Pool,
@@ -241,19 +263,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
     def statistics(self) -> TransportStatistics:
         """Return counts of what the transport holds and has done so far."""
-        counts = self._counts
-        idle = self._pool.idle if self._pool is not None else 0
-        open_ = counts.connects - counts.closed
-        return TransportStatistics(
-            open=open_,
-            active=open_ - idle,
-            idle=idle,
-            connects=counts.connects,
-            reuses=counts.reuses,
-            resent=counts.resent,
-            closed=counts.closed,
-            proxied=counts.proxied,
-        )
+        return TransportStatistics.of(self._counts, idle=0 if self._pool is None else self._pool.idle)
 
     def _enter_run(self) -> Pool:
         """Start afresh in this run of an event loop: connections of an earlier one are of no use here."""

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from chatscope.load.client_error import ClientError
+from chatscope.load.connections import connections_sentence
 from chatscope.load.distributions import Percentile
 from chatscope.load.metrics import FORMULAS
 from chatscope.load.objectives import ObjectiveResult
@@ -148,6 +149,7 @@ def _client(stage: StageReport) -> str:
         if found.maximum is not None
     ]
     notes = [f"CPU of worker {worker}: {share:.0%} of a core" for worker, share in enumerate(evidence.cpu_shares)]
+    notes.append(connections_sentence(evidence, stage.summary.metrics["connect"].count, stage.summary.attempts))
     notes.append(f"chunks read together, late: {evidence.shared_read_share:.1%}")
     notes.append(f"garbage collection: {evidence.gc_share:.1%} of the time")
     if evidence.no_witness is not None:

@@ -1,0 +1,112 @@
+"""Connections that a stage opens before its requests need them, so that no latency includes connecting.
+
+Here: how many, when, and what the report says about it. Not here: opening them (`chatscope.transport`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import httpx
+
+from chatscope.load.plan import LoadPlan, LoadStage
+from chatscope.load.schedule import WorkShare
+from chatscope.load.verdict import ClientEvidence
+from chatscope.transport import HTTPTransport, ReadWitness
+
+SPARE: Final = 4
+"""Idle connections that a stage keeps while more requests could run: the next ones find a connection, however many run.
+More could occupy all threads of a server that has one for each connection (llama.cpp's has 8 on a small machine)."""
+
+LOOK_SECONDS: Final = 0.02
+"""How often a stage looks whether as many are idle: a few requests arrive meanwhile, at a hundred a second."""
+
+AFTER_FAILURE_SECONDS: Final = 1.0
+"""How long it waits when one could not be opened. Its requests will say why."""
+
+
+def transport_for(plan: LoadPlan, reads: ReadWitness) -> HTTPTransport:
+    """Return the transport of a worker. It keeps as many connections as the largest stage has slots."""
+    slots = [stage.concurrency or 0 for stage in plan.stages()]
+    return HTTPTransport(witness=reads, max_idle=max(1024, *slots))
+
+
+class StageConnections:
+    """The connections of one worker in one stage.
+
+    Args:
+        plan: the run's.
+        stage: the stage.
+        share: which part of it the worker runs.
+        transport: the worker's.
+        base_url: the server's address.
+
+    Attributes:
+        ahead: how many were open before the first request; `None` if requests open them.
+        obstacle: why not as many as were wanted.
+    """
+
+    def __init__(
+        self, plan: LoadPlan, stage: LoadStage, share: WorkShare, transport: httpx.AsyncBaseTransport, base_url: str
+    ) -> None:
+        self.ahead: int | None = None
+        self.obstacle: str | None = None
+        self._transport = transport if plan.connections == "ahead" else None
+        self._url = httpx.URL(base_url)
+        self._timeout = plan.timeout
+        slots = stage.concurrency or plan.max_concurrency
+        self._slots = sys.maxsize if slots is None else len(share.slots(slots))
+        self._first = self._slots if stage.concurrency is not None else min(SPARE, self._slots)
+        if plan.requests is not None:
+            self._first = min(self._first, plan.requests)
+
+    async def open(self) -> None:
+        """Open those that the first requests need. If cancelled, those that are open are kept. A failure is noted."""
+        if self._transport is None:
+            return
+        self.ahead = 0
+        if not isinstance(self._transport, HTTPTransport):
+            self.obstacle = "the transport is not chatscope's own"
+            return
+        try:
+            self.ahead = await self._transport.open_connections(self._url, self._first, within=self._timeout)
+        except httpx.TransportError as error:
+            self.obstacle = str(error)
+        if not self.ahead and self.obstacle is None:
+            self.obstacle = "they lead through a proxy of the environment"
+
+    async def keep_spare(self, running: Callable[[], int]) -> None:
+        """Keep a few idle as long as more requests may run, until cancelled.
+
+        Args:
+            running: returns how many requests are running.
+        """
+        if self.ahead is None or not isinstance(self._transport, HTTPTransport):
+            return
+        while True:
+            await anyio.sleep(LOOK_SECONDS)
+            try:
+                spare = min(SPARE, self._slots - running())
+                await self._transport.open_connections(self._url, spare, within=self._timeout)
+            except httpx.TransportError:
+                await anyio.sleep(AFTER_FAILURE_SECONDS)
+
+
+def connections_sentence(evidence: ClientEvidence, connected: int, attempts: int) -> str:
+    """Return whether the latencies of a stage include connecting.
+
+    Args:
+        evidence: what is known of the client.
+        connected: how many of the measured requests had to open a connection.
+        attempts: how many requests were measured.
+    """
+    did = f"{connected:,} of {attempts:,} measured requests opened one"
+    including = ", which is part of their latencies" if connected else ""
+    if evidence.connections_ahead is None:
+        return f"connections were not opened ahead: {did}{including}"
+    if evidence.not_ahead is not None:
+        return f"connections could not all be opened ahead ({evidence.not_ahead}): {did}{including}"
+    return f"{evidence.connections_ahead:,} connections were open before the first request; {did}{including}"
