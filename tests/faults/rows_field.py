@@ -64,6 +64,8 @@ FILLERS = (
     faults.EMPTY_DATA,
     b"\n\n\r\n\r\n",
     b"field\nwait: 3\n\n",
+    b'event: status\ndata: {"message": "queued"}\n\nevent: log\ndata: on it\n\n',
+    b"data: ping - 2026-01-01T00:00:00Z\n\ndata: None\n\n",
 )
 """What servers keep a connection alive with, and other events that say nothing."""
 

@@ -195,6 +195,8 @@ def test_quota_codes() -> None:
         "Your free trial has ended",
         "This request requires more credits, or fewer max_tokens",
         "Please top up your account",
+        "You have reached your specified API usage limits.",
+        "Account balance is zero",
         "\u4f59\u989d\u4e0d\u8db3\u6216\u65e0\u53ef\u7528\u8d44\u6e90\u5305",
     ],
 )
@@ -235,6 +237,7 @@ def test_limits_of_a_day_or_longer_are_used_up(message: str) -> None:
         "Visit https://platform.openai.com/account/rate-limits to learn more.",
         "You can increase your rate limit by adding a payment method to your account.",
         "Too many requests, please slow down",
+        "Request 8812 exceeds the limit of 60 requests per minute",
         "The model is overloaded",
         "maximum context length is 4096 tokens",
         "Your organization must be verified to use this model.",
@@ -251,6 +254,9 @@ def test_a_request_that_is_larger_than_the_limit_is_not_worth_a_retry() -> None:
         "Request too large for gpt-4o",
         "on tokens per min (TPM): Limit 30000, Requested 36278.",
         "Requested 36,278 tokens, limit is 30,000",
+        "The maximum tokens per minute is 8000; your request has 9000 tokens",
+        "Input length 40000 exceeds the maximum allowed TPM of 30000",
+        "prompt is too long for your rate limit: 9000 tokens > 8000 limit",
         "Your request of 40000 tokens exceeds the limit of 30000 tokens per minute",
     ):
         body = {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}
@@ -270,6 +276,8 @@ def test_a_request_that_is_larger_than_the_limit_is_not_worth_a_retry() -> None:
         ("Please wait for 2 hours and 5 minutes", 7500),
         ("try your request again in 1h2m3s", 3723),
         ("Limit resets in 3 min", 180),
+        ("Wait time: ~9s", 9),
+        ("\u8bf7\u5728 10 \u79d2\u540e\u91cd\u8bd5", 10),  # in 10 seconds
         ("Please try again later", None),
         ("Too many requests. Retry-After: 30", 30),
         ('VertexAIException - {"error": {"details": [{"retryDelay": "34s"}]}}', 34),
@@ -290,6 +298,8 @@ def test_waits_in_the_body_are_hints() -> None:
     assert refusal(429, body, retry_after="7").retry_after == 7
     assert refusal(429, {"error": {"message": "no"}, "retry_after": 3}).retry_after == 3
     assert wait_in("", {"retryDelay": {"seconds": 2, "nanos": 500_000_000}}) == 2.5
+    assert wait_in("", {"metadata": {"headers": {"Retry-After": "7"}}}) == 7
+    assert wait_in("", {"error": "loading", "estimated_time": 20.0}) == 20
     odd: object
     for odd in ("soon", -1, True, [], 10**400, "9" * 5000):
         assert wait_in("", {"retry_after": odd}) is None
@@ -327,6 +337,24 @@ NO_CODES: tuple[object, ...] = (None, "", "null", "None", False, [], {})
         ({"choices": [], "prompt_feedback": {"block_reason": "OTHER"}}, 400),
         ({"choices": [{"delta": {}, "finish_reason": {"type": "abort", "message": "cuda"}}]}, 500),  # SGLang
         ({"choices": [{}], "code": 500, "message": "boom"}, 500),
+        ({"choices": [{"delta": {"content": "a"}}], "Errors": [{"message": "boom"}]}, None),
+        ({"choices": [{"delta": {"content": "a"}}], "error_code": 336100, "error_msg": "busy"}, 503),
+        ({"choices": [{"index": 0, "delta": {}, "error_message": "boom"}]}, None),
+        ({"choices": [{"delta": {}, "finish_reason": "cancelled"}]}, 499),
+        ({"choices": [{"delta": {}, "finish_reason": "timeout"}]}, 500),
+        ({"id": "r", "message": "internal server error, this has been reported"}, 500),  # Cohere
+        ({"ret_code": 1, "ret_msg": "boom"}, None),
+        ({"ok": False, "description": "boom"}, None),
+        ({"status": "fail", "data": None}, None),
+        ({"requestStatus": {"statusCode": "UNAUTHORIZED", "statusDescription": "no"}}, 401),  # Nvidia
+        ({"Output": {"__type": "UnknownOperationException"}}, None),  # Amazon
+        ({"errors": [{"code": "no_such_model", "message": "no"}], "status_code": 404}, 404),  # watsonx
+        ({"error": {"message": "no", "http_status_code": 422}}, 422),
+        ({"error": {"message": "no", "code": "DeploymentNotFound"}}, 404),
+        ({"code": "InternalError.Algo", "message": "no"}, 500),  # DashScope
+        ({"error": "Rate limit exceeded"}, 429),
+        ({"code": 50505, "message": "Model service overloaded."}, 503),  # SiliconFlow
+        ({"error": {"message": "Insufficient Balance", "type": "unknown_error"}}, 402),  # DeepSeek
     ],
 )
 def test_errors_in_the_shapes_and_names_of_clouds(loaded: dict[str, Any], status: int | None) -> None:
@@ -367,6 +395,8 @@ def test_a_code_of_a_base_resp_that_is_not_success_is_an_error(code: str, answer
         {"base_resp": {"status_code": 0}},
         {"base_resp": {}},
         {"promptFeedback": {"safetyRatings": []}},
+        {"error_code": 0, "error_msg": "success"},
+        {"errors": [None], "errno": 0, "err": "no_error"},
     ],
 )
 def test_what_reports_no_error(error: dict[str, Any]) -> None:
@@ -490,7 +520,9 @@ def answer(**fields: Any) -> dict[str, Any]:
     return {"id": "c", "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}], **fields}
 
 
-@each_row("empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none"])
+@each_row(
+    "empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none", "-", "{}"]
+)
 def test_an_empty_error_beside_an_answer_is_none(empty: object) -> None:
     for name in ("error", "errors"):
         assert find_error(answer(**{name: empty})) is None
@@ -515,7 +547,20 @@ def test_success_in_words_is_no_error(fields: dict[str, Any]) -> None:
     assert find_error({"id": "c", "choices": [], "usage": {}, **fields}) is None
 
 
-@each_row("loaded", [{}, [], None, "text", 3, {"id": "c", "choices": []}, {"usage": {}}, {"type": "ping"}])
+@each_row(
+    "loaded",
+    [
+        {},
+        [],
+        None,
+        "text",
+        3,
+        {"id": "c", "choices": []},
+        {"usage": {}},
+        {"type": "ping"},
+        {"type": "status", "message": "queued"},
+    ],
+)
 def test_what_names_no_error(loaded: object) -> None:
     assert find_error(loaded) is None
 

@@ -53,6 +53,7 @@ QUOTA_CODES: Final = frozenset(
         # DashScope
         "arrearage",
         "allocationquota.freetieronly",
+        "accessdenied.unpurchased",
         "prepaidbilloverdue",
         "postpaidbilloverdue",
         # Volcengine
@@ -75,9 +76,12 @@ QUOTA_CODES: Final = frozenset(
         "quota_exceeded",  # Azure, GitHub, StepFun: of a period, not of a minute
         "billing_disabled",  # google.rpc.ErrorInfo
         "organization_restricted",  # Groq
-        "1113",  # docs.bigmodel.cn, Zhipu: in arrears, locked, plan expired
+        "1113",  # docs.bigmodel.cn, Zhipu: in arrears, locked, plan used up or expired
         "1112",
+        "1304",
+        "1308",
         "1309",
+        "1310",
         "11200",  # www.xfyun.cn/doc, Spark: no licence left
     }
 )
@@ -89,6 +93,8 @@ Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
 
 FAILED_FINISH_REASONS: Final = {
     "abort": 500,  # vLLM and SGLang: the engine gave the request up
+    "cancelled": 499,
+    "canceled": 499,
     "error": 500,  # OpenRouter, Mistral, vLLM
     "insufficient_system_resource": 503,  # api-docs.deepseek.com/api/create-chat-completion
     "network_error": 500,  # docs.bigmodel.cn (Zhipu): the inference failed
@@ -193,7 +199,10 @@ STATUS_OF: Final = {
     "limit_exceeded": 429,
     "temporarily_unavailable": 503,
     "internal_failure": 500,
-    # docs.bigmodel.cn, Zhipu: concurrency, frequency, load
+    # docs.bigmodel.cn, Zhipu: failures; concurrency, frequency, load
+    "1200": 500,
+    "1230": 500,
+    "1234": 500,
     "1302": 429,
     "1303": 429,
     "1305": 429,
@@ -215,10 +224,25 @@ _STATUS_OF_WORDS: Final = {
     "overload": 503,
     "unavailable": 503,
     "ratelimit": 429,
+    "toomanyrequests": 429,
     "throttl": 429,
     "capacityexceeded": 503,
+    "notfound": 404,
+    "accessdenied": 403,
+    "unauthorized": 401,
+    "invalidapikey": 401,
+    "toolarge": 413,
+    "invalidparameter": 400,
+    "invalidrequest": 400,
+    "badrequest": 400,
+    "timeout": 504,
+    "timedout": 504,
+    "internalerror": 500,
+    "servererror": 500,
 }
-"""The status of names that are not listed, by a word in them."""
+"""The status of names that are not listed, by a word in them; the first one counts."""
+
+_FAILED_ENDINGS: Final = ("error", "failed", "failure", "exception", "aborted", "timeout", "timed_out")
 
 STATUS_OF_BASE_RESP: Final = {
     # platform.minimaxi.com/document/error codes
@@ -243,9 +267,13 @@ STATUS_OF_BASE_RESP: Final = {
 _AFFIXES: Final = re.compile(r"(?<=.)(error|exception)$")
 
 
+def _flat(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name[:100].lower())
+
+
 def _bare(name: str) -> str:
     """Return a name in the form in which names are compared: `ServiceUnavailableError` is `service_unavailable`."""
-    return _AFFIXES.sub("", re.sub(r"[^a-z0-9]", "", name[:100].lower()))
+    return _AFFIXES.sub("", _flat(name))
 
 
 _BARE_QUOTA_CODES: Final = frozenset(map(_bare, QUOTA_CODES))
@@ -281,12 +309,12 @@ def status_meant(name: str | None) -> int | None:
     """Return the HTTP status for a code or type; `None` if it is unknown."""
     if not name:
         return None
-    bare = _bare(name)
-    known = STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(bare)
-    return known or next((status for word, status in _STATUS_OF_WORDS.items() if word in bare), None)
+    known = STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(_bare(name))
+    flat = _flat(name)
+    return known or next((status for word, status in _STATUS_OF_WORDS.items() if word in flat), None)
 
 
 def failed_status(reason: str) -> int | None:
     """Return the HTTP status for a finish_reason that means a failure; `None` for any other."""
     name = reason.lower()
-    return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(("error", "failed", "failure")) else None)
+    return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(_FAILED_ENDINGS) else None)

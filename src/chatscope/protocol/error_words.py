@@ -12,13 +12,14 @@ _QUOTA_WORDS: Final = re.compile(
     r"""
     insufficient \s (\w+\s){0,2} (balance|credits?|funds|quota)\b
     | (balance|credits?|quota|funds) \s (is|are|has\sbeen|have\sbeen|was) \s (\w+\s)?
-      (insufficient|too\slow|not\senough|exhausted|used\sup|depleted|negative|empty)\b
+      (insufficient|too\slow|not\senough|exhausted|used\sup|depleted|negative|empty|zero|below)\b
     | (not\senough|no|out\sof|used\s(up\s)?all(\s\w+){0,2}) \s (\w+\s)? (credits?|funds|balance)\b
     | exceeded \s (your|the|its) \s (current|monthly|free|plan|billing) \s (quota|spending|usage|budget)
     | (spend|spending|spend\scap|usage|billing|budget|credit|monthly) (\shard)? \s (limit|cap|quota) \s (\w+\s){0,4}?
       (reached|exceeded|exhausted)\b
     | (reached|exceeded|exceeds|hit) \s (\w+\s){0,4}?
-      (spend|spending|usage|billing|budget|credit|monthly\s\w+) (\shard)? \s (limit|cap)\b
+      (spend|spending|usage|billing|budget|credit|monthly\s\w+) (\shard)? \s (limit|cap)s?\b
+    | \btotal \s (request|token|call|usage)s? \s limit \s (reached|exceeded)\b
     | budget \s (has\sbeen\s)? exceeded
     | (account|organi[sz]ation|workspace|team|project|subscription|billing) \s (\S+\s){0,3}?
       (not\sactive|inactive|suspended|deactivated|disabled|overdue|in\sarrears|past\sdue|delinquent|not\sin\sgood\sstanding)\b
@@ -46,10 +47,17 @@ _QUOTA_WORDS: Final = re.compile(
 """Messages that mean that an account is unpaid, suspended or used up. Anthropic has no code for it, only a message
 ("Your credit balance is too low"). So do Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
 
-_TOO_LARGE_WORDS: Final = re.compile(r"request (is )?too large", re.IGNORECASE)
-_NUMBER: Final = r"(?:\s(?:is|of|for|was))?\s?[:=]?\s?(\d[\d,]{0,18})\b"
-_LIMIT: Final = re.compile(rf"\b(?:limit|maximum){_NUMBER}", re.IGNORECASE)
-_REQUESTED: Final = re.compile(rf"\brequest(?:ed)?{_NUMBER}", re.IGNORECASE)
+_TOO_LARGE_WORDS: Final = re.compile(r"\brequest (\w+ )?(is )?too large", re.IGNORECASE)
+_AMOUNT: Final = r"(\d[\d,]{0,18})\b"
+_NUMBER: Final = rf"(?:\s(?:is|of|for|was))?\s?[:=]?\s?{_AMOUNT}"
+_LIMIT: Final = re.compile(rf"\b(?:limit|maximum)(?:\stokens\sper\sminute)?{_NUMBER}", re.IGNORECASE)
+_REQUESTED: Final = re.compile(rf"\b(?:requested|request\shas){_NUMBER}", re.IGNORECASE)
+_SIZES: Final = re.compile(
+    rf"\b(?:request(?:ed)?|prompt|input)\b[^\d\n]{{0,60}}{_AMOUNT}[^\d\n]{{0,30}}"
+    rf"(?:\bexceeds?\b|\b(?:larg|great)er than\b|>)[^\d\n]{{0,50}}{_AMOUNT}",
+    re.IGNORECASE,
+)
+_SIZE_WORDS: Final = re.compile(r"tokens?|tpm|length", re.IGNORECASE)
 _NEAR: Final = 100
 """How far apart a limit and what was requested are, in characters, to belong together."""
 
@@ -61,6 +69,33 @@ _PERIOD: Final = re.compile(
 _LIMIT_WORDS: Final = re.compile(
     r"limit|quota|exceed|exhaust|used up|allowance|\u4e0a\u9650|\u989d\u5ea6|\u9650\u989d|\u7528\u5b8c", re.IGNORECASE
 )
+
+_STATUS_WORDS: Final = {
+    status: re.compile(words, re.IGNORECASE | re.VERBOSE)
+    for status, words in {
+        429: r"""
+            \b(rate|requests?|tokens?|qps|[rt]pm) [\s-]? limits? \s (\w+\s){0,3}? (exceeded|reached|hit)\b
+            | \b(exceed(ed|s)?|reached|hit|over) \s (\w+\s){0,5}? rate [\s-]? limits?\b
+            | \brate \s? limit(ed|error)\b | \btoo \s many \s (\w+\s)? requests\b
+            | \u8bf7\u6c42\u8fc7\u4e8e\u9891\u7e41 | \u9650\u6d41   # requests too frequent; throttled
+        """,
+        503: r"""
+            \boverloaded\b | \b(over|at|no) \s capacity\b | \bcapacity \s (\w+\s)? exceeded\b
+            | \btemporarily \s unavailable\b
+            | \b(server|service|system|model|engine) \s (is\s)? (\w+\s)? (busy|unavailable)\b
+            | \u8d1f\u8f7d\u5df2\u9971\u548c | \u7e41\u5fd9   # saturated; busy
+        """,
+        502: r"\bbad \s gateway\b",
+        504: r"\bgateway \s time-?out\b | \bupstream \s request \s timeout\b",
+        500: r"\binternal \s (server\s)? error\b",
+    }.items()
+}
+"""What messages say of errors that come without a number, code or type: Kong, SambaNova, one-api."""
+
+
+def status_said(message: str) -> int | None:
+    """Return the HTTP status that the message of an error means, if it says so in the usual words."""
+    return next((status for status, words in _STATUS_WORDS.items() if words.search(message)), None)
 
 
 def says_unpaid(message: str) -> bool:
@@ -76,9 +111,11 @@ def words_of(code: str | None) -> str:
 def says_too_large(message: str) -> bool:
     """Return whether a message says that the request alone exceeds a rate limit, so that no wait would help."""
     limit, requested = _LIMIT.search(message), _REQUESTED.search(message)
-    if limit is None or requested is None or abs(limit.start() - requested.start()) > _NEAR:
-        return _TOO_LARGE_WORDS.search(message) is not None
-    return _integer(requested[1]) > _integer(limit[1])
+    if limit is not None and requested is not None and abs(limit.start() - requested.start()) <= _NEAR:
+        return _integer(requested[1]) > _integer(limit[1])
+    if (sizes := _SIZES.search(message)) is not None and _SIZE_WORDS.search(message) is not None:
+        return _integer(sizes[1]) > _integer(sizes[2])
+    return _TOO_LARGE_WORDS.search(message) is not None
 
 
 def says_long_period(message: str) -> bool:

@@ -9,20 +9,18 @@ from chatscope.protocol.error_object import ErrorReport, find_error, read_error
 from chatscope.protocol.loading import load, load_object
 
 _KEEP_ALIVE: Final = re.compile(
-    rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing|waiting|queued|alive|tick|hb|no[ _-]?op|comment)\W*",
+    rb"\W*(ping|pong|keep[ _-]?alive|heart[ _-]?beat|processing|waiting|queued|alive|tick|hb|no[ _-]?op|comment)"
+    rb"[\W\dTZ]*",
     re.IGNORECASE,
 )
-"""Names and data of events that only keep the connection open. Such data is a comment in disguise."""
+"""Names and data of events that only keep the connection open. Such data is a comment in disguise, perhaps with the
+time."""
 
 _DONE: Final = re.compile(rb'"?\[DONE\]"?', re.IGNORECASE)
 """How gateways write `[DONE]`: encoded as JSON, or in lower case."""
 
-_NOTHING: Final = frozenset({b"null", b'""'})
+_NOTHING: Final = frozenset({b"null", b'""', b"None", b"undefined"})
 _ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
-_OPENING_EVENTS: Final = frozenset(
-    {"open", "opened", "connect", "connected", "start", "started", "end", "close", "done"}
-)
-"""Names of events about the connection. Their data is either a chunk or ignored."""
 
 
 def is_done(data: bytes) -> bool:
@@ -33,11 +31,6 @@ def is_done(data: bytes) -> bool:
 def is_error_event(name: str) -> bool:
     """Return whether an event's name means that its data reports an error."""
     return name != "message" and _ERROR_EVENT.search(name) is not None
-
-
-def is_about_connection(name: str) -> bool:
-    """Return whether an event's name means that it is about the connection. Its data is either a chunk or ignored."""
-    return name.lower() in _OPENING_EVENTS
 
 
 def is_nothing(data: bytes) -> bool:

@@ -15,10 +15,10 @@ from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from
 from chatscope.protocol.error_body import BODY_LIMIT, body_text, first_words, stream_server_error
+from chatscope.protocol.error_fields import is_notice
 from chatscope.protocol.error_object import find_error
 from chatscope.protocol.event_data import (
     event_error,
-    is_about_connection,
     is_done,
     is_error_event,
     is_keep_alive,
@@ -196,9 +196,9 @@ class StreamDecoder:
             elif is_error_event(name):
                 self._fail(stream_server_error(event_error(data), data, secret=self._secret))
                 self._epilogue(data)
-            elif data[:1] != b"{" and is_about_connection(name):
+            elif data[:1] != b"{" and is_notice(name):
                 continue
-            elif (chunk := self._chunk(data, at_ns)) is not None:
+            elif (chunk := self._chunk(data, at_ns, name)) is not None:
                 chunks.append(chunk)
         return chunks
 
@@ -225,11 +225,11 @@ class StreamDecoder:
         self.token_ns.append(at_ns)
         return text
 
-    def _chunk(self, data: bytes, at_ns: int) -> Chunk | None:
+    def _chunk(self, data: bytes, at_ns: int, event: str = "message") -> Chunk | None:
         """Process the data of one event. If it is not a chunk, set `error`."""
         try:
             chunk, loaded = self._chunk_decoder.decode(data)
-            report = None if loaded is None else find_error(loaded)
+            report = None if loaded is None else find_error(loaded, event=event)
             if report is not None:
                 chunk = self._without_key(chunk, data)
             gained = self.assembler.add(chunk)

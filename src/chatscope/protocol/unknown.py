@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_ar
 import msgspec
 
 from chatscope.protocol.coerce import CONTENT_PARTS, IS_WHOLE, fields_of
-from chatscope.protocol.error_object import is_judged
+from chatscope.protocol.error_fields import is_judged
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta
 from chatscope.protocol.usage import Usage
 from chatscope.protocol.usage_reports import reports_usage

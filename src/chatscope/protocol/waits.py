@@ -17,12 +17,16 @@ _AMOUNT: Final = (
 _ONE: Final = re.compile(_AMOUNT, re.IGNORECASE)
 _PHRASE: Final = re.compile(
     r"\b(?:try|trying|retry|retrying|wait|waiting|available|resets?)\b"
-    r"(?:[\s:_-]+(?:your|the|this|request|again|later|after|in|for|at\s+least|about|approximately|another|is|it|and))*"
-    r"[\s:]+"
+    r"(?:[\s:_-]+(?:your|the|this|request|again|later|after|in|for|at\s+least|about|approximately|another|is|it|and|time))*"
+    r"[\s:]+~?"
     rf"({_AMOUNT}(?:\s?(?:,|and)?\s?{_AMOUNT})*)",
     re.IGNORECASE,
 )
 """OpenAI: "Please try again in 6m0s." Azure: "Please retry after 26 seconds." Gemini: "Please retry in 36.6s." """
+
+_CHINESE: Final = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})?)\s?(\u6beb\u79d2|\u79d2|\u5206)\S{0,2}\u540e"
+)  # in ... ms, s, min
 
 _JSON_FIELD: Final = re.compile(
     r"""\b(retry[_-]?(?:delay|after)(?:[_-]?(?:ms|seconds))?)(?:\\?["'])?\s*[:=]\s*(?:\\?["'])?(\d{1,9}(?:\.\d{1,9})?)\s?(m?s)?(?![\w.])""",
@@ -31,15 +35,19 @@ _JSON_FIELD: Final = re.compile(
 """A field or a header within a message: gateways quote the error of a provider (LiteLLM)."""
 
 _FIELDS: Final = {
-    "retry_after_ms": 1e-3,
-    "retryAfterMs": 1e-3,
-    "retry_after": 1.0,
-    "retry_after_seconds": 1.0,
-    "retryAfter": 1.0,
-    "retryAfterSeconds": 1.0,
-    "retry-after": 1.0,
-    "retryDelay": 1.0,  # google.rpc.RetryInfo, in error.details
+    "retryafterms": 1e-3,
+    "retryafter": 1.0,
+    "retryafterseconds": 1.0,
+    "retrydelay": 1.0,  # google.rpc.RetryInfo, in error.details
+    "resetafter": 1.0,
+    "estimatedtime": 1.0,  # Hugging Face, while a model is being loaded
 }
+"""Names of fields with a wait, in lower case and without separators, and their units in seconds."""
+
+_DETAILS: Final = ("details", "metadata", "headers", "parameters", "extra")
+"""Names of fields with further objects that may have those."""
+
+_MAX_DEPTH: Final = 3
 
 
 def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
@@ -49,12 +57,13 @@ def wait_in(message: str, *places: Mapping[str, Any]) -> float | None:
     """
     for place in places:
         for fields in _with_details(place):
+            named = {re.sub(r"[_-]", "", name.lower()): value for name, value in fields.items()}
             for name, factor in _FIELDS.items():
-                if (seconds := _seconds(fields.get(name))) is not None:
+                if (seconds := _seconds(named.get(name))) is not None:
                     return seconds * factor
     phrase = _PHRASE.search(message)
     if phrase is None:
-        return _quoted_wait(message)
+        return _quoted_wait(message) or _chinese_wait(message)
     return sum(float(number) * _unit(unit) for number, unit in _ONE.findall(phrase[1])) or None
 
 
@@ -67,10 +76,17 @@ def _quoted_wait(message: str) -> float | None:
     return float(number) * (1e-3 if is_ms else 1.0) or None
 
 
-def _with_details(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _chinese_wait(message: str) -> float | None:
+    found = _CHINESE.search(message)
+    return float(found[1]) * {"\u6beb": 1e-3, "\u79d2": 1.0, "\u5206": 60.0}[found[2][0]] or None if found else None
+
+
+def _with_details(place: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
     yield place
-    for name in ("details", "metadata"):
-        yield from (item for item in as_list(place.get(name)) if isinstance(item, dict))
+    for name in _DETAILS if depth < _MAX_DEPTH else ():
+        for item in as_list(place.get(name)):
+            if isinstance(item, dict):
+                yield from _with_details(item, depth + 1)
 
 
 def _seconds(value: object) -> float | None:
