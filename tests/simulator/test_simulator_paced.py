@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -60,6 +60,27 @@ def serve() -> Iterator[Callable[..., Running]]:
 
     with ExitStack() as stack:
         yield lambda script, config=Config(): stack.enter_context(running(script, config))  # noqa: B008 - frozen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's stamps are Linux's")
+def test_a_request_has_arrived_although_the_server_is_busy(serve: Callable[..., Running]) -> None:
+    is_busy = Event()
+
+    def reply(_request: Any) -> Reply:
+        if not is_busy.is_set():
+            is_busy.set()
+            time.sleep(0.3)
+        return Reply(tokens=1)
+
+    running = serve(reply)
+    first = Thread(target=running.ask)
+    first.start()
+    is_busy.wait(10)
+    sent = time.perf_counter_ns()
+    running.ask()
+    first.join(10)
+    arrived = max(each.arrived_ns for each in running.end().responses.values())
+    assert 0 < arrived - sent < 200_000_000
 
 
 def test_each_token_is_stamped_when_it_is_written(serve: Callable[..., Running]) -> None:

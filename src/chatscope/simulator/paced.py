@@ -28,6 +28,7 @@ from typing import Final
 import h11
 import msgspec
 
+from chatscope.simulator.arrivals import receive, stamp_arrivals
 from chatscope.simulator.config import DEFAULT_CONFIG, Config, Script
 from chatscope.simulator.connection import BODY_LIMIT, HEAD_LIMIT, READ_SIZE, Incoming, _incoming
 from chatscope.simulator.endpoint import Received, ScriptedEndpoint
@@ -39,13 +40,14 @@ MOST_LATE: Final = 0.002
 
 BACKLOG: Final = 4096
 SENDS_A_TURN: Final = 32
-"""Writes between two looks for new requests. A request's arrival is stamped when it is found."""
+"""Writes between two looks for new requests."""
 
 
 class WrittenResponse(msgspec.Struct):
-    """When a request was received, and when each token of its response was passed to the operating system.
+    """When a request had arrived, and when each token of its response was passed to the operating system.
 
-    Both are `time.perf_counter_ns`, a clock that all processes of a Linux machine share.
+    Both are `time.perf_counter_ns`, a clock that all processes of a Linux machine share. There the kernel says when a
+    request had arrived, however busy the server was.
     """
 
     arrived_ns: int
@@ -130,6 +132,7 @@ class PacedServer:
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
         self._listener.setblocking(False)
+        stamp_arrivals(self._listener)  # sockets that it accepts do so from the start
         self._waker, self._woken = socket.socketpair()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -178,6 +181,7 @@ class PacedServer:
                 sock, _ = self._listener.accept()
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                stamp_arrivals(sock)
                 self._selector.register(sock, selectors.EVENT_READ, _Peer(sock))
         except BlockingIOError:
             pass
@@ -189,22 +193,21 @@ class PacedServer:
                 if not peer.unsent:
                     self._selector.modify(peer.sock, selectors.EVENT_READ, peer)
             if events & selectors.EVENT_READ:
-                data = peer.sock.recv(READ_SIZE)
+                data, arrived_ns = receive(peer.sock, READ_SIZE)
                 if not data:
                     self._close(peer)
                     return
                 peer.parser.receive_data(data)
-                self._answer_next(peer)
+                self._answer_next(peer, arrived_ns)
         except BlockingIOError:
             pass
         except (OSError, h11.RemoteProtocolError):
             self._close(peer)
 
-    def _answer_next(self, peer: _Peer) -> None:
+    def _answer_next(self, peer: _Peer, arrived_ns: int) -> None:
         """Begin the response to the next request of a connection, if there is one."""
         if peer.steps is not None or (incoming := peer.parse()) is None:
             return
-        arrived_ns = perf_counter_ns()
         self._received += 1
         received = Received(
             self._received, incoming.method, incoming.path, incoming.headers, incoming.content, arrived_ns / 1e9
@@ -250,7 +253,7 @@ class PacedServer:
             return
         peer.steps = None
         if peer.keep_alive:
-            self._answer_next(peer)  # a request that the client sent ahead
+            self._answer_next(peer, perf_counter_ns())  # a request that the client sent ahead
         else:
             self._close(peer)
 
