@@ -497,8 +497,26 @@ async def test_cancelling_cancels_the_calls_and_leaves_threads_behind() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_tool_that_is_cancelled_from_within_is_reported(anyio_backend: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "reported"),
+    [
+        (asyncio.CancelledError(), "the call was cancelled by the tool itself"),
+        (
+            BaseExceptionGroup("several", [ValueError("one"), asyncio.CancelledError()]),
+            "ValueError: one; CancelledError: ",
+        ),
+    ],
+    ids=["alone", "in a group"],
+)
+async def test_a_tool_that_is_cancelled_from_within_is_reported_alone(
+    anyio_backend: str, error: BaseException, reported: str
+) -> None:
     async def cancelled() -> None:
-        raise asyncio.CancelledError
+        raise error
 
-    assert await answer(cancelled) == '{"error":"the call was cancelled by the tool itself"}'
+    async def waits() -> str:
+        await anyio.lowlevel.checkpoint()
+        return "done"
+
+    results = await Toolbox([cancelled, waits]).call_all([call("cancelled"), call("waits")])
+    assert [result["content"] for result in results] == [f'{{"error":"{reported}"}}', "done"]

@@ -6,12 +6,12 @@ import copy
 import gc
 import pickle
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, ChatError, RetryPolicy, Task, TaskStatus
+from chatscope import AsyncChatGPTAdapter, ChatError, RetryPolicy, Task, TaskCancelledError, TaskStatus
 from chatscope._tasks.outcome import CallSummary, Charge, TaskOutcome, result_of, without_frames
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
@@ -53,6 +53,34 @@ def test_a_usage_that_is_not_known_makes_the_sums_unknown(
 def adding(x: int) -> int:
     """Raise what a tool of a user raises."""
     return x // 0
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise LookupError
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    text: str
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [(MuteError(), "MuteError"), (FrozenError("hi"), "hi"), (TaskCancelledError("of another task"), "of another task")],
+    ids=["no text", "frozen", "cancelled"],
+)
+async def test_whatever_a_tool_raises_its_task_has_failed_and_no_other(
+    serve: Serve, raised: Exception, text: str
+) -> None:
+    def fails() -> None:
+        raise raised
+
+    calls = Reply(None, tool_calls=(ToolCall("fails", {}),))
+    async with AsyncChatGPTAdapter("sk-1", transport=serve([calls, "well"]), max_concurrency=1) as adapter:
+        results = await adapter.gather([Task("hi", tools=[fails], on_tool_error="raise"), Task("hi")])
+    assert [(each.status, each.error) for each in results] == [(TaskStatus.FAILED, text), (TaskStatus.COMPLETED, None)]
+    assert results[0].exception is raised
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, BadRequestError, ChatClient, Task, TaskStatus
-from chatscope.simulator import error
+from chatscope.simulator import error as error_response
 from chatscope.telemetry.guard import Guard
 
 if TYPE_CHECKING:
@@ -134,17 +134,31 @@ async def test_an_observer_s_block_swallows_no_error(serve: Serve) -> None:
         def current(self) -> AbstractContextManager[object]:
             return suppress(Exception)
 
-    async with ChatClient("", base_url="http://x/v1", transport=serve([error(400)]), telemetry=Swallows("")) as client:
+    async with ChatClient(
+        "", base_url="http://x/v1", transport=serve([error_response(400)]), telemetry=Swallows("")
+    ) as client:
         with pytest.raises(BadRequestError):
             await client.complete(model="m", messages=HI)
 
 
-@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt])
-def test_a_guard_lets_cancellation_and_interrupts_pass(kind: type[BaseException]) -> None:
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (KeyboardInterrupt(), True),
+        (SystemExit(), True),
+        (BaseExceptionGroup("several", [ValueError(), KeyboardInterrupt()]), True),
+        (asyncio.CancelledError(), False),
+        (GeneratorExit(), False),
+        (BaseExceptionGroup("several", [asyncio.CancelledError()]), False),
+        (StopIteration(), False),
+    ],
+    ids=repr,
+)
+def test_a_guard_lets_only_what_ends_the_program_pass(error: BaseException, passes: bool) -> None:
     def function() -> None:
-        raise kind
+        raise error
 
-    with pytest.raises(kind):
+    with pytest.raises(type(error)) if passes else nullcontext():
         Guard().call("prices", None, function)
 
 

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from chatscope._conversation.decoding import arguments_decoder
 from chatscope._conversation.json_schema import object_schema
@@ -160,7 +161,7 @@ class Toolbox:
             BaseException: with `"raise"`, what the first function to fail raised, unchanged; the other calls are
                 cancelled. `KeyboardInterrupt` in any case.
         """
-        results = [_error("the call was cancelled by the tool itself")] * len(calls)
+        results = [""] * len(calls)
         failures: list[BaseException] = []
 
         async def run(index: int, call: ToolCall) -> None:
@@ -169,9 +170,7 @@ class Toolbox:
                 results[index] = await self._result(call)
             except anyio.get_cancelled_exc_class():
                 raise
-            except BaseException as error:
-                if isinstance(error, BaseExceptionGroup) and _cancellation_in(error) is not None:
-                    raise
+            except BaseException as error:  # noqa: BLE001 - raised again below
                 failures.append(error)
                 group.cancel_scope.cancel()
 
@@ -196,15 +195,16 @@ class Toolbox:
             return _error(f"the arguments are not valid: {error}")
         try:
             return await self._call(tool, arguments)
-        except (KeyboardInterrupt, GeneratorExit, anyio.get_cancelled_exc_class()):
-            raise
         except BaseException as error:
+            if _contains(error, KeyboardInterrupt, GeneratorExit):
+                raise
+            if _contains(error, anyio.get_cancelled_exc_class()):  # trio raises a cancellation in groups, too
+                await checkpoint_if_cancelled()
+                if not isinstance(error, BaseExceptionGroup):
+                    return _error("the call was cancelled by the tool itself")  # or by what it waited for
             if self._raises:
                 raise
-            cancellation = _cancellation_in(error) if isinstance(error, BaseExceptionGroup) else None
             _log.warning("tool %s failed; its error is sent to the model", tool.name, exc_info=error)
-            if cancellation is not None:
-                raise cancellation from None
             return _error(_text_of(error))
 
     async def _call(self, tool: Tool, arguments: dict[str, Any]) -> str:
@@ -215,10 +215,11 @@ class Toolbox:
         raise ToolTimeoutError(f"tool {tool.name} took longer than {self._timeout:g} s")
 
 
-def _cancellation_in(error: BaseExceptionGroup[Any]) -> BaseExceptionGroup[Any] | None:
-    """Return the part of a group that must propagate: cancellation, which trio raises in groups, and Ctrl-C."""
-    passing = (anyio.get_cancelled_exc_class(), KeyboardInterrupt, GeneratorExit)
-    return error.subgroup(passing)
+def _contains(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Return whether an error is of one of these kinds, or a group that contains such an error."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(kinds) is not None
+    return isinstance(error, kinds)
 
 
 def _innermost(function: Any) -> Any:

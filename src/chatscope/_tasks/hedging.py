@@ -13,8 +13,6 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from chatscope.errors import TaskCancelledError
-
 _T = TypeVar("_T")
 
 Claim = Callable[[], bool]
@@ -61,7 +59,7 @@ class Hedge(Generic[_T]):
         if chosen.error is not None:
             raise chosen.error
         if not chosen.returned:  # its asyncio task was cancelled by other means than a scope, and the group with it
-            raise TaskCancelledError("the attempt was cancelled from outside the adapter")
+            raise anyio.get_cancelled_exc_class()
         return chosen.returned[0]
 
     @property

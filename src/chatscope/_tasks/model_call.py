@@ -7,9 +7,9 @@ send (`_conversation`).
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from types import TracebackType
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
@@ -87,7 +87,7 @@ class ModelCalls:
         # A plain function, as is the call's: each coroutine in the chain would cost every task some time.
         if conversation is None:
             return self.latest.run()
-        return conversation.run(partial(self._take_turn, conversation), around_tools=partial(_paused, slot))
+        return conversation.run(partial(self._take_turn, conversation), around_tools=partial(_Paused, slot))
 
     async def _take_turn(self, conversation: Conversation) -> Completion:
         if conversation.completions:
@@ -114,11 +114,22 @@ class ModelCalls:
         return None
 
 
-@asynccontextmanager
-async def _paused(slot: Slot) -> AsyncGenerator[None, None]:
-    slot.pause()
-    yield
-    await slot.resume()
+class _Paused:
+    """A block in which a slot is paused. If the block raises, the task is over and needs no slot."""
+
+    __slots__ = ("_slot",)
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    async def __aenter__(self) -> None:
+        self._slot.pause()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self._slot.resume()
 
 
 class _LaterText:

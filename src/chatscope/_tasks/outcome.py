@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from chatscope._client.timings import Timings
@@ -120,7 +121,7 @@ def result_of(outcome: TaskOutcome, price: Price) -> Result:
         output=output,
         success=failure is None,
         status=outcome.status,
-        error=None if failure is None else str(failure) or type(failure).__name__,
+        error=None if failure is None else _text_of(failure),
         exception=failure,
         tokens_used=None if usage is None else usage.total_tokens or None,
         cost=_total_cost(outcome, price),
@@ -158,6 +159,13 @@ def _timings(outcome: TaskOutcome, submitted_ns: int) -> Timings:
     )
 
 
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - its own __str__ fails
+        return type(error).__name__
+
+
 def status_after(failure: Exception | None) -> TaskStatus:
     """Return the status that a task ends with."""
     if failure is None:
@@ -179,7 +187,8 @@ def without_frames(error: Exception) -> Exception:
         lines = traceback.format_tb(error.__traceback__)[-NOTE_FRAMES:]
         note = "Raised in a task, at (most recent call last):\n" + "".join(lines).rstrip()
         if note not in getattr(error, "__notes__", ()):  # one exception may end many tasks
-            error.add_note(note)
+            with suppress(Exception):  # a frozen dataclass takes no note
+                error.add_note(note)
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:
@@ -187,7 +196,7 @@ def without_frames(error: Exception) -> Exception:
         if item is None or id(item) in seen:
             continue
         seen.add(id(item))
-        item.__traceback__ = None
+        item.with_traceback(None)  # an assignment would fail for a frozen dataclass
         pending += (item.__cause__, item.__context__)
         if isinstance(item, BaseExceptionGroup):
             pending += item.exceptions

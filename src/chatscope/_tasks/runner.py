@@ -145,7 +145,7 @@ class TaskRun:
         """
         deadline = self._prepared.deadline
         failure: Exception | None = None
-        succeeded = False
+        status = TaskStatus.CANCELLED
         scope: anyio.CancelScope | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -160,13 +160,14 @@ class TaskRun:
                 try:
                     self._calls = ModelCalls(self._host.core, self._prepared, self.state, self._host.hedge_after)
                     await self._calls.run(self._slot)
-                    succeeded = True
+                    status = TaskStatus.COMPLETED
                 except Exception as error:  # noqa: BLE001 - any error is the outcome of this task alone
-                    failure = error
+                    failure, status = error, TaskStatus.FAILED
         finally:
-            if not succeeded and failure is None:
+            if status is TaskStatus.CANCELLED:
                 failure = self._interruption(timed_out=scope is not None and scope.cancelled_caught)
-            self.end(failure)
+                status = status_after(failure)
+            self.end(failure, status)
             failure = None  # its causes may refer to this frame
 
     def cancel(self) -> None:
@@ -182,8 +183,13 @@ class TaskRun:
             self._stopped_by = error
             self.state.request_cancel()
 
-    def end(self, failure: Exception | None) -> None:
-        """Give the task its result and return its slot."""
+    def end(self, failure: Exception | None, status: TaskStatus | None = None) -> None:
+        """Give the task its result and return its slot.
+
+        Args:
+            failure: the error that it ended with; `None` after a success.
+            status: default what the error says. A tool may raise the `TaskCancelledError` of another task.
+        """
         self.is_waiting = False
         self._scope = self._context = None
         self._stop_watching()
@@ -193,11 +199,16 @@ class TaskRun:
         state = self.state
         if isinstance(failure, ChatError):
             self._annotate(failure)
-        outcome = self._outcome(failure, status_after(failure), finished_ns=time.perf_counter_ns())
-        self._report(outcome)
-        result = result_of(outcome, self._host.price)
-        self._host.on_end(state, outcome, result)
-        state.finish(result)
+        outcome = self._outcome(failure, status or status_after(failure), finished_ns=time.perf_counter_ns())
+        result: Result | None = None
+        try:
+            self._report(outcome)
+            result = result_of(outcome, self._host.price)
+        finally:
+            if result is None:  # Ctrl-C in a user's function: those who wait for the result still get it
+                result = result_of(outcome, lambda _: None)
+            self._host.on_end(state, outcome, result)
+            state.finish(result)
 
     def so_far(self, error: ChatError) -> Result:
         """Return a result with what is known by now, and the error of a caller that no longer waits."""
@@ -234,7 +245,7 @@ class TaskRun:
         if self._stopped_by is not None:
             return self._stopped_by
         deadline = self._prepared.deadline
-        if not timed_out or self.state.cancel_requested or deadline is None:
+        if not timed_out or self.state.cancel_requested or deadline is None or anyio.current_time() < deadline.at:
             return TaskCancelledError("the task was cancelled")
         if self.state.started_ns is None:
             deadline = deadline._replace(phase="queue")

@@ -20,7 +20,8 @@ _log: Final = logging.getLogger("chatscope.callbacks")
 class Guard:
     """Calls user functions, and logs the first error of each, with its traceback.
 
-    Only an `Exception` is caught: cancellation, `KeyboardInterrupt` and `SystemExit` pass through.
+    Only `KeyboardInterrupt` and `SystemExit` pass through. A plain function cannot be cancelled, so a cancellation that
+    it raises is an error like any other.
     """
 
     __slots__ = ("_logged",)
@@ -43,9 +44,16 @@ class Guard:
             if isinstance(result, Coroutine):
                 result.close()
                 raise TypeError(f"{name} must be a plain function, not an async one")
-        except Exception:  # noqa: BLE001 - whatever a user's function raises; logged with its traceback
+        except BaseException as error:
+            if _ends_program(error):
+                raise
             if name not in self._logged:
                 self._logged.add(name)
                 _log.exception("%s raised an error; it is ignored here, and further ones are not logged", name)
             return default
         return result
+
+
+def _ends_program(error: BaseException) -> bool:
+    kinds = (KeyboardInterrupt, SystemExit)
+    return isinstance(error, kinds) or (isinstance(error, BaseExceptionGroup) and error.subgroup(kinds) is not None)
