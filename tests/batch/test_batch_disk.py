@@ -111,6 +111,7 @@ async def test_a_failed_sync_is_reported(serve: Serve, output: Path, monkeypatch
     assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(("fsync", "syncs"), [("each", 20), ("none", 0)])
 async def test_lines_are_synced_as_asked(
     serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: int

@@ -90,6 +90,7 @@ async def test_what_is_recorded_is_not_sent_again(serve: Serve, paths: tuple[Pat
     assert (summary.exit_code, ids(errors), sorted(ids(output))) == (0, [], [f"request-{n}" for n in range(8)])
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("status", [401, 408, 429, 503])
 async def test_failures_that_may_pass_run_again(serve: Serve, paths: tuple[Path, Path, Path], status: int) -> None:
     source, output, errors = paths
@@ -122,6 +123,7 @@ async def test_rows_without_an_id_are_known_by_what_they_ask(serve: Serve, tmp_p
     assert (summary.settled, len(set(ids(tmp_path / "out.jsonl")))) == (3, 5)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(("changed", "asked"), [("rerun", ["Edited"]), ("keep", [])])
 async def test_an_edited_row(serve: Serve, paths: tuple[Path, Path, Path], changed: str, asked: list[str]) -> None:
     source, output, _ = paths
@@ -252,6 +254,7 @@ async def test_what_an_iterable_raises_reaches_the_caller_and_what_is_recorded_s
     assert ids(tmp_path / "out.jsonl") in ([], ["request-0"])
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -273,6 +276,7 @@ async def test_a_run_stops_at_its_limits(serve: Serve, tmp_path: Path, options: 
         assert len(server.requests) <= earlier + 5, "the earlier run's cost counts"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_refusals_of_the_key_or_the_account_stop_the_run(serve: Serve, tmp_path: Path, status: int) -> None:
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(50)])

@@ -85,6 +85,7 @@ async def test_where_the_server_repeats_it(
     check_hidden(repr(result), str(result.error), all_of(result.exception, local_names=False), caplog.text)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("failure", [httpx.ConnectError, httpx.ReadTimeout, httpx.DecodingError, RuntimeError])
 async def test_where_the_transport_repeats_it(
     serve: Serve, failure: type[Exception], policy: RetryPolicy, caplog: pytest.LogCaptureFixture

@@ -134,6 +134,7 @@ async def test_a_reply_that_is_too_large(serve: Serve, monkeypatch: pytest.Monke
     assert (caught.value.request_id, caught.value.status, server.open) == ("req_1", 200, 0)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("shape", [ErrorShape.NESTED, ErrorShape.FLAT, ErrorShape.STRING, ErrorShape.INT_CODE])
 async def test_an_error_object_with_a_success_status(serve: Serve, shape: ErrorShape) -> None:
     answer = respond(200, error(400, "No.", shape=shape).content)

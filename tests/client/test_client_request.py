@@ -62,6 +62,7 @@ def options_sent(server: MemoryServer) -> list[bool]:
     return ["stream_options" in body for body in server.bodies]
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     "script",
     [

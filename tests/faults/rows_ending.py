@@ -6,7 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.faults.rows import Row, Via, completes, ends_within, events, every_way, fails, instead, last_words, wire
+from tests.faults.rows import (
+    Row,
+    Via,
+    completes,
+    ends_within,
+    events,
+    every_way,
+    fails,
+    instead,
+    last_words,
+    on_one_loop,
+    wire,
+)
 from tests.support.defaults import BRIEF, TEXT
 
 from chatscope import (
@@ -153,22 +165,35 @@ KEPT = [
     ),
 ]
 
-FAILING_ONCE: dict[str, Answer] = {
-    "503": error(503),
-    "429": error(429),
-    "429 with a time to wait": error(429, retry_after=0.01),
+BREAKING_ONCE: dict[str, Answer] = {
     "closed after the request": faulty(faults.close(Stage.STATUS)),
     "reset within the head": faulty(faults.reset(Stage.HEADERS)),
     "closed before the first token": faulty(faults.close(0)),
+}
+
+REFUSING_ONCE: dict[str, Answer] = {
+    "503": error(503),
+    "429": error(429),
+    "429 with a time to wait": error(429, retry_after=0.01),
     "zero bytes": faulty(faults.zero_bytes()),
     "nothing but [DONE]": faulty(faults.only_done()),
     "a server error inside the stream": faulty(faults.stream_error(0)),
     "a rate limit inside the stream": faulty(faults.stream_error(0, ErrorShape.INT_CODE, status=429)),
 }
 
+
+def recovers(failing: dict[str, Answer]) -> list[Row]:
+    """Return the rows in which the first request fails and the second succeeds."""
+    return [completes(f"{name}, then well", [first, faulty()], attempts=2) for name, first in failing.items()]
+
+
 RECOVERY = [
-    *(completes(f"{name}, then well", [first, faulty()], attempts=2) for name, first in FAILING_ONCE.items()),
+    *recovers(BREAKING_ONCE),
     fails("text is not asked for again", [faulty(faults.close(1)), faulty()], StreamTruncatedError, text="Hello"),
+]
+
+RECOVERY_BY_WORDS = [
+    *recovers(REFUSING_ONCE),
     fails("nor after a server error", [faulty(faults.stream_error(1)), faulty()], StreamServerError, 500, text="Hello"),
 ]
 
@@ -197,4 +222,11 @@ NO_BLANK_LINE = every_way(
     ),
 )
 
-ROWS = [*NO_BLANK_LINE, *TABLE, *STREAMED, *PLAIN, *KEPT, *RECOVERY]
+ROWS = [
+    *NO_BLANK_LINE,
+    *on_one_loop(*TABLE, *RECOVERY_BY_WORDS),
+    *STREAMED,
+    *PLAIN,
+    *KEPT,
+    *RECOVERY,
+]

@@ -205,7 +205,7 @@ def on_sockets(script: Script) -> Callable[[Certificates], Server]:
     return lambda _: simulator(script)
 
 
-TROUBLES: dict[str, Callable[[Certificates], Server]] = {
+TROUBLES: dict[str, Callable[[Certificates], Server]] = {  # of the connection
     "refused": lambda _: Nobody(),
     "unreachable": lambda _: Nobody(full=True),
     "closed when accepted": lambda _: Listener(close),
@@ -216,6 +216,9 @@ TROUBLES: dict[str, Callable[[Certificates], Server]] = {
     "silent after a token": on_sockets(faults.stall(1)),
     "closed after a token": on_sockets(faults.close(1)),
     "reset within a chunk": on_sockets(instead(faults.cut_chunk(1), Close())),
+}
+
+WORDS: dict[str, Callable[[Certificates], Server]] = {  # of the response, which no loop sees
     "no JSON": on_sockets(faults.malformed(1)),
     "no gzip": on_sockets(faults.header("content-encoding", "gzip")),
     "401": on_sockets(error(401)),
@@ -226,13 +229,13 @@ TROUBLES: dict[str, Callable[[Certificates], Server]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TROUBLES)
+@pytest.mark.parametrize("name", [*TROUBLES, *(pytest.param(name, marks=pytest.mark.one_loop) for name in WORDS)])
 async def test_no_error_and_no_log_shows_it(
     name: str, certificates: Certificates, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caught: list[ChatError] = []
-    async with TROUBLES[name](certificates) as base_url:
+    async with (TROUBLES | WORDS)[name](certificates) as base_url:
         async with adapter_for(base_url) as adapter:
             result = await adapter.execute(Task("hi"))
         async with ChatClient(

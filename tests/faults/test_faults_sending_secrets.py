@@ -61,6 +61,7 @@ def test_header_values_with_line_breaks(argument: str, options: dict[str, Any], 
         assert KEY not in str(caught.value) + repr(caught.value)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("line_break", BREAKS, ids=["crlf", "lf", "cr", "nul"])
 async def test_a_requests_own_header_with_a_line_break(line_break: str) -> None:
     server = simulator()

@@ -49,6 +49,7 @@ async def test_https_spoken_to_an_http_port() -> None:
     assert caught.value.attempts == 1
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("response", "words"),
     [(html(200), "Gateway Please sign in"), (html(502), "HTTP 502: Gateway Please sign in")],

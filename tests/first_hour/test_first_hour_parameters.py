@@ -21,6 +21,7 @@ BOTH = {
 }
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("name", BOTH)
 async def test_a_name_that_nobody_knows(serve: Serve, name: str) -> None:
     server = serve()

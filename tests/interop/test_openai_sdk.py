@@ -96,6 +96,7 @@ async def test_the_stream_helper_accumulates_what_the_plain_reply_says() -> None
     assert streamed.choices[0].logprobs.content == plain.choices[0].logprobs.content
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_several_choices(streamed: bool) -> None:
     async with connect(simulator()) as client:
@@ -119,6 +120,7 @@ async def test_limits_and_stops() -> None:
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("one two", "stop")
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_round_of_tools(streamed: bool) -> None:
     async with connect(simulator()) as client:
@@ -173,6 +175,7 @@ class Forecast(BaseModel):
     warning: str | None
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_structured_output(streamed: bool) -> None:
     async with connect(simulator()) as client:
@@ -191,6 +194,7 @@ async def test_a_refusal() -> None:
     assert (completion.choices[0].message.refusal, completion.choices[0].message.parsed) == ("I will not.", None)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("parameters", "error_class", "code", "param"),
     [

@@ -170,6 +170,7 @@ async def test_the_last_error_is_raised_as_it_is() -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("error", [BadRequestError(status=400), QuotaExceededError(status=429), KeyError("bug")])
 async def test_an_error_that_is_not_transient_is_raised_at_once(error: Exception) -> None:
     for before in (0, 2):
@@ -661,6 +662,7 @@ async def test_stamina_s_testing_mode_waits_for_nothing(restored: None) -> None:
     assert await Retrier(NEVER).run(attempts) == 3
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("most", [1, 2, 3])
 async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restored: None, most: int) -> None:
     stamina.set_testing(testing=True, attempts=most)

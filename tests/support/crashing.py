@@ -22,7 +22,7 @@ from chatscope import AsyncChatGPTAdapter
 from chatscope.batch import BatchSummary, run_batch
 from chatscope.simulator import Reply, error
 
-REQUESTS = 12
+REQUESTS = 8
 CONCURRENCY = 3
 """So many requests can be under way at a kill, and one that is about to be sent."""
 

@@ -202,6 +202,7 @@ async def test_a_stream_that_breaks_off(serve: Serve, recorder: Recorder) -> Non
     assert recorder.span("chat m").status.status_code is StatusCode.ERROR
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(("text", "kind"), [('{"value": 1}', None), ("no JSON", "OutputInvalidError")])
 async def test_a_stream_of_a_type(serve: Serve, recorder: Recorder, text: str, kind: str | None) -> None:
     async with (

@@ -105,6 +105,7 @@ def step(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.one_loop
 async def test_a_task_does_not_notice(serve: Serve, step: str, caplog: pytest.LogCaptureFixture) -> None:
     server = serve(["Hello."] * 4)
     observer = CallEnd(step)
@@ -120,6 +121,7 @@ async def test_a_task_does_not_notice(serve: Serve, step: str, caplog: pytest.Lo
     assert all(record.exc_info for record in logged)
 
 
+@pytest.mark.one_loop
 async def test_a_client_does_not_notice(serve: Serve, step: str) -> None:
     server = serve(["Hello."] * 2)
     async with ChatClient("", base_url="http://x/v1", transport=server, telemetry=CallEnd(step)) as client:

@@ -1,7 +1,7 @@
-"""When the kernel received what a server reads: a request that waits until the server looks has arrived before.
+"""When the kernel received what a server reads. A request that waits for the server has arrived before it is read.
 
-Linux stamps what arrives on a socket that asks for it (SO_TIMESTAMPNS in socket(7)). Elsewhere a request arrives when it
-is read.
+On request, Linux stamps what arrives on a socket (SO_TIMESTAMPNS in socket(7)). On other systems, a request counts as
+arrived when it is read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import perf_counter_ns, time_ns
 from typing import Final
 
 _SO_TIMESTAMPNS: Final = 35
-"""Python does not name it. Other numbers, of rare architectures, only mean that there are no stamps."""
+"""Python has no name for it. On rare architectures it has another number; there are then no stamps."""
 
 _TIMESPEC: Final = struct.Struct("@ll")
 _SPACE: Final = socket.CMSG_SPACE(_TIMESPEC.size) if sys.platform == "linux" else 0
