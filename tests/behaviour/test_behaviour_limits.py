@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import httpx
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, Task, TaskStatus
 from chatscope.simulator import Reply, error, faults
+from chatscope.testing.loops import virtual_time
 
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
@@ -124,3 +126,23 @@ async def test_forget(serve: Serve) -> None:
         assert (await adapter.get_result(handle.id)).status is TaskStatus.UNKNOWN
         assert [text async for text in adapter.stream_result(handle.id)] == []
         assert await handle.wait() is result  # who holds the handle still has it all
+
+
+def test_what_limits_a_client_outlives_the_run_of_its_event_loop() -> None:
+    """Each run counts from a time of its own: a pause of the first must not last for days in the second."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}
+    server = httpx.MockTransport(lambda _: httpx.Response(200, json={"choices": [choice]}))
+    adapter = AsyncChatGPTAdapter("sk-1", transport=server, requests_per_minute=1)
+
+    async def seconds() -> float:
+        async with adapter:
+            began = anyio.current_time()
+            assert (await adapter.execute(Task("hi", parameters={"stream": False}))).success
+            return anyio.current_time() - began
+
+    waits = []
+    for starts_at in (1000.0, 5.0, 1e6):
+        backend, options = virtual_time()
+        options["clock"].jump(starts_at)
+        waits.append(anyio.run(seconds, backend=backend, backend_options=options))
+    assert waits == pytest.approx([0.0, 60.0, 60.0], abs=1.0)

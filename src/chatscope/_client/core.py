@@ -77,6 +77,7 @@ class ClientCore:
         sender = options.sender
         if sender is None:
             sender = sender_by(options.transport or HTTPTransport(verify=options.verify))
+        self.limiter.clock.start()
         self._server = Server(sender, options.endpoint.api_key, self.limiter)
 
     @property
@@ -88,6 +89,8 @@ class ClientCore:
     async def aclose(self) -> None:
         """Close the connections. Takes at most `CLOSE_GRACE` seconds, even if cancelled."""
         server, self._server = self._server, None
+        if server is not None:
+            self.limiter.clock.stop()
         if server is not None and isinstance(server.sender, BuiltinSender | TransportSender):
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
                 await server.sender.transport.aclose()

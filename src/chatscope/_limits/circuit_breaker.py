@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-import anyio
-
+from chatscope._limits.clock import Clock
 from chatscope.errors import ChatError
 
 DOWN_AFTER: Final = 10
@@ -29,15 +28,17 @@ class CircuitBreaker:
 
     Args:
         name: the server's name in the log.
+        clock: by which the probes are spaced.
 
     Attributes:
         failures: how many requests have failed in a row.
         last_failure: the error of the last one.
     """
 
-    __slots__ = ("_name", "_probe_at", "_probe_wait", "failures", "last_failure")
+    __slots__ = ("_clock", "_name", "_probe_at", "_probe_wait", "failures", "last_failure")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Clock) -> None:
+        self._clock = clock
         self._name = name
         self._probe_at = 0.0
         self._probe_wait = PROBE_FIRST
@@ -63,7 +64,7 @@ class CircuitBreaker:
         self.last_failure = error
         if self.failures == DOWN_AFTER:
             _log.warning("%s failed %d requests in a row: only probes are sent until it works", self._name, DOWN_AFTER)
-            self._probe_at = anyio.current_time() + self._probe_wait
+            self._probe_at = self._clock.now() + self._probe_wait
 
     def on_response(self) -> bool:
         """Record that the server works, even if it refused the request; return whether it was down."""

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import anyio
 
 from chatscope._limits.circuit_breaker import DOWN_AFTER, CircuitBreaker
+from chatscope._limits.clock import Clock
 from chatscope._limits.concurrency import Slots
 from chatscope._limits.fifo import Order, WaiterQueue
 from chatscope._limits.pacer import Pacer
@@ -63,10 +64,21 @@ class Limiter:
         backpressure: whether requests wait for a server that refuses, fails, or announces its limits.
 
     Attributes:
+        clock: by which they count.
         slots: the slots of the calls.
     """
 
-    __slots__ = ("_backpressure", "_breaker", "_budget", "_held_back", "_numbers", "_rate", "_requests", "slots")
+    __slots__ = (
+        "_backpressure",
+        "_breaker",
+        "_budget",
+        "_held_back",
+        "_numbers",
+        "_rate",
+        "_requests",
+        "clock",
+        "slots",
+    )
 
     def __init__(
         self,
@@ -80,10 +92,11 @@ class Limiter:
         backpressure: bool = True,
     ) -> None:
         self._backpressure = backpressure
+        self.clock = Clock()
         self.slots = Slots(max_concurrency, max_pending)
-        self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute, pacer)
+        self._rate = RateLimiter(name, requests_per_minute, tokens_per_minute, pacer, self.clock)
         self._budget = RetryBudget()
-        self._breaker = CircuitBreaker(name)
+        self._breaker = CircuitBreaker(name, self.clock)
         self._held_back = WaiterQueue()
         self._numbers = count()
         self._requests = 0
@@ -134,11 +147,11 @@ class Limiter:
         def try_acquire() -> float:
             nonlocal took_retry
             if self._breaker.is_open:
-                return self._breaker.try_probe(anyio.current_time())
+                return self._breaker.try_probe(self.clock.now())
             if not retry or self._budget.try_take():
                 took_retry = retry
                 return 0.0
-            return self._budget.try_wait(anyio.current_time())
+            return self._budget.try_wait(self.clock.now())
 
         with anyio.move_on_after(seconds):
             await self._held_back.acquire(try_acquire, order)

@@ -15,8 +15,7 @@ from itertools import count
 from math import inf
 from typing import Any, Final
 
-import anyio
-
+from chatscope._limits.clock import Clock
 from chatscope._limits.fifo import Order
 from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
 from chatscope._limits.pacer import BudgetPacer, Pacer
@@ -60,9 +59,10 @@ class RateLimiter:
         name: the server's name in the log.
         requests_per_minute, tokens_per_minute: budgets for all models together; `None` means no limit.
         pacer: what counts instead of budgets.
+        clock: by which everything here counts.
     """
 
-    __slots__ = ("_guess", "_models", "_name", "_numbers", "_pacer", "_shared_requests", "_shared_tokens")
+    __slots__ = ("_clock", "_guess", "_models", "_name", "_numbers", "_pacer", "_shared_requests", "_shared_tokens")
 
     def __init__(
         self,
@@ -70,7 +70,9 @@ class RateLimiter:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         pacer: Pacer | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._name = name
         if pacer is None and (requests_per_minute is not None or tokens_per_minute is not None):
             pacer = BudgetPacer(requests_per_minute, tokens_per_minute)
@@ -129,7 +131,7 @@ class RateLimiter:
 
     def _try_acquire(self, reservation: Reservation, order: Order) -> float:
         """Reserve what a request needs and return 0, or return the seconds after which to try again."""
-        limits, tokens, now = reservation.limits, reservation.tokens, anyio.current_time()
+        limits, tokens, now = reservation.limits, reservation.tokens, self._clock.now()
         was_blocked = limits.blocked_until > now
         wait = limits.wait_for(tokens, now)
         if self._pacer is None:
@@ -156,7 +158,7 @@ class RateLimiter:
             reservation.limits.waiters.wake()
             return
         if use is not None:
-            self._pacer.cancel(use, anyio.current_time())
+            self._pacer.cancel(use, self._clock.now())
         self._wake()
 
     def on_response(self, reservation: Reservation, headers: Mapping[str, str]) -> None:
@@ -170,7 +172,7 @@ class RateLimiter:
             return
         reported = rate_limits(headers)
         if reported is not None:
-            limits.learn(reservation.tokens, reported, anyio.current_time())
+            limits.learn(reservation.tokens, reported, self._clock.now())
 
     def on_no_response(self, reservation: Reservation) -> None:
         """Record that a request was sent and will not get a response."""
@@ -197,7 +199,7 @@ class RateLimiter:
 
     def _hold_back(self, model: str, seconds: float) -> bool:
         """Hold back all requests for a model; return whether that extends an earlier pause."""
-        is_longer = self._limits_of(model).pause(seconds, anyio.current_time())
+        is_longer = self._limits_of(model).pause(seconds, self._clock.now())
         if is_longer and self._pacer is not None:
             self._wake()
         return is_longer
@@ -213,7 +215,7 @@ class RateLimiter:
         return limits
 
     def _forget_models(self) -> None:
-        now = anyio.current_time()
+        now = self._clock.now()
         for name, limits in list(self._models.items()):
             if not limits.is_in_use(now):
                 limits.forget()
@@ -230,7 +232,7 @@ class RateLimiter:
     def _settle_tokens(self, reservation: Reservation, used: float) -> None:
         use, reservation.use = reservation.use, None
         if self._pacer is not None and use is not None:
-            self._pacer.settle(use, used, anyio.current_time())
+            self._pacer.settle(use, used, self._clock.now())
             self._wake()
 
     def _wake(self, excluded: ModelLimits | None = None) -> None:
