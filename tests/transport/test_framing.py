@@ -12,7 +12,7 @@ from tests.support.tables import each_row
 
 from chatscope._limits.connection_errors import is_permanent
 from chatscope.transport.errors import MalformedResponseError
-from chatscope.transport.response_parser import ResponseParser
+from chatscope.transport.response_parser import ResponseParser, headers_in
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: 5\r\n"
@@ -100,14 +100,14 @@ NOBODY_READS = {
 
 def read(pieces: list[bytes]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Read a response that arrives in these pieces, then the end of the connection unless it is over."""
-    parser = ResponseParser(head_request=False, max_header_bytes=100_000)
+    parser = ResponseParser(max_header_bytes=100_000)
     body = b""
     for piece in [*pieces, b""]:
         if not parser.complete:
             body += parser.feed(piece)
         if parser.failure is not None:
             raise parser.failure
-    return parser.status, [(name.lower(), value) for name, value in parser.headers], body
+    return parser.status, [(name.lower(), value) for name, value in headers_in(parser.head)], body
 
 
 def read_by_h11(wire: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -175,13 +175,13 @@ def test_a_body_without_a_coding_that_ends_too_early() -> None:
 
 def test_a_response_is_read_again_from_its_beginning_only_while_it_is_short() -> None:
     """What is different about a server's framing shows in its first chunk; a long stream is not kept for it."""
-    parser = ResponseParser(head_request=False, max_header_bytes=100_000)
+    parser = ResponseParser(max_header_bytes=100_000)
     assert parser.feed(OK + CHUNKED + b"\r\n5\r\nhello\r\n") == b"hello"
     assert parser.feed(b"2;\r\nhe\r\n") == b"he"
     assert parser.feed(b"1388\r\n" + b"a" * 5000 + b"\r\n") == b"a" * 5000
     assert parser.feed(b"2 \r\nhe\r\n") == b"he"
 
-    parser = ResponseParser(head_request=False, max_header_bytes=100_000)
+    parser = ResponseParser(max_header_bytes=100_000)
     parser.feed(OK + CHUNKED + b"\r\n1388\r\n" + b"a" * 5000 + b"\r\n")
     with pytest.raises(MalformedResponseError, match="chunk size"):
         parser.feed(b"2 \r\nhe\r\n")
@@ -189,7 +189,7 @@ def test_a_response_is_read_again_from_its_beginning_only_while_it_is_short() ->
 
 def test_a_connection_with_odd_framing_is_not_kept() -> None:
     for wire, kept in ((OK + LENGTH + b"\r\nhello", True), (OK + LENGTH * 2 + b"\r\nhello", False)):
-        parser = ResponseParser(head_request=False, max_header_bytes=1000)
+        parser = ResponseParser(max_header_bytes=1000)
         assert parser.feed(wire) == b"hello"
         assert (parser.complete, parser.keep_alive) == (True, kept)
 

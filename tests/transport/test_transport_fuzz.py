@@ -43,8 +43,9 @@ class MemoryStream:
         self.read_ns += 1
         return self._pieces.pop(0) if self._pieces else b""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         assert self.open
+        return True
 
     async def flush(self, within: float | None) -> bool:
         raise AssertionError("nothing is ever unsent")
@@ -144,7 +145,7 @@ def test_any_bytes_at_all(pieces: list[bytes], method: str) -> None:
 class Deaf(MemoryStream):
     """A server that takes no request; where it says nothing either, the connection is reset."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         raise BrokenPipeError("Broken pipe")
 
     async def receive(self, within: float | None) -> bytes:

@@ -20,7 +20,6 @@ from chatscope.transport import HTTPTransport, pool, transport
 from chatscope.transport.base import SENT_EXTENSION
 from chatscope.transport.connect import connect as connect_to
 from chatscope.transport.pool import Counts, Origin, Pool, PooledConnection
-from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +46,7 @@ class Idle:
     async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         raise AssertionError
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         raise AssertionError
 
     async def flush(self, within: float | None) -> bool:
@@ -112,7 +111,7 @@ def origin() -> Origin:
 
 def filled(origin: Origin, count: int, **limits: float) -> tuple[Pool, list[PooledConnection], list[Idle]]:
     """A pool to which that many connections were given back, in this order."""
-    kept = Pool(None, Counts(), **{"max_idle": 10, "idle_expiry": 30.0, **limits})  # type: ignore[arg-type]  # an int among floats
+    kept = Pool(None, Counts(), **{"max_idle": 10, "idle_expiry": 30.0, "max_header_bytes": 1000, **limits})  # type: ignore[arg-type]  # an int among floats
     streams = [Idle() for _ in range(count)]
     connections = [kept.add(origin, stream) for stream in streams]
     for connection in connections:
@@ -181,7 +180,7 @@ def test_closed_ones_are_looked_for_where_the_loop_does_not_report_them(
 ) -> None:
     monkeypatch.setattr(Idle, "reports", False)
     kept, connections, streams = filled(origin, 3)
-    connections[2].undrained = ResponseParser(head_request=False, max_header_bytes=1)  # what came is its end, perhaps
+    connections[2].is_drained = False  # what came is its end, perhaps
     streams[0].news = streams[2].news = b""
     clock.ring()
     assert (clock.now, [stream.aborted for stream in streams]) == (101.0, [1, 0, 0])

@@ -33,11 +33,12 @@ class MemoryStream:
     async def pump(self, on_bytes: Callable[[bytes], bool], within: float | None) -> bool:
         raise AssertionError
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         self.incoming.write(data)
         if self.server.version() is None:
             with contextlib.suppress(ssl.SSLWantReadError):
                 self.server.do_handshake()
+        return not self.unsent()
 
     async def flush(self, within: float | None) -> bool:
         self.blocked -= 1

@@ -92,7 +92,7 @@ class Sender(Protocol):
 
 def response_of(response: httpx.Response, request: httpx.Request) -> HTTPResponse:
     """Return an httpx response as an `HTTPResponse`. Never raises, so an open response cannot be lost."""
-    headers = ResponseHeaders(response.headers.raw)
+    headers = ResponseHeaders.of(response.headers.raw)
     stream = response.stream
     if isinstance(stream, TimedStream):
         return HTTPResponse(response.status_code, headers, stream, is_own=True)

@@ -44,9 +44,9 @@ class BuiltinSender:
         response = await self.transport.post(request, body, timeouts.for_transport(), on_resend, on_sent)
         if isinstance(response, httpx.Response):
             return response_of(response, response.request)
-        headers = ResponseHeaders(response.parser.headers)
+        headers = ResponseHeaders(response.head)
         stream = decoded(response, headers, limit=self.transport.max_decoded_bytes)
-        return HTTPResponse(response.parser.status, headers, stream, is_own=True)
+        return HTTPResponse(response.status, headers, stream, is_own=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Httpx2Sender:
             extensions={RESEND_EXTENSION: on_resend, SENT_EXTENSION: on_sent},  # its transport may be the package's own
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
-        headers = ResponseHeaders(response.headers.raw)
+        headers = ResponseHeaders.of(response.headers.raw)
         return HTTPResponse(response.status_code, headers, decoded(_Body(response.stream), headers), is_own=False)
 
 

@@ -21,9 +21,6 @@ _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
 _LIMITS: Final = tuple(
     (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
 )
-_NAMES: Final[dict[bytes, str]] = {}
-_MOST_NAMES: Final = 1024
-"""How many header names are remembered in lower case: servers use a few dozen, and made-up ones must not add up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,47 +105,57 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """A reply's headers, names in lower case; of one that comes twice, the last.
+    """The headers of a response, names in lower case; of one that comes twice, the last.
 
-    Values stay bytes until they are asked for: most of them never are, and to make texts of them is most of the work.
+    They stay as they arrived until someone looks: nearly all of them are never read, and to take them apart would be
+    most of the work.
+
+    Args:
+        head: the status line, and each header on a line of its own.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_lower", "_text")
 
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self._values = {_NAMES.get(name) or _lowered(name): value for name, value in raw}
+    def __init__(self, head: bytes) -> None:
+        self._text = head.decode("latin-1")
+        self._lower = self._text.lower()
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
+        """Return headers that were taken apart already."""
+        return cls(b"".join([b"\r\n%b: %b" % header for header in headers]))
 
     def __getitem__(self, name: str) -> str:
         """Return a value."""
-        return self._values[name].decode("latin-1")
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
     @overload
     def get(self, name: str, /) -> str | None: ...
     @overload
     def get(self, name: str, /, default: str | _T) -> str | _T: ...
     def get(self, name: str, /, default: object = None) -> object:
-        """Return a value, or the default; without the exception that `Mapping.get` would cost."""
-        value = self._values.get(name)
-        return default if value is None else value.decode("latin-1")
+        """Return a value, or the default."""
+        line = self._lower.rfind(f"\n{name}:")
+        if line < 0:
+            return default
+        value = line + len(name) + 2
+        end = self._text.find("\r", value)
+        return self._text[value : end if end >= 0 else None].lstrip(" \t")
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is one of that name."""
-        return name in self._values
+        return f"\n{name}:" in self._lower
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(self._values)
+        return iter(dict.fromkeys([line.partition(":")[0] for line in self._lower.split("\r\n")[1:]]))
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._values)
-
-
-def _lowered(name: bytes) -> str:
-    text = name.decode("latin-1").lower()
-    if len(_NAMES) < _MOST_NAMES:
-        _NAMES[name] = text
-    return text
+        return sum(1 for _ in self)
 
 
 def duration(text: str | None) -> float | None:

@@ -67,8 +67,11 @@ class SocketStream(Protocol):
         """Whether the system refused the last write before it took a byte of it. The stream is dead then."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Send as much as the system accepts at once, and keep the rest for `flush`."""
+    def write(self, data: bytes) -> bool:
+        """Send as much as the system accepts at once, and keep the rest for `flush`.
+
+        Returns whether `flush` would not wait, and nothing has been received.
+        """
         ...
 
     async def flush(self, within: float | None) -> bool:

@@ -13,7 +13,6 @@ import httpx
 
 if TYPE_CHECKING:
     from chatscope.transport.pool import PooledConnection
-    from chatscope.transport.response_parser import ResponseParser
 
 __all__ = ["END_GRACE", "drain"]
 
@@ -24,13 +23,13 @@ END_GRACE = 0.05
 MOST_READS_AT_ONCE = 16
 
 
-async def drain(connection: PooledConnection, parser: ResponseParser) -> bool:
+async def drain(connection: PooledConnection) -> bool:
     """Read the end of a response that was given up; return whether the connection can serve another request.
 
     Waits until `END_GRACE` seconds after the response was given up, and only if the last such response of this origin
     ended in time. If cancelled, the connection is closed.
     """
-    stream, origin = connection.stream, connection.origin
+    stream, parser, origin = connection.stream, connection.parser, connection.origin
     try:
         for _ in range(MOST_READS_AT_ONCE):
             data = None if parser.complete else stream.poll()

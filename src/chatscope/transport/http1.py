@@ -14,15 +14,15 @@ import httpx
 
 from chatscope.transport.base import TimedStream
 from chatscope.transport.errors import Operation, translated
+from chatscope.transport.request_head import RequestHead
 from chatscope.transport.request_writer import RequestWriter
-from chatscope.transport.response_parser import ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from chatscope.transport.base import SentHook
     from chatscope.transport.pool import PooledConnection
-    from chatscope.transport.request_head import PostTemplate, RequestHead
+    from chatscope.transport.request_head import PostTemplate
 
 __all__ = ["ResponseStream"]
 
@@ -37,13 +37,13 @@ class ResponseStream(TimedStream):
         connection: Serves this request alone until its end.
         request: As httpx knows it, if it does.
         timeouts: In seconds, by httpx's names.
-        max_header_bytes: The size that the response's headers may have.
         on_sent: Called when the request has been written.
         connect_ns: How long connecting took; `None` on a connection that is used again.
 
     Attributes:
         started: Whether any byte of the response has arrived.
-        parser: The response so far. It exists once the response has started.
+        status: The response's HTTP status, once its head has arrived.
+        head: Its status line and headers.
     """
 
     def __init__(
@@ -51,71 +51,54 @@ class ResponseStream(TimedStream):
         connection: PooledConnection,
         request: httpx.Request | None,
         timeouts: Mapping[str, float | None],
-        *,
-        max_header_bytes: int,
-        on_sent: SentHook | None = None,
+        on_sent: SentHook | None,
         connect_ns: int | None = None,
     ) -> None:
         self.read_ns = 0
         self.started = False
-        # Made when the first bytes arrive. It comes with ten objects, and what a thousand waiting requests hold decides
-        # how often the garbage collector walks over everything (`python -m benchmarks --scenario plain-1024`).
-        self.parser: ResponseParser
-        self._max_header_bytes = max_header_bytes
+        self.status = 0
+        self.head = b""
         self._on_sent = on_sent
         self._connect_ns = connect_ns
         self._connection = connection
         self._stream = connection.stream
+        self._parser = connection.parser
         self._request = request
         self._read_timeout = timeouts.get("read")
         self._write_timeout = timeouts.get("write")
-        self._write_error: OSError | None = None
         self._ready = b""
         self._reusable = False
+        self._complete = False  # from then on, the connection and its parser may serve another request
         self._broken = False
         self._reading = False
 
-    async def run(self, head: RequestHead, body: bytes | None) -> None:
-        """Send the request and receive the response's head. If `body` is `None`, the request's stream is the body.
+    async def run(self, head: RequestHead | PostTemplate, body: bytes | None) -> None:
+        """Send a request and receive the response's head. If `body` is `None`, the request's stream is the body.
 
         Any failure, including cancellation, closes the connection. Raises `httpx.TransportError`.
         """
-        writer = RequestWriter(self._stream, self._request, self._write_timeout)
+        parser, stream, write_error = self._parser, self._stream, None
         try:
-            sent = await writer.send(head, body)
-            self._write_error = writer.error
+            parser.begin(head_request=self._request is not None and self._request.method == "HEAD")
+            sent = False
+            if body is not None:
+                try:
+                    sent = stream.write(head.render(body))  # in no variable: tracebacks show those
+                except OSError as exc:
+                    write_error = exc
+            if not sent and write_error is None:
+                writer = RequestWriter(stream, self._request, self._write_timeout)
+                sent = await (writer.send(head) if isinstance(head, RequestHead) and body is None else writer.flush())
+                write_error = writer.error
             self._reusable = sent and not head.wants_close
             if sent and self._on_sent is not None:
                 self._on_sent(self._connect_ns)
-            while not (self.started and self.parser.head_complete):
-                self._ready = await self._receive_head()
+            while not parser.head_complete:
+                self._ready = self._feed(await self._receive_of_head(write_error))
         except BaseException as exc:
             self._break_off(exc)
             raise
-
-    async def run_prepared(self, template: PostTemplate, body: bytes) -> None:
-        """Send a request of which all but the body is prepared, and receive the response's head, as `run` does."""
-        stream = self._stream
-        try:
-            # Nearly every request is sent at once. One that is not needs what a RequestWriter knows.
-            try:
-                stream.write(template.render(body))
-                sent = not stream.unsent()
-            except OSError as exc:
-                self._write_error = exc
-                sent = False
-            if not sent and self._write_error is None:
-                writer = RequestWriter(stream, None, self._write_timeout)
-                sent = await writer.flush()
-                self._write_error = writer.error
-            self._reusable = sent and not template.wants_close
-            if sent and self._on_sent is not None:
-                self._on_sent(self._connect_ns)
-            while not (self.started and self.parser.head_complete):
-                self._ready = await self._receive_head()
-        except BaseException as exc:
-            self._break_off(exc)
-            raise
+        self.status, self.head = parser.status, parser.head
 
     async def __anext__(self) -> bytes:
         """Return the next bytes of the body, as read from the socket."""
@@ -124,10 +107,10 @@ class ResponseStream(TimedStream):
             return data
         if self._broken:
             raise httpx.StreamClosed
-        parser, stream = self.parser, self._stream
+        parser, stream = self._parser, self._stream
         try:
             self._begin_reading()
-            while not parser.complete:
+            while not self._complete:
                 if parser.failure is not None:
                     raise parser.failure
                 data = await stream.receive(self._read_timeout)
@@ -149,7 +132,7 @@ class ResponseStream(TimedStream):
         """See `TimedStream`. On asyncio, `on_bytes` is called as the bytes arrive; this task sleeps until the end."""
         if self._broken:
             raise httpx.StreamClosed
-        parser, stream = self.parser, self._stream
+        parser, stream = self._parser, self._stream
         is_enough = False
 
         def on_read(data: bytes) -> bool:
@@ -158,18 +141,18 @@ class ResponseStream(TimedStream):
             if body and on_bytes(body):
                 is_enough = True
                 return True
-            return parser.complete or parser.failure is not None
+            return self._complete or parser.failure is not None
 
         try:
             self._begin_reading()
             ready, self._ready = self._ready, b""
             is_enough = bool(ready) and on_bytes(ready)
-            if is_enough or parser.complete:
+            if is_enough or self._complete:
                 return is_enough
             if parser.failure is None and not await stream.pump(on_read, self._read_timeout):
                 self._check_open()
                 on_read(b"")
-            if parser.failure is not None and not is_enough:
+            if not (is_enough or self._complete) and parser.failure is not None:
                 raise parser.failure
         except OSError as exc:
             self._break_off(exc)
@@ -184,7 +167,7 @@ class ResponseStream(TimedStream):
     @property
     def is_over(self) -> bool:
         """See `TimedStream`."""
-        return self.parser.complete and not self._ready
+        return self._complete and not self._ready
 
     async def aclose(self, *, complete: bool = False) -> None:
         """Close the connection, unless the response has ended and the connection was returned; never wait.
@@ -192,23 +175,22 @@ class ResponseStream(TimedStream):
         With `complete`, the connection is returned before the end of the response, and the request that takes it next
         reads that end (`drain`). That is impossible while a task is reading.
         """
-        if complete and not (self._reading or self._broken or self.parser.complete) and self._may_be_reused():
+        if complete and not (self._reading or self._broken or self._complete) and self._may_be_reused():
             self._broken = True
             self._ready = b""
-            self._connection.release(undrained=self.parser)
+            self._connection.release(is_drained=False)
         else:
             self.abort()
 
     def abort(self) -> None:
         """Close the connection, unless the response has ended and the connection was returned."""
-        if not (self._broken or self.parser.complete):
+        if not (self._broken or self._complete):
             self._broken = True
             self._ready = b""
             self._connection.close()
 
-    async def _receive_head(self) -> bytes:
-        """Read once before the end of the head; return the part of the body in it."""
-        write_error = self._write_error
+    async def _receive_of_head(self, write_error: OSError | None) -> bytes:
+        """Read once before the end of the head. The error of a failed write is raised if there is no response."""
         try:
             data = await self._stream.receive(self._read_timeout)
         except OSError as exc:
@@ -218,22 +200,17 @@ class ResponseStream(TimedStream):
         if write_error is not None and not (data or self.started):
             raise translated(write_error, Operation.WRITE, self._request) from write_error
         self._check_open()
-        if not self.started:
-            if not data:
-                raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
-            self.started = True
-            self.parser = ResponseParser(
-                head_request=self._request is not None and self._request.method == "HEAD",
-                max_header_bytes=self._max_header_bytes,
-            )
-        return self._feed(data)
+        if not (data or self.started):
+            raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
+        self.started = True
+        return data
 
     def _feed(self, data: bytes) -> bytes:
         """Parse a read. The connection is let go as soon as the response has ended, before anybody asks for the end."""
         self.read_ns = self._stream.read_ns
-        parser = self.parser
-        body = parser.feed(data)
-        if parser.complete:
+        body = self._parser.feed(data)
+        if self._parser.complete:
+            self._complete = True
             if self._may_be_reused():
                 self._connection.release()
             else:
@@ -241,7 +218,7 @@ class ResponseStream(TimedStream):
         return body
 
     def _may_be_reused(self) -> bool:
-        parser = self.parser
+        parser = self._parser
         return self._reusable and parser.keep_alive and parser.failure is None and not self._stream.unsent()
 
     def _begin_reading(self) -> None:
@@ -259,7 +236,7 @@ class ResponseStream(TimedStream):
     def _break_off(self, exc: BaseException) -> None:
         self._broken = True
         # Cancellation may come after the end. The connection was returned then, and may be serving its next request.
-        if not (self.started and self.parser.complete):
+        if not self._complete:
             self._connection.close()
         if isinstance(exc, httpx.RequestError) and self._request is not None:
             exc.request = self._request

@@ -41,12 +41,6 @@ class ParserCallbacks(Protocol):
         """Receive a part of the body."""
         ...
 
-    def on_status(self, reason: bytes) -> None:
-        """Receive the reason phrase."""
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Receive a header or a trailer."""
-
     def on_headers_complete(self) -> None:
         """Receive the end of a head."""
 
@@ -65,9 +59,12 @@ class LenientParser:
 
     The connection is never reused afterwards. Where one side may take for the end of a response what the other takes
     for its middle, the next response could be anybody's (RFC 9112, section 11.2).
+
+    Attributes:
+        head: the status line and the headers of the current response, each on a line of its own and none folded.
     """
 
-    __slots__ = ("_buffer", "_callbacks", "_scanned", "_status", "_steps", "_version")
+    __slots__ = ("_buffer", "_callbacks", "_scanned", "_status", "_steps", "_version", "head")
 
     def __init__(self, callbacks: ParserCallbacks) -> None:
         self._callbacks = callbacks
@@ -75,6 +72,7 @@ class LenientParser:
         self._scanned = 0
         self._status = 0
         self._version = ""
+        self.head = b""
         self._steps = self._read_response()
 
     def feed_data(self, data: bytes) -> None:
@@ -101,10 +99,9 @@ class LenientParser:
 
     def _read_response(self) -> Step:
         while True:
-            yield from self._read_status_line()
+            status_line = yield from self._read_status_line()
             headers = yield from self._read_headers()
-            for name, value in headers:
-                self._callbacks.on_header(name, value)
+            self.head = b"\r\n".join([status_line, *[b"%b: %b" % header for header in headers]])
             self._callbacks.on_headers_complete()
             if self._status >= 200:
                 break
@@ -113,7 +110,7 @@ class LenientParser:
             yield from self._read_body(headers)
         self._callbacks.on_message_complete()
 
-    def _read_status_line(self) -> Step:
+    def _read_status_line(self) -> Generator[None, None, bytes]:
         while len(self._buffer) < len(HTTP) and HTTP.startswith(self._buffer):
             yield
         if not self._buffer.startswith(HTTP):
@@ -124,7 +121,7 @@ class LenientParser:
             raise HttpParserError(f"its first line is {line[:QUOTED]!r}")
         self._version = match[1].decode("ascii")
         self._status = int(match[2])
-        self._callbacks.on_status(match[3] or b"")
+        return line
 
     def _read_headers(self) -> Generator[None, None, Headers]:
         """Read headers or trailers up to the empty line. A line that begins with a blank goes on with the last one."""
@@ -179,8 +176,7 @@ class LenientParser:
             if not self._buffer.startswith(CRLF):
                 raise HttpParserError("a chunk is longer than its size")
             del self._buffer[: len(CRLF)]
-        for name, value in (yield from self._read_headers()):
-            self._callbacks.on_header(name, value)
+        yield from self._read_headers()  # trailers, which nothing here uses
 
     def _read_data(self, length: int) -> Step:
         while length:

@@ -21,13 +21,13 @@ from weakref import WeakMethod
 
 import httpx
 
+from chatscope.transport.response_parser import ResponseParser
 from chatscope.transport.streams import call_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatscope.transport.base import SocketStream
-    from chatscope.transport.response_parser import ResponseParser
 
 __all__ = ["Counts", "Origin", "Pool", "PooledConnection", "TransportStatistics"]
 
@@ -93,27 +93,31 @@ class Origin:
 
 
 class PooledConnection:
-    """A socket that serves one request at a time, and the pool that it returns to."""
+    """A socket that serves one request at a time, the parser of its responses, and the pool that it returns to.
 
-    __slots__ = ("_pool", "closed", "idle_since", "origin", "stream", "undrained")
+    Attributes:
+        is_drained: whether the end of the last response has been read, while the connection is idle.
+    """
 
-    def __init__(self, pool: Pool, origin: Origin, stream: SocketStream) -> None:
+    __slots__ = ("_pool", "closed", "idle_since", "is_drained", "origin", "parser", "stream")
+
+    def __init__(self, pool: Pool, origin: Origin, stream: SocketStream, parser: ResponseParser) -> None:
         self._pool = pool
         self.origin = origin
         self.stream = stream
+        self.parser = parser
         self.closed = False
         self.idle_since = 0.0
-        self.undrained: ResponseParser | None = None
-        """The parser of its last response, if the end of that is still to be read."""
+        self.is_drained = True
 
-    def release(self, *, undrained: ResponseParser | None = None, unused: bool = False) -> None:
+    def release(self, *, is_drained: bool = True, unused: bool = False) -> None:
         """Return the connection to the pool, with nothing unsent and at most the end of a response unread.
 
         A connection that was closed before its last bytes were read stays closed. One that is still `unused` is taken
         after all others.
         """
         if not self.closed:
-            self.undrained = undrained
+            self.is_drained = is_drained
             self._pool.put(self, last=unused)
 
     def close(self) -> None:
@@ -131,14 +135,18 @@ class Pool:
         counts: Where the pool counts what it does.
         max_idle: How many idle connections to keep for each origin.
         idle_expiry: Seconds after which an idle connection is closed.
+        max_header_bytes: The size that a response's status line and headers may have.
     """
 
-    def __init__(self, run: object, counts: Counts, *, max_idle: int, idle_expiry: float) -> None:
+    def __init__(
+        self, run: object, counts: Counts, *, max_idle: int, idle_expiry: float, max_header_bytes: int
+    ) -> None:
         self.run = run
         self._counts = counts
         self._shut = False
         self._max_idle = max_idle
         self._idle_expiry = idle_expiry
+        self._max_header_bytes = max_header_bytes
         self._open: set[PooledConnection] = set()
         self._oldest_first: OrderedDict[PooledConnection, None] = OrderedDict()
         self._reports_closing = True
@@ -151,7 +159,7 @@ class Pool:
 
     def add(self, origin: Origin, stream: SocketStream) -> PooledConnection:
         """Add a fresh stream as an active connection."""
-        connection = PooledConnection(self, origin, stream)
+        connection = PooledConnection(self, origin, stream, ResponseParser(max_header_bytes=self._max_header_bytes))
         self._counts.connects += 1
         self._open.add(connection)
         if self._shut:
@@ -162,14 +170,14 @@ class Pool:
     def take(self, origin: Origin) -> PooledConnection | None:
         """Return the live idle connection to `origin` that was used last, if there is one.
 
-        The end of its last response may still have to be read: see `PooledConnection.undrained`.
+        The end of its last response may still have to be read: see `PooledConnection.is_drained`.
         """
         self._expire(monotonic())
         while origin.idle:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
             connection.stream.watch(None)
-            if connection.undrained is not None or connection.stream.is_quiet():
+            if not connection.is_drained or connection.stream.is_quiet():
                 return connection
             connection.close()
         return None
@@ -203,6 +211,7 @@ class Pool:
         if connection in self._oldest_first:
             del self._oldest_first[connection]
             del connection.origin.idle[connection]
+            connection.parser.close()
 
     def close(self) -> None:
         """Close every connection, idle or active, and every one that is still being made."""
@@ -240,7 +249,7 @@ class Pool:
         self._expire(monotonic())
         if not self._reports_closing:
             for connection in list(self._oldest_first):
-                if connection.undrained is None and not connection.stream.is_quiet():
+                if connection.is_drained and not connection.stream.is_quiet():
                     connection.close()
         if self._oldest_first:
             self._start_timer()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import httpx
 
-__all__ = ["PostTemplate", "RequestHead"]
+__all__ = ["LAST_CHUNK", "PostTemplate", "RequestHead", "chunk_of"]
 
 # RFC 9110, section 5.6.2.
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -20,7 +20,15 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 MAX_KNOWN_TOKENS = 1024
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
+LAST_CHUNK = b"0\r\n\r\n"
+
 _lowered: dict[bytes, bytes] = {}
+
+
+def chunk_of(data: bytes) -> bytes:
+    """Return `data` as a chunk of a body."""
+    # One of length zero would end the body.
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 class RequestHead:
@@ -65,6 +73,10 @@ class RequestHead:
         breaks = len(lines) - 1
         if self.data.count(b"\r") != breaks or self.data.count(b"\n") != breaks or b"\0" in self.data:
             raise httpx.LocalProtocolError(f"line break or NUL in {_offending_header(lines)}")
+
+    def render(self, body: bytes) -> bytes:
+        """Return the bytes of the whole request."""
+        return self.data + (chunk_of(body) + LAST_CHUNK if self.chunked else body)
 
     def _apply(self, name: bytes, value: bytes) -> None:
         """Record a header that concerns the body or the connection."""

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from chatscope.transport.errors import Operation, translated
+from chatscope.transport.request_head import LAST_CHUNK, chunk_of
 
 if TYPE_CHECKING:
     from chatscope.transport.base import SocketStream
     from chatscope.transport.request_head import RequestHead
 
 __all__ = ["RequestWriter"]
-
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 class RequestWriter:
@@ -36,38 +35,20 @@ class RequestWriter:
         self._timeout = timeout
         self.error: OSError | None = None
 
-    async def send(self, head: RequestHead, body: bytes | None) -> bool:
-        """Send a request, with what its stream yields if `body` is `None`.
-
-        Returns whether all of it was sent; otherwise the server has responded or disconnected. If cancelled, the
-        connection cannot be used further. Raises `httpx.TransportError`.
-        """
-        if body is None:
-            return await self._send_stream(head)
-        if head.chunked:
-            body = _chunk(body) + LAST_CHUNK
-        return await self.write(head.data + body)
-
     async def write(self, data: bytes, *, listen: bool = False) -> bool:
         """Send `data`; return `False` if the server responded or disconnected before it was all sent.
 
         With `listen`, return `False` also if the server has responded after it: the rest need not be sent then.
         """
-        return (self.write_at_once(data) and not listen) or await self.flush(listen=listen)
-
-    def write_at_once(self, data: bytes) -> bool:
-        """Send as much as the system accepts without waiting, and return whether that was everything."""
         try:
-            self._stream.write(data)
+            is_sent = self._stream.write(data)
         except OSError as exc:
             self.error = exc
             return False
-        return not self._stream.unsent()
+        return (is_sent and not listen) or await self.flush(listen=listen)
 
     async def flush(self, *, listen: bool = False) -> bool:
         """Wait until everything written is sent; return `False` as `write` does."""
-        if self.error is not None:
-            return False
         try:
             return await self._stream.flush(self._timeout) or not (listen or self._stream.unsent())
         except TimeoutError as exc:
@@ -76,7 +57,12 @@ class RequestWriter:
             self.error = exc
             return False
 
-    async def _send_stream(self, head: RequestHead) -> bool:
+    async def send(self, head: RequestHead) -> bool:
+        """Send a request, with what its stream yields as the body.
+
+        Returns whether all of it was sent; otherwise the server has responded or disconnected. If cancelled, the
+        connection cannot be used further. Raises `httpx.TransportError`.
+        """
         if self._request is None or not isinstance(self._request.stream, httpx.AsyncByteStream):
             raise TypeError("an asynchronous transport cannot send a synchronous stream")
         if not await self.write(head.data, listen=True):
@@ -89,7 +75,7 @@ class RequestWriter:
                 if head.length is not None and length > head.length:
                     raise httpx.LocalProtocolError(f"the body is longer than its Content-Length of {head.length}")
                 # A response may follow the last byte at once. Only before that is it early.
-                data, early = (_chunk(part), True) if head.chunked else (part, length != head.length)
+                data, early = (chunk_of(part), True) if head.chunked else (part, length != head.length)
                 if part and not await self.write(data, listen=early):
                     return False
         finally:
@@ -99,8 +85,3 @@ class RequestWriter:
         if head.length is not None and length < head.length:
             raise httpx.LocalProtocolError(f"the body has {length} bytes, its Content-Length is {head.length}")
         return await self.write(LAST_CHUNK) if head.chunked else True
-
-
-def _chunk(data: bytes) -> bytes:
-    # A chunk of length zero would end the body.
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

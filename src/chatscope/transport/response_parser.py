@@ -1,4 +1,4 @@
-"""Parses the bytes of one HTTP/1.1 response to a status, headers and a body, without I/O.
+"""Parses the bytes of HTTP/1.1 responses to a status, a head and a body, without I/O.
 
 Here: llhttp (through httptools) and what it leaves to its user: interim responses, HEAD, limits, a body that ends with
 the connection, bytes after the end, and the second reading of what llhttp refuses. Not here: reading and waiting
@@ -7,7 +7,6 @@ the connection, bytes after the end, and the second reading of what llhttp refus
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import NoReturn
 
 import httptools
@@ -16,16 +15,16 @@ import httpx
 from chatscope.transport.errors import MalformedResponseError
 from chatscope.transport.lenient_parser import LenientParser, codings_in
 
-__all__ = ["MAX_HEADERS", "ResponseParser", "has_body"]
+__all__ = ["MAX_HEADERS", "ResponseParser", "has_body", "headers_in"]
 
 # curl allows 5000. Their bytes are limited too; this bounds the objects made of them.
 MAX_HEADERS = 4096
 # How many bytes of a chunked response are kept for a second reading. Whatever a server does differently, it does in the
 # first chunk already; some responses are over within this.
 REREAD_LIMIT = 4096
-TRANSFER_ENCODING = len(b"transfer-encoding")
+END_OF_HEAD = b"\r\n\r\n"
 # Some servers, behind gateways, say 2.0 in an HTTP/1.1 response; h11 and curl read it.
-HTTP_VERSIONS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1", "2.0": b"HTTP/2.0"}
+HTTP_VERSIONS = frozenset({"1.0", "1.1", "2.0"})
 OK, NO_CONTENT, NOT_MODIFIED, SWITCHING_PROTOCOLS = 200, 204, 304, 101
 
 
@@ -34,12 +33,27 @@ def has_body(status: int, *, head_request: bool) -> bool:
     return not head_request and status not in {NO_CONTENT, NOT_MODIFIED}
 
 
+def headers_in(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the names and values in a head."""
+    fields = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    return [(name, value.lstrip(b" \t")) for name, _, value in fields]
+
+
 class ResponseParser:
-    """Takes in a response, cut anywhere, up to its end.
+    """Takes in the responses of one connection, each cut anywhere, up to its end. `begin` makes room for the next one.
+
+    A head is kept as it arrived, and llhttp only judges it. Of its twenty or thirty headers nobody reads more than a
+    few, and to have llhttp report each of them takes longer than everything else here.
 
     `feed` raises `MalformedResponseError` for anything that is not a response, and `httpx.RemoteProtocolError` where
     the connection ends too early. If the same read brought something of use before the error, `feed` returns that and
     keeps the error in `failure`.
+
+    Attributes:
+        status: the HTTP status.
+        head: the status line and the headers, without the empty line after them.
+        head_complete, complete: whether the head and the whole response have arrived.
+        keep_alive: whether the connection can serve another request, once the response is complete.
     """
 
     __slots__ = (
@@ -48,46 +62,52 @@ class ResponseParser:
         "_ended_at",
         "_excess",
         "_head_request",
+        "_interim",
         "_limit",
         "_parser",
         "_reads",
         "_received",
         "_refusal",
-        "_trailer_bytes",
         "_transfer_coding",
         "complete",
         "failure",
+        "head",
         "head_complete",
-        "headers",
-        "http_version",
         "keep_alive",
         "on_body",
-        "reason",
         "status",
     )  # fmt: skip
 
-    def __init__(self, *, head_request: bool, max_header_bytes: int) -> None:
-        self.status = 0
-        self.reason = b""
-        self.http_version = b"HTTP/1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.head_complete = False
-        self.complete = False
-        self.keep_alive = False
-        self.failure: httpx.RemoteProtocolError | None = None
-        self._bare = 0
-        self._head_request = head_request
+    def __init__(self, *, max_header_bytes: int) -> None:
         self._limit = max_header_bytes
-        self._trailer_bytes = 0
+        self._parser: httptools.HttpResponseParser | LenientParser | None = None
+        self._body: list[bytes] = []
+        self.on_body = self._body.append  # called by llhttp; a method of ours would cost one more call for every token
+        self.begin()
+
+    def begin(self, *, head_request: bool = False) -> None:
+        """Prepare for the next response.
+
+        Args:
+            head_request: whether it answers a request that allows no body.
+        """
+        self.status = 0
+        self.head = b""
+        self.head_complete = self.complete = self.keep_alive = False
+        self.failure: httpx.RemoteProtocolError | None = None
+        self._head_request = head_request
+        self._interim = 0
+        self._bare = 0
         self._received = 0
         self._transfer_coding = b""
-        self._body: list[bytes] = []
-        self._ended_at = 0  # how many of those parts precede the end
-        self.on_body = self._body.append  # called by llhttp; a method of ours would cost one more call for every token
+        self._ended_at = 0  # how many parts of the body precede the end
         self._excess = False
         self._refusal = ""
         self._reads: list[bytes] | None = []  # everything received, as long as it may be read a second time
-        self._parser: httptools.HttpResponseParser | LenientParser = httptools.HttpResponseParser(self)
+
+    def close(self) -> None:
+        """Let go of what refers back here, which the garbage collector would have to find out. Nothing more is fed."""
+        self._parser = None
 
     def feed(self, data: bytes) -> bytes:
         """Parse a read and return the part of the body in it; `b""` means the end of the connection."""
@@ -99,6 +119,8 @@ class ResponseParser:
             self._reads.append(data)
         elif not had_head:
             self._received += len(data)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
@@ -135,7 +157,8 @@ class ResponseParser:
         if self._excess:
             self.keep_alive = False
         self._reads = None
-        del self._parser  # it refers back here, and the garbage collector would have to find that out
+        if self._head_request or not self.keep_alive:
+            self.close()
 
     def _handle_error(self, exc: Exception, *, had_head: bool) -> None:
         if self.complete:
@@ -160,10 +183,8 @@ class ResponseParser:
         """Read all that was received by the wider grammar, in the place of what llhttp made of it."""
         reads, self._reads = self._reads or [], None
         returned = _body_length(reads[:-1]) if had_head else 0
-        self.headers.clear()
-        self.reason = self._transfer_coding = b""
+        self._transfer_coding = b""
         self.head_complete = False
-        self._trailer_bytes = 0
         self._body.clear()
         self._parser = LenientParser(self)
         try:
@@ -191,8 +212,7 @@ class ResponseParser:
         self.keep_alive = False
         if not self.head_complete:
             raise httpx.RemoteProtocolError("the server closed the connection within the headers of the response")
-        has_length = any(name.lower() == b"content-length" for name, _ in self.headers)
-        if has_length or self._transfer_coding:
+        if b"\ncontent-length:" in self.head.lower() or self._transfer_coding:
             raise httpx.RemoteProtocolError("the server closed the connection before the end of the body")
         self.complete = True
         return b""
@@ -204,49 +224,49 @@ class ResponseParser:
         if self.complete:
             self._excess = True
 
-    def on_status(self, reason: bytes) -> None:
-        """Take a part of the reason phrase."""
-        if not self.complete:
-            self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header or a trailer. Trailers are dropped; nothing here uses them."""
-        if self.head_complete:
-            self._trailer_bytes += len(name) + len(value)
-            if self._trailer_bytes > self._limit:
-                self._refuse(f"more than {self._limit} bytes of trailers")
-            return
-        self.headers.append((name, value))
-        # The length tells most names apart without looking at them.
-        if len(name) == TRANSFER_ENCODING and name.lower() == b"transfer-encoding":
-            self._transfer_coding += b"," + value if self._transfer_coding else value
-
     def on_headers_complete(self) -> None:
         """Judge the head."""
-        if self.complete:
+        if self.complete or self._parser is None:
             return
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(f"more than {MAX_HEADERS} headers")
-        # What was received may end with a part of the body. If all of it is within the limit, so is the head.
-        if self._received > self._limit and sum(map(len, chain(*self.headers))) > self._limit:
-            self._refuse(f"more than {self._limit} bytes of headers")
         status = self._parser.get_status_code()
-        version = HTTP_VERSIONS.get(self._parser.get_http_version())
-        if version is None:
-            self._refuse(f"HTTP/{self._parser.get_http_version()} is not supported")
+        version = self._parser.get_http_version()
+        if version not in HTTP_VERSIONS:
+            self._refuse(f"HTTP/{version} is not supported")
         if status == SWITCHING_PROTOCOLS:
             self._refuse("the server switched to a protocol that was not asked for")
         if status < SWITCHING_PROTOCOLS - 1:
             self._refuse(f"{status} is not a status code")
         if status < OK:
             return  # interim: on_message_complete makes room for the real one
-        if self._transfer_coding and has_body(status, head_request=self._head_request):
-            self._judge_transfer_coding()
+        head = self._parser.head if isinstance(self._parser, LenientParser) else self._received_head()
+        if head.count(b"\r\n") > MAX_HEADERS:
+            self._refuse(f"more than {MAX_HEADERS} headers")
+        if len(head) > self._limit:
+            self._refuse(f"more than {self._limit} bytes of headers")
+        if b"\ntransfer-encoding:" in head.lower():
+            values = [value for name, value in headers_in(head) if name.lower() == b"transfer-encoding"]
+            self._transfer_coding = b",".join(values)
+            if has_body(status, head_request=self._head_request):
+                self._judge_transfer_coding()
         self.status = status
-        self.http_version = version
+        self.head = head
         # Asked here too: a response to HEAD never comes to the end that llhttp expects.
         self.keep_alive = self._parser.should_keep_alive()
         self.head_complete = True
+
+    def _received_head(self) -> bytes:
+        """Return the head that llhttp has just read."""
+        reads = self._reads or []
+        received = reads[0] if len(reads) == 1 else b"".join(reads)
+        start, end = 0, -len(END_OF_HEAD)
+        for _ in range(self._interim + 1):
+            start = received.find(b"HTTP/", end + len(END_OF_HEAD))  # line breaks may precede it
+            end = received.find(END_OF_HEAD, start)
+        head = received[start:end]
+        # Older versions of llhttp read folded headers and bare line feeds.
+        if start < 0 or end < 0 or head.count(b"\n") != head.count(b"\r\n") or b"\n " in head or b"\n\t" in head:
+            raise httptools.HttpParserError("the head is not made of lines")
+        return head
 
     def on_message_complete(self) -> None:
         """Take the end of a response, interim or final."""
@@ -254,10 +274,9 @@ class ResponseParser:
             if not self.complete:
                 self.complete = True
                 self._ended_at = len(self._body)
-            self.keep_alive = self._parser.should_keep_alive()
+            self.keep_alive = self._parser is not None and self._parser.should_keep_alive()
         else:
-            self.headers.clear()
-            self.reason = self._transfer_coding = b""
+            self._interim += 1
 
     def _judge_transfer_coding(self) -> None:
         coding = self._transfer_coding.lower()

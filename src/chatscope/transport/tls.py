@@ -144,12 +144,12 @@ class TLSStream:
             on_read(b"")
         return is_enough
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """See `SocketStream`."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._tls.write(rest) :]  # one record at a time: Python enables OpenSSL's partial writes
-        self._raw.write(self._outgoing.read())
+        return self._raw.write(self._outgoing.read()) and not (self._plain or self._ended)
 
     async def flush(self, within: float | None) -> bool:
         """See `SocketStream`. Session tickets and key updates are processed and do not count as something received."""

@@ -21,16 +21,16 @@ from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import drain
 from chatscope.transport.errors import Operation, note_proxy, translated
 from chatscope.transport.http1 import ResponseStream
-from chatscope.transport.pool import Counts, Origin, Pool, PooledConnection, TransportStatistics
+from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import HttpxBody, Proxies
 from chatscope.transport.request_head import PostTemplate, RequestHead
 from chatscope.transport.resolver import Resolver
-from chatscope.transport.response_parser import has_body
+from chatscope.transport.response_parser import has_body, headers_in
 from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping
 
     from chatscope.transport.base import ResendHook, SentHook, SocketStream, TimedStream
     from chatscope.transport.witness import ReadWitness
@@ -138,11 +138,12 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         response = await self._send(
             pool,
             origin,
+            head,
+            body,
             request.extensions.get("timeout") or {},
-            request,
-            lambda response: response.run(head, body),
             request.extensions.get(RESEND_EXTENSION),
             request.extensions.get(SENT_EXTENSION),
+            request,
         )
         return self._to_httpx(response, request)
 
@@ -170,9 +171,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request = httpx.Request("POST", template.url, headers=template.headers, content=body)
             request.extensions["timeout"] = timeouts
             return self._handle_by_proxy(origin.proxy, request)
-        return self._send(
-            pool, origin, timeouts, None, lambda response: response.run_prepared(template, body), on_resend, on_sent
-        )
+        return self._send(pool, origin, template, body, timeouts, on_resend, on_sent)
 
     async def open_connections(self, url: httpx.URL | str, count: int, *, within: float | None = None) -> int:
         """Open connections ahead of the requests that will need them, and return how many of them are now idle.
@@ -199,24 +198,25 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         self,
         pool: Pool,
         origin: Origin,
+        head: RequestHead | PostTemplate,
+        body: bytes | None,
         timeouts: Mapping[str, float | None],
-        request: httpx.Request | None,
-        run: Callable[[ResponseStream], Awaitable[None]],
         on_resend: ResendHook | None,
         on_sent: SentHook | None,
+        request: httpx.Request | None = None,
     ) -> ResponseStream:
         """Run a request on an idle connection or on a new one; a second time if the idle one turns out to be dead."""
         connection = pool.take(origin)
-        while connection is not None and connection.undrained is not None:
-            undrained, connection.undrained = connection.undrained, None
-            if not await drain(connection, undrained):
+        while connection is not None and not connection.is_drained:
+            connection.is_drained = True
+            if not await drain(connection):
                 connection.close()
                 connection = pool.take(origin)
         if connection is not None:
             self._counts.reuses += 1
-            response = self._response_on(connection, request, timeouts, on_sent)
+            response = ResponseStream(connection, request, timeouts, on_sent)
             try:
-                await run(response)
+                await response.run(head, body)
                 return response
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
                 is_replayable = request is None or isinstance(request.stream, httpx.ByteStream)
@@ -228,22 +228,9 @@ class HTTPTransport(httpx.AsyncBaseTransport):
                     self._counts.resent += 1
         began_ns = perf_counter_ns()
         connection = pool.add(origin, await self._connect(origin, timeouts.get("connect"), request))
-        response = self._response_on(connection, request, timeouts, on_sent, perf_counter_ns() - began_ns)
-        await run(response)
+        response = ResponseStream(connection, request, timeouts, on_sent, perf_counter_ns() - began_ns)
+        await response.run(head, body)
         return response
-
-    def _response_on(
-        self,
-        connection: PooledConnection,
-        request: httpx.Request | None,
-        timeouts: Mapping[str, float | None],
-        on_sent: SentHook | None,
-        connect_ns: int | None = None,
-    ) -> ResponseStream:
-        limit = self._max_header_bytes
-        return ResponseStream(
-            connection, request, timeouts, max_header_bytes=limit, on_sent=on_sent, connect_ns=connect_ns
-        )
 
     async def aclose(self) -> None:
         """Close every connection, also those in use. Requests are refused from then on.
@@ -270,7 +257,13 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         if self._pool is not None:
             self._pool.abandon()
         self._origins.clear()
-        self._pool = Pool(current_run(), self._counts, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
+        self._pool = Pool(
+            current_run(),
+            self._counts,
+            max_idle=self._max_idle,
+            idle_expiry=self._idle_expiry,
+            max_header_bytes=self._max_header_bytes,
+        )
         self._resolver = Resolver()
         self._proxies = Proxies(self._tls_context, max_idle=self._max_idle, idle_expiry=self._idle_expiry)
         return self._pool
@@ -334,10 +327,10 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             raise
 
     def _to_httpx(self, response: ResponseStream, request: httpx.Request) -> httpx.Response:
-        parser = response.parser
-        extensions = {"http_version": parser.http_version, "reason_phrase": parser.reason}
+        status_line = response.head.partition(b"\r\n")[0]
+        extensions = {"http_version": status_line[:8], "reason_phrase": status_line[13:]}  # HTTP/1.1 200 OK
         try:
-            return self._build(parser.status, parser.headers, response, extensions, request)
+            return self._build(response.status, headers_in(response.head), response, extensions, request)
         except BaseException:
             response.abort()
             raise

@@ -163,9 +163,10 @@ class AsyncioStream(asyncio.Protocol):
         self._pump_error = error  # not in the waiter, which its timer may have woken in this tick already
         self._wake()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         self._check_writable()
         self._transport.write(data)
+        return not (self._write_paused or self._chunks or self._lost)
 
     def _check_writable(self) -> None:
         if self._lost or self._transport.is_closing():
@@ -194,7 +195,7 @@ class AsyncioStream(asyncio.Protocol):
         return b"" if self._lost or self._transport.is_closing() else None
 
     def is_quiet(self) -> bool:
-        if self.poll() is not None:
+        if self._chunks or self._lost or self._transport.is_closing():
             return False
         try:
             self._sock.recv(1, socket.MSG_PEEK)  # the loop may not have read it yet
@@ -307,20 +308,20 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._buffer[:nbytes]))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         if self._later:
             data = self._later + data
         if len(data) > WRITE_LATER:
             self._later = b""
-            super().write(data)
-            return
+            return super().write(data)
         self._check_writable()
         if not self._later:
             self._loop.call_soon(self._write_later)
         self._later = data
+        return not (self._write_paused or self._chunks)
 
     def _backlog(self) -> int:
-        return len(self._later) + super()._backlog()
+        return len(self._later) + self._transport.get_write_buffer_size()
 
     def _write_later(self) -> None:
         data, self._later = self._later, b""

@@ -86,7 +86,7 @@ class TrioStream:
             if within is not None and trio.current_time() >= read_at + within:
                 raise TimeoutError(f"nothing received for {within} s")
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         is_first = not self._unsent
         self._unsent = memoryview(b"".join((self._unsent, data)) if self._unsent else data)
         try:
@@ -94,6 +94,7 @@ class TrioStream:
         except OSError:
             self.write_refused = is_first
             raise
+        return not self._unsent
 
     async def flush(self, within: float | None) -> bool:
         while not self._readable():
