@@ -30,8 +30,8 @@ class Pacer(Protocol):
     def wait_for(self, tokens: float, now: float) -> float:
         """Return the seconds after which to ask again for a request of so many tokens; 0 if it may be sent now.
 
-        `inf` means that `wake` will be called. `now` is the event loop's time; it goes on if the client is opened again in
-        another run of a loop.
+        `inf` means that `wake` will be called. `now` is the event loop's time; it goes on if the client is opened again
+        in another run of a loop.
         """
         ...
 
