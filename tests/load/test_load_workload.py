@@ -9,11 +9,13 @@ from random import Random
 
 import pytest
 
-from chatscope.load import Length, Workload, prompts
+from chatscope.load import Length, LoadPlan, Workload, prompts, run
 from chatscope.load.prompts import PromptSource, read_prompts
 from chatscope.load.traces import TraceRow, read_trace
 from chatscope.load.workload import BLOCK_TOKENS, WordScale
 from chatscope.protocol.messages import SentMessage
+from chatscope.simulator import Config, Reply, simulator
+from chatscope.simulator.tokenizer import TokenizerStyle
 from chatscope.simulator.tokens import tokenize
 
 SCALE = WordScale()
@@ -192,3 +194,28 @@ def test_a_malformed_trace_is_refused(tmp_path: Path, content: str, message: str
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         list(read_trace(path))
+
+
+@pytest.mark.parametrize(
+    ("style", "source", "asked"),
+    [
+        ("vllm", "tokenizer", ["/tokenize"] * 2),
+        ("sglang", "tokenizer", ["/tokenize"] * 3 + ["/v1/chat/completions"]),
+        ("llama.cpp", "tokenizer", ["/tokenize"] * 3 + ["/v1/chat/completions"]),
+        (None, "usage", ["/tokenize"] * 2 + ["/v1/chat/completions"] * 2),
+    ],
+)
+async def test_a_server_with_a_tokenizer_is_asked_how_long_words_are(
+    style: TokenizerStyle | None, source: str, asked: list[str]
+) -> None:
+    """Of those that count text alone, one small request brings the template's length."""
+    server = simulator(Reply(tokens=1), Config(tokenizer=style, api_keys=frozenset({"k"})))
+    async with server as base_url:
+        plan = LoadPlan(model="m", base_url=base_url, api_key="k", concurrency=1, requests=3)
+        report = await run(plan)
+    assert [request.path for request in server.requests] == asked + ["/v1/chat/completions"] * 3
+    assert {request.status for request in server.requests} <= {200, 400, 404}
+    assert report.lengths_counted_by == source
+    assert (report.tokens_per_word, report.prompt_overhead_tokens) == (1, 6)
+    assert report.stages[0].summary.prompt_tokens_mean == 512
+    assert report.stages[0].notices == []

@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO, TypeVar, get_args
 
 import anyio
 import click
@@ -25,6 +25,7 @@ from chatscope.cli.models import models
 from chatscope.cli.options import json_object, json_values, whole_prompt
 from chatscope.simulator import Config, Received, Reply, Script, serve
 from chatscope.simulator.directives import scripted
+from chatscope.simulator.tokenizer import TokenizerStyle
 from chatscope.version import __version__
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -167,6 +168,9 @@ def demo_command(backend: str, uvloop: bool) -> int:
 @click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
 @click.option("--tokens-per-minute", type=click.IntRange(min=1), metavar="N", help="Answer 429 above this.")
 @click.option("--max-running", type=click.IntRange(min=1), metavar="N", help="Answer so many at a time; others wait.")
+@click.option(
+    "--tokenizer", type=click.Choice(get_args(TokenizerStyle)), help="Whose /tokenize to have. [default: none]"
+)
 @click.option("--faults", type=click.File(), metavar="FILE", help="Faults for the requests in turn, one line each.")
 @click.option("--quiet", is_flag=True, help="Print no line for each request.")
 def simulator_command(
@@ -177,6 +181,7 @@ def simulator_command(
     requests_per_minute: int | None,
     tokens_per_minute: int | None,
     max_running: int | None,
+    tokenizer: TokenizerStyle | None,
     faults: TextIO | None,
     quiet: bool,
 ) -> int:
@@ -189,7 +194,10 @@ def simulator_command(
     Stop the server with Ctrl-C or SIGTERM; the exit code is 0.
     """
     config = Config(
-        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, max_running=max_running
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        max_running=max_running,
+        tokenizer=tokenizer,
     )
     reply = Reply(first_token=first_token, between_tokens=between_tokens)
     try:

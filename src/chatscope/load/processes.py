@@ -38,7 +38,7 @@ from chatscope.load.records import RequestError, RequestRecord
 from chatscope.load.report import LoadReport, StageReport
 from chatscope.load.schedule import SECOND, WorkShare
 from chatscope.load.search import next_stage
-from chatscope.load.setup import RunSetup, client_of, prepare, report_of
+from chatscope.load.setup import RunSetup, prepare_alone, report_of
 from chatscope.load.sizing import worker_count
 from chatscope.load.stages import conclude
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss
@@ -78,8 +78,7 @@ async def run_in_processes(
     """
     _check_loop(loop)
     monitor = monitor or LoadMonitor()
-    async with client_of(plan, None) as client:
-        setup = await prepare(plan, client)
+    setup = await prepare_alone(plan)
     count, notices = worker_count(plan, workers)
     async with _started(setup, count, loop) as processes:
         stages = await run_stages(setup, processes, monitor)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chatscope.load.calibration import ScaleSource
 from chatscope.load.client_error import ClientError
 from chatscope.load.metrics import FORMULAS, StageSummary
 from chatscope.load.objectives import ObjectiveResult
@@ -59,6 +60,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 class LoadReport(msgspec.Struct, kw_only=True):
     """What a run measured. The attributes are the values of `summary.json`, and `records` those of `requests.jsonl`.
 
+    `lengths_counted_by` says who told how long a word is: the server's tokenizer, or its usage of two requests.
     `verdict` is that of the worst stage; of a search, the worst of the two stages that decide it. `salt` makes the
     prompts again, and `seed` (in `plan`) the schedule.
     """
@@ -72,6 +74,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     notices: list[str] = []
     tokens_per_word: float | None = None
     prompt_overhead_tokens: float | None = None
+    lengths_counted_by: ScaleSource | None = None
     was_stopped: bool = False
     client_error: ClientError | None = None
     search: SearchResult | None = None

@@ -53,7 +53,7 @@ async def run(
         transport = transport_for(plan, reads)
     stages: list[StageReport] = []
     async with client_of(plan, transport) as client:
-        setup = await prepare(plan, client)
+        setup = await prepare(plan, client, transport)
         encoder = Encoder.of(client, setup)
         while not monitor.is_stopped and (stage := next_stage(plan, stages)) is not None:
             first = len(monitor.records)

@@ -17,13 +17,14 @@ from typing import Any, Final
 import httpx
 
 from chatscope import ChatClient, RetryPolicy, Timeouts
-from chatscope.load.calibration import calibrate
+from chatscope.load.calibration import Calibration, calibrate
 from chatscope.load.monitor import LoadMonitor
 from chatscope.load.plan import LoadPlan
 from chatscope.load.report import LoadReport, StageReport
 from chatscope.load.search import run_verdict, search_result
 from chatscope.load.workload import WordScale, Workload
 from chatscope.profiles import find_profile
+from chatscope.transport import HTTPTransport
 from chatscope.version import __version__
 
 _MAY_HOLD_KEYS: Final = frozenset({"extra_headers", "extra_query"})
@@ -39,7 +40,7 @@ class RunSetup:
     Args:
         plan: the run's.
         workload: what the requests ask, with the run's seed and salt.
-        scale: the length of words in tokens; `None` if it was not measured.
+        calibration: the length of words in tokens; `None` if it was not measured.
         profile: the server's name, if it is known.
         asks_for_usage: whether a stream reports its usage only on request.
         notices: what the report says about the preparation.
@@ -48,11 +49,16 @@ class RunSetup:
 
     plan: LoadPlan
     workload: Workload
-    scale: WordScale | None = None
+    calibration: Calibration | None = None
     profile: str | None = None
     asks_for_usage: bool = True
     notices: Sequence[str] = ()
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def scale(self) -> WordScale | None:
+        """The length of words in tokens, if it was measured."""
+        return None if self.calibration is None else self.calibration.scale
 
 
 def client_of(plan: LoadPlan, transport: httpx.AsyncBaseTransport | None) -> ChatClient:
@@ -72,8 +78,20 @@ def client_of(plan: LoadPlan, transport: httpx.AsyncBaseTransport | None) -> Cha
     )
 
 
-async def prepare(plan: LoadPlan, client: ChatClient) -> RunSetup:
-    """Choose the salt, and measure the length of words. If cancelled, so are the two requests.
+async def prepare_alone(plan: LoadPlan) -> RunSetup:
+    """Prepare a run whose requests other processes send, with a client of its own. As `prepare`."""
+    transport = HTTPTransport()
+    async with client_of(plan, transport) as client:
+        return await prepare(plan, client, transport)
+
+
+async def prepare(plan: LoadPlan, client: ChatClient, transport: httpx.AsyncBaseTransport) -> RunSetup:
+    """Choose the salt, and measure the length of words. If cancelled, so are the requests that this takes.
+
+    Args:
+        plan: the run's.
+        client: sends them; its block is open.
+        transport: the client's.
 
     Raises:
         ChatError: one of them failed.
@@ -87,9 +105,9 @@ async def prepare(plan: LoadPlan, client: ChatClient) -> RunSetup:
     )
     if not plan.calibrate or plan.workload.prompts is not None:
         return setup
-    scale = await calibrate(client, plan, setup.workload)
-    if scale is not None:
-        return replace(setup, scale=scale)
+    calibration = await calibrate(client, plan, setup.workload, transport)
+    if calibration is not None:
+        return replace(setup, calibration=calibration)
     return replace(setup, notices=["the server reports no usage, so prompts have one word for each requested token"])
 
 
@@ -108,6 +126,7 @@ def report_of(
         notices=[*setup.notices, *notices],
         tokens_per_word=None if scale is None else scale.per_word,
         prompt_overhead_tokens=None if scale is None else scale.overhead,
+        lengths_counted_by=None if setup.calibration is None else setup.calibration.source,
         was_stopped=monitor.is_stopped,
         search=search_result(setup.plan, stages),
         records=monitor.records,

@@ -32,7 +32,7 @@ from chatscope.load.messages import (
 )
 from chatscope.load.processes import run_stages
 from chatscope.load.schedule import SECOND, WorkShare
-from chatscope.load.setup import RunSetup, client_of, prepare, report_of
+from chatscope.load.setup import RunSetup, prepare_alone, report_of
 from chatscope.ray.engine import connect, count_nodes, ray_module
 
 T = TypeVar("T")
@@ -209,8 +209,7 @@ async def run_load_on_ray(
         ImportError: Ray is not installed.
     """
     monitor = monitor or LoadMonitor()
-    async with client_of(plan, None) as client:
-        setup = await prepare(plan, client)
+    setup = await prepare_alone(plan)
     is_connected_here = await anyio.to_thread.run_sync(partial(connect, address))
     try:
         nodes = await anyio.to_thread.run_sync(count_nodes)

@@ -10,6 +10,7 @@ from chatscope.simulator.faults import Fault
 from chatscope.simulator.plan import Plan, Response
 from chatscope.simulator.replies import Answer, Reply
 from chatscope.simulator.request import ChatRequest
+from chatscope.simulator.tokenizer import TokenizerStyle
 
 Script: TypeAlias = Answer | Sequence[Answer] | Callable[[ChatRequest], Answer]
 """One answer for every request, a sequence whose last answer is repeated, or a function from a request to its answer.
@@ -37,6 +38,8 @@ class Config:
     server whose batch is full."""
     base_path: str | None = "/v1"
     """The path before `/chat/completions` and `/models`; any other path gets a 404. `None` accepts every path."""
+    tokenizer: TokenizerStyle | None = None
+    """Whose `/tokenize` there is, beside the base path without its `/v1`. OpenAI's own endpoint has none."""
     directives: bool = True
     """Whether a request may choose its own faults (see `directives`)."""
     keep_requests: int = 10_000

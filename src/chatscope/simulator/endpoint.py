@@ -24,6 +24,7 @@ from chatscope.simulator.plan import Framing, Plan, Response
 from chatscope.simulator.rendering import respond_to
 from chatscope.simulator.replies import Reply, cost
 from chatscope.simulator.request import ChatRequest, Headers, RefusedError
+from chatscope.simulator.tokenizer import PATH, tokenized
 
 _logger = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ class ScriptedEndpoint:
         self._check_key(received.headers)
         if path.endswith("/models"):
             return self._models()
+        if path.endswith(PATH) and self.config.tokenizer is not None:
+            return tokenized(received.content, self.config.tokenizer)
         request = ChatRequest.parse(
             received.content, received.headers, number=received.number, created=int(time.time())
         )
@@ -130,6 +133,8 @@ class ScriptedEndpoint:
     def _is_known(self, path: str) -> bool:
         base = self.config.base_path
         known = ("/chat/completions", "/models")
+        if self.config.tokenizer is not None and path.endswith(PATH):
+            return base is None or path == f"{base.removesuffix('/v1')}{PATH}"
         return path.endswith(known) if base is None else path in {f"{base}{name}" for name in known}
 
     def _completion(self, request: ChatRequest) -> Response | Plan:

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 
-from chatscope.simulator import ChatRequest, Fault, Outcome, Plan, Reply, Response, respond_to
+from chatscope.simulator import ChatRequest, Fault, Outcome, Plan, Reply, Response, error, respond_to
 from chatscope.simulator.request import Headers, RefusedError
 from chatscope.testing.playing import PlayedResponse
 from chatscope.testing.received import ReceivedRequest
@@ -150,7 +150,10 @@ class ChatEndpoint(httpx.AsyncBaseTransport):
 
     def _plan(self, received: ReceivedRequest) -> Plan:
         __tracebackhide__ = True
+        path = received.path.partition("?")[0]
         try:
+            if not path.endswith("/chat/completions"):
+                raise RefusedError(error(404, f"Invalid URL ({received.method} {path})"))
             request = ChatRequest.parse(
                 received.content, received.headers, number=received.number, created=int(time.time())
             )
