@@ -25,7 +25,7 @@ from benchmarks.scenarios.load_readers import read_streams
 from benchmarks.scenarios.load_tools import Compared, compare_tools
 from chatscope.load import Length, LoadPlan, LoadReport, RequestRecord, StageReport, Workload, run, run_in_processes
 from chatscope.load.distributions import linear_percentile
-from chatscope.load.messages import WorkerLoop
+from chatscope.load.worker_loops import WORKER_LOOPS, WorkerLoop, anyio_backend_of
 from chatscope.simulator.paced import WrittenResponse, WrittenResponses
 from chatscope.transport import HTTPTransport, ReadWitness
 
@@ -171,10 +171,9 @@ class LoadRows:
             with paced_server(self._cores.server) as server, on_core(self._cores.client):
                 plan = self._plan(server.base_url, 100, concurrency=number, duration=self._seconds)
                 # In this process, where nothing else reads, so reads can be matched to tokens.
-                is_trio = self._loop == "trio"
-                options = {} if is_trio else {"use_uvloop": self._loop == "uvloop"}
+                backend, options = anyio_backend_of(self._loop)
                 measured = partial(run, plan, transport=HTTPTransport(witness=reads))
-                report = anyio.run(measured, backend="trio" if is_trio else "asyncio", backend_options=options)
+                report = anyio.run(measured, backend=backend, backend_options=options)
             lags, true = _witnessed(_pairs(report, server.written), reads.take())
             figures = [(linear_percentile(lags, at), linear_percentile(true, at)) for at in (50, 99)]
             p50, p99 = (f"{_ms(lag)} (truth {_ms(error)})" for lag, error in figures)
@@ -303,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="length of each run of streams (default: %(default)s)"
     )
-    parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio"], default="asyncio")
+    parser.add_argument("--loop", choices=WORKER_LOOPS, default="asyncio")
     given = parser.parse_args(arguments)
     rows = LoadRows(given.loop, given.seconds).rows
     names = [name for name in given.rows.split(",") if name] or list(rows)

@@ -1,6 +1,6 @@
 """Every error that chatscope raises on purpose, as one tree.
 
-Here: the exception classes. Not here: when they are raised.
+Here: the exception classes, and the way out of a group of exceptions. Not here: when they are raised.
 
 ::
 
@@ -249,3 +249,10 @@ class ResultTimeoutError(TaskError):
 
 class UnknownTaskError(TaskError):
     """No task has this id, or it has been forgotten."""
+
+
+def first_in(error: Exception) -> Exception:
+    """Return the first exception in a group, however deeply it is nested; an exception that is no group itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.simulated import Simulate
 
 TEXT = "one two three"
-ASYNCIO, UVLOOP, TRIO = (), ("--uvloop",), ("--backend", "trio")
+ASYNCIO, UVLOOP, TRIO = (), ("--backend", "uvloop"), ("--backend", "trio")
 LOOPS = pytest.mark.parametrize("loop", [ASYNCIO, UVLOOP, TRIO], ids=["asyncio", "uvloop", "trio"])
 LIBRARIES = pytest.mark.parametrize("loop", [ASYNCIO, TRIO], ids=["asyncio", "trio"])
 
@@ -142,7 +142,7 @@ BAD_ARGUMENTS: dict[tuple[str, ...], str] = {
     ("hi", "--base-url", ""): "base_url must begin with http:// or https://",  # not OpenAI's address
     ("a\udcffb",): "messages",  # how Python passes an argument that is not UTF-8
     ("hi", "--api-key", "sk-in-the-history"): "--api-key",
-    ("hi", "--backend", "trio", "--uvloop"): "--uvloop",
+    ("hi", "--backend", "curio"): "--backend",
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.command import MakeOutput, Run
 
 SECONDS = 15.0  # limit for one demonstration
-ASYNCIO, UVLOOP, TRIO = (), ("--uvloop",), ("--backend", "trio")
+ASYNCIO, UVLOOP, TRIO = (), ("--backend", "uvloop"), ("--backend", "trio")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

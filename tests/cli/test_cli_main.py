@@ -90,7 +90,7 @@ def test_ctrl_c_during_the_imports_exits_130(monkeypatch: pytest.MonkeyPatch) ->
     ("missing", "arguments", "remedy"),
     [
         ("trio", ("demo", "--backend", "trio"), "pip install 'chatscope[trio]'"),
-        ("uvloop", ("ask", "hi", "--uvloop"), "pip install uvloop"),
+        ("uvloop", ("ask", "hi", "--backend", "uvloop"), "pip install uvloop"),
     ],
 )
 def test_a_missing_loop_says_how_to_install_it(

@@ -37,7 +37,7 @@ def test_the_limits_of_the_verdict_are_those_of_the_code() -> None:
     for text, (suspect, invalid) in times.items():
         pattern = rf"^\| {text}.* \| {suspect * 1e3:.0f} ms.* \| {invalid * 1e3:.0f} ms \|$"
         assert re.search(pattern, GUIDE, re.MULTILINE), text
-    assert f"until {SEARCH_TOLERANCE:.0%} are left".replace("%", " %") in GUIDE
+    assert f"until that is {SEARCH_TOLERANCE:.0%} wide".replace("%", " %") in GUIDE
 
 
 def test_the_picture_of_coordinated_omission_is_what_its_script_draws() -> None:

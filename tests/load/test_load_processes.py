@@ -18,9 +18,9 @@ from tests.support.simulated import Simulate, simulators
 
 from chatscope.load import Length, LoadMonitor, LoadPlan, LoadReport, Workload, run, run_in_processes
 from chatscope.load.connections import connections_sentence
-from chatscope.load.messages import WorkerLoop
 from chatscope.load.schedule import OpenLoop, due_offsets
 from chatscope.load.sizing import worker_count
+from chatscope.load.worker_loops import WorkerLoop
 from chatscope.simulator import Reply, error
 
 REPLY = Reply(tokens=3)
@@ -173,14 +173,17 @@ async def test_failures_in_a_worker_are_recorded_as_anywhere(simulate: Simulate)
 
 
 async def test_a_worker_that_is_killed_loses_its_requests_and_the_verdict_is_invalid(
-    simulate: Simulate, started: list[anyio.abc.Process]
+    simulate: Simulate, started: list[anyio.abc.Process], tmp_path: Path
 ) -> None:
-    """The others go on."""
+    """The others go on. Of each lost request, what was planned is recorded."""
     simulated = simulate(REPLY)
     reports = []
+    trace = tmp_path / "trace.csv"
+    rows = "".join(f"{n / 20},s{n // 4},9,3\n" for n in range(40))
+    trace.write_text(f"Timestamp,Session ID,Request tokens,Response tokens\n{rows}")
 
     async def measure() -> None:
-        given = plan(simulated.base_url, rate=20, arrivals="constant", requests=40, slos=["failed<1%"])
+        given = plan(simulated.base_url, trace=trace, slos=["failed<1%"])
         reports.append(await run_in_processes(given, workers=2))
 
     async with anyio.create_task_group() as group:
@@ -196,6 +199,8 @@ async def test_a_worker_that_is_killed_loses_its_requests_and_the_verdict_is_inv
     assert "requests were lost with worker 1" in stage.verdict.reasons[0]
     assert (stage.summary.attempts, stage.summary.unfinished) == (40, loss.requests)
     assert stage.summary.failures == {"WorkerDied": loss.requests}
+    for record in report.records:
+        assert (record.session, record.turn) == (f"s{record.index // 4}", record.index % 4)
     assert stage.goodput == pytest.approx(1 - loss.requests / 40)
     assert not report.meets_objectives
     assert sum(record.outcome == "ok" and record.worker == 0 for record in report.records) == 20

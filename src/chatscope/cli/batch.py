@@ -78,8 +78,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     stop: list[_Run] = []
     code = run_loop(
         partial(_run, arguments, stop),
-        "trio" if backend == "trio" else "asyncio",
-        uvloop=backend == "uvloop",
+        backend,
         on_first_signal=lambda: bool(stop) and _stop(stop[0]),
     )
     if code in {0, USAGE}:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from chatscope.cli.options import json_values
+from chatscope.cli.options import BACKEND_OPTION, json_values
 
 
 def _concurrency(_context: click.Context, _option: click.Parameter, value: str) -> int | str:
@@ -109,13 +109,7 @@ _OPTIONS: Final = (
         help="A panel on terminals, else lines; or nothing.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-    click.option(
-        "--backend",
-        type=click.Choice(["asyncio", "uvloop", "trio"]),
-        default="asyncio",
-        show_default=True,
-        help="Event loop.",
-    ),
+    BACKEND_OPTION,
 )
 
 

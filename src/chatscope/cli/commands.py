@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TextIO, TypeVar, get_args
+from typing import Any, Final, TextIO, get_args
 
 import anyio
 import click
@@ -22,13 +22,11 @@ from chatscope.cli.load import load
 from chatscope.cli.loop import exit_code_of, report_os_error
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.models import models
-from chatscope.cli.options import json_object, json_values, whole_prompt
+from chatscope.cli.options import BACKEND_OPTION, json_object, json_values, whole_prompt
 from chatscope.simulator import Config, Received, Reply, Script, serve
 from chatscope.simulator.directives import scripted
 from chatscope.simulator.tokenizer import TokenizerStyle
 from chatscope.version import __version__
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _WAIT: Final = click.FloatRange(min=0)
 
@@ -49,15 +47,6 @@ def run(arguments: Sequence[str] | None) -> int:
     except OSError as error:  # --help and --version write without an event loop
         report_os_error(error)
         return 1
-
-
-def _with_loop_options(command: _Command) -> _Command:
-    """Add the options that choose an event loop to a command."""
-    backend = click.option(
-        "--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True, help="Event loop."
-    )
-    uvloop = click.option("--uvloop", is_flag=True, help="Run asyncio on uvloop.")
-    return backend(uvloop(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,7 +83,7 @@ chatscope.add_command(load)
 @click.option("--image", "images", multiple=True, metavar="FILE|URL", help="Image to show with the prompt.")
 @click.option("--file", "files", multiple=True, metavar="FILE", help="Document to send with the prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result, or its error, as one JSON document.")
-@_with_loop_options
+@BACKEND_OPTION
 def ask_command(
     prompt: str | None,
     max_tokens: int | None,
@@ -103,7 +92,6 @@ def ask_command(
     parameters: dict[str, Any],
     schema: dict[str, Any] | None,
     backend: str,
-    uvloop: bool,
     **rest: Any,
 ) -> int:
     """Ask a model and print its response as it arrives.
@@ -132,25 +120,25 @@ def ask_command(
         parameters = {"response_format": {"type": "json_schema", "json_schema": json_schema}, **parameters}
     constraints = TaskConstraints(max_tokens=max_tokens, temperature=temperature, timeout_seconds=timeout)
     question = Question(prompt, constraints=constraints, parameters=parameters, **rest)
-    return run_loop(partial(ask, question), backend, uvloop=uvloop)
+    return run_loop(partial(ask, question), backend)
 
 
 @chatscope.command("models")
 @click.option("--base-url", metavar="URL", help="Address of the server. [default: $OPENAI_BASE_URL, else OpenAI's]")
-@_with_loop_options
-def models_command(base_url: str | None, backend: str, uvloop: bool) -> int:
+@BACKEND_OPTION
+def models_command(base_url: str | None, backend: str) -> int:
     """List the models of a server, one per line. The key comes from OPENAI_API_KEY."""
-    return run_loop(partial(models, base_url), backend, uvloop=uvloop)
+    return run_loop(partial(models, base_url), backend)
 
 
 @chatscope.command("demo")
-@_with_loop_options
-def demo_command(backend: str, uvloop: bool) -> int:
+@BACKEND_OPTION
+def demo_command(backend: str) -> int:
     """Run several tasks at once against a simulated server. No key needed.
 
     Two tasks stream side by side, one of them is cancelled midway, and a third is rate limited and retried.
     """
-    return run_loop(demo, backend, uvloop=uvloop)
+    return run_loop(demo, backend)
 
 
 @chatscope.command("simulator")

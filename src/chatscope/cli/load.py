@@ -32,7 +32,7 @@ from chatscope.load import (
     measure_client_error,
     run_in_processes,
 )
-from chatscope.load.messages import WorkerLoop
+from chatscope.load.worker_loops import WorkerLoop
 from chatscope.ray import run_load_on_ray
 
 FAILED: Final = 1
@@ -98,8 +98,7 @@ def load(
     monitor = LoadMonitor()
     runs = partial(_measure, plan, monitor, workers=workers, loop=backend, self_test=self_test, ray=ray)
     body = partial(_run, runs, monitor, out, as_json=as_json, quiet=quiet)
-    is_uvloop = backend == "uvloop"
-    return run_loop(body, "asyncio" if is_uvloop else backend, uvloop=is_uvloop, on_first_signal=monitor.stop)
+    return run_loop(body, backend, on_first_signal=monitor.stop)
 
 
 load.add_command(compare_command)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import click
 
+from chatscope.cli.options import BACKEND_OPTION
 from chatscope.cli.options import json_values as json_parameters
 from chatscope.load import Length
 from chatscope.load.plan import CONNECTION_MODES, GRACE, SEARCH_KINDS, TIMEOUT
@@ -109,7 +110,7 @@ OPTIONS: Final = (
     click.option("--quiet", is_flag=True, help="Show no progress."),
     click.option("--workers", metavar="N|auto", default="auto", callback=_workers, help="Processes. [default: auto]"),
     click.option("--ray", metavar="ADDRESS", help="Send from a Ray cluster: auto, HOST:PORT, or local."),
-    click.option("--backend", type=click.Choice(["asyncio", "uvloop", "trio"]), default="asyncio", show_default=True),
+    BACKEND_OPTION,
 )
 
 

@@ -12,15 +12,17 @@ from typing import Final
 import anyio
 import click
 
+from chatscope.errors import first_in
+from chatscope.load.worker_loops import anyio_backend_of
+
 CLOSED_OUTPUT: Final = 128 + 13
 """The exit code when the reader of the output has closed it: what a shell reports for SIGPIPE (13)."""
 
 
 def run(
     body: Callable[[], Awaitable[int]],
-    backend: str,
+    loop: str,
     *,
-    uvloop: bool,
     on_first_signal: Callable[[], bool] | None = None,
 ) -> int:
     """Run a command's body on an event loop and return the exit code.
@@ -29,21 +31,16 @@ def run(
 
     Args:
         body: the command's body; it returns the exit code.
-        backend: `asyncio` or `trio`.
-        uvloop: run asyncio on uvloop.
+        loop: the event loop: `asyncio`, `uvloop` or `trio`.
         on_first_signal: called at the first signal; if it returns True, only the next signal cancels the body.
 
     Raises:
-        ClickException: the backend is not installed, or it does not support uvloop.
+        ClickException: it is not installed.
     """
-    if backend == "trio":
-        if uvloop:
-            raise click.UsageError("--uvloop is an event loop for asyncio; do not combine it with --backend trio")
-        if find_spec("trio") is None:
-            raise click.ClickException("trio is not installed; install it with: pip install 'chatscope[trio]'")
-    elif uvloop and find_spec("uvloop") is None:
-        raise click.ClickException("uvloop is not installed; install it with: pip install uvloop")
-    options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
+    if find_spec(loop) is None:
+        package = "'chatscope[trio]'" if loop == "trio" else loop
+        raise click.ClickException(f"{loop} is not installed; install it with: pip install {package}")
+    backend, options = anyio_backend_of(loop)
     return anyio.run(_until_signal, body, on_first_signal, backend=backend, backend_options=options)
 
 
@@ -83,10 +80,7 @@ async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
         _discard_output()
         code = CLOSED_OUTPUT
     except* OSError as errors:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        report_os_error(error)
+        report_os_error(first_in(errors))
     return code
 
 

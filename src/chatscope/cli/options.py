@@ -6,9 +6,15 @@ import json
 import os
 import stat
 import sys
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
+
+from chatscope.load.worker_loops import WORKER_LOOPS
+
+BACKEND_OPTION: Final = click.option(
+    "--backend", type=click.Choice(WORKER_LOOPS), default="asyncio", show_default=True, help="Event loop."
+)
 
 
 def json_values(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

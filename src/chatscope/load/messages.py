@@ -10,7 +10,7 @@ import pickle
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -19,8 +19,7 @@ from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import WorkShare
 from chatscope.load.setup import RunSetup
 from chatscope.load.verdict import WorkerEvidence
-
-WorkerLoop: TypeAlias = Literal["asyncio", "uvloop", "trio"]
+from chatscope.load.worker_loops import WorkerLoop
 
 LENGTH: Final = struct.Struct(">Q")
 

@@ -36,6 +36,7 @@ from chatscope.load.records import RequestRecord
 from chatscope.load.sending import Encoder
 from chatscope.load.setup import client_of
 from chatscope.load.stages import PreparedStage
+from chatscope.load.worker_loops import anyio_backend_of
 from chatscope.transport import HTTPTransport, ReadWitness
 
 POLL_SECONDS: Final = 0.02
@@ -230,7 +231,7 @@ def main() -> None:
         return
     if begin is None:
         return
-    backend, options = ("trio", {}) if begin.loop == "trio" else ("asyncio", {"use_uvloop": begin.loop == "uvloop"})
+    backend, options = anyio_backend_of(begin.loop)
     try:
         anyio.run(_work, begin, inbox, outbox, backend=backend, backend_options=options)
     except ParentGoneError:

@@ -28,7 +28,6 @@ from chatscope.load.messages import (
     StageFailed,
     StartStage,
     StopStage,
-    WorkerLoop,
     WorkerMessage,
     encode_order,
 )
@@ -42,8 +41,7 @@ from chatscope.load.setup import RunSetup, prepare_alone, report_of
 from chatscope.load.sizing import worker_count
 from chatscope.load.stages import conclude
 from chatscope.load.verdict import WorkerEvidence, WorkerLoss
-
-WORKER_LOOPS: Final = ("asyncio", "uvloop", "trio")
+from chatscope.load.worker_loops import WORKER_LOOPS, WorkerLoop
 
 LEAD_SECONDS: Final = 0.25
 """Between the order to start a stage and its start: ten times as long as a worker takes to look for orders."""
@@ -295,6 +293,8 @@ class _SharedStage:
                     stage=self._stage.index,
                     worker=worker,
                     due_ns=due_ns,
+                    session=planned.session,
+                    turn=planned.source.turn,
                     error=RequestError(class_="WorkerDied", message=reason),
                     requested_prompt_tokens=planned.source.prompt_tokens,
                     requested_output_tokens=planned.source.output_tokens,

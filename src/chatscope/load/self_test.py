@@ -16,9 +16,9 @@ import msgspec
 
 from chatscope.load.children import close_child, open_child
 from chatscope.load.client_error import ClientError, compare_stamps
-from chatscope.load.messages import WorkerLoop
 from chatscope.load.plan import LoadPlan
 from chatscope.load.processes import run_in_processes
+from chatscope.load.worker_loops import WorkerLoop
 
 if TYPE_CHECKING:
     from chatscope.simulator.paced import WrittenResponses

@@ -12,6 +12,7 @@ from typing import Final
 import anyio
 import httpx
 
+from chatscope.errors import first_in
 from chatscope.load.connections import StageConnections
 from chatscope.load.metrics import summarise
 from chatscope.load.objectives import goodput
@@ -93,7 +94,7 @@ class PreparedStage:
                     await self.worker.run(started_ns)
                     group.cancel_scope.cancel()
             except* (ValueError, OSError) as errors:
-                failure = _first(errors)
+                failure = first_in(errors)
         if failure is not None:
             raise failure
         evidence = self._witness.evidence(self._share.worker)
@@ -151,10 +152,3 @@ def conclude(
 def _length_notices(real: float | None, requested: float | None, what: str) -> Iterator[str]:
     if real is not None and requested is not None and abs(real - requested) > LENGTH_TOLERANCE * requested:
         yield f"{what} had {real:.1f} tokens on average, and {requested:.1f} were requested"
-
-
-def _first(error: BaseException) -> Exception:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)  # noqa: S101 - `except*` named only such
-    return error

@@ -26,13 +26,13 @@ from chatscope.load.messages import (
     Order,
     RequestEnded,
     StartStage,
-    WorkerLoop,
     WorkerMessage,
     encode_order,
 )
 from chatscope.load.processes import run_stages
 from chatscope.load.schedule import SECOND, WorkShare
 from chatscope.load.setup import RunSetup, prepare_alone, report_of
+from chatscope.load.worker_loops import WorkerLoop
 from chatscope.ray.engine import connect, count_nodes, ray_module
 
 T = TypeVar("T")

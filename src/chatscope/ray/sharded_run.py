@@ -31,6 +31,7 @@ from chatscope.batch.recorder import DiskError, Recorder
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
 from chatscope.batch.stopping import StopRules
+from chatscope.errors import first_in
 from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
 from chatscope.ray.sharder import LOCKED_SECONDS, Sharder, in_thread
@@ -237,7 +238,7 @@ class ShardedRun:
             try:
                 await step()
             except* Exception as errors:  # noqa: BLE001 - whatever it is, the caller of `finish` gets it
-                self._fail(_first(errors))
+                self._fail(first_in(errors))
         if self._summary is None:
             self._summarise(self._live_tally())
         self._phase = "ended"
@@ -317,9 +318,3 @@ class ShardedRun:
         self._limit.stop()
         if self._is_connected_here:
             ray_module().shutdown()
-
-
-def _first(error: BaseException) -> Exception:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Exception) else InputError(str(error))
