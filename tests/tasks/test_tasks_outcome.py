@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chatscope import AsyncChatGPTAdapter, ChatError, RetryPolicy, Task, TaskCancelledError, TaskStatus
-from chatscope._tasks.outcome import CallSummary, Charge, TaskOutcome, result_of, without_frames
+from chatscope._tasks.outcome import bill_for, without_frames
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
 from chatscope.simulator import Answer, ChatRequest, Reply, ToolCall, error, faults
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.one_loop
 
-TEN = Charge(Completion(usage=Usage(prompt_tokens=6, completion_tokens=4, total_tokens=10)), "m")
-SILENT = Charge(Completion(), "m")
-UNCOUNTED = Charge(Completion(usage=Usage()), "m")
-NOTHING = Charge(None, "m")
+TEN = Completion(usage=Usage(prompt_tokens=6, completion_tokens=4, total_tokens=10))
+SILENT = Completion()
+UNCOUNTED = Completion(usage=Usage())
 
 
 @pytest.mark.parametrize(
-    ("charges", "tokens", "cost"),
+    ("charged", "tokens", "cost"),
     [
         ([], None, None),
         ([TEN], 10, 1.0),
         ([TEN, TEN], 20, 2.0),
-        ([TEN, NOTHING], None, None),
+        ([TEN, None], None, None),
         ([SILENT, TEN], None, None),
         ([UNCOUNTED, TEN], None, None),
         ([UNCOUNTED], None, None),
     ],
 )
 def test_a_usage_that_is_not_known_makes_the_sums_unknown(
-    charges: list[Charge], tokens: int | None, cost: float | None
+    charged: list[Completion | None], tokens: int | None, cost: float | None
 ) -> None:
-    outcome = TaskOutcome(TaskStatus.COMPLETED, None, calls=CallSummary(charges=charges))
-    result = result_of(outcome, lambda query: query.usage.total_tokens / 10)
-    assert (result.tokens_used, result.cost) == (tokens, cost)
-    assert result.metadata["input_tokens"] == (None if tokens is None else 6 * len(charges))
-    assert result_of(outcome, lambda _: None).cost is None
+    bill = bill_for(charged, "m", "https://here", lambda query: query.usage.total_tokens / 10)
+    assert (bill.usage and bill.usage.total_tokens, bill.cost) == (tokens, cost)
+    assert bill.reported_tokens == 10 * charged.count(TEN)
+    assert bill.is_charged is bool(charged)
+    assert bill_for(charged, "m", "https://here", lambda _: None).cost is None
 
 
 def adding(x: int) -> int:

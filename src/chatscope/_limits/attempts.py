@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Attempt:
     wait_seconds: float | None
     """How long the retry policy waited after it; `None` if it did not. The next attempt may have been held back for
     longer, or not have been made."""
+
+
+AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | None, float | None]
+"""The fields of an `Attempt`, in their order."""
 
 
 class AttemptRecord:
@@ -52,16 +57,10 @@ class AttemptRecord:
             self._finished = time.perf_counter()
             self._error = None if error is None else type(error).__name__
 
-    def attempt(self, zero: float) -> Attempt:
-        """Return the record as a value. Times count from `zero`, by `time.perf_counter`."""
-        return Attempt(
-            started_seconds=self._started - zero,
-            duration_seconds=(self._finished or time.perf_counter()) - self._started,
-            status=self._status,
-            error=self._error,
-            request_id=self._request_id,
-            wait_seconds=self.wait_seconds,
-        )
+    def values(self, zero: float) -> AttemptValues:
+        """Return the fields of an `Attempt`. Times count from `zero`, by `time.perf_counter`."""
+        duration = (self._finished or time.perf_counter()) - self._started
+        return self._started - zero, duration, self._status, self._error, self._request_id, self.wait_seconds
 
 
 class AttemptsLog:
@@ -91,6 +90,6 @@ class AttemptsLog:
         if self._records:
             self._records[-1].wait_seconds = seconds
 
-    def attempts(self) -> tuple[Attempt, ...]:
-        """Return the attempts so far."""
-        return tuple(record.attempt(self._zero) for record in self._records)
+    def values(self) -> tuple[AttemptValues, ...]:
+        """Return the attempts so far: for each of them, the fields of an `Attempt`."""
+        return tuple([record.values(self._zero) for record in self._records])

@@ -16,7 +16,7 @@ from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask, typed_id
 from chatscope._tasks.map import ResultStream
 from chatscope._tasks.models import Platform, Result, Task, TaskCounts, TaskId, TaskStatus
-from chatscope._tasks.outcome import TaskOutcome, result_of
+from chatscope._tasks.outcome import result_without_run
 from chatscope._tasks.spending import Spending
 from chatscope._tasks.supervisor import Supervisor, TaskOptions
 from chatscope._tasks.text_stream import TextStream
@@ -197,7 +197,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         run, state = self._tasks.find_run(task_id), self._tasks.find(task_id)
         if state is None:
             error = UnknownTaskError(f"Unknown task_id: {task_id}")
-            return result_of(TaskOutcome(TaskStatus.UNKNOWN, error), lambda _: None)
+            return result_without_run(error, TaskStatus.UNKNOWN)
         if run is None or timeout is None:
             return await state.wait()
         result = await state.wait_until(anyio.current_time() + timeout, self._tasks.alarms)

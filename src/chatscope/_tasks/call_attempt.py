@@ -19,17 +19,30 @@ from chatscope.protocol.response import Completion
 class CallAttempt:
     """One request and the response so far. After `discard`, the same object makes the next attempt.
 
+    Args:
+        core: sends the request.
+        prepared: the task.
+        request: what is sent.
+        retrier: records the request.
+        charged: receives an entry for each attempt that the server may charge for: its response, as far as it arrived.
+
     Attributes:
-        model: the requested model.
         reader: reads a streamed response; `None` if the response is not streamed.
         request: the request.
     """
 
-    __slots__ = ("_limiter", "_plain", "model", "reader", "request")
+    __slots__ = ("_charged", "_finished", "reader", "request")
 
-    def __init__(self, core: ClientCore, prepared: PreparedTask, request: PreparedRequest, retrier: Retrier) -> None:
-        self.model = prepared.model
-        self._limiter = core.limiter
+    def __init__(
+        self,
+        core: ClientCore,
+        prepared: PreparedTask,
+        request: PreparedRequest,
+        retrier: Retrier,
+        charged: list[Completion | None],
+    ) -> None:
+        self._charged = charged
+        self._finished: Completion | None = None
         self.request = core.start(
             request,
             retrier,
@@ -38,24 +51,46 @@ class CallAttempt:
             priority=prepared.task.constraints.priority,
         )
         self.reader = StreamReader(self.request) if prepared.streams else None
-        self._plain: Completion | None = None
 
     @property
     def completion(self) -> Completion | None:
-        """The response so far."""
-        return self.reader.completion if self.reader is not None else self._plain
+        """The response so far; `None` until a response that is not streamed has arrived."""
+        if self._finished is None and self.reader is not None:
+            return self.reader.completion
+        return self._finished
 
     @property
     def has_output(self) -> bool:
         """Whether the model has written anything."""
-        return self.reader.has_output if self.reader is not None else self._plain is not None
+        return self.reader.has_output if self.reader is not None else self._finished is not None
 
-    @property
-    def can_hedge(self) -> bool:
-        """Whether a second attempt may run concurrently with this one."""
-        return self._limiter.can_hedge
+    async def read(self, observer: AttemptObserver) -> Completion:
+        """Send the request and read the response. The caller holds the permit. If cancelled, the connection is closed.
 
-    def may_be_charged(self, error: BaseException) -> bool:
+        Raises:
+            ChatError: the response is not complete.
+        """
+        self.request.sent_ns = None
+        try:
+            if self.reader is not None:
+                completion = self._finished = await self.reader.read_to_end(observer)
+            else:
+                completion = self._finished = await fetch(self.request)
+                observer.on_text([completion.text] if completion.text else [])
+        except BaseException as error:
+            if self._may_be_charged(error):
+                self._charged.append(self.completion)
+            raise
+        self._charged.append(completion)
+        return completion
+
+    def discard(self) -> None:
+        """Discard the response so far."""
+        self._finished = None
+        if self.reader is not None:
+            self.reader.discard()
+
+    def _may_be_charged(self, error: BaseException) -> bool:
         """Return whether the server may charge for an attempt that ended with an error.
 
         It may if the model has written anything, or if the client gave up while the server may have been working. It
@@ -68,21 +103,3 @@ class CallAttempt:
         if isinstance(error, APITimeoutError):
             return error.phase != "connect"
         return not isinstance(error, ChatError)
-
-    async def read(self, observer: AttemptObserver) -> Completion:
-        """Send the request and read the response. The caller holds the permit. If cancelled, the connection is closed.
-
-        Raises:
-            ChatError: the response is not complete.
-        """
-        if self.reader is not None:
-            return await self.reader.read_to_end(observer)
-        completion = self._plain = await fetch(self.request)
-        observer.on_text([completion.text] if completion.text else [])
-        return completion
-
-    def discard(self) -> None:
-        """Discard the response so far."""
-        self._plain = None
-        if self.reader is not None:
-            self.reader.discard()

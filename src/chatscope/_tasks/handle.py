@@ -6,7 +6,7 @@ the result; a reader keeps only its own position. Not here: how a task runs (`ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, cast
 
 import anyio
@@ -32,8 +32,9 @@ class TaskState:
     Attributes:
         task: the task as it was submitted, with its id.
         result: the result, once the task has ended.
+        id: the task's id.
         steps: the completions of the turns so far; empty for a task of one turn, whose result has it.
-        parts: the text so far. A new attempt that replaces unread text replaces the list.
+        parts: the text so far. A new attempt that replaces unread text replaces the sequence.
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
         cancel_requested: whether a cancellation has been requested.
@@ -45,6 +46,7 @@ class TaskState:
         "_changed",
         "_waiters",
         "cancel_requested",
+        "id",
         "on_end",
         "parts",
         "result",
@@ -57,21 +59,17 @@ class TaskState:
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.id = task.task_id or ""
         self.result: Result | None = None
-        self.steps: list[Completion] = []
-        self.parts: list[str] = []
+        self.steps: tuple[Completion, ...] = ()
+        self.parts: Sequence[str] = ()
         self.started_ns: int | None = None
         self.was_read = False
         self.cancel_requested = False
         self.run: Stoppable | None = None
         self.on_end: Callable[[Result], None] | None = None
-        self._waiters: list[anyio.Event] = []  # one for each caller that waits for the result
+        self._waiters: list[anyio.Event] | None = None  # one for each caller that waits for the result
         self._changed: anyio.Event | None = None  # exists while a reader waits
-
-    @property
-    def id(self) -> str:
-        """The task's id."""
-        return self.task.task_id or ""
 
     @property
     def status(self) -> TaskStatus:
@@ -85,7 +83,10 @@ class TaskState:
         """The text so far."""
         return "".join(self.parts)
 
-    def set_parts(self, parts: list[str]) -> None:
+    def on_first_output(self) -> None:
+        """Do nothing: the text alone is published."""
+
+    def on_text(self, parts: Sequence[str]) -> None:
         """Publish the text parts and wake the readers."""
         self.parts = parts
         if self._changed is not None:
@@ -94,17 +95,17 @@ class TaskState:
 
     def add_step(self, completion: Completion) -> None:
         """Publish the completion of a turn and wake the readers."""
-        self.steps.append(completion)
-        self.set_parts(self.parts)
+        self.steps += (completion,)
+        self.on_text(self.parts)
 
     def finish(self, result: Result) -> None:
         """Publish the result, and wake all readers and waiters."""
         self.result = result
         self.run = None
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             waiter.set()
-        self._waiters.clear()
-        self.set_parts(self.parts)
+        self.on_text(tuple(self.parts))  # which is kept: the garbage collector looks at a list for ever
         if self.on_end is not None:
             self.on_end(result)
             self.on_end = None
@@ -138,11 +139,13 @@ class TaskState:
         return self.result
 
     async def _wait(self, waiter: anyio.Event) -> None:
+        if self._waiters is None:
+            self._waiters = []
         self._waiters.append(waiter)
         try:
             await waiter.wait()
         finally:
-            if self.result is None:
+            if self._waiters is not None:
                 self._waiters.remove(waiter)
 
     async def cancel(self) -> bool:

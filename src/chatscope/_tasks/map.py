@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from chatscope._limits.timeouts import CLOSE_GRACE
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.models import Result, Task, TaskStatus
-from chatscope._tasks.outcome import TaskOutcome, result_of
+from chatscope._tasks.outcome import result_without_run
 from chatscope._validation import check_count
 from chatscope.errors import QueueFullError
 from chatscope.protocol.response import OutputT
@@ -225,8 +225,7 @@ class ResultStream(Generic[OutputT]):
 
     def _reject(self, number: int, task: Task, error: Exception) -> None:
         """Deliver a failed result for a task that was not accepted."""
-        outcome = TaskOutcome(TaskStatus.FAILED, error, task=task)
-        self._on_end(number, result_of(outcome, lambda _: None))
+        self._on_end(number, result_without_run(error, TaskStatus.FAILED, task))
 
     def _on_end(self, number: int, result: Result) -> None:
         self._running.pop(number, None)

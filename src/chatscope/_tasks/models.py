@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
 from chatscope._conversation.structured_output import TypeForm
-from chatscope._limits.attempts import Attempt
+from chatscope._limits.attempts import Attempt, AttemptValues
 from chatscope._validation import unknown_attribute
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
+from chatscope.protocol.request import conversation
 from chatscope.protocol.response import NOT_PARSED, Completion, CompletionMessage, FinishReason, OutputT
 from chatscope.protocol.usage import Usage
 
@@ -104,6 +105,9 @@ class TaskConstraints:
     """How long each call of a tool may take, in seconds."""
 
 
+NO_CONSTRAINTS: Final = TaskConstraints()
+
+
 @dataclass(slots=True)
 class Task(Generic[OutputT]):
     """Something to ask a model.
@@ -137,7 +141,7 @@ class Task(Generic[OutputT]):
     type: TaskType = TaskType.CHAT
     context: Mapping[str, Any] = field(default_factory=dict)
     messages: Sequence[Message] | None = None
-    constraints: TaskConstraints = field(default_factory=TaskConstraints)
+    constraints: TaskConstraints = NO_CONSTRAINTS
     parameters: TaskParameters | Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     task_id: str | None = None
@@ -155,8 +159,22 @@ def _no_metadata() -> dict[str, Any]:
     return dict.fromkeys(("model", "input_tokens", "output_tokens", "request_id", "finish_reason"))
 
 
+class _Unbuilt:
+    """What some fields of a `Result` are built from when they are first read: of most results, they never are.
+
+    These are texts and tuples of numbers, which the garbage collector need not look at. Results are kept by the
+    thousand.
+    """
+
+    __slots__ = ("_attempts", "_prompt", "_times")
+
+    _attempts: tuple[AttemptValues, ...]
+    _prompt: str
+    _times: tuple[Any, ...]
+
+
 @dataclass(frozen=True, slots=True)
-class Result(Generic[OutputT]):
+class Result(_Unbuilt, Generic[OutputT]):
     """The outcome of a task.
 
     Results are equal if their fields are equal. `exception` is not compared, since exceptions compare by identity;
@@ -202,8 +220,41 @@ class Result(Generic[OutputT]):
     if not TYPE_CHECKING:  # a checker would take any name
 
         def __getattr__(self, name: str) -> Any:
-            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
-            raise unknown_attribute(self, name, dict.fromkeys(("content", "text"), "output"))
+            """Build a field that is read for the first time. Refuse a name that does not exist.
+
+            For those of other libraries, the error says what there is instead.
+            """
+            if name == "timings":
+                built: Any = Timings(*self._times)
+            elif name == "attempts_log":
+                built = tuple(Attempt(*values) for values in self._attempts)
+            elif name == "messages":
+                built = conversation(self._prompt)
+            else:
+                raise unknown_attribute(self, name, dict.fromkeys(("content", "text"), "output"))
+            object.__setattr__(self, name, built)
+            return built
+
+    def leave_unbuilt(
+        self, times: tuple[Any, ...], attempts: tuple[AttemptValues, ...], prompt: str | None
+    ) -> Result[OutputT]:
+        """Have some fields built when they are first read. For whoever has just made the result.
+
+        Args:
+            times: the fields of `timings`, in their order.
+            attempts: those of each entry of `attempts_log`.
+            prompt: the only message of `messages`; `None` leaves them as they are.
+        """
+        # Past the class's own methods, which refuse every change.
+        replace, remove = object.__setattr__, object.__delattr__
+        replace(self, "_times", times)
+        remove(self, "timings")
+        replace(self, "_attempts", attempts)
+        remove(self, "attempts_log")
+        if prompt is not None:
+            replace(self, "_prompt", prompt)
+            remove(self, "messages")
+        return self
 
     def __hash__(self) -> int:
         return hash((self.platform, self.status, self.output, self.error, self.duration_seconds))

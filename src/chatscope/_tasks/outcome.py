@@ -1,19 +1,21 @@
 """Turns what happened to a task into its `Result`, including the cost. No other module makes results.
 
-Pure functions: nothing here waits or sends. `runner.py` collects what happened in a `TaskOutcome`.
+Pure functions: nothing here waits or sends. `runner.py` says what happened.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from chatscope._client.timings import Timings
-from chatscope._limits.attempts import Attempt
+from chatscope._tasks.handle import TaskState
+from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery
 from chatscope.protocol.response import Completion
@@ -25,138 +27,143 @@ NOTE_FRAMES: Final = 8
 _UNCOUNTED: Final = Usage()
 """All zeros, as servers send that do not count tokens. It means "not reported", not "free"."""
 
-
-class Charge(NamedTuple):
-    """A request that the server may charge for."""
-
-    completion: Completion | None
-    """The response, as far as it has arrived."""
-    model: str
-    """The requested model."""
-
-    @property
-    def usage(self) -> Usage | None:
-        """The reported usage; `None` if the server did not report it."""
-        usage = self.completion.usage if self.completion is not None else None
-        return None if usage == _UNCOUNTED else usage
-
-
-class CallSummary(NamedTuple):
-    """A summary of the model calls of a task.
-
-    Attributes:
-        completion: the last response with content, as far as it has arrived.
-        charges: the requests that the server may charge for.
-        request_id: the id that the server gave the last request.
-        requests: how many requests were sent.
-        attempts: one entry for each request.
-        sent_ns, headers_ns, written_ns, connect_ns, token_ns: as in `Timings`.
-    """
-
-    completion: Completion | None = None
-    charges: Sequence[Charge] = ()
-    request_id: str | None = None
-    requests: int = 0
-    attempts: tuple[Attempt, ...] = ()
-    sent_ns: int | None = None
-    headers_ns: int | None = None
-    written_ns: int | None = None
-    connect_ns: int | None = None
-    token_ns: Sequence[int] = ()
-
-
-NO_CALLS: Final = CallSummary()
-
-
-class TaskOutcome(NamedTuple):
-    """What happened to a task: everything that its result is made from.
-
-    Attributes:
-        status: the status.
-        failure: the error that it ended with; `None` after a success.
-        task: the task, if there is one.
-        text: the text that has arrived.
-        calls: its model calls.
-        model: the requested model.
-        base_url: where the requests were sent.
-        messages: the conversation as it was last sent.
-        parsed: the response as a value of the task's type.
-        submitted_ns, started_ns, finished_ns: as in `Timings`.
-        now_ns: when this value was made.
-    """
-
-    status: TaskStatus
-    failure: Exception | None
-    task: Task | None = None
-    text: str = ""
-    calls: CallSummary = NO_CALLS
-    model: str | None = None
-    base_url: str = ""
-    messages: Sequence[Mapping[str, Any]] = ()
-    parsed: Any = None
-    submitted_ns: int | None = None
-    started_ns: int | None = None
-    finished_ns: int | None = None
-    now_ns: int = 0
-
-
 Price = Callable[[PriceQuery], float | None]
 """Returns US dollars, or `None` if the price is not known. It must not raise."""
 
 
-def result_of(outcome: TaskOutcome, price: Price) -> Result:
-    """Return the result for what happened to a task."""
-    failure, calls = outcome.failure, outcome.calls
-    completion, usage = calls.completion, total_usage(calls.charges)
-    finish_reason = message = None
-    if completion is not None and completion.choices:
-        finish_reason, message = completion.finish_reason, completion.choices[0].message
-    output = outcome.text
+class Bill(NamedTuple):
+    """What a task used, as far as the server reported it.
+
+    Attributes:
+        usage: the tokens of all requests; `None` if those of any are not known.
+        cost: in US dollars; `None` if the price or the usage of any request is not known.
+        reported_tokens: the tokens that were reported, even if they are not all.
+        is_charged: whether the server may charge for any request.
+    """
+
+    usage: Usage | None = None
+    cost: float | None = None
+    reported_tokens: int = 0
+    is_charged: bool = False
+
+
+NO_BILL: Final = Bill()
+
+
+def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, price: Price) -> Bill:
+    """Return what requests used.
+
+    Args:
+        charged: the response of each, as far as it has arrived.
+        model: the requested model.
+        base_url: where they were sent.
+        price: prices each of them.
+    """
+    if not charged:
+        return NO_BILL
+    usages = [_reported(completion) for completion in charged]
+    tokens, cost = 0, 0.0
+    is_priced = True
+    for completion, usage in zip(charged, usages, strict=True):
+        dollars = None
+        if completion is not None and usage is not None:
+            tokens += usage.total_tokens
+            if is_priced and (usage.prompt_tokens or usage.completion_tokens):  # a total alone cannot be priced
+                dollars = price(
+                    PriceQuery(
+                        model=completion.model or model,
+                        usage=usage,
+                        requested_model=model,
+                        base_url=base_url,
+                        service_tier=completion.service_tier,
+                    )
+                )
+        if dollars is None:
+            is_priced = False
+        else:
+            cost += dollars
+    return Bill(add_usage(*usages), cost if is_priced else None, tokens, is_charged=True)
+
+
+def _reported(completion: Completion | None) -> Usage | None:
+    """Return the reported usage of a request; `None` if the server did not report it."""
+    usage = None if completion is None else completion.usage
+    return None if usage == _UNCOUNTED else usage
+
+
+def result_of(
+    prepared: PreparedTask,
+    state: TaskState,
+    calls: ModelCalls | None,
+    bill: Bill,
+    failure: Exception | None,
+    status: TaskStatus,
+    finished_ns: int | None = None,
+) -> Result:
+    """Return the result for what happened to a task.
+
+    Args:
+        prepared: what the task was to send.
+        state: its text, and when it started.
+        calls: its model calls, if it made any.
+        bill: what they used.
+        failure: the error that it ended with; `None` after a success.
+        status: its status.
+        finished_ns: when it ended; `None` if it is still running.
+    """
+    completion = None if calls is None else calls.completion
+    message = completion.choices[0].message if completion is not None and completion.choices else None
+    conversation, usage, output = prepared.conversation, bill.usage, state.text
+    messages = prepared.messages if conversation is None else conversation.messages
     if message is not None and message.content is not None and message.content == output:
         output = message.content  # one string, not two: results are kept by the thousand
-    submitted_ns = outcome.submitted_ns
-    return Result(
-        task=outcome.task,
+    attempts = () if calls is None else calls.retrier.log.values()
+    result = Result(
+        task=state.task,
         platform=Platform.CHATGPT,
         output=output,
         success=failure is None,
-        status=outcome.status,
+        status=status,
         error=None if failure is None else _text_of(failure),
         exception=failure,
         tokens_used=None if usage is None else usage.total_tokens or None,
-        cost=_total_cost(outcome, price),
-        duration_seconds=0.0 if submitted_ns is None else (outcome.now_ns - submitted_ns) / 1e9,
+        cost=bill.cost,
+        duration_seconds=((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9,
         usage=usage,
-        finish_reason=finish_reason,
+        finish_reason=None if completion is None else completion.finish_reason,
         message=message,
-        timings=None if submitted_ns is None else _timings(outcome, submitted_ns),
-        attempts=calls.requests,
-        attempts_log=calls.attempts,
-        messages=outcome.messages,
-        parsed=outcome.parsed,
+        attempts=len(attempts),
+        messages=messages,
+        parsed=None if conversation is None else conversation.parsed,
         completion=completion,
-        metadata={
-            "model": (completion.model if completion is not None else "") or outcome.model,
-            "input_tokens": None if usage is None else usage.prompt_tokens,
-            "output_tokens": None if usage is None else usage.completion_tokens,
-            "request_id": calls.request_id,
-            "finish_reason": finish_reason,
-        },
+        metadata=_metadata(prepared.model, completion, usage, None if calls is None else calls.request.request_id),
     )
+    prompt = str(messages[0].get("content")) if state.task.messages is None and len(messages) == 1 else None
+    return result.leave_unbuilt(_times(prepared.submitted_ns, state, calls, finished_ns), attempts, prompt)
 
 
-def _timings(outcome: TaskOutcome, submitted_ns: int) -> Timings:
-    calls = outcome.calls
-    return Timings(
-        submitted_ns,
-        outcome.started_ns,
-        calls.sent_ns,
-        calls.headers_ns,
-        calls.token_ns,
-        outcome.finished_ns,
-        calls.written_ns,
-        calls.connect_ns,
-    )
+def _metadata(model: str, completion: Completion | None, usage: Usage | None, request_id: str | None) -> dict[str, Any]:
+    return {
+        "model": (completion.model if completion is not None else "") or model,
+        "input_tokens": None if usage is None else usage.prompt_tokens,
+        "output_tokens": None if usage is None else usage.completion_tokens,
+        "request_id": request_id,
+        "finish_reason": None if completion is None else completion.finish_reason,
+    }
+
+
+def _times(submitted_ns: int, state: TaskState, calls: ModelCalls | None, finished_ns: int | None) -> tuple[Any, ...]:
+    """Return the fields of `Timings`, in their order."""
+    if calls is None:
+        return submitted_ns, state.started_ns, None, None, (), finished_ns
+    request = calls.request
+    sent = calls.sent_ns, request.headers_ns, calls.token_ns
+    return submitted_ns, state.started_ns, *sent, finished_ns, request.written_ns, request.connect_ns
+
+
+def result_without_run(error: Exception, status: TaskStatus, task: Task | None = None) -> Result:
+    """Return the result for a task that was not accepted, or does not exist."""
+    return Result(task, Platform.CHATGPT, "", success=False, status=status, error=_text_of(error), exception=error)
 
 
 def _text_of(error: Exception) -> str:
@@ -171,11 +178,6 @@ def status_after(failure: Exception | None) -> TaskStatus:
     if failure is None:
         return TaskStatus.COMPLETED
     return TaskStatus.CANCELLED if isinstance(failure, TaskCancelledError) else TaskStatus.FAILED
-
-
-def reported_tokens(charges: Sequence[Charge]) -> int:
-    """Return the tokens that the server reported, even if it did not report those of every request."""
-    return sum(charge.usage.total_tokens for charge in charges if charge.usage is not None)
 
 
 def without_frames(error: Exception) -> Exception:
@@ -201,35 +203,6 @@ def without_frames(error: Exception) -> Exception:
         if isinstance(item, BaseExceptionGroup):
             pending += item.exceptions
     return error
-
-
-def total_usage(charges: Sequence[Charge]) -> Usage | None:
-    """Return the usage of all requests; `None` if the usage of any of them is not known."""
-    usages = [charge.usage for charge in charges]
-    if None in usages:
-        return None  # a sum without it would look like the whole
-    return add_usage(*usages)
-
-
-def _total_cost(outcome: TaskOutcome, price: Price) -> float | None:
-    total = 0.0
-    for charge in outcome.calls.charges:
-        completion, usage = charge.completion, charge.usage
-        if completion is None or usage is None or not (usage.prompt_tokens or usage.completion_tokens):
-            return None  # zeros, or a total alone, cannot be priced
-        cost = price(
-            PriceQuery(
-                model=completion.model or charge.model,
-                usage=usage,
-                requested_model=charge.model,
-                base_url=outcome.base_url,
-                service_tier=completion.service_tier,
-            )
-        )
-        if cost is None:
-            return None
-        total += cost
-    return total if outcome.calls.charges else None
 
 
 def check_cost(cost: object) -> float:

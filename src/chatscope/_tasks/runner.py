@@ -21,7 +21,7 @@ from chatscope._tasks.alarms import Alarm, Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Result, TaskStatus
-from chatscope._tasks.outcome import NO_CALLS, TaskOutcome, result_of, status_after, total_usage, without_frames
+from chatscope._tasks.outcome import NO_BILL, Bill, Price, bill_for, result_of, status_after, without_frames
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery
@@ -47,7 +47,7 @@ class Host(Protocol):
         """Return the price of a request."""
         ...
 
-    def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
+    def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Store a task that has ended."""
 
 
@@ -199,15 +199,17 @@ class TaskRun:
         state = self.state
         if isinstance(failure, ChatError):
             self._annotate(failure)
-        outcome = self._outcome(failure, status or status_after(failure), finished_ns=time.perf_counter_ns())
+        status, finished_ns = status or status_after(failure), time.perf_counter_ns()
         result: Result | None = None
         try:
-            self._report(outcome)
-            result = result_of(outcome, self._host.price)
+            bill = self._bill(self._host.price)
+            result = self._result(failure, status, bill, finished_ns)
+            self._report(result)
         finally:
             if result is None:  # Ctrl-C in a user's function: those who wait for the result still get it
-                result = result_of(outcome, lambda _: None)
-            self._host.on_end(state, outcome, result)
+                bill = self._bill(lambda _: None)
+                result = self._result(failure, status, bill, finished_ns)
+            self._host.on_end(state, bill, result)
             state.finish(result)
 
     def so_far(self, error: ChatError) -> Result:
@@ -215,7 +217,7 @@ class TaskRun:
         self._annotate(error)
         ended = self.state.result
         finished_ns = ended.timings.finished_ns if ended is not None and ended.timings is not None else None
-        return result_of(self._outcome(error, self.state.status, finished_ns), self._host.price)
+        return self._result(error, self.state.status, self._bill(self._host.price), finished_ns)
 
     def _on_grant(self) -> None:
         """Start the coroutine of a task that waited for its slot."""
@@ -254,39 +256,30 @@ class TaskRun:
     def _annotate(self, error: ChatError) -> None:
         error.partial_text = error.partial_text or self.state.text
         if self._calls is not None:
-            self._calls.latest.request.annotate(error)
+            self._calls.request.annotate(error)
 
     def _last_failure(self) -> Exception | None:
         """Return the error of the task's last failed request; without one, the reason why the server counts as down."""
         if self._calls is None:
             return self._host.core.limiter.outage
-        return self._calls.latest.request.last_failure()
+        return self._calls.request.last_failure()
 
-    def _report(self, outcome: TaskOutcome) -> None:
-        failure, calls, observed = outcome.failure, outcome.calls, self._prepared.observed
+    def _report(self, result: Result) -> None:
+        failure, calls, observed = result.exception, self._calls, self._prepared.observed
         if observed is not None:
-            usage = total_usage(calls.charges)
-            observed.end(failure, calls.completion, usage=usage, sent_ns=calls.sent_ns, token_ns=calls.token_ns)
+            sent_ns, token_ns = (None, ()) if calls is None else (calls.sent_ns, calls.token_ns)
+            observed.end(failure, result.completion, usage=result.usage, sent_ns=sent_ns, token_ns=token_ns)
         if isinstance(failure, ChatError) and failure.phase is not None:
             _log.info("%s: deadline passed in phase %s: %s", self.state.id, failure.phase, failure)
-        seconds = (outcome.now_ns - self._prepared.submitted_ns) / 1e9
-        _log.debug("%s: %s after %.3f s", self.state.id, outcome.status, seconds)
+        _log.debug("%s: %s after %.3f s", self.state.id, result.status, result.duration_seconds)
 
-    def _outcome(self, failure: Exception | None, status: TaskStatus, finished_ns: int | None = None) -> TaskOutcome:
-        prepared, state = self._prepared, self.state
-        conversation = prepared.conversation
-        return TaskOutcome(
-            status=status,
-            failure=None if failure is None else without_frames(failure),
-            task=state.task,
-            text=state.text,
-            model=prepared.model,
-            base_url=self._host.core.options.endpoint.base_url,
-            submitted_ns=prepared.submitted_ns,
-            started_ns=state.started_ns,
-            finished_ns=finished_ns,
-            now_ns=finished_ns or time.perf_counter_ns(),
-            calls=NO_CALLS if self._calls is None else self._calls.summary(),
-            messages=prepared.messages if conversation is None else conversation.messages,
-            parsed=None if conversation is None else conversation.parsed,
-        )
+    def _bill(self, price: Price) -> Bill:
+        calls = self._calls
+        if calls is None:
+            return NO_BILL
+        return bill_for(calls.charged, self._prepared.model, self._host.core.options.endpoint.base_url, price)
+
+    def _result(self, failure: Exception | None, status: TaskStatus, bill: Bill, finished_ns: int | None) -> Result:
+        if failure is not None:
+            without_frames(failure)
+        return result_of(self._prepared, self.state, self._calls, bill, failure, status, finished_ns)

@@ -22,7 +22,7 @@ from chatscope._client.core import ClientCore
 from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.models import Result, Task
-from chatscope._tasks.outcome import TaskOutcome, check_cost, reported_tokens
+from chatscope._tasks.outcome import Bill, check_cost
 from chatscope._tasks.prepared import TaskDefaults, prepare
 from chatscope._tasks.runner import TaskRun
 from chatscope._tasks.spending import Spending
@@ -228,14 +228,14 @@ class Supervisor:
         """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""
         return self._guard.call("prices", None, self._checked_price, query)
 
-    def on_end(self, state: TaskState, outcome: TaskOutcome, result: Result) -> None:
+    def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Move a task that has just ended to the finished ones, and count what it used."""
         self._running.pop(state.id, None)
         self._finished[state.id] = state
         if len(self._finished) > self._options.keep_finished:
             self._finished.popitem(last=False)
         was_within = self.spending.exceeded() is None
-        self.spending.add(result, reported_tokens(outcome.calls.charges), is_charged=bool(outcome.calls.charges))
+        self.spending.add(result, bill.reported_tokens, is_charged=bill.is_charged)
         if was_within and self.spending.exceeded() is not None:
             self._stop_over_budget()
 

@@ -5,7 +5,7 @@ Between two parts it holds no cancel scope, task group or task, so a reader can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,7 +18,7 @@ from chatscope._tasks.models import Result, TaskStatus
 class TextLog(Protocol):
     """The part of a task's state that its readers need."""
 
-    parts: list[str]
+    parts: Sequence[str]
     result: Result | None
     was_read: bool
 
