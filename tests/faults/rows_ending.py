@@ -24,6 +24,7 @@ from tests.support.defaults import BRIEF, TEXT
 from chatscope import (
     APIConnectionError,
     APITimeoutError,
+    BadRequestError,
     StreamProtocolError,
     StreamServerError,
     StreamTruncatedError,
@@ -115,6 +116,12 @@ STREAMED = [
     *(row.by(Via.STREAM) for row in BREAKING_OFF if row.timeouts is not BRIEF),
 ]
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+TEXT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+FINISH_EVENT = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n'
+ERROR_EVENT = b'data: {"error":{"message":"no","code":400}}\n'
+WHOLE = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":null}]}'
+
 PLAIN = [
     row
     for how, step in (("closed", Close()), ("reset", Reset()))
@@ -148,6 +155,19 @@ PLAIN = [
         timeouts=BRIEF,
     ),
     completes("plain, silent after the body", faulty(faults.stall(Stage.END)), via=Via.PLAIN_TASK),
+    completes(
+        "plain, silent after a body without an end", wire(HEAD, WHOLE, Stall()), "a", via=Via.COMPLETE, timeouts=BRIEF
+    ),
+    completes("plain, silent after [DONE]", wire(HEAD, TEXT_EVENT, faults.DONE, Stall()), "a", via=Via.COMPLETE),
+    fails(
+        "plain, silent after an error without an end",
+        wire(HEAD.replace(b"200 OK", b"400 No"), b'{"error":{"message":"no","code":"c"}}', Stall()),
+        BadRequestError,
+        400,
+        via=Via.COMPLETE,
+        timeouts=BRIEF,
+        says="HTTP 400: no",
+    ),
 ]
 
 KEPT = [
@@ -196,11 +216,6 @@ RECOVERY_BY_WORDS = [
     *recovers(REFUSING_ONCE),
     fails("nor after a server error", [faulty(faults.stream_error(1)), faulty()], StreamServerError, 500, text="Hello"),
 ]
-
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-TEXT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
-FINISH_EVENT = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n'
-ERROR_EVENT = b'data: {"error":{"message":"no","code":400}}\n'
 
 NO_BLANK_LINE = every_way(
     completes(

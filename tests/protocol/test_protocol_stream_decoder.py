@@ -150,7 +150,10 @@ COMPLETE = {
         None,
     ),
     "a finish_reason that is none": (
-        b"".join(data(says(text, finish=reason)) for text, reason in [("one", "null"), ("", ""), ("", "None"), ("", 0)])
+        b"".join(
+            data(says(text, finish=reason))
+            for text, reason in [("one", "null"), ("", ""), ("", "None"), ("", "not_finished"), ("", 0)]
+        )
         + DONE,
         "one",
         None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
+from chatscope._client.body_reader import read_rest
 from chatscope._client.request import ClientRequest
 from chatscope._limits.timeouts import fail_at
 from chatscope.errors import InvalidResponseError
@@ -49,17 +51,21 @@ async def _read(request: ClientRequest, limit: int) -> bytes:
         APITimeoutError, APIConnectionError: as `receive`.
     """
     data = await request.receive()
-    if request.stream.is_over and len(data) <= limit:
-        return data  # nearly every body arrives in one read
-    parts = []
-    size = 0
-    while data:
-        parts.append(data)
-        size += len(data)
-        if size > limit:
-            raise InvalidResponseError(f"the response is larger than {limit} bytes")
-        data = await request.receive()
-    return b"".join(parts)
+    if not request.stream.is_over:  # nearly every body arrives in one read
+        body = bytearray(data)
+        deadlines = [it for it in (request.retrier.deadline, request.deadlines.first_token()) if it is not None]
+        await read_rest(
+            body,
+            request.receive,
+            request.headers.get("content-type", ""),
+            limit,
+            choices=request.prepared.choices,
+            ends_by=min((deadline.finish_by for deadline in deadlines), default=inf),
+        )
+        data = bytes(body)
+    if len(data) > limit:
+        raise InvalidResponseError(f"the response is larger than {limit} bytes")
+    return data
 
 
 def _completion(data: bytes, request: ClientRequest) -> Completion:

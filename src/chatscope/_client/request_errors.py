@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from chatscope._client.body_reader import read_rest
 from chatscope._http.base import HTTPResponse, translated
 from chatscope._limits.timeouts import Timeouts
 from chatscope.errors import (
@@ -40,13 +41,14 @@ async def status_error_of(
         receive: returns the next bytes of its body, `b""` at the end.
         secret: the key, which is redacted from the error.
     """
-    body = b""
+    body = bytearray()
     try:
-        while len(body) < BODY_LIMIT and (data := await receive()):
-            body += data
+        body += await receive()
+        if not response.stream.is_over:
+            await read_rest(body, receive, response.headers.get("content-type", ""), BODY_LIMIT)
     except (APIConnectionError, InvalidResponseError):
         pass  # the status matters more than why its body is incomplete
-    return status_error(response.status, response.headers, body[:BODY_LIMIT], now=time.time(), secret=secret)
+    return status_error(response.status, response.headers, bytes(body[:BODY_LIMIT]), now=time.time(), secret=secret)
 
 
 def translated_for(

@@ -38,10 +38,6 @@ class _NoObserver:
     def on_text(self, parts: list[str]) -> None: ...
 
 
-DEADLINE_MARGIN: Final = 0.05
-"""How long before the call's deadline a finished stream counts as complete, in seconds: a response without its usage is
-better than a timeout."""
-
 NO_OBSERVER: Final[AttemptObserver] = _NoObserver()
 
 
@@ -265,7 +261,7 @@ class StreamReader:
         now = anyio.current_time()
         ends = now + (self.state.patience(now) or 0.0)
         deadline = self.request.retrier.deadline
-        return ends if deadline is None else min(ends, deadline.at - DEADLINE_MARGIN)
+        return ends if deadline is None else min(ends, deadline.finish_by)
 
     async def _pump(self, observer: AttemptObserver) -> None:
         """Read as long as the stream is open, without waking a task for every read."""

@@ -21,6 +21,10 @@ FINISH_GRACE: Final = 5.0
 """How long a stream may stay silent after its finish_reason, in seconds, before it counts as complete. Usage and
 [DONE] follow within milliseconds; some servers send neither and keep the connection open."""
 
+DEADLINE_MARGIN: Final = 0.05
+"""How long before the deadline a finished response counts as complete, in seconds: one without its usage is better
+than a timeout."""
+
 CLOSE_GRACE: Final = 2.0
 """How long closing a connection may take during cancellation, in seconds. Closing sends at most a TLS alert; a
 transport that needs longer has lost its peer."""
@@ -109,6 +113,11 @@ class Deadline(NamedTuple):
     at: float
     phase: Phase
     seconds: float
+
+    @property
+    def finish_by(self) -> float:
+        """When a response that may be whole counts as complete."""
+        return self.at - DEADLINE_MARGIN
 
     def error(self, last_failure: BaseException | None = None) -> APITimeoutError:
         """Return the error for a deadline that has passed.

@@ -27,7 +27,10 @@ _ODD_OBJECTS: Final = frozenset({"chat.completion", "error"})
 REFUSED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _NOTHING: Final = Choice()
-_NO_FINISH_REASON: Final = frozenset({"", "null", "none", "0"})
+_NO_FINISH_REASON: Final = frozenset(
+    {"", "0", "null", "none", "nil", "undefined", "false", "unspecified", "finish_reason_unspecified"}
+    | {"not_finished", "unfinished", "in_progress", "running"}  # TensorRT-LLM
+)
 """What some servers send instead of null, in lower case."""
 
 _PLAIN_REASONS: Final = frozenset({None, "stop", "length", "tool_calls", "content_filter", "function_call"})

@@ -24,6 +24,7 @@ from chatscope.protocol.event_data import (
     is_keep_alive,
     is_nothing,
     is_several_events,
+    is_whole_json,
     listed_error,
     unwrapped,
 )
@@ -110,14 +111,12 @@ class StreamDecoder:
         """
         sse = self._sse
         if sse is None:
-            data = bytes(self._body) if len(self._body) <= BODY_LIMIT else b""
-        elif sse.is_fresh or (event := sse.pending(BODY_LIMIT)) is None:
+            return len(self._body) <= BODY_LIMIT and is_whole_json(bytes(self._body))
+        if sse.is_fresh or (event := sse.pending(BODY_LIMIT)) is None:
             return False
-        elif is_error_event(event.event):
+        if is_error_event(event.event):
             return True
-        else:
-            data = event.data
-        data = data.strip()
+        data = event.data.strip()
         if not data.endswith((b"}", b"]")):
             return False
         last = data.rpartition(b"\n")[2]  # of several events without blank lines
@@ -134,6 +133,11 @@ class StreamDecoder:
             return isinstance(loaded, dict) and self.assembler.would_finish(chunk_from(loaded, data), choices)
         except (ValueError, RecursionError):
             return False
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether the body has turned out to be an event stream."""
+        return self._sse is not None
 
     def feed_text(self, data: bytes, at_ns: int) -> bool:
         """Process a read if it is exactly one chunk of text, and return whether it was.
