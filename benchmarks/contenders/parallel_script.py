@@ -3,7 +3,7 @@
 It is rewritten here from the original's behaviour, with the original's defaults. One loop reads a request, counts its
 tokens, refills two budgets, starts a task and sleeps for a millisecond. The task logs its start, posts the request
 through one aiohttp session, and opens the output file to append the request and the response. After a rate limit, the
-loop pauses for 15 s.
+loop pauses for 15 s. All log texts are f-strings, so those of level DEBUG cost time as well, though they are dropped.
 
 The script counts tokens with `tiktoken`, which downloads its vocabulary at the first use. This contender downloads
 nothing: the vocabulary must be in the folder `TIKTOKEN_CACHE_DIR`, or `litellm` must be installed, which contains a
@@ -140,10 +140,12 @@ class Script:
         tokens, metadata = self._count(body), body.pop("metadata", None)
         self._started += 1
         self._unfinished += 1
-        return _Call(self._started, body, tokens, ATTEMPTS, metadata)
+        call = _Call(self._started, body, tokens, ATTEMPTS, metadata)
+        _log.debug(f"Reading request {call.number}: {call}")
+        return call
 
     async def _send(self, session: aiohttp.ClientSession, call: _Call) -> None:
-        _log.info("Starting request #%s", call.number)
+        _log.info(f"Starting request #{call.number}")
         received: Any = None
         try:
             async with session.post(url=self._url, headers=self._headers, json=call.body) as response:
@@ -164,6 +166,7 @@ class Script:
         else:
             self._append(call, [str(failure) for failure in call.failures])
         self._unfinished -= 1
+        _log.debug(f"Request {call.number} saved to {self._output}")
 
     def _append(self, call: _Call, outcome: Any) -> None:
         text = json.dumps([call.body, outcome, call.metadata] if call.metadata else [call.body, outcome])

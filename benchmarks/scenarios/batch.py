@@ -30,6 +30,9 @@ from chatscope import AsyncChatGPTAdapter, Task
 from chatscope.batch import run_batch
 
 AT_ONCE: Final = 200
+WARM_UP: Final = 200
+"""Requests that each process runs before it is measured: modules, prices and the tokenizer's vocabulary are loaded only
+once, however many requests follow."""
 
 
 async def _batch(base_url: str, source: Path, *, stream: bool = True) -> None:
@@ -98,6 +101,8 @@ def _ratio(firsts: list[float], seconds: list[float]) -> str:
 
 
 def _run_child(name: str, base_url: str, source: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(CONTENDERS[name], base_url, write_input(Path(folder) / "in.jsonl", WARM_UP))
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     anyio.run(CONTENDERS[name], base_url, source)
     after = resource.getrusage(resource.RUSAGE_SELF)

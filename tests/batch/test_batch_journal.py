@@ -122,6 +122,30 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=f"{device}: not a file"):
             Journal(Paths(device))
         assert not Paths(device).meta.exists()
+    for name in ("out.csv", "out.PARQUET", "out.jsonl.gz"):
+        with pytest.raises(JournalError, match=rf"{name}: .* name it \*\.jsonl.*chatscope batch export"):
+            Journal(Paths(tmp_path / name))
+        assert not Paths(tmp_path / name).meta.exists()
+
+
+def test_a_line_that_is_written_during_a_sync_is_not_covered_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, sync, seen = Journal(Paths(tmp_path / "out.jsonl")), os.fsync, list[int]()
+
+    def writes_meanwhile(fd: int) -> None:
+        seen.append(journal.unsynced)
+        journal.append(record(2), success=False)
+        sync(fd)
+
+    journal.append(record(1), success=True)
+    monkeypatch.setattr(os, "fsync", writes_meanwhile)
+    journal.sync()
+    monkeypatch.undo()
+    assert (seen[0], journal.unsynced) == (1, len(seen)), "what is being synced is not durable yet"
+    journal.sync()
+    assert journal.unsynced == 0
+    journal.close()
 
 
 def test_a_failed_replacement_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

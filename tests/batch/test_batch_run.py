@@ -17,6 +17,7 @@ from tests.support.memory_server import MemoryServer, Serve
 
 from chatscope import AsyncChatGPTAdapter, RetryPolicy, Task
 from chatscope.batch import BatchSummary, InputError, JournalError, LockedError, run_batch
+from chatscope.batch.status import read_status
 from chatscope.batch.stopping import REFUSALS
 from chatscope.simulator import Reply, error
 
@@ -304,16 +305,19 @@ async def test_stopping_sends_nothing_new_and_records_what_runs(serve: Serve, tm
 
 
 async def test_what_does_not_end_within_the_grace_is_sent_by_the_next_run(serve: Serve, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(4)])
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(9)])
     server = serve(Reply("Late.", first_token=60))
     output = tmp_path / "out.jsonl"
     async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, grace=0.05) as run:
         await until(lambda: len(server.requests) == 4)
+        await anyio.wait_all_tasks_blocked()
+        assert read_status(output).in_flight == 4, "a row that waits for a slot was not sent"
+        assert run.progress().waiting_for == "slots"
         run.stop()
         summary = await run.finish()
-    assert (ids(tmp_path / "out.jsonl"), summary.not_sent, summary.exit_code) == ([], 4, 130)
+    assert (ids(tmp_path / "out.jsonl"), summary.not_sent, summary.exit_code) == ([], 9, 130)
     summary = await finish(serve(HELLO), source, tmp_path / "out.jsonl")
-    assert (summary.in_flight_at_kill, summary.succeeded) == (4, 4)
+    assert (summary.in_flight_at_kill, summary.succeeded) == (4, 9)
 
 
 async def test_a_cancelled_run_leaves_the_output_unlocked_and_nothing_running(

@@ -116,6 +116,21 @@ async def test_the_default_look_ahead_follows_the_slots(serve: Serve) -> None:
         assert len(server.requests) == source.read, "a reader that takes nothing holds back the source, not the tasks"
 
 
+@pytest.mark.parametrize(("seconds", "at_once"), [(60.0, True), (0.0, False)])
+async def test_a_source_that_never_waits_is_read_for_a_moment_and_leaves_turns_to_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, seconds: float, at_once: bool
+) -> None:
+    monkeypatch.setattr("chatscope._tasks.map.TURN_SECONDS", seconds)
+    source = Source(10**6)
+    async with (
+        AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter,
+        adapter.map(source.sync(), look_ahead=50),
+    ):
+        while not source.read:
+            await anyio.lowlevel.checkpoint()
+        assert (source.read == 50) is at_once
+
+
 async def test_as_completed_a_slow_task_holds_up_nobody(serve: Serve) -> None:
     release = anyio.Event()
     server = serve(held({0: release}))

@@ -5,6 +5,7 @@ Not here: how one task runs. This module only starts tasks, counts them, and can
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
 from functools import partial
 from types import TracebackType
@@ -25,6 +26,10 @@ from chatscope.protocol.response import OutputT
 LOOK_AHEAD: Final = 64
 """How many tasks are read ahead beyond the number of slots, by default. They keep the slots busy while the reader
 handles a result. A task with a page of text takes about 10 KiB, so this is under 1 MiB."""
+
+TURN_SECONDS: Final = 0.001
+"""How long a source that never waits is read before the event loop gets a turn. If each turn read a single task,
+requests would start one by one, and with a server that answers fast only a few slots would ever be in use."""
 
 
 class Starter(Protocol):
@@ -62,6 +67,7 @@ class ResultStream(Generic[OutputT]):
         "_group",
         "_is_exhausted",
         "_is_left",
+        "_is_refused",
         "_look_ahead",
         "_next",
         "_ordered",
@@ -92,6 +98,7 @@ class ResultStream(Generic[OutputT]):
         self._next = 0
         self._is_left = False
         self._is_exhausted = False
+        self._is_refused = False  # whether the queue of tasks was full
         self._failure: Exception | None = None  # what the source raised, until the reader gets it
         self._reader: anyio.Event | None = None  # exists while the reader waits
         self._room: anyio.Event | None = None  # exists while the source waits
@@ -176,7 +183,7 @@ class ResultStream(Generic[OutputT]):
             while (task := await self._source.read()) is not None:
                 await self._start(number, task)
                 number += 1
-                while len(self._running) + len(self._finished) >= self._bound:
+                while not self._has_room:
                     await self._wait_for_room()
         except Exception as error:  # noqa: BLE001 - the reader gets whatever the source raised
             if self._is_left:
@@ -200,8 +207,9 @@ class ResultStream(Generic[OutputT]):
         self._failure = error
 
     @property
-    def _bound(self) -> int:
-        return self._look_ahead or (self._starter.slots_total or 0) + LOOK_AHEAD
+    def _has_room(self) -> bool:
+        bound = self._look_ahead or (self._starter.slots_total or 0) + LOOK_AHEAD
+        return len(self._running) + len(self._finished) < bound
 
     async def _start(self, number: int, task: Task) -> None:
         while True:
@@ -211,7 +219,9 @@ class ResultStream(Generic[OutputT]):
                 if not self._running:  # other tasks fill the queue
                     self._reject(number, task, error)
                     return
+                self._is_refused = True
                 await self._wait_for_room()
+                self._is_refused = False
             except Exception as error:  # noqa: BLE001 - one bad task among many is a result like any other failure
                 self._reject(number, task, error)
                 return
@@ -245,11 +255,12 @@ class ResultStream(Generic[OutputT]):
             self._reader = None
 
     def _wake_source(self) -> None:
-        if self._room is not None:
+        if self._room is not None and (self._is_refused or self._has_room):
             self._room.set()
+            self._room = None
 
     async def _wait_for_room(self) -> None:
-        """Wait until a result is delivered or a task ends."""
+        """Wait until a result was delivered or, if the queue was full, until a task has ended."""
         self._room = anyio.Event()
         await self._room.wait()
 
@@ -257,12 +268,13 @@ class ResultStream(Generic[OutputT]):
 class _Source:
     """An iterable of tasks, sync or async, read one at a time."""
 
-    __slots__ = ("_tasks", "close_error")
+    __slots__ = ("_tasks", "_turn_ends", "close_error")
 
     def __init__(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> None:
         if isinstance(tasks, str) or not isinstance(tasks, AsyncIterable | Iterable):
             raise TypeError(f"tasks must be an iterable of tasks, not {type(tasks).__name__}")
         self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
+        self._turn_ends = 0.0
         self.close_error: Exception | None = None
 
     async def read(self) -> Task | None:
@@ -272,7 +284,9 @@ class _Source:
             TypeError: the item is not a task.
             Exception: what the iterable raised.
         """
-        await checkpoint()  # a source that never waits must not block the event loop
+        if time.perf_counter() >= self._turn_ends:  # a source that never waits must not block the event loop
+            await checkpoint()
+            self._turn_ends = time.perf_counter() + TURN_SECONDS
         try:
             item = await anext(self._tasks) if isinstance(self._tasks, AsyncIterator) else next(self._tasks)
         except (StopIteration, StopAsyncIteration):

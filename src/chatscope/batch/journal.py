@@ -22,11 +22,15 @@ import msgspec
 from chatscope.batch.errors import JournalError, LockedError
 from chatscope.batch.records import decode_line
 from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
+from chatscope.batch.requests import BatchRequest
 
 SYNC_LINES: Final = 256
 """Lines after which a group is synced, if a second has not passed before: some hundred KiB."""
 
 _TAIL: Final = 1 << 16
+_OTHER_FORMATS: Final = frozenset({".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip"})
+"""Names that promise what a journal is not."""
+
 _HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 """What a lock that is held reports; which of them depends on the system."""
 
@@ -63,15 +67,19 @@ class Journal:
 
     Attributes:
         notices: what was mended, in sentences.
-        unsynced: lines written since the last sync.
     """
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self.notices: list[str] = []
-        self.unsynced = 0
+        self._appended = self._synced = 0
         self._files: dict[str, _AppendedFile] = {}
         self._files_guard = threading.Lock()  # syncing and replacing happen in worker threads
+        if paths.output.suffix.lower() in _OTHER_FORMATS:
+            raise JournalError(
+                f"{paths.output}: the output is JSON lines: name it *.jsonl, and convert it when it is complete:"
+                " chatscope batch export OUTPUT.jsonl --to FILE.csv or FILE.parquet"
+            )
         if paths.output.exists() and not (paths.output.is_file() or paths.output.is_dir()):
             raise JournalError(f"{paths.output}: not a file that lines can be appended to and read again")
         try:
@@ -101,16 +109,22 @@ class Journal:
             OSError: the disk is full, or failed. Nothing of the line remains, as far as the system allows.
         """
         at = self._files["output" if success else "errors"].append(line)
-        self.unsynced += 1
+        self._appended += 1
         return at
 
-    def start(self, pair: bytes, custom_id: str) -> None:
-        """Record that a request is about to be sent. Not synced: it only has to outlive the process.
+    @property
+    def unsynced(self) -> int:
+        """How many lines no sync that has ended covers."""
+        return self._appended - self._synced
+
+    def start(self, requests: Iterable[BatchRequest]) -> None:
+        """Record that requests are about to be sent. Not synced: it only has to outlive the process.
 
         Raises:
             OSError: as `append`.
         """
-        self._files["started"].append(b"%s %s\n" % (pair.hex().encode(), msgspec.json.encode(custom_id)))
+        lines = [b"%s %s\n" % (each.pair.hex().encode(), msgspec.json.encode(each.custom_id)) for each in requests]
+        self._files["started"].append(b"".join(lines))
 
     def clear_started(self, run_id: str) -> None:
         """Forget the requests that an earlier run had started. The log now belongs to this run.
@@ -127,11 +141,12 @@ class Journal:
         Raises:
             OSError: the disk failed.
         """
-        self.unsynced = 0
         with self._files_guard:
+            appended = self._appended  # a line that is appended meanwhile may not be covered
             for name in ("output", "errors"):
                 if name in self._files:
                     self._files[name].sync()
+            self._synced = appended
 
     def read_at(self, offset: int) -> bytes:
         """Return the line of the output that stands at an offset."""

@@ -192,10 +192,15 @@ def percentiles(values: array[float]) -> dict[str, float]:
     return found
 
 
-def waiting_for(counts: Statistics) -> str | None:
-    """Return what requests wait for, in words, given the adapter's statistics."""
+def waiting_for(counts: Statistics, *, is_full: bool) -> str | None:
+    """Return what requests wait for, in words.
+
+    Args:
+        counts: the adapter's statistics.
+        is_full: whether the next request of the run waits until another one ends.
+    """
     if counts.held_back:
         return f"the server to recover ({counts.held_back} requests)"
     if counts.paced:
         return f"a rate limit, or a pause that the server asked for ({counts.paced} requests)"
-    return "slots" if counts.queued else None
+    return "slots" if counts.queued or is_full else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -48,7 +48,7 @@ class Recorder:
         self.outcomes = DigestTable()
 
     def begin(self, request: BatchRequest) -> bool:
-        """Note that a request is about to be sent. Return False if an equal one answers it: then it is not sent.
+        """Return whether a request has to be sent; otherwise an equal one answers it.
 
         Raises:
             DiskError: the journal could not be written.
@@ -64,11 +64,18 @@ class Recorder:
                 self.outcomes.add(request.id_digest)
                 return False
             self._waiting[request.key] = []
+        return True
+
+    def start(self, requests: Sequence[BatchRequest]) -> None:
+        """Record that requests are about to be sent.
+
+        Raises:
+            DiskError: the journal could not be written.
+        """
         try:
-            self._journal.start(request.pair, request.custom_id)
+            self._journal.start(requests)
         except OSError as error:
             raise DiskError(str(error)) from error
-        return True
 
     def record(self, request: BatchRequest, result: Result) -> tuple[Result, list[BatchRequest]]:
         """Record an outcome, and return it: a success that does not fit the schema has become a failure.

@@ -39,6 +39,7 @@ class BatchSender:
         recorder: writes and counts the outcomes.
         syncer: syncs the journal.
         failure: what the source or the adapter raised.
+        is_full: whether the next request waits until another one ends.
 
     Raises:
         InputError: the schema is invalid.
@@ -63,10 +64,11 @@ class BatchSender:
         self.recorder = Recorder(prepared.journal, options, prepared.run_id, prepared.recorded.offsets)
         self.syncer = Syncer(prepared.journal, options.fsync, self._stop_for_disk)
         self.failure: Exception | None = None
+        self.is_full = False
         self._scope = anyio.CancelScope()
         self._running: dict[BatchRequest, Task] = {}
         self._slots: int | None = None  # as the adapter said last
-        self._asked = 0  # how often that was used
+        self._slots_age = SLOTS_READ  # how many requests were given to it since
 
     @property
     def running_count(self) -> int:
@@ -103,23 +105,37 @@ class BatchSender:
     async def _tasks(self) -> AsyncGenerator[Task, None]:
         """Yield the tasks of the requests that are to be sent. Holds no scope while it yields."""
         while not self._stop.is_asked and (found := await self._read()) is not None:
-            for item in found:
+            while found:
                 self._stop_if_due(None)  # earlier runs may have spent it all
-                while self._has_enough():
+                while not (free := self._free()) and not self._stop.is_asked:
+                    self.is_full = not self._delivery.is_full
                     await self._room.wait()
+                    self.is_full = False
+                group, found = found[:free], found[free:]
+                for request in self._begin(group):
+                    if self._stop.is_asked:
+                        return
+                    task = self._running[request] = request.task(stream=self._options.stream)
+                    yield task
                 if self._stop.is_asked:
                     return
-                try:
-                    if isinstance(item, InvalidRow):
-                        self.recorder.record_invalid(item)
-                        continue
-                    if not self.recorder.begin(item):
-                        continue
-                except DiskError as error:
-                    self._stop_for_disk(error)
-                    return
-                task = self._running[item] = item.task(stream=self._options.stream)
-                yield task
+
+    def _begin(self, group: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
+        """Record that requests are about to be sent, and invalid rows. Return the requests that have to be sent."""
+        requests: list[BatchRequest] = []
+        try:
+            for item in group:
+                if self._stop.is_asked:
+                    break
+                if isinstance(item, InvalidRow):
+                    self.recorder.record_invalid(item)
+                    self._stop_if_due(None)
+                elif self.recorder.begin(item):
+                    requests.append(item)
+            self.recorder.start(requests)
+        except DiskError as error:
+            self._stop_for_disk(error)
+        return requests
 
     async def _read(self) -> list[BatchRequest | InvalidRow] | None:
         """Return the next requests. When the source fails, it counts as ended: what runs is still recorded."""
@@ -130,20 +146,19 @@ class BatchSender:
             self._stop.ask("input", str(error) or type(error).__name__)
             return None
 
-    def _has_enough(self) -> bool:
-        """Tell whether to wait before the next request: one waits for a slot already, or outcomes are not fetched.
+    def _free(self) -> int:
+        """Return how many requests may be given to the adapter: as many as have a slot. None if outcomes pile up.
 
-        With one waiting, no slot is ever empty; with more, a run that is stopped would have more to take back. Only
-        this run's own requests count: the adapter may be busy with others.
+        A request that waited for its slot would stand among those that were sent if the run is killed. Only this run's
+        own requests count: the adapter may be busy with others.
         """
-        if self._stop.is_asked:
-            return False
         if self._delivery.is_full:
-            return True
-        if not self._asked % SLOTS_READ:
-            self._slots = self._adapter.statistics().concurrency
-        self._asked += 1
-        return self._slots is not None and len(self._running) > self._slots
+            return 0
+        if self._slots_age >= SLOTS_READ:
+            self._slots, self._slots_age = self._adapter.statistics().concurrency, 0
+        free = SLOTS_READ if self._slots is None else min(SLOTS_READ, max(0, self._slots - len(self._running)))
+        self._slots_age += free
+        return free
 
     async def _take(self, result: Result) -> None:
         """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it.
@@ -160,7 +175,8 @@ class BatchSender:
                 self._stop.ask("budget", result.error)
             return
         result, answered = self.recorder.record(request, result)
-        await self.syncer.on_line()
+        if self.syncer.on_line():
+            await self.syncer.sync()
         self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
         self._stop_if_due(result)
 

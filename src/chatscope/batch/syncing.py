@@ -38,12 +38,11 @@ class Syncer:
             self._due = anyio.Event()
             await self.sync()
 
-    async def on_line(self) -> None:
-        """Record that a line was appended, and sync it at once if each line is to be synced."""
-        if self._fsync == "each":
-            await self.sync()
-        elif self._journal.unsynced >= SYNC_LINES:
+    def on_line(self) -> bool:
+        """Record that a line was appended. Return whether it has to be synced before anything else."""
+        if self._fsync == "group" and self._journal.unsynced >= SYNC_LINES:
             self._due.set()
+        return self._fsync == "each"
 
     async def sync(self) -> None:
         """Sync what was appended. If cancelled, the thread finishes first."""
