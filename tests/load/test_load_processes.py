@@ -134,7 +134,7 @@ async def test_connections_are_opened_before_requests_need_them(
     if ahead is None:
         assert sentence.startswith("connections were not opened ahead: 9 of 18 measured requests opened one, which is")
     else:
-        assert sentence.startswith(f"{ahead} connections were open before the first request; 0 of")
+        assert sentence.startswith(f"connections that were open before the first request: {ahead}; 0 of")
 
 
 async def test_connections_that_cannot_be_opened_leave_it_to_the_requests_to_say_why() -> None:

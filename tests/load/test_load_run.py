@@ -285,10 +285,21 @@ async def test_a_trace_is_replayed(serve: Serve, tmp_path: Path) -> None:
     assert [record.requested_output_tokens for record in report.records] == [3, 4]
 
 
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_every_request_of_a_stage_without_a_duration_counts_for_its_rate(serve: Serve, requests: int) -> None:
+    (stage,) = (await run(plan(concurrency=1, requests=requests), transport=serve(REPLY))).stages
+    assert stage.summary.requests_per_second == pytest.approx(requests / stage.summary.seconds)
+    (stage,) = (await run(plan(concurrency=1, requests=requests, warmup=60), transport=serve(REPLY))).stages
+    assert stage.notices[0].startswith(f"nothing was measured: all {requests} requests were due in the warm-up")
+
+
 async def test_a_malformed_trace_ends_the_run_with_its_line(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "azure.csv"
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-01-01 00:00:01,4,3\n" * 100 + "x,1,1\n")
     with pytest.raises(ValueError, match="row 101 is malformed"):
+        await run(plan(trace=path), transport=serve(REPLY))
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    with pytest.raises(ValueError, match="there is no row in it"):
         await run(plan(trace=path), transport=serve(REPLY))
 
 

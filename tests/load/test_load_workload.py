@@ -124,7 +124,17 @@ def test_an_array_is_read_as_a_stream(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"prompt": "x"}\n{"question": "y"}\n', "prompt 2 is malformed"), ("{", "prompt 1 is malformed")],
+    [
+        ('{"prompt": "x"}\n{"question": "y"}\n', "prompt 2 is malformed"),
+        ("{", "prompt 1 is malformed"),
+        ('"x"\n', "prompt 1 is malformed"),
+        ('{"prompt": null}\n', "the prompt is not a text"),
+        ('{"messages": []}\n', "at least one message"),
+        ('{"prompt": "x", "output_tokens": Infinity}\n', "prompt 1 is malformed"),
+        ('{"prompt": "x", "output_tokens": -5}\n', "-5 is not a number of tokens"),
+        ('[{"conversations": "x"}]', "prompt 1 is malformed"),
+        ("[" * 100_000, "prompt 1 is malformed"),
+    ],
 )
 def test_a_malformed_prompt_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "prompts.jsonl"
@@ -183,7 +193,13 @@ def test_traces_are_told_apart_by_their_head(tmp_path: Path, content: str, rows:
         ("", "neither a Mooncake trace"),
         (MOONCAKE + '{"timestamp": 1}\n', "row 3 is malformed"),
         (MOONCAKE + "[1]\n", "row 3 is malformed"),
-        (MOONCAKE + '{"timestamp": 9, "input_length": 1, "output_length": 1}\n', "row 3 is earlier than the first"),
+        (
+            MOONCAKE + '{"timestamp": 9, "input_length": 1, "output_length": 1}\n',
+            "row 3 is earlier than the one before",
+        ),
+        (AZURE + "2033-11-20 00:00:00,1,1\n", "row 4 is more than ten years later"),
+        (BURST_GPT + "inf,,1,GPT-4,1,2,1,API log\n", "row 3 is malformed"),
+        (BURST_GPT + "46,,1,GPT-4,1e9,2,1,API log\n", "row 3 is malformed"),
         (AZURE + "yesterday,1,1\n", "row 4 is malformed"),
         (AZURE + "2023-11-17 00:00:01\n", "row 4 is malformed"),
         (BURST_GPT + "46,,1,GPT-4,-1,2,1,API log\n", "row 3 is malformed"),

@@ -119,7 +119,7 @@ async def _run(
         stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
         return FAILED if isinstance(error, ChatError) else USAGE
     if out is not None:
-        report.save(out, records=False)
+        report.save(out, records=not (out / "requests.jsonl").exists())
         write_page(report, out, stderr)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))

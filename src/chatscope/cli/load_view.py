@@ -108,7 +108,8 @@ def _stage_lines(stage: StageReport) -> Iterator[str]:
     for kind, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
         yield f"{count:,} x {kind}"
     tokens = summary.output_tokens_per_second
-    output = "unknown (a response reported no usage)" if tokens is None else f"{tokens:,.1f} tokens/s"
+    unknown = "unknown (a response reported no usage)" if summary.ok else "none"
+    output = unknown if tokens is None else f"{tokens:,.1f} tokens/s"
     running = f"{summary.mean_concurrency:.1f} running on average"
     yield f"{summary.requests_per_second:.2f} requests/s, output {output}, {running}"
     yield f"{'ms':13}{'p50':>10} {'95 % interval':>20}{'p90':>11}{'p99':>11}"

@@ -109,4 +109,4 @@ def connections_sentence(evidence: ClientEvidence, connected: int, attempts: int
         return f"connections were not opened ahead: {did}{including}"
     if evidence.not_ahead is not None:
         return f"connections could not all be opened ahead ({evidence.not_ahead}): {did}{including}"
-    return f"{evidence.connections_ahead:,} connections were open before the first request; {did}{including}"
+    return f"connections that were open before the first request: {evidence.connections_ahead:,}; {did}{including}"

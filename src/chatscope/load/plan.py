@@ -156,6 +156,8 @@ class LoadPlan:
             check_seconds(getattr(self, name), name)
         for name in ("warmup", "cooldown", "grace"):
             check_wait(getattr(self, name), name)
+        if self.duration is not None:
+            check_wait(self.duration, "duration")  # a schedule without an end cannot be made
         check_rate(self.time_scale, "time_scale")
         if self.connections not in CONNECTION_MODES:
             raise ValueError(f"connections must be one of {', '.join(CONNECTION_MODES)}, not {self.connections!r}")
@@ -247,6 +249,7 @@ class LoadPlan:
         end = None if self.duration is None else self.duration * SECOND
         rows = zip(itertools.islice(read_trace(path), self.requests), prompts, strict=False)
         turns: Counter[str] = Counter()
+        index = -1
         for index, (row, prompt) in enumerate(rows):
             offset = round(row.arrived * self.time_scale)
             if end is not None and offset >= end:
@@ -258,6 +261,8 @@ class LoadPlan:
             if prompt is not None:
                 source = replace(source, messages=prompt.messages, repetition=prompt.repetition)
             yield PlannedRequest(index, offset, source, row.session)
+        if index < 0:
+            raise ValueError(f"{path}: there is no row in it")
 
     def parameters_for(self, source: PromptSource, *, profile: str | None) -> dict[str, Any]:
         """Return the parameters of a request, the requested length of the response among them.

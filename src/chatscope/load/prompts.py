@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from chatscope.load.traces import TraceRow
+from chatscope._validation import check_messages
+from chatscope.load.traces import MALFORMED, TraceRow, length_of
 from chatscope.protocol.messages import SentMessage
 
 READ_CHARACTERS: Final = 1 << 20
@@ -68,7 +69,7 @@ def read_prompts(path: Path) -> Iterator[PromptSource]:
                 source = _share_gpt(row) if "conversations" in row else _prompt(row)
             except StopIteration:
                 return
-            except (ValueError, KeyError, TypeError) as error:
+            except MALFORMED as error:
                 raise ValueError(f"{path}: prompt {number} is malformed: {error!r}") from error
             if source is not None:
                 yield source
@@ -102,10 +103,13 @@ def _prompt(row: Mapping[str, Any]) -> PromptSource:
     messages = row.get("messages")
     if messages is None:
         text = row["prompt"] if "prompt" in row else row["text_input"]
+        if not isinstance(text, str):
+            raise ValueError("the prompt is not a text")
         messages = [{"role": "user", "content": text}]
+    check_messages("model", messages)
     names = ("output_tokens", "output_length", "output_tokens_count")
     given = next((row[name] for name in names if row.get(name) is not None), None)
-    return PromptSource(messages=tuple(messages), output_tokens=None if given is None else int(given))
+    return PromptSource(messages=tuple(messages), output_tokens=None if given is None else length_of(given))
 
 
 def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:

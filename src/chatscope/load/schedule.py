@@ -25,6 +25,12 @@ ARRIVAL_PROCESSES: Final = ("constant", "poisson", "gamma")
 SECOND: Final = 1_000_000_000
 """Nanoseconds."""
 
+HIGHEST_RATE: Final = 1_000_000
+"""Requests per second: more than any client sends, and a schedule of more would not fit into memory."""
+
+LEAST_BURSTINESS: Final = 0.001
+"""Then, a thousand requests arrive at one moment, and none for a long time after."""
+
 _T = TypeVar("_T")
 
 
@@ -54,6 +60,10 @@ class OpenLoop:
             raise ValueError(f"arrivals must be one of {', '.join(ARRIVAL_PROCESSES)}, not {self.arrivals!r}")
         check_rate(self.rate, "rate")
         check_rate(self.burstiness, "burstiness")
+        if self.rate > HIGHEST_RATE:
+            raise ValueError(f"rate must be at most {HIGHEST_RATE:,}, not {self.rate:g}")
+        if self.burstiness < LEAST_BURSTINESS:
+            raise ValueError(f"burstiness must be at least {LEAST_BURSTINESS}, not {self.burstiness:g}")
         check_rate(self.time_scale, "time_scale")
         check_wait(self.ramp, "ramp")
 

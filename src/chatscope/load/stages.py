@@ -130,7 +130,8 @@ def conclude(
         losses: the workers that died.
     """
     starts, planned_end = window_of(plan, started_ns)
-    last_ns = max((record.finished_ns or record.due_ns for record in records), default=started_ns)
+    # A window has no part in its end, and the last request ended within it.
+    last_ns = max((record.finished_ns or record.due_ns for record in records), default=started_ns - 1) + 1
     ends = last_ns if planned_end is None or (was_stopped and last_ns < planned_end) else planned_end
     window_ns = starts, max(starts, ends)
     measured = [record for record in records if record.window == "measured"]
@@ -144,9 +145,15 @@ def conclude(
         objectives=[objective.check(measured) for objective in objectives],
         goodput=good,
         goodput_per_second=good * len(measured) / seconds if seconds else 0.0,
-        notices=list(_length_notices(summary.prompt_tokens_mean, summary.requested_prompt_tokens_mean, "prompts"))
+        notices=list(_window_notices(records, measured))
+        + list(_length_notices(summary.prompt_tokens_mean, summary.requested_prompt_tokens_mean, "prompts"))
         + list(_length_notices(summary.output_tokens_mean, summary.requested_output_tokens_mean, "responses")),
     )
+
+
+def _window_notices(records: Sequence[RequestRecord], measured: Sequence[RequestRecord]) -> Iterator[str]:
+    if records and not measured:
+        yield f"nothing was measured: all {len(records):,} requests were due in the warm-up or the cool-down"
 
 
 def _length_notices(real: float | None, requested: float | None, what: str) -> Iterator[str]:

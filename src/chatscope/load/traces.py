@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from chatscope.load.schedule import SECOND
+
+LONGEST_NS: Final = 10 * 365 * 86_400 * SECOND
+"""Ten years. A row that arrives later after the first is in another unit, or not a time."""
+
+MOST_TOKENS: Final = 100_000_000
+"""Ten times the longest context of any model."""
+
+MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a value raises that is not what its file should hold."""
 
 _Reader = Callable[[Iterator[str]], Iterator["TraceRow"]]
 
@@ -40,7 +50,10 @@ def read_trace(path: Path) -> Iterator[TraceRow]:
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = iter(file)
-        head = next(lines, "")
+        try:
+            head = next(lines, "")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not a text: {error}") from error
         reader = _reader_of(head)
         if reader is None:
             raise ValueError(
@@ -48,7 +61,7 @@ def read_trace(path: Path) -> Iterator[TraceRow]:
                 " Azure (TIMESTAMP,ContextTokens,GeneratedTokens), nor one of BurstGPT (Timestamp,...,Request tokens,"
                 "Response tokens)"
             )
-        first: int | None = None
+        first = last = None
         number = 0
         rows = reader(_chained(head, lines))
         while True:
@@ -57,12 +70,15 @@ def read_trace(path: Path) -> Iterator[TraceRow]:
                 row = next(rows)
             except StopIteration:
                 return
-            except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
+            except MALFORMED as error:
                 raise ValueError(f"{path}: row {number} is malformed: {error!r}") from error
-            if first is None:
-                first = row.arrived
-            if row.arrived < first:
-                raise ValueError(f"{path}: row {number} is earlier than the first: sort the trace by time")
+            if first is None or last is None:
+                first = last = row.arrived
+            if row.arrived < last:
+                raise ValueError(f"{path}: row {number} is earlier than the one before it: sort the trace by time")
+            if row.arrived - first > LONGEST_NS:
+                raise ValueError(f"{path}: row {number} is more than ten years later than the first")
+            last = row.arrived
             yield TraceRow(row.arrived - first, row.prompt_tokens, row.output_tokens, row.block_ids, row.session)
 
 
@@ -87,8 +103,8 @@ def _mooncake(lines: Iterator[str]) -> Iterator[TraceRow]:
             row: Mapping[str, Any] = json.loads(line, parse_float=Decimal)
             yield TraceRow(
                 arrived=round(Decimal(row["timestamp"]) * 1_000_000),
-                prompt_tokens=_length(row["input_length"]),
-                output_tokens=_length(row["output_length"]),
+                prompt_tokens=length_of(row["input_length"]),
+                output_tokens=length_of(row["output_length"]),
                 block_ids=tuple(map(int, row.get("hash_ids") or ())),
             )
 
@@ -96,13 +112,15 @@ def _mooncake(lines: Iterator[str]) -> Iterator[TraceRow]:
 def _azure(lines: Iterator[str]) -> Iterator[TraceRow]:
     """Rows have a date with up to seven decimals (github.com/Azure/AzurePublicDataset, LLM inference)."""
     for row in csv.DictReader(lines):
-        date, _, fraction = row["TIMESTAMP"].strip().partition(".")
-        fraction = fraction.partition("+")[0]
-        elapsed = datetime.fromisoformat(date.partition("+")[0]) - _EPOCH
+        found = _DATE.fullmatch(row["TIMESTAMP"].strip())
+        if found is None:
+            raise ValueError(f"{row['TIMESTAMP']!r} is not a date")
+        elapsed = datetime.fromisoformat(f"{found['date']}{found['zone'] or '+00:00'}") - _EPOCH
+        fraction = (found["fraction"] or "")[:9].ljust(9, "0")
         yield TraceRow(
-            arrived=(elapsed.days * 86_400 + elapsed.seconds) * SECOND + int(fraction[:9].ljust(9, "0")),
-            prompt_tokens=_length(row["ContextTokens"]),
-            output_tokens=_length(row["GeneratedTokens"]),
+            arrived=(elapsed.days * 86_400 + elapsed.seconds) * SECOND + int(fraction),
+            prompt_tokens=length_of(row["ContextTokens"]),
+            output_tokens=length_of(row["GeneratedTokens"]),
         )
 
 
@@ -112,22 +130,28 @@ def _burst_gpt(lines: Iterator[str]) -> Iterator[TraceRow]:
         if _count(row["Response tokens"]):
             yield TraceRow(
                 arrived=round(Decimal(row["Timestamp"]) * SECOND),
-                prompt_tokens=_length(row["Request tokens"]),
-                output_tokens=_length(row["Response tokens"]),
+                prompt_tokens=length_of(row["Request tokens"]),
+                output_tokens=length_of(row["Response tokens"]),
                 session=row.get("Session ID") or None,
             )
 
 
 def _count(value: object) -> int:
     count = int(Decimal(str(value)))
-    if count < 0:
-        raise ValueError(f"{value} is negative")
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError(f"{value} is not a number of tokens")
     return count
 
 
-def _length(value: object) -> int:
-    """Return a length in tokens: at least 1, since no server takes less."""
+def length_of(value: object) -> int:
+    """Return a length in tokens: at least 1, since no server takes less.
+
+    Raises:
+        ValueError, ArithmeticError: it is not a length.
+    """
     return max(1, _count(value))
 
 
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - only differences between dates of one file count
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_DATE: Final = re.compile(r"(?P<date>[^.Z+]+?)(?:\.(?P<fraction>\d+))?(?P<zone>Z|[+-]\d\d:\d\d)?")
