@@ -25,6 +25,7 @@ from chatscope.errors import ResultTimeoutError, UnknownTaskError
 from chatscope.pricing import Prices, resolve
 from chatscope.protocol.endpoint import Secret, shown_url
 from chatscope.protocol.response import OutputT
+from chatscope.transport.streams import current_time
 
 MAX_CONCURRENCY: Final = 100
 """How many tasks run at a time by default."""
@@ -194,13 +195,14 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             ValueError: `timeout` is not a number of seconds.
         """
         check_seconds(timeout, "timeout", zero=True)
-        run, state = self._tasks.find_run(task_id), self._tasks.find(task_id)
+        state = self._tasks.find(task_id)
         if state is None:
             error = UnknownTaskError(f"Unknown task_id: {task_id}")
             return result_without_run(error, TaskStatus.UNKNOWN)
+        run = self._tasks.find_run(task_id)
         if run is None or timeout is None:
             return await state.wait()
-        result = await state.wait_until(anyio.current_time() + timeout, self._tasks.alarms)
+        result = await state.wait_until(current_time() + timeout, self._tasks.alarms)
         if result is not None:
             return result
         if cancel_on_timeout and not await state.cancel():

@@ -6,10 +6,9 @@ the result; a reader keeps only its own position. Not here: how a task runs (`ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Protocol, cast
 
-import anyio
 from anyio.lowlevel import checkpoint
 
 from chatscope._tasks.alarms import Alarms
@@ -17,6 +16,7 @@ from chatscope._tasks.models import Result, Task, TaskId, TaskStatus
 from chatscope._tasks.step_stream import StepStream
 from chatscope._tasks.text_stream import TextStream
 from chatscope.protocol.response import Completion, OutputT
+from chatscope.transport.streams import Waiter, new_waiter
 
 
 class Stoppable(Protocol):
@@ -43,7 +43,7 @@ class TaskState:
     """
 
     __slots__ = (
-        "_changed",
+        "_readers",
         "_waiters",
         "cancel_requested",
         "id",
@@ -68,8 +68,8 @@ class TaskState:
         self.cancel_requested = False
         self.run: Stoppable | None = None
         self.on_end: Callable[[Result], None] | None = None
-        self._waiters: list[anyio.Event] | None = None  # one for each caller that waits for the result
-        self._changed: anyio.Event | None = None  # exists while a reader waits
+        self._waiters: dict[Waiter, None] | None = None  # for the result
+        self._readers: dict[Waiter, None] | None = None  # for more text, or the result
 
     @property
     def status(self) -> TaskStatus:
@@ -89,9 +89,10 @@ class TaskState:
     def on_text(self, parts: Sequence[str]) -> None:
         """Publish the text parts and wake the readers."""
         self.parts = parts
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        if self._readers is not None:
+            readers, self._readers = self._readers, None
+            for reader in readers:
+                reader.set()
 
     def add_step(self, completion: Completion) -> None:
         """Publish the completion of a turn and wake the readers."""
@@ -102,8 +103,8 @@ class TaskState:
         """Publish the result, and wake all readers and waiters."""
         self.result = result
         self.run = None
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
+        waiters, self._waiters = self._waiters or {}, None
+        for waiter in waiters:
             waiter.set()
         self.on_text(tuple(self.parts))  # which is kept: the garbage collector looks at a list for ever
         if self.on_end is not None:
@@ -119,7 +120,7 @@ class TaskState:
     async def wait(self) -> Result:
         """Wait for the result. Cancelling the wait leaves the task running."""
         if self.result is None:
-            await self._wait(anyio.Event())
+            await self._wait(new_waiter())
         else:
             await checkpoint()
         assert self.result is not None  # noqa: S101 - `finish` sets it before it wakes the waiters
@@ -130,7 +131,7 @@ class TaskState:
         if self.result is not None:
             await checkpoint()
             return self.result
-        waiter = anyio.Event()
+        waiter = new_waiter()
         alarm = alarms.add(at, waiter.set)  # costs a fifth of a cancel scope with a deadline
         try:
             await self._wait(waiter)
@@ -138,15 +139,10 @@ class TaskState:
             alarms.remove(alarm)
         return self.result
 
-    async def _wait(self, waiter: anyio.Event) -> None:
+    def _wait(self, waiter: Waiter) -> Awaitable[None]:
         if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
-        try:
-            await waiter.wait()
-        finally:
-            if self._waiters is not None:
-                self._waiters.remove(waiter)
+            self._waiters = {}
+        return _wait_among(self._waiters, waiter)
 
     async def cancel(self) -> bool:
         """Stop the task and wait for its end. Return whether it ended as cancelled."""
@@ -158,9 +154,17 @@ class TaskState:
 
     async def wait_for_change(self) -> None:
         """Wait for more text or the result."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+        if self._readers is None:
+            self._readers = {}
+        await _wait_among(self._readers, new_waiter())
+
+
+async def _wait_among(waiters: dict[Waiter, None], waiter: Waiter) -> None:
+    waiters[waiter] = None
+    try:
+        await waiter.wait()
+    finally:
+        waiters.pop(waiter, None)
 
 
 class ChatTask(Generic[OutputT]):

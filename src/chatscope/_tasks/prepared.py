@@ -20,7 +20,7 @@ from chatscope._client.server import PreparedRequest
 from chatscope._conversation.loop import Conversation, ToolOptions
 from chatscope._limits.retry import RetryPolicy
 from chatscope._limits.timeouts import Deadline, Timeouts
-from chatscope._tasks.models import Task, TaskConstraints
+from chatscope._tasks.models import NO_CONSTRAINTS, Task, TaskConstraints
 from chatscope._validation import (
     check_count,
     check_instance,
@@ -179,6 +179,8 @@ def _messages(
 def _constraints(task: Task) -> TaskConstraints:
     """Return a task's constraints, those that the task itself names among them, checked."""
     constraints = task.constraints
+    if constraints is NO_CONSTRAINTS and task.model is None and task.temperature is None:
+        return constraints
     check_instance(constraints, TaskConstraints, "constraints")
     if task.model is not None or task.temperature is not None:
         own: dict[str, Any] = {"model": task.model, "temperature": task.temperature}
@@ -199,12 +201,14 @@ def _constraints(task: Task) -> TaskConstraints:
 
 def _parameters(task: Task) -> dict[str, Any]:
     """Return a copy of a task's parameters."""
-    check_instance(task.parameters, Mapping, "parameters")
-    if "messages" in task.parameters:
-        raise ValueError("parameters has messages: give them as the task's own `messages`")
-    if not task.parameters.keys() <= TASK_NAMES:
-        raise ValueError(f"parameters: {unknown_parameter(task.parameters, TASK_NAMES)}")
-    return dict(task.parameters)
+    parameters = task.parameters
+    if type(parameters) is not dict:  # to ask the abstract class alone costs several times as much
+        check_instance(parameters, Mapping, "parameters")
+    if not parameters.keys() <= TASK_NAMES:
+        if "messages" in parameters:
+            raise ValueError("parameters has messages: give them as the task's own `messages`")
+        raise ValueError(f"parameters: {unknown_parameter(parameters, TASK_NAMES)}")
+    return dict(parameters)
 
 
 def _constrained(constraints: TaskConstraints, model: str) -> dict[str, Any]:

@@ -200,7 +200,7 @@ class TaskRun:
         if isinstance(failure, ChatError):
             self._annotate(failure)
         status, finished_ns = status or status_after(failure), time.perf_counter_ns()
-        result: Result | None = None
+        bill, result = NO_BILL, None
         try:
             bill = self._bill(self._host.price)
             result = self._result(failure, status, bill, finished_ns)

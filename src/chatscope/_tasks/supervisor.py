@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
-from functools import partial
 from inspect import iscoroutine
 from typing import Any
 
@@ -217,12 +216,11 @@ class Supervisor:
         Raises:
             RuntimeError: the group is closed.
         """
-        group = self.open_group()
-        coroutine = partial(run.run, context is not None)
+        start_soon = self.open_group().start_soon
         if context is None:
-            group.start_soon(coroutine, name=run.state.id)
+            start_soon(run.run, False, name=run.state.id)
         else:
-            context.run(partial(group.start_soon, coroutine, name=run.state.id))
+            context.run(start_soon, run.run, True, name=run.state.id)
 
     def price(self, query: PriceQuery) -> float | None:
         """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""

@@ -36,10 +36,13 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     since: date | None = None
     daily: tuple[time, time] | None = None
 
+    @property
+    def is_always_valid(self) -> bool:
+        """Whether the price is valid at any time."""
+        return self.since is None and self.daily is None
+
     def is_valid(self, when: datetime) -> bool:
         """Return whether the price is valid at a time. A naive one is in UTC."""
-        if self.since is None and self.daily is None:
-            return True
         if when.tzinfo is not None:
             when = when.astimezone(UTC)
         in_force = self.since is None or when.date() >= self.since

@@ -74,9 +74,8 @@ class PriceTable:
             service_tier: The tier in the response. If the table has no price for it, the cost is unknown.
             when: The time of the request, by default now. A naive time is UTC. Some prices change by date or hour.
         """
-        when = when or datetime.now(UTC)
         for period in self._find_periods(model, base_url, service_tier):
-            if period.is_valid(when):
+            if period.is_always_valid or period.is_valid(when := when or datetime.now(UTC)):
                 return period.cost(usage)
         return None
 

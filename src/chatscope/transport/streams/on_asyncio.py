@@ -19,9 +19,9 @@ import anyio
 from chatscope.transport.base import READ_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["stream_of"]
+__all__ = ["AsyncioWaiter", "stream_of"]
 
 # A slow reader's socket is paused once this many bytes wait. uvloop reads at most 256 KiB at a time, so a stream holds
 # less than twice that. A token's chunk is about 200 bytes, so a live chat never comes near it.
@@ -30,6 +30,24 @@ HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 # asyncio takes this much without asking the writer to pause, so that nobody has to wait until it is sent.
 WRITE_LATER = 64 * 1024
+
+
+class AsyncioWaiter:
+    """A `Waiter`."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        """Wake the task, or let it not wait at all."""
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def wait(self) -> Awaitable[None]:
+        """Wait until `set` is called."""
+        return self._future
 
 
 class AsyncioStream(asyncio.Protocol):
