@@ -220,7 +220,7 @@ class Supervisor:
         if context is None:
             start_soon(run.run, False, name=run.state.id)
         else:
-            context.run(start_soon, run.run, True, name=run.state.id)
+            context.run(lambda: start_soon(run.run, True, name=run.state.id))
 
     def price(self, query: PriceQuery) -> float | None:
         """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""
