@@ -155,14 +155,14 @@ def translated(
     if nearest is None:
         return None
     if issubclass(nearest, httpx.TimeoutException):
+        _redact(error, secret)
         is_connecting = issubclass(nearest, httpx.ConnectTimeout | httpx.PoolTimeout)
         return transport_timeout(timeouts, "connect" if is_connecting else phase)
     reason = reason_for(error)
     if note := proxy_note(error):
         reason = f"{reason} ({note})"
-    if is_secret(secret):
-        _redact(error, secret)
-        reason = redact(reason, secret)
+    _redact(error, secret)
+    reason = redact(reason, secret)
     if issubclass(nearest, httpx.DecodingError):
         return InvalidResponseError(f"the response cannot be decoded: {reason}")
     if is_malformed(error):
@@ -178,8 +178,8 @@ def translated(
 
 
 def _redact(error: BaseException, secret: str) -> None:
-    """Redact the key in an error and its causes, which stay in the traceback: a server may have repeated it."""
-    link: BaseException | None = error
+    """Redact the key in an error and its causes, because the traceback shows them and a server may repeat the key."""
+    link: BaseException | None = error if is_secret(secret) else None
     while link is not None:
         if secret in str(link):
             link.args = tuple(arg.replace(secret, "***") if isinstance(arg, str) else repr(arg) for arg in link.args)
