@@ -143,6 +143,7 @@ async def test_progress_can_be_seen_while_files_are_read(serve: Serve, output: P
 
 
 @pytest.mark.slow
+@pytest.mark.one_loop
 async def test_outcomes_do_not_stay_in_memory(serve: Serve, output: Path) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(600)])
     async with adapter_of(serve(HELLO), keep_finished=1) as adapter, run_batch(source, output, adapter=adapter) as run:

@@ -134,7 +134,7 @@ async def test_the_knee_of_a_server_with_four_slots_is_found(serve: Serve) -> No
         heapq.heappush(free, starts + 0.25)
         return Reply(tokens=2, first_token=starts - now + 0.125, between_tokens=0.125)
 
-    given = plan(search="rate", rate=8, arrivals="constant", duration=8, slos=["ttft:p99<300ms"])
+    given = plan(search="rate", rate=8, arrivals="constant", duration=4, slos=["ttft:p99<300ms"])
     report = await run(given, transport=serve(reply))
     assert report.search is not None
     assert report.search.value == pytest.approx(16, rel=0.1)
