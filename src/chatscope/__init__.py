@@ -7,6 +7,7 @@ not load an HTTP library.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from chatscope._public_names import load_at_first_use
 from chatscope.version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keeps the two lists equal
@@ -217,13 +218,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted([*_HOME_OF, "__version__", "content"])  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+_load, _ = load_at_first_use(__name__, _HOME_OF)
+
+
 def __getattr__(name: str) -> Any:
-    if name == "content":
-        return import_module("chatscope.content")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'chatscope' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"chatscope.{_HOME_OF[name]}"), name)
-    return value
+    return import_module("chatscope.content") if name == "content" else _load(name)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,9 @@ that was stopped or killed, start it again with the same arguments. `chatscope b
 Here: files, keys, the journal, the run. Not here: how one request is sent, retried and priced (the adapter).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatscope._public_names import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.batch.errors import BatchError as BatchError
@@ -36,13 +37,4 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'chatscope.batch' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"chatscope.batch.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = load_at_first_use(__name__, _HOMES)

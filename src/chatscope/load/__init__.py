@@ -7,8 +7,9 @@ Here: schedules, sending at the right time, records, the formulas, the verdict o
 is sent (the client).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatscope._public_names import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.load.client_error import ClientError as ClientError
@@ -81,13 +82,4 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'chatscope.load' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"chatscope.load.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = load_at_first_use(__name__, _HOMES)

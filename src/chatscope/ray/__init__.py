@@ -7,8 +7,9 @@ Here: what runs in Ray's processes, and how they reach each other. Not here: who
 (`chatscope._limits`), and how outcomes are recorded (`chatscope.batch`).
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatscope._public_names import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.ray.chat_map import ChatMap as ChatMap
@@ -27,13 +28,4 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'chatscope.ray' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"chatscope.ray.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = load_at_first_use(__name__, _HOMES)

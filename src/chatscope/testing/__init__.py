@@ -5,8 +5,9 @@ their types, for annotations, and the event loops to test on. Names are loaded a
 run loads the plugin if chatscope is installed. Import `chatscope.testing.respx` separately.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from chatscope._public_names import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.testing.endpoint import ChatEndpoint as ChatEndpoint
@@ -27,9 +28,4 @@ _HOMES = {
 
 __all__ = ["LOOPS", "ChatEndpoint", "ChatSimulator", "ReceivedRequest", "Scripted", "UnexpectedRequestError"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'chatscope.testing' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"chatscope.testing.{_HOMES[name]}"), name)
-    return value
+__getattr__, __dir__ = load_at_first_use(__name__, _HOMES)
