@@ -31,13 +31,16 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
     try:
         with fail_at(deadlines.first_token()):
             await request.send()
-            data = await _read(request, MAX_BODY_BYTES)
+            data = request.received()
+            if data is None:
+                data = await _read(request, MAX_BODY_BYTES)
         completion = _completion(data, request)
     except BaseException as error:
         request.on_failure(error)
         raise
     finally:
-        await request.close()
+        if not request.release():
+            await request.close()
     request.on_first_output()
     request.on_usage(completion.usage)
     return completion
@@ -51,7 +54,7 @@ async def _read(request: ClientRequest, limit: int) -> bytes:
         APITimeoutError, APIConnectionError: as `receive`.
     """
     data = await request.receive()
-    if not request.stream.is_over:  # nearly every body arrives in one read
+    if not request.stream.is_over:
         body = bytearray(data)
         deadlines = [it for it in (request.retrier.deadline, request.deadlines.first_token()) if it is not None]
         await read_rest(

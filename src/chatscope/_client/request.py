@@ -244,6 +244,12 @@ class ClientRequest:
             self._record.on_response(self.status, self.request_id)
         self._permit.on_headers(headers)
 
+    def received(self) -> bytes | None:
+        """Return the whole body if all of it arrived together with the headers, as nearly always without streaming."""
+        stream = self.stream
+        self.read_ns = stream.read_ns
+        return stream.rest()
+
     async def receive(self, phase: Phase = "first_token") -> bytes:
         """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.
 
@@ -289,11 +295,20 @@ class ClientRequest:
         Args:
             complete: as for `HTTPResponse.close`.
         """
+        if not self.release():
+            response, self.response = self.response, None
+            if response is not None:
+                await response.close(complete=complete)
+
+    def release(self) -> bool:
+        """End the attempt and release its permit; return whether there is nothing to close: the response is over."""
         self._permit.release()
         self._end_attempt(None)
-        response, self.response = self.response, None
+        response = self.response
         if response is not None and not response.stream.is_over:
-            await response.close(complete=complete)
+            return False
+        self.response = None
+        return True
 
     @property
     def stream(self) -> TimedStream:

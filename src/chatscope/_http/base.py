@@ -97,22 +97,17 @@ def response_of(response: httpx.Response, request: httpx.Request) -> HTTPRespons
     if isinstance(stream, TimedStream):
         return HTTPResponse(response.status_code, headers, stream, is_own=True)
     # Not httpx's own decoding: that leaves async generators to the garbage collector, and trio warns about them.
-    body = decoded(HttpxBody(response, request), headers, request)
+    body = decoded(HttpxBody(response, request), headers.get("content-encoding"), request)
     return HTTPResponse(response.status_code, headers, body, is_own=False)
 
 
 def decoded(
-    stream: TimedStream,
-    headers: ResponseHeaders,
-    request: httpx.Request | None = None,
-    *,
-    limit: int = MAX_DECODED_BYTES,
+    stream: TimedStream, codings: str | None, request: httpx.Request | None = None, *, limit: int = MAX_DECODED_BYTES
 ) -> TimedStream:
     """Return a body decoded as its `content-encoding` says, as far as the codings are supported.
 
     Never raises: a coding is refused when the body is read, and closing the body closes the connection.
     """
-    codings = headers.get("content-encoding")
     if codings is None:
         return stream
     try:

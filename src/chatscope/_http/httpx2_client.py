@@ -80,7 +80,8 @@ class Httpx2Sender:
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
         headers = ResponseHeaders.of(response.headers.raw)
-        return HTTPResponse(response.status_code, headers, decoded(_Body(response.stream), headers), is_own=False)
+        stream = decoded(_Body(response.stream), headers.get("content-encoding"))
+        return HTTPResponse(response.status_code, headers, stream, is_own=False)
 
 
 class _Body(TimedStream):

@@ -124,6 +124,10 @@ class TimedStream(httpx.AsyncByteStream):
         """Whether the whole body was returned, as far as that is known without reading on."""
         return False
 
+    def rest(self) -> bytes | None:
+        """Return all that is left of the body if it has arrived, as nearly every body that is not streamed has."""
+        return None
+
     def __aiter__(self) -> Self:
         """Return itself."""
         return self

@@ -94,7 +94,15 @@ class ResponseStream(TimedStream):
             if sent and self._on_sent is not None:
                 self._on_sent(self._connect_ns)
             while not parser.head_complete:
-                self._ready = self._feed(await self._receive_of_head(write_error))
+                try:
+                    data = await stream.receive(self._read_timeout)
+                except OSError as exc:
+                    if write_error is None or self.started:
+                        raise translated(exc, Operation.READ, self._request) from exc
+                    data = b""
+                self._check_read(data, write_error)
+                self.started = True
+                self._ready = self._feed(data)
         except BaseException as exc:
             self._break_off(exc)
             raise
@@ -169,6 +177,13 @@ class ResponseStream(TimedStream):
         """See `TimedStream`."""
         return self._complete and not self._ready
 
+    def rest(self) -> bytes | None:
+        """See `TimedStream`."""
+        if not self._complete:
+            return None
+        data, self._ready = self._ready, b""
+        return data
+
     async def aclose(self, *, complete: bool = False) -> None:
         """Close the connection, unless the response has ended and the connection was returned; never wait.
 
@@ -189,21 +204,13 @@ class ResponseStream(TimedStream):
             self._ready = b""
             self._connection.close()
 
-    async def _receive_of_head(self, write_error: OSError | None) -> bytes:
-        """Read once before the end of the head. The error of a failed write is raised if there is no response."""
-        try:
-            data = await self._stream.receive(self._read_timeout)
-        except OSError as exc:
-            if write_error is None or self.started:
-                raise translated(exc, Operation.READ, self._request) from exc
-            data = b""
+    def _check_read(self, data: bytes, write_error: OSError | None) -> None:
+        """Check what was read of the head. The error of a failed write is raised if there is no response."""
         if write_error is not None and not (data or self.started):
             raise translated(write_error, Operation.WRITE, self._request) from write_error
         self._check_open()
         if not (data or self.started):
             raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
-        self.started = True
-        return data
 
     def _feed(self, data: bytes) -> bytes:
         """Parse a read. The connection is let go as soon as the response has ended, before anybody asks for the end."""

@@ -120,6 +120,11 @@ class PooledConnection:
             self.is_drained = is_drained
             self._pool.put(self, last=unused)
 
+    def on_lost(self) -> None:
+        """Close the connection if it is idle. Otherwise, the request that it serves finds out."""
+        if self._pool.is_idle(self):
+            self.close()
+
     def close(self) -> None:
         """Close the socket at once, without waiting. Calling it again does nothing."""
         if not self.closed:
@@ -172,15 +177,18 @@ class Pool:
 
         The end of its last response may still have to be read: see `PooledConnection.is_drained`.
         """
-        self._expire(monotonic())
+        expired = monotonic() - self._idle_expiry
         while origin.idle:
             connection, _ = origin.idle.popitem()
             del self._oldest_first[connection]
-            connection.stream.watch(None)
-            if not connection.is_drained or connection.stream.is_quiet():
+            if connection.idle_since > expired and (not connection.is_drained or connection.stream.is_quiet()):
                 return connection
             connection.close()
         return None
+
+    def is_idle(self, connection: PooledConnection) -> bool:
+        """Return whether a connection waits to be used."""
+        return connection in self._oldest_first
 
     def idle_to(self, origin: Origin) -> int:
         """Return how many connections to `origin` wait to be used."""
@@ -197,7 +205,7 @@ class Pool:
         idle[connection] = self._oldest_first[connection] = None
         if last:
             idle.move_to_end(connection, last=False)
-        self._reports_closing = connection.stream.watch(connection.close)
+        self._reports_closing = connection.stream.watch(connection.on_lost)
         self._expire(now)
         if self._cancel_timer is None and self._oldest_first:
             self._start_timer()

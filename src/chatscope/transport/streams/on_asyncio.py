@@ -201,7 +201,7 @@ class AsyncioStream(asyncio.Protocol):
         return False
 
     def unsent(self) -> bool:
-        return self._backlog() > 0
+        return self._transport.get_write_buffer_size() > 0
 
     def _backlog(self) -> int:
         """Return how many bytes were written and are still to be sent."""
@@ -337,6 +337,9 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
             self._loop.call_soon(self._write_later)
         self._later = data
         return not (self._write_paused or self._chunks)
+
+    def unsent(self) -> bool:
+        return bool(self._later) or self._transport.get_write_buffer_size() > 0
 
     def _backlog(self) -> int:
         return len(self._later) + self._transport.get_write_buffer_size()
