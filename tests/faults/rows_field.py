@@ -153,11 +153,16 @@ TOOL_CALLS: dict[str, list[Any]] = {
         {"index": 0, "function": {"name": "f", "arguments": "}"}},
     ],
     "with a name repeated": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": a}} for a in ("{", "}")],
+    "in JSON text": ['[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]'],
     "with arguments as an object": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": {"a": 1}}}],
 }
 
 TOOLS = [
-    completes(f"tool calls {name}", events(*(chunk({"tool_calls": [call]}) for call in calls), STOP, DONE), "")
+    completes(
+        f"tool calls {name}",
+        events(*(chunk({"tool_calls": [call] if isinstance(call, dict) else call}) for call in calls), STOP, DONE),
+        "",
+    )
     for name, calls in TOOL_CALLS.items()
 ]
 

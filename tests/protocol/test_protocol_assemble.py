@@ -187,6 +187,23 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         ],
         [("a", "f", PARIS), ("b", "g", ROME)],
     ),
+    "all arguments so far in every piece": (
+        [call(0, "a", "f", PARIS[:size]) for size in (2, 8, len(PARIS), len(PARIS))],
+        [("a", "f", PARIS)],
+    ),
+    "all arguments so far, without name and index": (
+        [call(0, "a", "f", ""), *(call(None, None, None, PARIS[:size]) for size in (2, 8, len(PARIS)))],
+        [("a", "f", PARIS)],
+    ),
+    "all arguments so far, cut where an object may follow": (
+        [call(0, "a", "f", text) for text in ('{"a":', '{"a":1,', '{"a":1,"b":', '{"a":1,"b":2}')],
+        [("a", "f", '{"a":1,"b":2}')],
+    ),
+    "objects within each other, cut before each": (
+        [call(0, "a", "f", '{"a":'), call(0, arguments='{"a":'), call(0, arguments='{"a":1}'), call(0, arguments="}}")],
+        [("a", "f", '{"a":{"a":{"a":1}}}')],
+    ),
+    "empty arguments first": ([call(0, "a", "f", "{}"), call(0, arguments=PARIS)], [("a", "f", PARIS)]),
     "a piece with nothing in it": ([call(0, "a", "f", PARIS), {}, call(0)], [("a", "f", PARIS)]),
 }
 

@@ -180,7 +180,7 @@ class ChunkDecoder:
             return chunk_from(loaded, data), loaded
         if not chunk.choices:
             return chunk, loaded
-        if any(_is_flat(call) for choice in chunk.choices for call in choice.delta.tool_calls or ()):
+        if any(_is_odd(call) for choice in chunk.choices for call in choice.delta.tool_calls or ()):
             return chunk_from(loaded, data), loaded
         self._learn(unknown_names(chunk))
         return chunk, None if self._is_harmless and needs_no_look(chunk) else loaded
@@ -224,9 +224,11 @@ class ChunkDecoder:
                     self._decode_learned = _learned_decoder(together).decode
 
 
-def _is_flat(call: ToolCallDelta) -> bool:
-    """Return whether a tool call may have its name beside its index."""
-    return call.function is None and call.custom is None
+def _is_odd(call: ToolCallDelta) -> bool:
+    """Return whether a tool call may have its name beside its index, or its arguments under another name."""
+    if call.function is None:
+        return call.custom is None
+    return call.function.arguments is None and "parameters" in call.function.extra
 
 
 def _made_of(sent: Any, names: UnknownNames) -> Chunk:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from chatscope.protocol.content_parts import text_in
-from chatscope.protocol.loading import dump
+from chatscope.protocol.loading import dump, load
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _UNFIT: Final = object()
@@ -34,9 +34,10 @@ def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list; one object where a list belongs is a list of one."""
+    """Return a list; one object where a list belongs is a list of one, or of its values by their places."""
     if isinstance(value, dict):
-        return [value] if value else []
+        by_place = bool(value) and all(name.isdecimal() for name in value)
+        return list(value.values()) if by_place else [value] if value else []
     return value if isinstance(value, list) else []
 
 
@@ -94,9 +95,11 @@ def _normalized_message(spoken: dict[str, Any]) -> dict[str, Any]:
         normal[CONTENT_PARTS] = parts
     else:
         normal.pop(CONTENT_PARTS, None)  # a server must not set it
+    if isinstance(calls := spoken.get("tool_calls"), str) and (whole := _json_in(calls)) is not None:
+        normal["tool_calls"] = whole
     for name in ("annotations", "reasoning_details", "tool_calls"):
-        if isinstance(spoken.get(name), dict):
-            normal[name] = [spoken[name]]  # Spark sends its only tool call like that
+        if isinstance(normal.get(name), dict):
+            normal[name] = as_list(normal[name])  # Spark sends its only tool call like that
     if isinstance(normal.get("tool_calls"), list):
         normal["tool_calls"] = [_normalized_call(call) for call in normal["tool_calls"] if isinstance(call, dict)]
     if isinstance(call := spoken.get("function_call"), dict):
@@ -108,6 +111,8 @@ def _normalized_call(call: dict[str, Any]) -> dict[str, Any]:
     normal = dict(call)
     if isinstance(name := call.get("function"), str):
         normal |= {"function": None, "name": name}
+    elif isinstance(name, list):
+        normal["function"] = next((item for item in name if isinstance(item, dict)), None)
     if not (isinstance(normal.get("function"), dict) or isinstance(normal.get("custom"), dict)) and (
         flat := {name: normal.pop(name) for name in ("name", "arguments") if name in normal}
     ):
@@ -118,9 +123,20 @@ def _normalized_call(call: dict[str, Any]) -> dict[str, Any]:
     return normal
 
 
+def _json_in(text: str) -> Any:
+    """Return the object or the list that text holds, or `None`."""
+    try:
+        loaded = load(text.encode())
+    except ValueError:
+        return None
+    return loaded if isinstance(loaded, dict | list) else None
+
+
 def _with_json_text(call: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a call whose arguments are JSON text, even if the server sent an object instead."""
     arguments = call.get(name)
+    if arguments is None and isinstance(parameters := call.get("parameters"), dict):
+        arguments = parameters  # as some models write them
     return call if arguments is None or isinstance(arguments, str) else call | {name: dump(arguments)}
 
 

@@ -77,14 +77,3 @@ def is_several_events(data: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def is_whole_json(data: bytes) -> bool:
-    """Return whether data is a whole JSON object or list, and not the beginning of one."""
-    if not data.rstrip().endswith((b"}", b"]")):
-        return False
-    try:
-        load(data)
-    except (ValueError, RecursionError):
-        return False
-    return True

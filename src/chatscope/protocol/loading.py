@@ -44,6 +44,17 @@ def load_object(data: bytes) -> dict[str, Any]:
     return loaded
 
 
+def is_whole_json(data: bytes) -> bool:
+    """Return whether data is a whole JSON object or list, and not the beginning of one."""
+    if not data.rstrip().endswith((b"}", b"]")):
+        return False
+    try:
+        load(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def dump(value: Any) -> str:
     """Return the JSON text of a loaded value."""
     try:

@@ -24,11 +24,10 @@ from chatscope.protocol.event_data import (
     is_keep_alive,
     is_nothing,
     is_several_events,
-    is_whole_json,
     listed_error,
     unwrapped,
 )
-from chatscope.protocol.loading import dump, load, load_object
+from chatscope.protocol.loading import dump, is_whole_json, load, load_object
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.response import Chunk
 from chatscope.protocol.sse import ServerSentEvent, SSEDecoder

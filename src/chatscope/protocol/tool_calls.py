@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from chatscope.protocol.loading import is_whole_json
 from chatscope.protocol.response import CustomCall, FunctionCall, ToolCall, ToolCallDelta
+
+_NOTHING: Final = ToolCallDelta()
 
 
 class ToolCalls:
@@ -29,13 +32,15 @@ class ToolCalls:
         return iter(self._calls)
 
     def without_repeats(self, parts: list[ToolCallDelta]) -> list[ToolCallDelta]:
-        """Return the parts without those that repeat a whole call: some servers end with the whole calls."""
+        """Return the parts without those that repeat a whole call, as some servers do at the end, or say nothing."""
         for part in parts:
-            if part.id and part.id in self._by_id:
+            if (part.id and part.id in self._by_id) or part == _NOTHING:
                 return [part for part in parts if not self._is_repeat(part)]
         return parts
 
     def _is_repeat(self, part: ToolCallDelta) -> bool:
+        if part == _NOTHING:
+            return True
         place = self._by_id.get(part.id or "")
         return place is not None and self._calls[place].is_repeated_by(part)
 
@@ -80,7 +85,7 @@ class GrowingCall:
     """One tool call as it grows."""
 
     __slots__ = (
-        *("_extra", "_inner_extra", "_is_custom", "_scanner", "_type"),
+        *("_extra", "_inner_extra", "_is_custom", "_repeats", "_scanner", "_size", "_snapshot", "_type"),
         *("arguments", "has_arguments", "id", "index", "name"),
     )
 
@@ -93,6 +98,9 @@ class GrowingCall:
         self._type = ""
         self._is_custom = False
         self._scanner = _JSONScanner()
+        self._size = 0  # of the arguments, in characters
+        self._repeats = False  # every part brings all arguments so far
+        self._snapshot: str | None = None  # the last part, if it may be all arguments so far
         self._extra: dict[str, Any] = {}
         self._inner_extra: dict[str, Any] = {}
 
@@ -135,9 +143,48 @@ class GrowingCall:
             self.name = joined_name(self.name, inner.name)
             self.has_arguments = self.has_arguments or _arguments_of(part) is not None
             self._inner_extra.update(inner.extra)
-        if text := text_part(part):
-            self.arguments.append(text)
+            if text := text_part(part):
+                self._add_text(part, text)
         self._extra.update(part.extra)
+
+    def _add_text(self, part: ToolCallDelta, text: str) -> None:
+        if part.custom is None and part.function is not None and (new := self._without_repeat(text)) != text:
+            part.function.arguments = text = new
+        if text:
+            self.arguments.append(text)
+            self._size += len(text)
+
+    def _without_repeat(self, text: str) -> str:
+        """Return the text of a part without the arguments so far: some servers send them again with every part.
+
+        Whether they do shows where the text can be no continuation. Where it can (`{"a":`, then `{"a": 1}`), the next
+        part or the end tells. Empty arguments that are followed by others were a placeholder.
+        """
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None and text.startswith(snapshot):
+            if _may_continue("".join(self.arguments)):
+                self._snapshot = text
+            else:
+                self._restart()
+                self._repeats = True
+            return text
+        if len(text) < self._size or not self.arguments:
+            return text  # as nearly always
+        so_far = "".join(self.arguments)
+        if not so_far.startswith("{") or not text.startswith(so_far):
+            if so_far == "{}" and text.strip():
+                self._restart()
+            return text
+        if not self._repeats and _may_continue(so_far):
+            self._snapshot = text
+            return text
+        self._repeats = True
+        return text[len(so_far) :]
+
+    def _restart(self) -> None:
+        self.arguments.clear()
+        self._scanner = _JSONScanner()
+        self._size = 0
 
     def call(self) -> ToolCall:
         """Return the call as it is so far."""
@@ -145,11 +192,18 @@ class GrowingCall:
             id=self.id, type=self._type or ("custom" if self._is_custom else "function"), extra=dict(self._extra)
         )
         text = "".join(self.arguments)
+        if self._snapshot is not None and not is_whole_json(text.encode()) and is_whole_json(self._snapshot.encode()):
+            text = self._snapshot
         if self._is_custom:
             call.custom = CustomCall(name=self.name, input=text, extra=dict(self._inner_extra))
         else:
             call.function = FunctionCall(name=self.name, arguments=text, extra=dict(self._inner_extra))
         return call
+
+
+def _may_continue(so_far: str) -> bool:
+    """Return whether an object may follow what has arrived of a JSON text."""
+    return so_far.rstrip().endswith((":", ",", "["))
 
 
 def text_part(part: ToolCallDelta) -> str:
