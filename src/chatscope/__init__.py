@@ -4,10 +4,11 @@ A public name is loaded at its first use (PEP 562), so a program that only impor
 not load an HTTP library.
 """
 
+import sys
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from chatscope._public_names import load_at_first_use
 from chatscope.version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names for type checkers; tests/test_import.py keeps the two lists equal
@@ -216,6 +217,24 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME_OF, "__version__", "content"])  # noqa: PLE0605 - one table says what is public  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def load_at_first_use(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the functions `__getattr__` and `__dir__` of a package of chatscope. For its own packages.
+
+    Args:
+        package: the package's name.
+        homes: the public names, each with its module, relative to the package.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, value)  # over the module, where one has the name
+        return value
+
+    return load, sorted(homes).copy
 
 
 _load, _ = load_at_first_use(__name__, _HOME_OF)

@@ -8,7 +8,7 @@ Here: files, keys, the journal, the run. Not here: how one request is sent, retr
 
 from typing import TYPE_CHECKING
 
-from chatscope._public_names import load_at_first_use
+from chatscope import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.batch.errors import BatchError as BatchError

@@ -9,7 +9,7 @@ is sent (the client).
 
 from typing import TYPE_CHECKING
 
-from chatscope._public_names import load_at_first_use
+from chatscope import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.load.client_error import ClientError as ClientError

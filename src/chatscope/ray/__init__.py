@@ -9,7 +9,7 @@ Here: what runs in Ray's processes, and how they reach each other. Not here: who
 
 from typing import TYPE_CHECKING
 
-from chatscope._public_names import load_at_first_use
+from chatscope import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.ray.chat_map import ChatMap as ChatMap

@@ -7,7 +7,7 @@ run loads the plugin if chatscope is installed. Import `chatscope.testing.respx`
 
 from typing import TYPE_CHECKING
 
-from chatscope._public_names import load_at_first_use
+from chatscope import load_at_first_use
 
 if TYPE_CHECKING:
     from chatscope.testing.endpoint import ChatEndpoint as ChatEndpoint
