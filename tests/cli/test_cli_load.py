@@ -51,6 +51,20 @@ def test_a_run_prints_and_saves_its_report(simulate: Simulate, chatscope: Run, t
     assert "has a report already" in again.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("name", ["requests.jsonl", "report.html"])
+def test_the_figures_are_printed_although_a_disk_is_full(
+    simulate: Simulate, chatscope: Run, tmp_path: Path, name: str
+) -> None:
+    simulate(REPLY)
+    (tmp_path / name).symlink_to("/dev/full")
+    ran = chatscope(*SHORT, "--no-calibrate-prompts", "--out", str(tmp_path))
+    assert ran.code == 1
+    assert "concurrency 1: 4 requests in" in ran.out
+    assert "No space left on device" in ran.err
+    assert "files: " not in ran.out
+
+
 def test_the_clients_own_error_is_measured_on_request(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
     simulate(REPLY)
     out = tmp_path / "out"

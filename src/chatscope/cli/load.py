@@ -109,26 +109,38 @@ async def _run(
     runs: Callable[[], Awaitable[LoadReport]], monitor: LoadMonitor, out: Path | None, *, as_json: bool, quiet: bool
 ) -> int:
     stderr = Terminal(stderr=True, highlight=False)
+    records = None if out is None else _RecordsFile(out)
     try:
         with ExitStack() as stack:
-            if out is not None:
-                monitor.on_record = stack.enter_context(_RecordsFile(out)).write
+            if records is not None:
+                monitor.on_record = stack.enter_context(records).write
             view = stack.enter_context(_view(stderr, quiet=quiet))
             report = await _run_and_show(runs, monitor, view)
     except (ChatError, ValueError, ImportError, ConnectionError) as error:
-        stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
+        _print_error(stderr, error)
         return FAILED if isinstance(error, ChatError) else USAGE
+    failure = None if records is None else records.failure
     if out is not None:
-        report.save(out, records=not (out / "requests.jsonl").exists())
-        write_page(report, out, stderr)
+        try:
+            report.save(out, records=not (out / "requests.jsonl").exists())
+            write_page(report, out, stderr)
+        except OSError as error:
+            failure = failure or error
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         for line in report_lines(report):
             click.echo(without_controls(line))
-        if out is not None:
+        if out is not None and failure is None:
             click.echo(f"\nfiles: {out}")
+    if failure is not None:  # after the figures, which took as long as the run
+        _print_error(stderr, failure)
+        return FAILED
     return exit_code(report)
+
+
+def _print_error(stderr: Terminal, error: Exception) -> None:
+    stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
 
 
 async def _measure(
@@ -188,9 +200,14 @@ async def _show(monitor: LoadMonitor, view: ProgressView[LoadProgress]) -> None:
 
 
 class _RecordsFile:
-    """Writes `requests.jsonl` while its block is open. A run that fails before its first request leaves no file."""
+    """Writes `requests.jsonl` while its block is open. A run that fails before its first request leaves no file.
+
+    Attributes:
+        failure: why it could not be written; the run goes on.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.failure: OSError | None = None
         self._folder = folder
         self._file: IO[bytes] | None = None
 
@@ -200,15 +217,23 @@ class _RecordsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        try:
+            if self._file is not None:
+                self._file.close()
+        except OSError as failure:
+            self.failure = self.failure or failure
 
     def write(self, record: RequestRecord) -> None:
-        """Write a record."""
-        if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / "requests.jsonl").open("wb", buffering=BUFFER_BYTES)
-        self._file.write(record.to_json())
+        """Write a record, unless one could not be written."""
+        if self.failure is not None:
+            return
+        try:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = (self._folder / "requests.jsonl").open("wb", buffering=BUFFER_BYTES)
+            self._file.write(record.to_json())
+        except OSError as failure:
+            self.failure = failure
 
 
 def _view(terminal: Terminal, *, quiet: bool) -> ProgressView[LoadProgress]:

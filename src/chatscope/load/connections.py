@@ -21,6 +21,9 @@ SPARE: Final = 4
 """Idle connections that a stage keeps while more requests could run: the next ones find a connection, however many run.
 More could occupy all threads of a server that has one for each connection (llama.cpp's has 8 on a small machine)."""
 
+OPEN_SECONDS: Final = 10.0
+"""That opening them may take. The requests then say what is wrong, and a run can be stopped meanwhile."""
+
 LOOK_SECONDS: Final = 0.02
 """How often a stage looks whether as many are idle: a few requests arrive meanwhile, at a hundred a second."""
 
@@ -56,7 +59,6 @@ class StageConnections:
         self.obstacle: str | None = None
         self._transport = transport if plan.connections == "ahead" else None
         self._url = httpx.URL(base_url)
-        self._timeout = plan.timeout
         slots = stage.concurrency or plan.max_concurrency
         self._slots = sys.maxsize if slots is None else len(share.slots(slots))
         self._first = self._slots if stage.concurrency is not None else min(SPARE, self._slots)
@@ -71,12 +73,13 @@ class StageConnections:
         if not isinstance(self._transport, HTTPTransport):
             self.obstacle = "the transport is not chatscope's own"
             return
-        try:
-            self.ahead = await self._transport.open_connections(self._url, self._first, within=self._timeout)
-        except httpx.TransportError as error:
-            self.obstacle = str(error)
-        if not self.ahead and self.obstacle is None:
-            self.obstacle = "they lead through a proxy of the environment"
+        self.obstacle = f"opening {self._first:,} took more than {OPEN_SECONDS:g} s"
+        with anyio.move_on_after(OPEN_SECONDS):
+            try:
+                self.ahead = await self._transport.open_connections(self._url, self._first)
+                self.obstacle = None if self.ahead else "they lead through a proxy of the environment"
+            except httpx.TransportError as error:
+                self.obstacle = str(error)
 
     async def keep_spare(self, running: Callable[[], int]) -> None:
         """Keep a few idle as long as more requests may run, until cancelled.
@@ -90,7 +93,7 @@ class StageConnections:
             await anyio.sleep(LOOK_SECONDS)
             try:
                 spare = min(SPARE, self._slots - running())
-                await self._transport.open_connections(self._url, spare, within=self._timeout)
+                await self._transport.open_connections(self._url, spare, within=OPEN_SECONDS)
             except httpx.TransportError:
                 await anyio.sleep(AFTER_FAILURE_SECONDS)
 
