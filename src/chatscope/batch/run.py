@@ -22,11 +22,11 @@ from chatscope import AsyncChatGPTAdapter
 from chatscope.batch.delivery import Delivery, Wakeup
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
-from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally, waiting_for
+from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, Tally, waiting_for
 from chatscope.batch.result import BatchResult
 from chatscope.batch.sending import BatchSender
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import Stop
+from chatscope.batch.stopping import StoppableRun
 
 CLOSE_SECONDS: Final = 2.0
 """What syncing and closing may take while the run is being cancelled."""
@@ -66,7 +66,7 @@ def run_batch(
     return BatchRun(source, Path(output), adapter, options or BatchOptions(**more))
 
 
-class BatchRun:
+class BatchRun(StoppableRun):
     """One run. Made by `run_batch`; enter it, then iterate over it or `await finish()`.
 
     Args:
@@ -74,6 +74,7 @@ class BatchRun:
     """
 
     def __init__(self, source: Source, output: Path, adapter: AsyncChatGPTAdapter, options: BatchOptions) -> None:
+        super().__init__()
         self._source = source
         self._output = output
         self._adapter = adapter
@@ -82,12 +83,10 @@ class BatchRun:
         self._group: anyio.abc.TaskGroup | None = None
         self._sender: BatchSender | None = None
         self._is_finishing = False
-        self._stop = Stop()
         room = Wakeup()
         self._delivery = Delivery(room)
         self._room = room
         self._began = 0.0
-        self._summary: BatchSummary | None = None
 
     async def __aenter__(self) -> Self:
         """Lock the output, read what is recorded and what is to be sent. Nothing is sent yet if that fails.
@@ -150,22 +149,6 @@ class BatchRun:
         """
         await self._delivery.discard()
         return self.summary
-
-    def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
-        """Send nothing new. What runs gets the grace to end; what does not end is sent by the next run."""
-        if self._phase == "running":
-            self._stop.ask(reason, message)
-
-    @property
-    def summary(self) -> BatchSummary:
-        """What became of the run. It is there once the run has ended.
-
-        Raises:
-            RuntimeError: the run has not ended.
-        """
-        if self._summary is None:
-            raise RuntimeError("the run has not ended yet")
-        return self._summary
 
     def progress(self) -> BatchProgress:
         """Return how far the run is at this moment."""

@@ -1,4 +1,4 @@
-"""Whether a run stops, and when it does so by itself: money, tokens, failures, refusals that nothing would escape."""
+"""How a run is stopped, and when it stops by itself: money, tokens, failures, refusals that nothing would escape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 
 from chatscope import ChatError, QuotaExceededError, Result
 from chatscope.batch.options import BatchOptions
-from chatscope.batch.progress import StopReason, Tally
+from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 
 REFUSALS: Final = 5
 """The same refusal of the key or the account on so many requests in a row stops the run: no further one would pass."""
@@ -47,6 +47,34 @@ class Stop:
     async def wait(self) -> None:
         """Wait until the run is to stop."""
         await self._asked.wait()
+
+
+class StoppableRun:
+    """What all runs of a batch have in common: they can be stopped, and have a summary once they have ended."""
+
+    def __init__(self) -> None:
+        self._stop = Stop()
+        self._summary: BatchSummary | None = None
+
+    @property
+    def _phase(self) -> Phase:
+        raise NotImplementedError
+
+    def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
+        """Send nothing new. What runs gets the grace to end; what does not end is sent by the next run."""
+        if self._phase == "running":
+            self._stop.ask(reason, message)
+
+    @property
+    def summary(self) -> BatchSummary:
+        """What became of the run. It is there once the run has ended.
+
+        Raises:
+            RuntimeError: the run has not ended.
+        """
+        if self._summary is None:
+            raise RuntimeError("the run has not ended yet")
+        return self._summary
 
 
 class StopRules:

@@ -30,7 +30,7 @@ from chatscope.batch.progress import Phase, StopReason, Tally
 from chatscope.batch.recorder import DiskError, Recorder
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import StopRules
+from chatscope.batch.stopping import StoppableRun, StopRules
 from chatscope.errors import first_in
 from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
@@ -81,7 +81,7 @@ def run_batch_on_ray(
     return ShardedRun(source, Path(output), address, workers, dict(adapter or {}), options)
 
 
-class ShardedRun:
+class ShardedRun(StoppableRun):
     """One run on a cluster. Made by `run_batch_on_ray`; enter it, then `await finish()`.
 
     Args:
@@ -97,6 +97,7 @@ class ShardedRun:
         arguments: dict[str, Any],
         options: BatchOptions,
     ) -> None:
+        super().__init__()
         for name in ("api_key", "base_url"):  # the nodes have environments of their own
             if arguments.get(name) is None:
                 arguments[name] = os.environ.get(f"OPENAI_{name.upper()}")
@@ -109,17 +110,14 @@ class ShardedRun:
         self._source, self._output, self._options = source, output, options
         self._address, self._workers, self._arguments = address, workers, arguments
         self._prepared = Prepared(self._id)
-        self._phase: Phase = "reading the output"
+        self._is_finishing = False
         self._group: anyio.abc.TaskGroup | None = None
         self._recorder: Recorder | None = None
         self._sharder: Sharder | None = None
         self._pool: WorkerPool | None = None
-        self._stop_reason: StopReason | None = None
-        self._stop_message: str | None = None
         self._failure: Exception | None = None
         self._ended = anyio.Event()
         self._began = 0.0
-        self._summary: BatchSummary | None = None
         self._is_connected_here = False
 
     async def __aenter__(self) -> Self:
@@ -141,7 +139,7 @@ class ShardedRun:
             raise
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._phase, self._began = "running", time.perf_counter()
+        self._began = time.perf_counter()
         self._group.start_soon(self._run, count)
         return self
 
@@ -154,7 +152,7 @@ class ShardedRun:
             await self._group.__aexit__(None, None, None)
         finally:
             if self._summary is None:  # the parts stay as they are, and the next run merges them
-                self._stop_reason = self._stop_reason or "interrupted"
+                self._stop.ask("interrupted")
                 self._summarise(self._live_tally())
             self._prepared.close()
             self._disconnect()
@@ -172,22 +170,10 @@ class ShardedRun:
         return self.summary
 
     def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
-        """Send nothing new. What runs gets the grace to end."""
-        if self._stop_reason is None and self._phase == "running":
-            self._stop_reason, self._stop_message, self._phase = reason, message, "stopping"
-            if self._pool is not None:
-                self._pool.stop(reason, message)
-
-    @property
-    def summary(self) -> BatchSummary:
-        """What became of the run. It is there once the run has ended.
-
-        Raises:
-            RuntimeError: the run has not ended.
-        """
-        if self._summary is None:
-            raise RuntimeError("the run has not ended yet")
-        return self._summary
+        """Stop the workers: as `BatchRun.stop`."""
+        if self._phase == "running" and self._pool is not None:
+            self._pool.stop(reason, message)
+        super().stop(reason, message)
 
     def progress(self) -> BatchProgress:
         """Return how far the run is. What the workers do is known to half a second."""
@@ -196,12 +182,22 @@ class ShardedRun:
         return progress_of(
             self._prepared,
             self._live_tally(),
-            phase=self._prepared.phase if self._pool is None else self._phase,
+            phase=self._phase,
             running=sum(one.running for one in running),
             seconds=time.perf_counter() - self._began if self._began else 0.0,
             waiting_for=waits.most_common(1)[0][0] if waits else None,
-            stop_reason=self._stop_reason,
+            stop_reason=self._stop.reason,
         )
+
+    @property
+    def _phase(self) -> Phase:
+        if self._summary is not None:
+            return "ended"
+        if self._group is None:
+            return self._prepared.phase
+        if self._is_finishing:
+            return "finishing"
+        return "stopping" if self._stop.is_asked else "running"
 
     async def _prepare(self) -> None:
         """Prepare as a local run does. Workers of a killed run may still hold the parts, for a while."""
@@ -241,15 +237,13 @@ class ShardedRun:
                 self._fail(first_in(errors))
         if self._summary is None:
             self._summarise(self._live_tally())
-        self._phase = "ended"
         self._ended.set()
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         reason: StopReason = "disk" if isinstance(error, OSError | DiskError) else "input"
         self.stop(reason, str(error) or type(error).__name__)
-        if self._stop_reason is None:  # nothing runs any more
-            self._stop_reason, self._stop_message = reason, str(error) or type(error).__name__
+        self._stop.ask(reason, str(error) or type(error).__name__)  # also if nothing runs any more
 
     async def _run_shards(self, count: int) -> None:
         assert self._pool is not None  # noqa: S101 - the run was entered
@@ -276,7 +270,7 @@ class ShardedRun:
 
     async def _merge(self) -> None:
         assert self._sharder is not None  # noqa: S101 - the run was entered
-        self._phase = "finishing"
+        self._is_finishing = True
         self._summarise(await self._sharder.merge())
 
     def _stop_if_due(self) -> None:
@@ -309,7 +303,7 @@ class ShardedRun:
 
     def _summarise(self, tally: Tally) -> None:
         seconds = time.perf_counter() - self._began
-        self._summary = self._prepared.summary(tally, seconds, self._stop_reason, self._stop_message)
+        self._summary = self._prepared.summary(tally, seconds, self._stop.reason, self._stop.message)
         if self._pool is not None and self._pool.lost:
             notice = f"{self._pool.lost} workers were lost, and their shards went on elsewhere: {self._pool.last_loss}"
             self._summary = replace(self._summary, notices=(*self._summary.notices, notice))
