@@ -162,6 +162,7 @@ class ClientRequest:
             self.prepared.max_tokens,
             retry=hedged or bool(retrier.failed),
             patience=self._patience(),
+            most_refusals=retrier.policy.attempts if retrier.deadline is None else inf,
         )
         return acquired if self.observed is None else _then(acquired, self.observed.permit_acquired)
 

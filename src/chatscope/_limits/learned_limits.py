@@ -9,9 +9,11 @@ each reduce what remains. Everything expires, since headers can be wrong, and la
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import Final
 
 from chatscope._limits.fifo import WaiterQueue
+from chatscope.errors import ChatError
 from chatscope.protocol.headers import RateLimitHeaders
 
 LONGEST_LEARNED_WAIT: Final = 120.0
@@ -208,9 +210,23 @@ class ModelLimits:
         waiters: the waiting requests for this model; they wait for its own limits or for a budget.
         sent: how many requests were sent and have no response yet.
         blocked_until: when this model's own limits allow the first waiter.
+        refusals: how often requests were refused (429). Requests that were under way together count once.
+        forgiven: how many of these were followed by a success.
+        last_refusal: the error of the last one.
     """
 
-    __slots__ = ("_pause_until", "blocked_until", "requests", "sent", "tokens", "waiters")
+    __slots__ = (
+        "_pause_until",
+        "_refused_ns",
+        "blocked_until",
+        "forgiven",
+        "last_refusal",
+        "refusals",
+        "requests",
+        "sent",
+        "tokens",
+        "waiters",
+    )
 
     def __init__(self, requests: ModelLimit, tokens: ModelLimit) -> None:
         self.requests = requests
@@ -219,6 +235,10 @@ class ModelLimits:
         self.sent = 0
         self.blocked_until = 0.0
         self._pause_until: float | None = None
+        self._refused_ns = 0
+        self.refusals = 0
+        self.forgiven = 0
+        self.last_refusal: ChatError | None = None
 
     @property
     def is_free(self) -> bool:
@@ -253,6 +273,18 @@ class ModelLimits:
         self._pause_until = self.blocked_until = until
         self.waiters.wake()
         return True
+
+    def on_refusal(self, error: ChatError, sent_ns: int) -> None:
+        """Record that a request that was sent at `sent_ns` (`time.perf_counter_ns`) was refused."""
+        self.last_refusal = error
+        if sent_ns > self._refused_ns:
+            self._refused_ns = perf_counter_ns()
+            self.refusals += 1
+
+    def on_success(self) -> None:
+        """Record that a request succeeded."""
+        self.forgiven = self.refusals
+        self.last_refusal = None
 
     def take_free(self, tokens: float) -> None:
         """Let one request be sent, like `take`, while nothing limits this model."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from typing import Final, Literal
 
 import anyio
@@ -19,6 +20,7 @@ from chatscope._limits.concurrency import Slots
 from chatscope._limits.fifo import Order, WaiterQueue
 from chatscope._limits.pacer import Pacer
 from chatscope._limits.rate_limit import RateLimiter, Reservation
+from chatscope._limits.refusals import RefusalCount, not_sent
 from chatscope._limits.retry import MAX_RETRY_AFTER, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
 from chatscope._limits.transient import is_transient
@@ -177,11 +179,7 @@ class Limiter:
             why = f"the server failed the last {self._breaker.failures} requests"
         else:
             why = "too many of the last requests failed, and the retry budget is used up"
-        failure = self._breaker.last_failure
-        last = f"; last failure: {failure.message}" if failure is not None else ""
-        error = APIConnectionError(f"not sent: {why}; held back for {patience:g} s{last}", should_retry=False)
-        error.__cause__ = failure
-        return error
+        return not_sent(f"{why}; held back for {patience:g} s", self._breaker.last_failure)
 
 
 class Permit:
@@ -207,6 +205,7 @@ class Permit:
         "_limiter",
         "_model",
         "_priority",
+        "_refusals",
         "_reservation",
         "_sent_ns",
         "_took_retry",
@@ -219,10 +218,13 @@ class Permit:
         self._priority = priority
         self._held_seconds = 0.0
         self._reservation: Reservation | None = None
+        self._refusals: RefusalCount | None = None
         self._is_held = self._is_sent = self._is_answered = self._took_retry = False
         self._sent_ns = 0
 
-    async def acquire(self, body: bytes, max_tokens: int | None, *, retry: bool, patience: float) -> None:
+    async def acquire(
+        self, body: bytes, max_tokens: int | None, *, retry: bool, patience: float, most_refusals: float = inf
+    ) -> None:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
@@ -230,9 +232,11 @@ class Permit:
             max_tokens: its limit on the output.
             retry: whether this is the call's second attempt or a later one.
             patience: how long the call may be held back in all, in seconds.
+            most_refusals: how many refusals in a row (429) end the call's wait for the server's limits.
 
         Raises:
-            APIConnectionError: the call was held back for that long because the server was failing.
+            APIConnectionError: the call was held back for that long because the server was failing, or the server
+                refused that often.
         """
         limiter = self._limiter
         rate = limiter._rate
@@ -244,7 +248,9 @@ class Permit:
         if reservation is None:
             self._took_retry = await self._hold_back(retry=retry, patience=patience)
             try:
-                reservation = await rate.acquire(self._model, tokens, self._priority)
+                reservation = await rate.acquire(
+                    self._model, tokens, self._priority, self._refusals_seen(), most_refusals
+                )
             except BaseException:
                 self._give_back_retry()
                 raise
@@ -277,6 +283,8 @@ class Permit:
     def on_first_output(self) -> None:
         """Record the first output of the model."""
         self._limiter._on_success()
+        if self._reservation is not None:
+            self._reservation.limits.on_success()
 
     def on_failure(self, error: ChatError) -> None:
         """Record the attempt's error."""
@@ -285,7 +293,7 @@ class Permit:
             return
         if isinstance(error, RateLimitError):
             if self._reservation is not None:
-                limiter._rate.on_refusal(self._reservation)
+                limiter._rate.on_refusal(self._reservation, error, self._sent_ns, self._refusals_seen())
             if is_transient(error):
                 limiter.slots.on_rate_limited(self._sent_ns)
                 if error.retry_after is not None and error.retry_after <= MAX_RETRY_AFTER and not waits_disabled():
@@ -312,6 +320,11 @@ class Permit:
             self._give_back_retry()
         elif not self._is_answered:
             limiter._rate.on_no_response(self._reservation)
+
+    def _refusals_seen(self) -> RefusalCount:
+        if self._refusals is None:  # most calls are never refused, and never wait
+            self._refusals = RefusalCount(PATIENCE)
+        return self._refusals
 
     def _give_back_retry(self) -> None:
         if self._took_retry:

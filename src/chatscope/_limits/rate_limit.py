@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 from itertools import count
 from math import inf
 from typing import Any, Final
@@ -19,6 +18,8 @@ from chatscope._limits.clock import Clock
 from chatscope._limits.fifo import Order
 from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
 from chatscope._limits.pacer import BudgetPacer, Pacer
+from chatscope._limits.refusals import RefusalCount
+from chatscope.errors import ChatError
 from chatscope.protocol.headers import has_plenty, rate_limits
 from chatscope.protocol.usage import Usage
 
@@ -108,7 +109,14 @@ class RateLimiter:
         limits.take_free(tokens)
         return Reservation(limits, tokens)
 
-    async def acquire(self, model: str, tokens: float, priority: float = 0.0) -> Reservation:
+    async def acquire(
+        self,
+        model: str,
+        tokens: float,
+        priority: float = 0.0,
+        refusals: RefusalCount | None = None,
+        most_refusals: float = inf,
+    ) -> Reservation:
         """Wait until a request may be sent, and reserve what it needs. If cancelled, nothing is reserved.
 
         The caller must end the reservation: by `cancel` if the request is not sent after all; otherwise by
@@ -118,12 +126,30 @@ class RateLimiter:
             model: the model.
             tokens: the estimated tokens of the request.
             priority: requests with a higher priority go first, whatever they wait for.
+            refusals: those that the call has seen.
+            most_refusals: how many refusals in a row end the wait.
+
+        Raises:
+            APIConnectionError: there were that many.
         """
         limits = self._limits_of(model)
         order = Order(-priority, next(self._numbers))
         reservation = Reservation(limits, tokens)
+
+        def try_acquire() -> float:
+            if refusals is not None and refusals.has_waited:
+                refusals.check(limits, self._clock.now(), most_refusals)
+            wait = self._try_acquire(reservation, order)
+            if wait > 0 and refusals is not None:
+                refusals.has_waited = True
+                refusals.start(limits, self._clock.now())
+            return wait
+
+        if limits.waiters and refusals is not None:
+            refusals.has_waited = True
+            refusals.start(limits, self._clock.now())
         try:
-            await limits.waiters.acquire(partial(self._try_acquire, reservation, order), order)
+            await limits.waiters.acquire(try_acquire, order)
         finally:
             if self._pacer is not None:
                 self._wake(limits)
@@ -186,9 +212,18 @@ class RateLimiter:
             # The smoothing of TCP's round-trip time, RFC 6298.
             self._guess += (usage.completion_tokens - self._guess) / 8
 
-    def on_refusal(self, reservation: Reservation) -> None:
-        """Record that a request was refused (429) and used no tokens."""
+    def on_refusal(self, reservation: Reservation, error: ChatError, sent_ns: int, refusals: RefusalCount) -> None:
+        """Record that a request was refused (429) and used no tokens.
+
+        Args:
+            reservation: the request's.
+            error: the refusal.
+            sent_ns: when the request was sent (`time.perf_counter_ns`).
+            refusals: those that its call has seen.
+        """
         self._settle_tokens(reservation, 0.0)
+        reservation.limits.on_refusal(error, sent_ns)
+        refusals.start(reservation.limits, self._clock.now())
 
     def pause(self, model: str, seconds: float, label: str) -> None:
         """Hold back all requests for a model: the server asked for a pause in its response to the call `label`."""
