@@ -7,7 +7,16 @@ from random import Random
 
 import pytest
 
-from chatscope.load import ClientEvidence, Difference, LoadReport, RequestRecord, StageReport, compare
+from chatscope.load import (
+    ClientEvidence,
+    Difference,
+    LoadReport,
+    RequestRecord,
+    StageReport,
+    compare,
+    comparison_page,
+    plan_differences,
+)
 from chatscope.load.metrics import summarise
 from chatscope.load.verdict import judge
 
@@ -80,6 +89,20 @@ def test_short_windows_have_no_interval_of_rates() -> None:
     for each in (one, two):
         each.stages[0].window_ns = (0, 4 * SECOND)
     assert differences(one, two)["requests_per_second"].low is None
+
+
+def test_repeated_stages_are_compared_in_order_and_plans_that_differ_are_named() -> None:
+    first, second = report(1), report(2)
+    first.stages *= 2
+    second.stages = [report(3).stages[0], report(4).stages[0], second.stages[0]]
+    compared = compare(first, second)
+    expected = [stage.summary.metrics["ttft"].percentile(50) for stage in second.stages[:2]]
+    assert [stage.differences[0].second for stage in compared] == expected
+    first.plan = {"model": "a", "seed": 1, "connections": "ahead", "workload": {"turns": 1, "salt": ""}}
+    second.plan = {"model": "b", "seed": 2, "stream": True, "workload": {"turns": 3, "salt": ""}}
+    shown = ["seed is 1 in the first, 2 in the second", "turns is 1 in the first, 3 in the second"]
+    assert plan_differences(first, second) == shown
+    assert all(text in comparison_page(first, second) for text in shown)
 
 
 def test_reports_without_a_common_stage_are_refused() -> None:

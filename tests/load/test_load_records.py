@@ -23,9 +23,11 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         "status": 429,
         "code": "rate_limit",
     }
-    path.write_bytes(records[0].to_json() + b"{}\n")
-    with pytest.raises(ValueError, match="line 2 is not a record"):
-        list(read_records(path))
+    out_of_order = RequestRecord(index=2, due_ns=5, token_ns=[4, 9]).to_json()
+    for line, reason in ((b"{}\n", "missing required field"), (out_of_order, "its stamps are not in order")):
+        path.write_bytes(records[0].to_json() + line)
+        with pytest.raises(ValueError, match=f"line 2 is not a record: .*{reason}"):
+            list(read_records(path))
 
 
 def test_failures_are_counted_by_kind() -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chatscope.cli.load_view import comparison_lines
 from chatscope.cli.terminal import Terminal, without_controls
-from chatscope.load import LoadReport, compare, comparison_page, load_report, report_page
+from chatscope.load import LoadReport, compare, comparison_page, load_report, plan_differences, report_page
 
 PAGE: Final = "report.html"
 
@@ -41,6 +41,8 @@ def compare_command(first: Path, second: Path, as_json: bool, html: Path | None)
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(stage) for stage in compared], indent=2))
     else:
+        for text in plan_differences(*reports):
+            click.echo(without_controls(f"notice: {text}"))
         for line in comparison_lines(compared):
             click.echo(without_controls(line))
     return 0

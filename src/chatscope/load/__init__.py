@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chatscope.load.comparison import Difference as Difference
     from chatscope.load.comparison import StageComparison as StageComparison
     from chatscope.load.comparison import compare as compare
+    from chatscope.load.comparison import plan_differences as plan_differences
     from chatscope.load.distributions import Distribution as Distribution
     from chatscope.load.distributions import Percentile as Percentile
     from chatscope.load.metrics import FORMULAS as FORMULAS
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compare": "comparison",
+    "plan_differences": "comparison",
     "StageComparison": "comparison",
     "Difference": "comparison",
     "run": "run",

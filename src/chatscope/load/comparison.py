@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from random import Random
 from statistics import NormalDist, fmean
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +25,8 @@ SHORTEST_BLOCK: Final = 0.25
 
 RESAMPLES: Final = 2_000
 """Draws of the bootstrap: the ends of an interval are then right within a fiftieth of its width."""
+
+_MAY_DIFFER: Final = frozenset({"base_url", "model", "profile", "grace"})
 
 COMPARED: Final = ("ttft", "ttft_service", "tpot", "icl", "e2e")
 
@@ -62,13 +64,18 @@ class StageComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(first: LoadReport, second: LoadReport) -> list[StageComparison]:
-    """Compare the stages that two reports have in common.
+    """Compare the stages that two reports have in common: the first of a name with the first of that name.
 
     Raises:
         ValueError: they have none in common.
     """
-    others = {stage.summary.name: stage for stage in second.stages}
-    pairs = [(stage, others[stage.summary.name]) for stage in first.stages if stage.summary.name in others]
+    others = list(second.stages)
+    pairs = []
+    for stage in first.stages:
+        other = next((each for each in others if each.summary.name == stage.summary.name), None)
+        if other is not None:
+            others = [each for each in others if each is not other]
+            pairs.append((stage, other))
     if not pairs:
         raise ValueError(
             f"the reports have no stage in common: {_names(first)} in the first, {_names(second)} in the second"
@@ -81,6 +88,24 @@ def compare(first: LoadReport, second: LoadReport) -> list[StageComparison]:
         )
         for one, two in pairs
     ]
+
+
+def plan_differences(first: LoadReport, second: LoadReport) -> list[str]:
+    """Return what was measured differently, a text each: differences of the figures may come from there.
+
+    The servers and models may differ, since that is what is compared.
+    """
+    one, two = _flat(first.plan), _flat(second.plan)
+    return [
+        f"{name} is {one[name]} in the first, {two[name]} in the second"
+        for name in one
+        if name in two and name not in _MAY_DIFFER and one[name] != two[name]
+    ]
+
+
+def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
+    workload = plan.get("workload") or {}
+    return {name: value for name, value in plan.items() if name != "workload"} | dict(workload)
 
 
 def _latencies(first: StageSummary, second: StageSummary) -> Iterator[Difference]:

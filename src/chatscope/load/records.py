@@ -100,9 +100,12 @@ def read_records(path: Path) -> Iterator[RequestRecord]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield _DECODER.decode(line)
+                record = _DECODER.decode(line)
             except msgspec.DecodeError as error:
                 raise ValueError(f"{path}: line {number} is not a record: {error}") from error
+            if [record.due_ns, *record.token_ns] != sorted([record.due_ns, *record.token_ns]):
+                raise ValueError(f"{path}: line {number} is not a record: its stamps are not in order")
+            yield record
 
 
 _ENCODER = msgspec.json.Encoder()

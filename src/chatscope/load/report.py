@@ -14,6 +14,7 @@ import msgspec
 
 from chatscope.load.calibration import ScaleSource
 from chatscope.load.client_error import ClientError
+from chatscope.load.distributions import distribution
 from chatscope.load.metrics import FORMULAS, StageSummary
 from chatscope.load.objectives import ObjectiveResult
 from chatscope.load.plan import SearchKind
@@ -153,6 +154,8 @@ def load_report(folder: str | Path) -> LoadReport:
             f"{folder / 'summary.json'} has version {report.schema_version} of its schema, and this chatscope reads"
             f" {SCHEMA_VERSION}: use a newer chatscope"
         )
+    for stage in report.stages:  # an older chatscope may not have known a latency
+        stage.summary.metrics = dict.fromkeys(FORMULAS, distribution(())) | stage.summary.metrics
     report.records = list(read_records(folder / "requests.jsonl"))
     return report
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
-from chatscope.load.comparison import Difference, StageComparison, compare
+from chatscope.load.comparison import Difference, StageComparison, compare, plan_differences
 from chatscope.load.pages.charts import Chart, Figure, distribution_chart, figure_of
 from chatscope.load.pages.page import bullets, chart_sections, page, table
 from chatscope.load.pages.report_page import in_ms
@@ -50,6 +50,7 @@ def _body(
     meaning = "Both clients were out of the way." if worst == "valid" else "This may compare clients, not servers."
     text = f"<p>{meaning}</p>{bullets(_verdicts(stages))}"
     yield f'<section class="verdict {worst}"><strong>Clients: {worst}</strong>{text}</section>'
+    yield bullets(plan_differences(*reports))
     for stage in stages:
         yield f"<h2>{escape(stage.name)}</h2>"
         yield table(("", "unit", *names, "difference", "95 % interval", ""), map(_row, stage.differences))
