@@ -53,12 +53,13 @@ class StreamReader:
         chunks: the chunks that have arrived and are not delivered yet.
     """
 
-    __slots__ = ("_is_closed", "chunks", "request", "state")
+    __slots__ = ("_has_begun", "_is_closed", "chunks", "request", "state")
 
     def __init__(self, request: ClientRequest) -> None:
         self.request = request
         self.chunks: deque[Chunk] = deque()
         self.state = StreamState(StreamDecoder())
+        self._has_begun = False
         self._is_closed = False
 
     @property
@@ -192,7 +193,9 @@ class StreamReader:
         self.request.annotate(error)
 
     async def _begin(self) -> None:
-        self.discard()
+        if self._has_begun:
+            self.discard()
+        self._has_begun = True
         request = self.request
         deadlines = request.deadlines
         deadlines.on_attempt()
@@ -268,10 +271,11 @@ class StreamReader:
         request, state = self.request, self.state
         body = request.stream
         parts = self.text_parts
+        feed_text = state.decoder.feed_text  # while the stream is open, text alone does not change its state
 
         def take(data: bytes) -> bool:
             at_ns = body.read_ns
-            if state.feed_text(data, at_ns):
+            if feed_text(data, at_ns):
                 observer.on_text(parts)
                 return False
             if state.feed(data, at_ns):

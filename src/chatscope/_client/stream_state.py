@@ -104,13 +104,6 @@ class StreamState:
             self.is_open = decoder.error is None and not self.is_finished
         return chunks
 
-    def feed_text(self, data: bytes, at_ns: int) -> bool:
-        """Process a read if it is exactly one chunk of text, and return whether it was.
-
-        If not, nothing has changed and the caller must call `feed`. The stream must be open.
-        """
-        return self.decoder.feed_text(data, at_ns)
-
     def end(self, at_ns: int, broken: APIConnectionError | None = None) -> list[Chunk]:
         """Record the end of the body, or that the wait for it is over, and return the last chunks.
 

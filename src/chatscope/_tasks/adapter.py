@@ -16,13 +16,13 @@ from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask, typed_id
 from chatscope._tasks.map import ResultStream
 from chatscope._tasks.models import Platform, Result, Task, TaskCounts, TaskId, TaskStatus
-from chatscope._tasks.outcome import result_without_run
+from chatscope._tasks.outcome import pricer_of, result_without_run
 from chatscope._tasks.spending import Spending
 from chatscope._tasks.supervisor import Supervisor, TaskOptions
 from chatscope._tasks.text_stream import TextStream
 from chatscope._validation import check_count, check_model, check_seconds
 from chatscope.errors import ResultTimeoutError, UnknownTaskError
-from chatscope.pricing import Prices, resolve
+from chatscope.pricing import Prices
 from chatscope.protocol.endpoint import Secret, shown_url
 from chatscope.protocol.response import OutputT
 from chatscope.transport.streams import current_time
@@ -94,7 +94,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         check_seconds(hedge_after, "hedge_after")
         arguments.setdefault("max_concurrency", MAX_CONCURRENCY)
         self._core = ClientCore(ClientOptions.of(type(self), api_key, base_url, timeout, arguments))
-        options = TaskOptions(model, resolve(prices), hedge_after, keep_finished, cancel_over_budget)
+        options = TaskOptions(model, pricer_of(prices), hedge_after, keep_finished, cancel_over_budget)
         spending = Spending(max_cost, max_total_tokens)
         self._tasks = Supervisor(self._core, options, spending, self._generate_task_id)
 

@@ -166,10 +166,11 @@ class _Unbuilt:
     thousand.
     """
 
-    __slots__ = ("_attempts", "_prompt", "_times")
+    __slots__ = ("_attempts", "_prompt", "_request", "_times")
 
     _attempts: tuple[AttemptValues, ...]
     _prompt: str
+    _request: tuple[str, str | None]
     _times: tuple[Any, ...]
 
 
@@ -230,19 +231,26 @@ class Result(_Unbuilt, Generic[OutputT]):
                 built = tuple(Attempt(*values) for values in self._attempts)
             elif name == "messages":
                 built = conversation(self._prompt)
+            elif name == "metadata":
+                built = self._build_metadata()
             else:
                 raise unknown_attribute(self, name, dict.fromkeys(("content", "text"), "output"))
             object.__setattr__(self, name, built)
             return built
 
     def leave_unbuilt(
-        self, times: tuple[Any, ...], attempts: tuple[AttemptValues, ...], prompt: str | None
+        self,
+        times: tuple[Any, ...],
+        attempts: tuple[AttemptValues, ...],
+        request: tuple[str, str | None],
+        prompt: str | None,
     ) -> Result[OutputT]:
         """Have some fields built when they are first read. For whoever has just made the result.
 
         Args:
             times: the fields of `timings`, in their order.
             attempts: those of each entry of `attempts_log`.
+            request: the requested model and the id of the last request, for `metadata`.
             prompt: the only message of `messages`; `None` leaves them as they are.
         """
         # Past the class's own methods, which refuse every change.
@@ -251,10 +259,22 @@ class Result(_Unbuilt, Generic[OutputT]):
         remove(self, "timings")
         replace(self, "_attempts", attempts)
         remove(self, "attempts_log")
+        replace(self, "_request", request)
+        remove(self, "metadata")
         if prompt is not None:
             replace(self, "_prompt", prompt)
             remove(self, "messages")
         return self
+
+    def _build_metadata(self) -> dict[str, Any]:
+        (model, request_id), completion, usage = self._request, self.completion, self.usage
+        return {
+            "model": (completion.model if completion is not None else "") or model,
+            "input_tokens": None if usage is None else usage.prompt_tokens,
+            "output_tokens": None if usage is None else usage.completion_tokens,
+            "request_id": request_id,
+            "finish_reason": self.finish_reason,
+        }
 
     def __hash__(self) -> int:
         return hash((self.platform, self.status, self.output, self.error, self.duration_seconds))

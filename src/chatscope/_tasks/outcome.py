@@ -17,9 +17,10 @@ from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
-from chatscope.pricing import PriceQuery
+from chatscope.pricing import PriceQuery, Pricer, Prices, resolve
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage, add_usage
+from chatscope.telemetry.guard import Guard
 
 NOTE_FRAMES: Final = 8
 """How many frames of a foreign exception's traceback are kept as text: enough to find the line, about 1 KiB."""
@@ -136,20 +137,11 @@ def result_of(
         messages=messages,
         parsed=None if conversation is None else conversation.parsed,
         completion=completion,
-        metadata=_metadata(prepared.model, completion, usage, None if calls is None else calls.request.request_id),
+        metadata={},  # built when it is read, as below; the default would be built now
     )
     prompt = str(messages[0].get("content")) if state.task.messages is None and len(messages) == 1 else None
-    return result.leave_unbuilt(_times(prepared.submitted_ns, state, calls, finished_ns), attempts, prompt)
-
-
-def _metadata(model: str, completion: Completion | None, usage: Usage | None, request_id: str | None) -> dict[str, Any]:
-    return {
-        "model": (completion.model if completion is not None else "") or model,
-        "input_tokens": None if usage is None else usage.prompt_tokens,
-        "output_tokens": None if usage is None else usage.completion_tokens,
-        "request_id": request_id,
-        "finish_reason": None if completion is None else completion.finish_reason,
-    }
+    request = prepared.model, None if calls is None else calls.request.request_id
+    return result.leave_unbuilt(_times(prepared.submitted_ns, state, calls, finished_ns), attempts, request, prompt)
 
 
 def _times(submitted_ns: int, state: TaskState, calls: ModelCalls | None, finished_ns: int | None) -> tuple[Any, ...]:
@@ -205,12 +197,23 @@ def without_frames(error: Exception) -> Exception:
     return error
 
 
-def check_cost(cost: object) -> float:
-    """Convert the result of a user's price function to US dollars.
+def pricer_of(prices: Prices | None) -> Price:
+    """Return the function that prices requests. A user's own one can neither raise nor return what is no price.
 
     Raises:
-        ValueError, TypeError: it is not a finite number.
+        TypeError, ValueError: as `resolve`.
     """
+    pricer = resolve(prices)
+    if pricer is not prices:
+        return pricer
+    guard = Guard()
+    return lambda query: guard.call("prices", None, _checked_price, pricer, query)
+
+
+def _checked_price(pricer: Pricer, query: PriceQuery) -> float | None:
+    cost: object = pricer(query)
+    if cost is None:
+        return None
     dollars = float(cost)  # type: ignore[arg-type]  # it can be anything that `float` takes, a Decimal for instance
     if not math.isfinite(dollars):
         raise ValueError(f"prices returned {cost!r}, which is not a finite number")

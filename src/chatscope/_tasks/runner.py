@@ -24,7 +24,6 @@ from chatscope._tasks.models import Result, TaskStatus
 from chatscope._tasks.outcome import NO_BILL, Bill, Price, bill_for, result_of, status_after, without_frames
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
-from chatscope.pricing import PriceQuery
 
 _log: Final = logging.getLogger("chatscope.tasks")
 
@@ -36,16 +35,17 @@ class Host(Protocol):
     alarms: Alarms
 
     @property
+    def price(self) -> Price:
+        """Prices a request."""
+        ...
+
+    @property
     def hedge_after(self) -> float | None:
         """Seconds without output after which a second attempt starts."""
         ...
 
     def spawn(self, run: TaskRun, context: Context | None) -> None:
         """Start the task's coroutine."""
-
-    def price(self, query: PriceQuery) -> float | None:
-        """Return the price of a request."""
-        ...
 
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Store a task that has ended."""

@@ -21,14 +21,12 @@ from chatscope._client.core import ClientCore
 from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.models import Result, Task
-from chatscope._tasks.outcome import Bill, check_cost
+from chatscope._tasks.outcome import Bill, Price
 from chatscope._tasks.prepared import TaskDefaults, prepare
 from chatscope._tasks.runner import TaskRun
 from chatscope._tasks.spending import Spending
 from chatscope._validation import check_model
 from chatscope.errors import TaskCancelledError
-from chatscope.pricing import PriceQuery, Pricer
-from chatscope.telemetry.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class TaskOptions:
     """The adapter's arguments that concern its tasks. `AsyncChatGPTAdapter` documents them."""
 
     model: str
-    pricer: Pricer
+    price: Price
     hedge_after: float | None
     keep_finished: int
     cancel_over_budget: bool
@@ -56,7 +54,6 @@ class Supervisor:
         "_defaults",
         "_finished",
         "_group",
-        "_guard",
         "_host_id",
         "_new_id",
         "_options",
@@ -73,7 +70,6 @@ class Supervisor:
         self._new_id = new_id
         self._options = options
         self.spending = spending
-        self._guard = Guard()
         self._group: anyio.abc.TaskGroup | None = None
         self._thread = 0
         self._host_id = 0
@@ -95,6 +91,11 @@ class Supervisor:
     def hedge_after(self) -> float | None:
         """Seconds without output after which a second attempt starts; `None` for never."""
         return self._options.hedge_after
+
+    @property
+    def price(self) -> Price:
+        """Prices a request."""
+        return self._options.price
 
     @property
     def slots_total(self) -> int | None:
@@ -222,10 +223,6 @@ class Supervisor:
         else:
             context.run(lambda: start_soon(run.run, True, name=run.state.id))
 
-    def price(self, query: PriceQuery) -> float | None:
-        """Return the price of a request in US dollars; `None` if it is not known, or if `prices` raises."""
-        return self._guard.call("prices", None, self._checked_price, query)
-
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Move a task that has just ended to the finished ones, and count what it used."""
         self._running.pop(state.id, None)
@@ -236,10 +233,6 @@ class Supervisor:
         self.spending.add(result, bill.reported_tokens, is_charged=bill.is_charged)
         if was_within and self.spending.exceeded() is not None:
             self._stop_over_budget()
-
-    def _checked_price(self, query: PriceQuery) -> float | None:
-        cost = self._options.pricer(query)
-        return None if cost is None else check_cost(cost)
 
     def _start_watching(self) -> None:
         self.open_group().start_soon(self.alarms.watch, name="chatscope: alarms")
