@@ -513,6 +513,10 @@ def test_usage_wherever_it_comes(chunks: list[dict[str, Any]]) -> None:
             {"usage": {"prompt_tokens": 7, "completion_tokens": 5}, "timings": {"prompt_n": 1, "predicted_n": 5}},
             (7, 5, 0, 0),
         ),
+        ({"usage": {"billed_units": {}, "tokens": {"input_tokens": 7, "output_tokens": 5}}}, (7, 5, 0, 0)),  # Cohere
+        ({"usage": {"text": {"prompt_tokens": 7, "completion_tokens": 5}}}, (7, 5, 0, 0)),  # Spark
+        ({"message": {"usage": {"input_tokens": 7, "output_tokens": 5}}}, (7, 5, 0, 0)),  # Anthropic
+        ({"usage": {"prompt_tokens": -1, "completion_tokens": -1}}, None),
         ({"usage": {}, "eval_count": "many", "timings": {"prompt_ms": 2.5}}, None),
     ],
 )
@@ -521,6 +525,21 @@ def test_usage_under_the_names_of_other_protocols(counts: dict[str, Any], usage:
     assert (made and (made.prompt_tokens, made.completion_tokens, made.cached_tokens, made.reasoning_tokens)) == usage
     if made is not None:
         assert made.total_tokens == made.prompt_tokens + made.completion_tokens
+
+
+def test_choices_that_report_their_own_usage_share_the_prompt() -> None:
+    chunks = [chunk(index, content="a", finish="stop") for index in (0, 1, 0)]
+    for sent, count in zip(chunks, (1, 7, 5), strict=True):
+        sent["choices"][0]["usage"] = {"prompt_tokens": 10, "completion_tokens": count}
+    together = {"choices": [chunks[1]["choices"][0], chunks[2]["choices"][0]]}
+    for made in (
+        assemble(*chunks),
+        assemble(together),
+        assemble(*chunks, {"choices": [], "usage": {"total_tokens": 1}}),
+    ):
+        assert made.usage == made.completion().usage
+        assert made.usage is not None
+        assert (made.usage.prompt_tokens, made.usage.completion_tokens, made.usage.total_tokens) == (10, 12, 22)
 
 
 def test_what_is_said_once_per_reply() -> None:

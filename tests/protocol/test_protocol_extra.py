@@ -65,6 +65,22 @@ def test_they_are_sent_back(make: Callable[[], Completion]) -> None:
     assert completion.to_dict()["usage"]["total_tokens"] == 3
 
 
+def test_values_that_do_not_fit_are_not_lost() -> None:
+    choice = {"index": 0, "message": MESSAGE | {"annotations": "none"}, "logprobs": "off", "finish_reason": "stop"}
+    completion = completion_from({"created": "today", "choices": [choice]})
+    assert (completion.extra, completion.choices[0].extra) == ({"created": "today"}, {"logprobs": "off"})
+    assert completion.message.to_dict()["annotations"] == "none"
+
+
+def test_what_comes_once_may_come_with_text() -> None:
+    assembler = Assembler()
+    for sent in (_text(), _text(x_groq={"id": "r", "seed": 1}, moderation={"flagged": False})):
+        assembler.add(ChunkDecoder().decode(msgspec.json.encode(sent))[0])
+    completion = assembler.completion()
+    assert completion.extra["x_groq"] == {"id": "r", "seed": 1}
+    assert completion.moderation == {"flagged": False}
+
+
 def _text(
     content: str = "a", *, delta: dict[str, Any] | None = None, choice: dict[str, Any] | None = None, **own: Any
 ) -> dict[str, Any]:

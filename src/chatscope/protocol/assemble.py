@@ -14,6 +14,7 @@ from chatscope.protocol.decode import number_choices
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, ChunkChoice, Completion
 from chatscope.protocol.usage import Usage, merge_usage
+from chatscope.protocol.usage_reports import usage_of_choice, usage_of_choices
 
 _NOTHING: Final = ChunkChoice()
 
@@ -33,6 +34,7 @@ class Assembler:
     """
 
     __slots__ = (
+        "_choice_usages",
         "_choices",
         "_extra",
         "_head",
@@ -53,6 +55,7 @@ class Assembler:
         self._choices: dict[int, GrowingChoice] = {}
         self._head = Completion(object="chat.completion")
         self._usage: Usage | None = None
+        self._choice_usages: dict[int, Usage] = {}  # where the server reports one for each choice
         self._extra: dict[str, Any] = {}
 
     @property
@@ -63,7 +66,12 @@ class Assembler:
     @property
     def usage(self) -> Usage | None:
         """The usage so far, if the server has reported any."""
-        return self._usage
+        usage = self._usage
+        if len(self._choice_usages) > 1 and usage is not None:
+            together = usage_of_choices(self._choice_usages.values())
+            if together is not None and together.completion_tokens > usage.completion_tokens:
+                return together
+        return usage
 
     @property
     def all_choices_finished(self) -> bool:
@@ -106,8 +114,8 @@ class Assembler:
             if part.finish_reason:
                 self.finished = True
         if chunk.usage is not None:
-            self._usage = merge_usage(self._usage, chunk.usage)
-        if not gained or not self._head.model or chunk.extra:
+            self._add_usage(chunk)
+        if not gained or not self._head.model or chunk.extra or chunk.x_groq or chunk.moderation:
             self._add_head(chunk)
         self.chunks += 1
         return gained
@@ -166,7 +174,7 @@ class Assembler:
             system_fingerprint=head.system_fingerprint,
             service_tier=head.service_tier,
             moderation=head.moderation,
-            usage=self._usage,
+            usage=self.usage,
             choices=[self._choices[index].choice(index) for index in sorted(self._choices)],
             extra=dict(self._extra),
             request_id=request_id,
@@ -190,6 +198,13 @@ class Assembler:
         return self._truncated(
             "the stream held nothing but [DONE]" if done else "the stream ended before its first event"
         )
+
+    def _add_usage(self, chunk: Chunk) -> None:
+        self._usage = merge_usage(self._usage, chunk.usage)
+        for part in chunk.choices:
+            if (usage := usage_of_choice(part.extra | {"delta": part.delta.extra})) is not None:
+                merged = merge_usage(self._choice_usages.get(part.index), usage)
+                self._choice_usages[part.index] = merged or usage
 
     def _read_last_text(self) -> None:
         sent, self._last_text = self._last_text, None

@@ -12,7 +12,7 @@ from chatscope.protocol.error_codes import status_error_class
 from chatscope.protocol.error_object import ErrorReport, read_error
 from chatscope.protocol.headers import request_id, retry_after, should_retry
 from chatscope.protocol.loading import load
-from chatscope.protocol.redaction import redact, redact_json
+from chatscope.protocol.redaction import redact
 
 BODY_LIMIT: Final = 64 * 1024
 """How much of an error body is read, in bytes. Real servers' errors are below 10 KiB. Proxies' HTML pages may have
@@ -78,7 +78,7 @@ def stream_server_error(report: ErrorReport, data: bytes, *, secret: str = "") -
 
 def body_text(data: bytes, secret: str) -> str:
     """Return what an error keeps of a body: cut at `BODY_LIMIT`, the key redacted."""
-    return redact_json(data[:BODY_LIMIT].decode("utf-8", "replace"), secret)
+    return str(redact(data[:BODY_LIMIT].decode("utf-8", "replace"), secret))
 
 
 def first_words(body: bytes, secret: str) -> str:

@@ -6,7 +6,7 @@ import html
 import re
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from chatscope.protocol.loading import dump
 
@@ -49,24 +49,20 @@ def _is_placeholder(key: str) -> bool:
 
 
 def redact(value: Any, key: str) -> Any:
-    """Return a JSON value with the key replaced by `***` in every text in it."""
+    """Return a JSON value with the key replaced by `***` in every text in it, verbatim or escaped."""
     if isinstance(value, str) and len(value) < len(key):
         return value  # escaped, a key is longer still
     return _redact(value, key) if is_secret(key) else value
 
 
-def redact_json(text: str, key: str) -> str:
-    """Return text that may be JSON with the key replaced, both verbatim and as JSON escapes it."""
-    if not is_secret(key):
-        return text
-    escaped = dump(str(key))[1:-1]
-    return _replaced(text, (*_forms(key), escaped, escaped.replace("/", "\\/")))
-
-
 @lru_cache(maxsize=64)
 def _forms(key: str) -> tuple[str, ...]:
-    """Return how servers repeat a key: verbatim, or as an address or a page escapes it."""
-    return tuple({key: None, quote(key, safe=""): None, html.escape(key): None})
+    """Return how servers repeat a key: verbatim, or as JSON, JSON within JSON, an address or a page escapes it."""
+    quoted = [key, dump(key)[1:-1]]
+    quoted += [dump(form)[1:-1] for form in quoted]
+    quoted += [form.replace("/", "\\/") for form in quoted]
+    forms = [*quoted, quote(key, safe=""), quote(key), quote_plus(key), html.escape(key), html.escape(key, quote=False)]
+    return tuple(sorted(dict.fromkeys(forms), key=len, reverse=True))  # longest first: none may leave a part of another
 
 
 def _replaced(text: str, forms: tuple[str, ...]) -> str:

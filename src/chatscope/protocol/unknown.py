@@ -106,7 +106,7 @@ def text_chunk(names: UnknownNames, kind: str) -> type[msgspec.Struct]:
 def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
     """Store the fields of a decoded object that its struct does not hold in the struct's `extra`, at every depth.
 
-    A defined field whose value is an object or a list that could not be converted counts as unknown too.
+    A defined field whose value could not be converted counts as unknown too.
     """
     attributes = _attributes(type(made))
     extra: dict[str, Any] = {}
@@ -129,8 +129,15 @@ def fill_extra(made: msgspec.Struct, sent: Mapping[str, Any]) -> None:
                         fill_extra(struct, item)
             elif isinstance(value, msgspec.Struct) and isinstance(inner, dict):
                 fill_extra(value, inner)
+        elif isinstance(inner, str | float) and _is_lost(getattr(made, attribute), inner) and not name.startswith("<"):
+            extra[name] = inner
     if hasattr(made, "extra"):
         setattr(made, "extra", extra)  # noqa: B010 - a struct of any kind; replaces a field that the server itself calls `extra`
+
+
+def _is_lost(value: object, sent: str | float) -> bool:
+    """Return whether a field does not hold a text or a number that was sent for it, not even as another type."""
+    return bool(sent) and (not value or isinstance(value, msgspec.Struct)) and str(value) != str(sent)
 
 
 def with_extra(sent: Mapping[str, Any], cls: type[msgspec.Struct]) -> dict[str, Any]:

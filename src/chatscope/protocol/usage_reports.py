@@ -5,13 +5,13 @@ The names are the endpoint's own, Anthropic's, Gemini's, Ollama's, llama.cpp's a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from chatscope.protocol.coerce import choices_of, fit_struct
-from chatscope.protocol.usage import Count, Usage, merge_usage
+from chatscope.protocol.usage import Count, Usage, add_usage, merge_usage
 
 _OBJECTS: Final = (
     "timings",  # llama.cpp, tools/server: fewer counts than its usage
@@ -21,6 +21,9 @@ _OBJECTS: Final = (
     "usage",
 )
 """The names of objects with counts; a later one takes precedence. All names here are in the form of `_plain`."""
+
+_INNER: Final = ("tokens", "text")
+"""The names of objects with counts within those: Cohere's and Spark's."""
 
 _PROMPT: Final = ("prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount")
 _COMPLETION: Final = (
@@ -44,13 +47,36 @@ def reports_usage(name: str) -> bool:
 
 
 def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
-    """Return the usage that a decoded response reports, merged from its own, a choice's (Moonshot) and Groq's."""
-    choices = choices_of(loaded)
-    places: list[Any] = [loaded, *choices]
-    places += [choice.get(name) for choice in choices for name in ("delta", "message")]
-    places.append(loaded.get("x_groq"))
-    usage: Usage | None = None
-    for place in reversed(places):  # a response's own counts replace those of its parts
+    """Return the usage that a decoded response reports, merged from its own, its choices' (Moonshot) and Groq's."""
+    usage = _merged(
+        [loaded.get("x_groq")], usage_of_choices([usage_of_choice(choice) for choice in choices_of(loaded)])
+    )
+    return _merged([loaded.get("message"), loaded], usage)  # a response's own counts replace those of its parts
+
+
+def usage_of_choice(choice: Mapping[str, Any]) -> Usage | None:
+    """Return the usage that a decoded choice reports, be it in its message or delta."""
+    return _merged([choice.get("message"), choice.get("delta"), choice], None)
+
+
+def usage_of_choices(usages: Iterable[Usage | None]) -> Usage | None:
+    """Return the usage of a response whose choices report theirs: they share the prompt."""
+    reported = [usage for usage in usages if usage is not None]
+    if len(reported) < 2:
+        return reported[0] if reported else None
+    prompt = max(reported, key=lambda usage: usage.prompt_tokens)
+    total = add_usage(*reported)
+    return total and msgspec.structs.replace(
+        total,
+        prompt_tokens=prompt.prompt_tokens,
+        prompt_tokens_details=prompt.prompt_tokens_details,
+        total_tokens=prompt.prompt_tokens + total.completion_tokens,
+    )
+
+
+def _merged(places: Iterable[object], usage: Usage | None) -> Usage | None:
+    """Return a usage merged with those that parts of a response report; later ones take precedence."""
+    for place in places:
         if isinstance(place, dict):
             for counts in _reports(place):
                 usage = merge_usage(usage, _usage(counts))
@@ -63,13 +89,15 @@ def _reports(place: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if _TELLING.isdisjoint(fields):
         return  # most parts of most chunks
     yield {name: value for name, value in fields.items() if isinstance(value, int | float | str)}
-    yield from (fields[name] for name in _OBJECTS if isinstance(fields.get(name), dict))
+    for counts in (fields[name] for name in _OBJECTS if isinstance(fields.get(name), dict)):
+        yield from (counts[name] for name in _INNER if isinstance(counts.get(name), dict))
+        yield counts
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
     """Return the usage in an object, or `None` if it has no counts."""
     fields = {_plain(name): value for name, value in counts.items()}
-    if not any(_is_number(fields[name]) for name in _COUNTED if name in fields):
+    if not any(_is_count(fields[name]) for name in _COUNTED if name in fields):
         return None
     prompt, completion = _first(fields, _PROMPT), _first(fields, _COMPLETION)
     cached, reasoning = _first(fields, _CACHED), _first(fields, _REASONING)
@@ -100,9 +128,10 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> int:
     return next((count for name in names if name in fields and (count := _count(fields[name]))), 0)
 
 
-def _is_number(value: object) -> bool:
+def _is_count(value: object) -> bool:
+    """Return whether a value reports a number, be it an implausible one; a negative one says that there is none."""
     is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
-    return is_digits or (isinstance(value, int | float) and not isinstance(value, bool))
+    return is_digits or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
 
 
 def _count(value: object) -> int:
