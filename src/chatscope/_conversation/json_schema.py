@@ -23,7 +23,7 @@ from chatscope._conversation.type_parts import Field
 _BOUNDS: Final = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
 _KEPT: Final = frozenset({"type", "description", "enum", "const", "minItems", "maxItems"})
-"""Keywords that are sent as they are. Those that hold schemas, patterns, formats and numbers are handled one by one."""
+"""Keywords that are sent unchanged. Those that hold schemas, patterns, formats and numbers are handled separately."""
 
 _FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"},
@@ -34,7 +34,7 @@ _PATTERN_TOKEN: Final = re.compile(
     r"(?P<unsupported>\\[1-9bBAZzGkpP]|\(\?(?!:)|[*+?}]\+)|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL
 )
 """One token of a pattern. Unsupported: look-around, back references, named groups, flags, word boundaries, possessive
-repetition, Unicode classes. Servers compile patterns into grammars, which have no way to express the first ones
+repetition, Unicode classes. Servers compile patterns into grammars, which cannot express the first ones
 (pydantic/pydantic-ai#5508: a server error for a third of all requests), and the engines differ in how they spell the
 others."""
 
@@ -110,10 +110,10 @@ def closed_object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Strict:
-    """Makes schemas strict, and the definitions that they need.
+    """Makes schemas strict, together with the definitions that they need.
 
     Args:
-        definitions: those that the schemas refer to.
+        definitions: the definitions that the schemas refer to.
     """
 
     def __init__(self, definitions: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ class _Strict:
         self._needed: dict[str, Any] = {}
 
     def finish(self, root: dict[str, Any]) -> dict[str, Any]:
-        """Return a root together with the definitions that are needed."""
+        """Return a root together with the definitions that it needs."""
         return root | {"$defs": self._needed} if self._needed else root
 
     def schema(self, node: Mapping[str, Any], where: str, inside: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class _Strict:
         Args:
             node: the schema.
             where: its place, for errors.
-            inside: the definitions that take the place of references around it.
+            inside: the definitions that have replaced the references around it.
 
         Raises:
             ValueError: strict mode cannot express it. The error names the place.

@@ -1,7 +1,7 @@
 """A conversation of several turns: the model calls tools, or is asked again for a response of the right type.
 
-This is the only code that drives turns, for clients and tasks alike. Not here: how a turn is sent, with which retries
-and in which slot, which the caller decides.
+This is the only code that drives turns, for clients and tasks alike. Not here: sending a turn, its retries and its
+slot, which are the caller's.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Conversation:
                 await self.call_tools(deadline, around_tools)
 
     def add(self, completion: Completion) -> None:
-        """Add the response of a turn: then `is_over` is true, or `calls` are to be made, or `messages` ask again.
+        """Add the response of a turn. Afterwards `is_over` is true, or `calls` must be made, or `messages` ask again.
 
         Raises:
             ToolLoopError: the model still calls tools after `max_turns` turns.
@@ -281,7 +281,7 @@ def check_strict(
     """Check the argument `strict=`.
 
     Raises:
-        ValueError: it is not a bool, or is false where there is no type and no function that it could be about.
+        ValueError: it is not a bool, or it is false although there is neither a type nor a function to apply it to.
     """
     check_instance(strict, bool, "strict")
     if not strict and output_type is None and not functions:
@@ -289,7 +289,7 @@ def check_strict(
 
 
 def _demands_a_call(tool_choice: Any) -> bool:
-    """Return whether a `tool_choice` leaves the model no choice: `required`, a named tool, or one of some tools."""
+    """Return whether a `tool_choice` forces a tool call: `required`, a named tool, or one of several tools."""
     if not isinstance(tool_choice, Mapping):
         return bool(tool_choice == "required")
     allowed = tool_choice.get("allowed_tools")

@@ -1,6 +1,6 @@
 """Derives the JSON schemas of types, each part by the library that reads it. Not here: the form in which they are sent.
 
-Definitions have the names `m:...`, `p:...` and `r:...`, by who derived them, so that no two share one.
+Definitions are named `m:...`, `p:...` or `r:...`, depending on what derived them, so that no two share a name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def raw_schemas(kinds: Sequence[Any], of: str) -> tuple[list[dict[str, Any]], di
     """Return the schemas of types as the libraries derive them, and the definitions that they refer to.
 
     Raises:
-        ValueError: a type has none. The error names the place and the type.
+        ValueError: a type has no schema. The error names the place and the type.
     """
     try:
         raw = _Raw()

@@ -24,7 +24,7 @@ else:
 T = TypeVar("T")
 
 _CACHED: Final = 256
-"""How many types are cached with their schemas: more than a program declares, and few enough if one creates types."""
+"""How many types are cached with their schemas: more than a program declares, yet a bound if it creates types."""
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
 """Characters that the endpoint refuses in a schema's name, which may have 64 characters."""
@@ -55,8 +55,8 @@ class Output(Generic[T]):
             kind: the type. Its name and docstring are sent with its schema. The model must write all its fields, even
                 those with defaults; declare a field that may be missing as one that may be `None`.
             argument: what errors call it.
-            strict: whether its schema is strict, so that the endpoint holds the model to it. Without, the model sees
-                the schema and may still write something else; more types have one.
+            strict: whether its schema is strict, so that the endpoint enforces it. Otherwise the model sees the schema,
+                but may write something else; more types have such a schema.
 
         Raises:
             ValueError: no such schema can be derived from the type. The error names the argument, the place and the

@@ -18,10 +18,10 @@ import msgspec
 from anyio.lowlevel import RunVar
 
 TOOL_THREADS: Final = 500
-"""How many sync tools run at the same time in an event loop, at each depth of tools within tools.
+"""How many sync tools run at the same time in an event loop, at each depth of nested tools.
 
-Tools mostly wait, and a tool that is abandoned at its timeout keeps its thread until it returns. The bound leaves room
-for a few hundred of both, and still keeps a process from starting a thread for every call."""
+Tools mostly wait, and an abandoned tool keeps its thread until it returns. The bound leaves room for a few hundred of
+both, but keeps a process from starting a thread for every call."""
 
 _depth: ContextVar[int] = ContextVar("chatscope_tool_depth", default=0)
 
@@ -89,7 +89,7 @@ def _is_async(function: Any) -> bool:
 def _captured(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     """Return a function's result and its exception, one of which is `None`.
 
-    Raised out of a thread, some exceptions would do harm: StopIteration cannot pass through a coroutine, SystemExit
+    If a thread raised them, some exceptions would do harm: StopIteration cannot pass through a coroutine, SystemExit
     ends an asyncio loop, and a CancelledError would look like the caller's own cancellation.
     """
     try:

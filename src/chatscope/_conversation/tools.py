@@ -41,7 +41,7 @@ _known: Final[dict[bool, WeakKeyDictionary[FunctionType, Description]]] = {
     True: WeakKeyDictionary(),
     False: WeakKeyDictionary(),
 }
-"""The descriptions derived from functions, with a strict schema and without, kept as long as the functions live."""
+"""The descriptions derived from functions, with and without a strict schema, kept as long as the functions exist."""
 
 _ARGUMENTS: Final = re.compile(r"^Args:[ \t]*\n((?:[ \t]+\S.*\n?|[ \t]*\n)+)", re.MULTILINE)
 _ARGUMENT: Final = re.compile(r"(\w+)(?:[ \t]*\([^)]*\))?:[ \t]*(.*)")
@@ -69,7 +69,7 @@ class Tool:
 
         The first paragraph of its docstring describes it. A section `Args:` in Google's style describes the parameters;
         `Annotated[..., msgspec.Meta(description=...)]` takes precedence. In strict mode the model must give all
-        parameters, even those with defaults. Where a server lets it leave some out, their defaults apply.
+        parameters, even those with defaults. If a server lets it omit some, their defaults apply.
 
         Raises:
             ValueError: the function cannot be described to the endpoint. The error names the function, the parameter
@@ -118,10 +118,10 @@ class Toolbox:
         functions: the functions. They must have different names.
         timeout: how long each call may take, in seconds. `None` sets no limit.
         on_error: `"report"` sends the model what a function raised, `"raise"` ends the conversation with it.
-        strict: whether the schemas are strict, so that the endpoint holds the model to them.
+        strict: whether the schemas are strict, so that the endpoint enforces them.
 
     Raises:
-        ValueError: an argument can never be right. The error names it, and the function and its parameter.
+        ValueError: an argument is invalid. The error names it, and the function and its parameter.
     """
 
     __slots__ = ("_raises", "_timeout", "_tools")
@@ -148,7 +148,7 @@ class Toolbox:
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
-        """The tools' definitions, as the endpoint takes them."""
+        """The tools' definitions in the endpoint's format."""
         return [tool.definition for tool in self._tools.values()]
 
     async def call_all(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ class Toolbox:
         ]
 
     async def _result(self, call: ToolCall) -> str:
-        """Return the result of one call, or what it raised as an error for the model."""
+        """Return the result of one call, or an error message for the model if it raised."""
         tool = self._tools.get(call.function.name)
         if tool is None:
             return _error(f"there is no tool {call.function.name!r}; there are: {', '.join(self._tools)}")

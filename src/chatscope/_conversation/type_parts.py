@@ -1,4 +1,4 @@
-"""Which library reads a type: msgspec or pydantic. A type that neither reads is split into parts that one of them does.
+"""Which library reads a type: msgspec or pydantic. A type that neither can read is split into parts that one can read.
 
 Neither library knows the other's classes. msgspec reads its Structs and attrs classes; pydantic reads its models and
 any type with pydantic's metadata. Both read everything else (dataclasses, enums, unions, lists, ...), except that
@@ -40,7 +40,7 @@ _CONTAINERS: Final[Mapping[Any, type]] = {
     collections.abc.Set: set,
     collections.abc.MutableSet: set,
 }
-"""Types with one type for all items, and what holds the items of a decoded value."""
+"""Types with one type for all items, and the container of a decoded value's items."""
 
 
 class Leaf(NamedTuple):

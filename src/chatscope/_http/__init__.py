@@ -1,1 +1,1 @@
-"""How a request reaches a wire: the default transport, or what the user handed in."""
+"""How a request is sent: through the default transport, or through the user's own client or transport."""

@@ -104,9 +104,9 @@ def response_of(response: httpx.Response, request: httpx.Request) -> HTTPRespons
 def decoded(
     stream: TimedStream, codings: str | None, request: httpx.Request | None = None, *, limit: int = MAX_DECODED_BYTES
 ) -> TimedStream:
-    """Return a body decoded as its `content-encoding` says, as far as the codings are supported.
+    """Return a body decoded according to its `content-encoding`.
 
-    Never raises: a coding is refused when the body is read, and closing the body closes the connection.
+    Never raises: an unsupported coding raises when the body is read. Closing the body closes the connection.
     """
     if codings is None:
         return stream

@@ -11,17 +11,17 @@ import anyio
 from chatscope.batch.result import BatchResult
 
 UNDELIVERED: Final = 1000
-"""Outcomes that wait to be iterated over, at most; then no further request is sent. Some 10 MiB."""
+"""The most outcomes that may wait for the iterating code. Then no further request is sent. About 10 MiB."""
 
 
 class Wakeup:
-    """Wakes all that wait for a change. Costs next to nothing while nobody waits."""
+    """Wakes all tasks that wait for a change. Costs almost nothing while none waits."""
 
     def __init__(self) -> None:
         self._event: anyio.Event | None = None
 
     def notify(self) -> None:
-        """Wake all that wait now."""
+        """Wake all tasks that are waiting."""
         if self._event is not None:
             self._event.set()
             self._event = None
@@ -34,7 +34,7 @@ class Wakeup:
 
 
 class Delivery:
-    """The outcomes that were recorded and not handed out yet.
+    """The outcomes that have been recorded, but not delivered yet.
 
     Args:
         on_taken: notified when there is room again.
@@ -49,7 +49,7 @@ class Delivery:
 
     @property
     def is_full(self) -> bool:
-        """Whether so many outcomes wait that no further request should be sent."""
+        """Whether too many outcomes wait, so that no further request should be sent."""
         return self._waiting is not None and len(self._waiting) >= UNDELIVERED
 
     @property
@@ -58,13 +58,13 @@ class Delivery:
         return self._waiting is None
 
     def add(self, results: Iterable[BatchResult]) -> None:
-        """Hand outcomes out."""
+        """Deliver outcomes."""
         if self._waiting is not None:
             self._waiting.extend(results)
             self._changed.notify()
 
     def end(self, failure: Exception | None) -> None:
-        """No outcome follows. Ending it twice changes nothing.
+        """Record that no further outcome follows. A second call does nothing.
 
         Args:
             failure: raised to the code that iterates, after the last outcome.
@@ -93,7 +93,7 @@ class Delivery:
         raise RuntimeError("iterate over the run, or await finish(): not both")
 
     async def discard(self) -> None:
-        """Hand nothing out any more, and wait for the end. If cancelled, the run goes on.
+        """Deliver nothing more, and wait for the end. If cancelled, the run continues.
 
         Raises:
             Exception: the failure that `end` was given.

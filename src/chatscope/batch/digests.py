@@ -1,6 +1,6 @@
-"""Keys of requests, and sets of them that take 16 bytes an entry.
+"""Keys of requests, and sets of them that need 16 bytes per entry.
 
-A key is a hash of what would be sent, so that a row that moves keeps its key and an edited row gets another one.
+A key is a hash of the request. So a row that moves keeps its key, and an edited row gets another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIZE: Final = 16
 """Bytes of a digest: among 10**9 keys, two that differ collide with a probability of 10**-21 (birthday bound)."""
 
 _SEARCHED: Final = 32
-"""Entries of a part that are searched one after the other; more of them get offsets."""
+"""The largest part that is searched sequentially. Larger parts get offsets."""
 
 _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encode
 
@@ -26,7 +26,7 @@ _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encod
 def request_key(url: str, body: Mapping[str, Any]) -> bytes:
     """Return the key of a request: the digest of its canonical JSON. Key order and white space do not matter.
 
-    The server's address is left out: a server that moves gives the same responses. The manifest keeps it.
+    The server's address is not included, because a server that moves gives the same responses. The manifest holds it.
     """
     return blake2b(_encode({"url": url, "body": body}), digest_size=SIZE).digest()
 
@@ -37,18 +37,18 @@ def text_digest(text: str) -> bytes:
 
 
 def pair_digest(id_digest: bytes, key: bytes) -> bytes:
-    """Return the digest of an id, by its digest, together with a key: an outcome is recorded for exactly this pair.
+    """Combine the digest of an id with a key. Outcomes are recorded for exactly this pair.
 
-    Combining two digests costs a third of what a hash costs.
+    Combining two digests costs a third as much as hashing.
     """
     combined = int.from_bytes(id_digest, "little") ^ int.from_bytes(key, "little")
     return combined.to_bytes(SIZE, "little")
 
 
 class DigestTable:
-    """A set of digests: add them all, then ask. 16 MB a million, where a Python set takes 80 to 110.
+    """A set of digests: add all of them, then look them up. A million need 16 MB; in a Python set, 80 to 110.
 
-    Asking sorts what was added since the last time.
+    A look-up sorts what was added since the last one.
     """
 
     __slots__ = ("_added", "_offsets", "_parts")
@@ -62,7 +62,7 @@ class DigestTable:
         return sum(len(part) for part in self._parts) // SIZE
 
     def add(self, digest: bytes) -> None:
-        """Add a digest; adding it twice keeps it twice until `duplicates` or a look-up sorts the table."""
+        """Add a digest. One that is added twice is stored twice until `duplicates` or a look-up sorts the table."""
         if not self._added:
             self._parts = [bytearray(part) for part in self._parts]
             self._added = True
@@ -76,11 +76,11 @@ class DigestTable:
         while (at := part.find(digest, at, end)) >= 0:
             if at % SIZE == 0:
                 return True
-            at += 1  # the end of one entry and the beginning of the next happen to spell it
+            at += 1  # a match across the end of one entry and the start of the next
         return False
 
     def duplicates(self) -> Iterator[bytes]:
-        """Iterate over the digests that were added more than once. To be called before the first look-up."""
+        """Iterate over the digests that were added more than once. Call this before the first look-up."""
         for part in self._parts:
             whole = bytes(part)
             entries = [whole[at : at + SIZE] for at in range(0, len(whole), SIZE)]
@@ -98,13 +98,13 @@ class DigestTable:
 
 
 def _offsets(part: bytes) -> array[int]:
-    """Return where the entries of each second byte begin in a sorted part, and where the last of them ends."""
+    """Return where the entries with each second byte start in a sorted part, and where the last of them ends."""
     sizes = Counter(part[1::SIZE])
     return array("Q", accumulate((SIZE * sizes[second] for second in range(256)), initial=0))
 
 
 class OffsetTable:
-    """Offsets by digest: 24 bytes an entry."""
+    """Offsets by digest: 24 bytes per entry."""
 
     _ENTRY: Final = SIZE + 8
 

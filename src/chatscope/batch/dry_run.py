@@ -1,4 +1,4 @@
-"""A look at a batch without sending anything: every row checked, tokens and price estimated."""
+"""A dry run of a batch: checks every row, estimates tokens and price, and sends nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BYTES_PER_TOKEN: Final = 4
 """OpenAI's rule of thumb for English text. The real counts are the server's."""
 
 SHOWN: Final = 20
-"""Invalid rows that are named one by one."""
+"""How many invalid rows are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class DryRun:
         total: rows of the input.
         settled: rows that are recorded already.
         to_send: requests that would be sent.
-        invalid: rows that can never be right; the first of them with the reason.
+        invalid: the number of invalid rows; the first of them are listed with the reason.
         prompt_tokens: an estimate, by the size of the messages.
         completion_tokens: the sum of the requests' own limits; `None` if one has none.
         cost: an upper estimate in US dollars; `None` if a price or a limit is not known.
@@ -53,7 +53,7 @@ class DryRun:
 
 
 def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model: str, base_url: str) -> DryRun:
-    """Check every row of a file and estimate what the run would take. Blocks; sends and writes nothing.
+    """Check every row of a file and estimate the run's tokens and cost. Blocks; sends and writes nothing.
 
     Raises:
         InputError, JournalError: the batch could not be run.

@@ -1,9 +1,9 @@
-"""What can be wrong with a batch as a whole. What is wrong with one line is a row of the errors file, not an exception.
+"""The errors of a batch as a whole. The error of a single line is a row of the errors file, not an exception.
 
 ::
 
     BatchError
-    ├── InputError      the input, or an argument, cannot be right; nothing was sent
+    ├── InputError      the input or an argument is invalid; nothing was sent
     ├── JournalError    the output cannot be read or continued; nothing was sent
     └── LockedError     another run is writing this output
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 
 class BatchError(Exception):
-    """The root of what `chatscope.batch` raises before it sends anything."""
+    """The root of the errors that `chatscope.batch` raises before it sends anything."""
 
 
 class InputError(BatchError):
-    """The input or an argument cannot be right. The message names the line, or the argument."""
+    """The input or an argument is invalid. The message names the line or the argument."""
 
 
 class JournalError(BatchError):
@@ -28,7 +28,7 @@ class LockedError(BatchError):
 
 
 class AbandonedError(Exception):
-    """The preparation was cancelled; only the thread that prepares sees it."""
+    """The preparation was cancelled. Only the preparing thread sees this."""
 
 
 class LineError(Exception):

@@ -1,4 +1,4 @@
-"""An output as a table: one row a request, for pandas, spreadsheets and pyarrow."""
+"""An output as a table with one row per request, for pandas, spreadsheets and pyarrow."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ COLUMNS: Final[dict[str, str]] = {
     "line": "int64",
     "request_id": "string",
 }
-"""The columns, fixed, so that two exports can be put together; the types are Arrow's."""
+"""The columns. They are fixed, so exports can be concatenated. The types are Arrow's."""
 
 ROWS: Final = 10_000
-"""Rows that are written at a time: some 10 MiB."""
+"""Rows that are written at a time: about 10 MiB."""
 
 
 def export(output: str | Path, target: str | Path) -> int:
@@ -118,7 +118,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
     facts = _object(line.get("chatscope"))
     is_record = facts.get("format") == RECORD  # then a `response` is a column of the input
     response = {} if is_record else _object(line.get("response"))
-    body = response if "choices" in response else _object(response.get("body"))  # so in older outputs of vLLM
+    body = response if "choices" in response else _object(response.get("body"))  # as in older outputs of vLLM
     choices = body.get("choices")
     choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
     usage = _object(line.get("usage") if is_record else body.get("usage"))
@@ -147,7 +147,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as(kind: str, value: object) -> object:
-    """Return a value as its column holds it. Servers send texts as lists of parts, and counts as they like."""
+    """Return a value in the type of its column. Servers send texts as lists of parts, and counts in various types."""
     if value is None or kind == "bool":
         return value
     if kind == "string":

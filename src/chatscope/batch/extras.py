@@ -1,4 +1,4 @@
-"""Modules that an extra brings, imported where they are used."""
+"""Modules that an extra installs, imported when they are used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chatscope.batch.errors import InputError
 
 
 def optional(module: str, extra: str) -> Any:
-    """Import a module that an extra brings.
+    """Import a module that an extra installs.
 
     Raises:
         InputError: it is not installed; the message names the extra.

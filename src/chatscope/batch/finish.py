@@ -1,4 +1,4 @@
-"""Steps that replace a whole file: failures that still stand, the input's order, and lines that cannot be read."""
+"""Steps that replace a whole file: drop superseded failures, sort the output, remove unreadable lines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
 
 _SMALL: Final = 1 << 14
-"""The buffer where lines are read in any order: a larger one would be filled anew for each of them."""
+"""The buffer for reading lines in random order. It is refilled for each line, so it is small."""
 
 
 def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes], bool]) -> dict[bytes, int]:
-    """Return the offsets, in the errors file, of the latest failures that nothing supersedes, by pair.
+    """Return the offsets in the errors file of the latest failure of each pair that is not superseded.
 
     Raises:
         JournalError: a line is not a record.
@@ -37,7 +37,7 @@ def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes
 
 
 def successes(path: Path) -> DigestTable:
-    """Return the pairs that have succeeded. Blocks; reads the whole output.
+    """Return the pairs that have succeeded. Blocks, and reads the whole output.
 
     Raises:
         JournalError, OSError: as `standing_failures`.
@@ -55,15 +55,15 @@ def pair_of(line: RecordedLine) -> bytes:
 
 
 class Supersession:
-    """Tells which recorded failures no longer stand.
+    """Decides which recorded failures are superseded.
 
     Args:
-        succeeded: the pairs that earlier runs have settled, failures among them.
+        succeeded: the pairs that earlier runs have settled, including failures.
         failed: those failures.
-        runs: this run, under all of its names: each part of a sharded one has another.
-        outcomes: the ids that this run has recorded an outcome for.
-        invalid: the keys of the input's invalid rows, if all of the input was read: others have been put right.
-        later: the pairs that have succeeded since, where this run itself may have asked again.
+        runs: all names of this run: each part of a sharded run has its own.
+        outcomes: the ids for which this run has recorded an outcome.
+        invalid: the keys of the input's invalid rows, if all of the input was read. Other invalid rows were corrected.
+        later: the pairs that have succeeded since, if this run itself may have sent them again.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Supersession:
         self._invalid = None if invalid is None else frozenset(invalid)
 
     def __call__(self, line: RecordedLine, pair: bytes) -> bool:
-        """Tell whether a later outcome replaces a failure."""
+        """Return whether a later outcome replaces a failure."""
         if self._later is not None and pair in self._later:
             return True
         if line.chatscope.run in self._runs:
@@ -92,13 +92,13 @@ class Supersession:
             return True
         if line.error_class == INVALID_LINE and self._invalid is not None and key_of(line) not in self._invalid:
             return True
-        return text_digest(line.custom_id) in self._outcomes  # of the same request, or of the one in its place
+        return text_digest(line.custom_id) in self._outcomes  # of the same request, or of the request that replaced it
 
 
 def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:
-    """Keep in the errors file only what still fails, and return how many lines that are. Blocks.
+    """Remove superseded failures from the errors file, and return how many lines remain. Blocks.
 
-    The costs of the other lines are kept elsewhere: they count against `max_cost`.
+    The costs of the removed lines are stored elsewhere, because they count against `max_cost`.
 
     Raises:
         JournalError: a line is not a record.
@@ -123,7 +123,7 @@ def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, byte
 
 
 def reorder(journal: Journal, ids: Iterable[bytes]) -> None:
-    """Bring the output into the order of the input. Blocks; 40 bytes of memory a line.
+    """Sort the output in the order of the input. Blocks. Needs 40 bytes of memory per line.
 
     Args:
         journal: the journal, with nothing being appended.
@@ -152,7 +152,7 @@ def reorder(journal: Journal, ids: Iterable[bytes]) -> None:
 
 
 def set_bad_lines_aside(journal: Journal) -> None:
-    """Take the lines that are not records out of the outputs, and append them to `torn.jsonl`. Blocks.
+    """Move the lines that are not records from the outputs to `torn.jsonl`. Blocks.
 
     Raises:
         OSError: as `rewrite_errors`.

@@ -1,4 +1,4 @@
-"""The bytes of an input: counted, from standard input, or unpacked from zstd. What rows they hold is for `readers`."""
+"""The bytes of an input: counted, from standard input, or unpacked from zstd. Not here: their rows (`readers`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Final
 from chatscope.batch.extras import optional
 
 CHUNK: Final = 1 << 18
-"""Bytes of one read: some hundred rows, decoded in about a millisecond."""
+"""Bytes of one read: a few hundred rows, decoded in about a millisecond."""
 
 _POLL_SECONDS: Final = 0.1
-"""How soon a thread that waits for standard input sees that nobody wants it any more."""
+"""Seconds after which a thread that waits for standard input notices that the run has ended."""
 
 
 def standard_input() -> Any:
@@ -37,7 +37,7 @@ class Pipe:
         self._is_closed = False
 
     def read1(self, size: int) -> bytes:
-        """Return what one read brings; nothing at the end, or once it is closed."""
+        """Return the bytes of one read; none at the end, or once it is closed."""
         while not self._is_closed:
             ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
             if ready:
@@ -47,12 +47,12 @@ class Pipe:
     read = read1
 
     def close(self) -> None:
-        """End the reading, also in another thread."""
+        """End the reading, even in another thread."""
         self._is_closed = True
 
 
 class CountedFile(io.RawIOBase):
-    """A file that counts what was read of it, and returns what one read of a pipe brings."""
+    """A file that counts the bytes read from it, and does not wait for a full buffer when it reads a pipe."""
 
     def __init__(self, raw: Any) -> None:
         self._read: Any = getattr(raw, "read1", raw.read)
@@ -63,7 +63,7 @@ class CountedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what one read brings; 0 is the end."""
+        """Fill a buffer with the bytes of one read; 0 means the end."""
         data = self._read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
@@ -85,7 +85,7 @@ class ZstdStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with unpacked bytes; 0 is the end.
+        """Fill a buffer with unpacked bytes; 0 means the end.
 
         Raises:
             EOFError: a frame is damaged or cut short.

@@ -1,7 +1,7 @@
-"""The journal: the output itself, the errors beside it, and the folder that belongs to them. One writer at a time.
+"""The journal: the output, the errors file beside it, and the folder that belongs to them. One writer at a time.
 
-Whole lines are appended (O_APPEND), and a line counts once it was written whole. A kill loses no line that was counted;
-a power failure loses at most what was not synced yet.
+Whole lines are appended (O_APPEND), and a line counts once it has been written completely. A kill loses no line that
+was counted. A power failure loses at most the lines that were not synced yet.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
 from chatscope.batch.requests import BatchRequest
 
 SYNC_LINES: Final = 256
-"""Lines after which a group is synced, if a second has not passed before: some hundred KiB."""
+"""Lines after which a group is synced, unless a second passes first: a few hundred KiB."""
 
 _TAIL: Final = 1 << 16
 _OTHER_FORMATS: Final = frozenset({".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip"})
-"""Names that promise what a journal is not."""
+"""Endings of names that promise another format than a journal's."""
 
 _HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
-"""What a lock that is held reports; which of them depends on the system."""
+"""The error numbers of a lock that another process holds. They depend on the system."""
 
 
 class Paths:
-    """Where a batch keeps what belongs to an output.
+    """The paths of the files that belong to an output.
 
     Args:
         output: the output's path.
@@ -66,7 +66,7 @@ class Journal:
         JournalError: they cannot be created or written.
 
     Attributes:
-        notices: what was mended, in sentences.
+        notices: the repairs that were made, in sentences.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -103,10 +103,10 @@ class Journal:
             raise
 
     def append(self, line: bytes, *, success: bool) -> int:
-        """Append a line that ends in a line feed, and return the offset at which it stands.
+        """Append a line that ends in a line feed, and return its offset.
 
         Raises:
-            OSError: the disk is full, or failed. Nothing of the line remains, as far as the system allows.
+            OSError: the disk is full, or failed. No part of the line remains, as far as the system allows.
         """
         at = self._files["output" if success else "errors"].append(line)
         self._appended += 1
@@ -114,11 +114,11 @@ class Journal:
 
     @property
     def unsynced(self) -> int:
-        """How many lines no sync that has ended covers."""
+        """How many lines are not covered by a sync that has ended."""
         return self._appended - self._synced
 
     def start(self, requests: Iterable[BatchRequest]) -> None:
-        """Record that requests are about to be sent. Not synced: it only has to outlive the process.
+        """Record that requests are about to be sent. This is not synced: the record only has to survive a kill.
 
         Raises:
             OSError: as `append`.
@@ -127,7 +127,7 @@ class Journal:
         self._files["started"].append(b"".join(lines))
 
     def clear_started(self, run_id: str) -> None:
-        """Forget the requests that an earlier run had started. The log now belongs to this run.
+        """Forget the requests that an earlier run started. The log now belongs to this run.
 
         Raises:
             OSError: as `append`.
@@ -136,7 +136,7 @@ class Journal:
         self._files["started"].append(b"run %s\n" % run_id.encode())
 
     def sync(self) -> None:
-        """Write what was appended to the disk. Blocks; several milliseconds on most disks.
+        """Sync what was appended to the disk. Blocks, for several milliseconds on most disks.
 
         Raises:
             OSError: the disk failed.
@@ -149,7 +149,7 @@ class Journal:
             self._synced = appended
 
     def read_at(self, offset: int) -> bytes:
-        """Return the line of the output that stands at an offset."""
+        """Return the line of the output at an offset."""
         with self.paths.output.open("rb") as file:
             file.seek(offset)
             return file.readline()
@@ -180,7 +180,7 @@ class Journal:
         self._lock.release()
 
     def _mend_tail(self, file: _AppendedFile) -> None:
-        """Complete a last line that lacks only its line feed, or set aside one that was cut."""
+        """Complete a last line that lacks only its line feed, or set it aside if it was cut."""
         size = file.size
         with file.path.open("rb") as reader:
             parts: list[bytes] = []
@@ -211,7 +211,7 @@ class Journal:
 
 
 class _AppendedFile:
-    """A file that is only appended to, by whole lines."""
+    """A file to which only whole lines are appended."""
 
     def __init__(self, path: Path, *, with_lock: bool = False) -> None:
         self.path = path
@@ -226,7 +226,7 @@ class _AppendedFile:
         self._synced = self.size
 
     def _lock(self) -> None:
-        """Lock the file itself: a link may lead to it under another name, with another folder beside it."""
+        """Lock the file itself, because a link may lead to it under another name, with another folder beside it."""
         if sys.platform == "win32":
             return  # there, it could not be read meanwhile
         import fcntl  # noqa: PLC0415 - not on Windows
@@ -243,7 +243,7 @@ class _AppendedFile:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError:
             with suppress(OSError):
-                os.ftruncate(self._fd, at)  # no half line is left for the next run to mend
+                os.ftruncate(self._fd, at)  # leave no half line for the next run to repair
             raise
         self.size += len(data)
         return at
@@ -262,7 +262,7 @@ class _AppendedFile:
 
 
 class _Lock:
-    """An advisory lock of the operating system's: it ends with the process that holds it, however that ends."""
+    """An advisory lock of the operating system. It ends with the process that holds it, however that process ends."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("a+b")
@@ -289,7 +289,7 @@ def _lock_file(file: IO[bytes]) -> None:
     if sys.platform == "win32":
         import msvcrt  # noqa: PLC0415 - there only
 
-        file.seek(1 << 30)  # beyond the content, which others have to be able to read
+        file.seek(1 << 30)  # beyond the content, because others must be able to read the content
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         import fcntl  # noqa: PLC0415 - not on Windows

@@ -1,6 +1,6 @@
-"""What becomes of one row, given what earlier runs recorded: sent, settled, or refused as its id has another request.
+"""Decides about one row, given the records of earlier runs: send it, skip it, or refuse an id with another request.
 
-Also how rows without an id are told apart. Not here: the rows of a whole input (`plan`).
+Also distinguishes rows without an id. Not here: the rows of a whole input (`plan`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Judge:
         recorded: the argument.
         settled: how many rows are recorded.
         changed: how many ids are recorded for another request.
-        kept: how many of these keep what is recorded; they are among the settled.
+        kept: how many of these keep the recorded outcome; `settled` includes them.
         failed: how many of the settled rows have failed permanently.
     """
 
@@ -36,7 +36,7 @@ class Judge:
         self.failed = 0
 
     def is_settled(self, pair: bytes, id_digest: bytes, custom_id: str = "") -> bool:
-        """Tell whether a row need not be sent.
+        """Return whether a row need not be sent.
 
         Raises:
             JournalError: its id is recorded for another request, and `changed` says to refuse that.
@@ -69,7 +69,7 @@ class ChangedError(JournalError):
 
 
 class Occurrences:
-    """Counts rows that have no id, by key. Only the keys that repeat are kept.
+    """Counts rows that have no id, by key. Only repeated keys are stored.
 
     Args:
         repeated: those keys.
@@ -80,7 +80,7 @@ class Occurrences:
         self._seen: Counter[bytes] = Counter()
 
     def next(self, key: bytes) -> int:
-        """Return how many rows with this key came before, and count this one."""
+        """Return how many earlier rows had this key, and count this row."""
         if key not in self._repeated:
             return 0
         self._seen[key] += 1

@@ -1,4 +1,4 @@
-"""The manifest: which settings and which input an output belongs to."""
+"""The manifest: the settings and the input of an output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chatscope.batch.replacing import write_durably
 from chatscope.version import __version__
 
 VERSION: Final = 1
-"""The layout of the files beside the output. A later version that cannot be continued gets another number."""
+"""The version of the layout of the files beside the output. An incompatible layout gets another number."""
 
 
 def read_manifest(paths: Paths) -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool
 
 
 def write_manifest(paths: Paths, settings: dict[str, Any], history: list[dict[str, Any]], source: str | None) -> None:
-    """Write the manifest. It is there as before, or whole, whatever happens meanwhile.
+    """Write the manifest. Whatever happens meanwhile, the file is either unchanged or complete.
 
     Raises:
         OSError: the disk is full, or failed.

@@ -1,4 +1,4 @@
-"""The options of a batch: plain values, checked where they are made."""
+"""The options of a batch: plain values, checked when they are created."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class BatchOptions:
     """How a batch is run.
 
     Args:
-        model, system, parameters: what the lines leave open. A line's own values come first.
+        model, system, parameters: defaults for the lines. A line's own values take precedence.
         prompt: a template such as `"Translate: {text}"`, for rows that are records. Its fields are columns.
         id_column: the column that holds the custom_id of a record.
-        schema: a JSON schema: asked for as `response_format`, and each response is validated against it.
+        schema: a JSON schema. It is requested by `response_format`, and each response is validated against it.
         url: the endpoint that the lines must name.
         stream: stream the responses on the wire. Otherwise a request costs less CPU, but the time of the first token is
             not known, and a failure keeps no partial text.
-        input_format: what the input holds; `auto` finds out by its first bytes.
-        limit: run only so many rows, from the first.
-        strict: refuse the whole input if a row cannot be right, instead of recording an error for that row.
+        input_format: the format of the input; `auto` detects it by the first bytes.
+        limit: run only this many rows, from the first.
+        strict: refuse the whole input if a row is invalid, instead of recording an error for that row.
         retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
-        changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun`, or `keep`
-            what is recorded.
+        changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun` the row, or
+            `keep` the recorded outcome.
         new_settings: resume even if settings that change responses differ from those of the earlier run. `changed` then
-            says what to do with the rows that are recorded.
-        repair: set unreadable lines of the output aside instead of refusing to go on.
-        dedup: send equal requests once; each id gets its line.
-        ordered: at the end, bring the output into the order of the input.
+            decides about the recorded rows.
+        repair: set unreadable lines of the output aside instead of refusing to resume.
+        dedup: send equal requests once; each id gets a line.
+        ordered: at the end, sort the output in the order of the input.
         max_errors: stop after this many failures in this run.
-        max_cost: stop when this many US dollars are spent, earlier runs included. Running requests may exceed it.
+        max_cost: stop when this many US dollars are spent, including earlier runs. Running requests may exceed it.
         max_tokens_total: stop when this run has used this many tokens.
         output_format: `batch` writes the lines of OpenAI's Batch API; `record` writes the input record with its output.
         fsync: `group` syncs every second or 256 lines, `each` every line, `none` leaves it to the system.

@@ -1,7 +1,7 @@
-"""Which rows of an input are to be sent: not those that are recorded, and none if the input cannot be right.
+"""Decides which rows of an input to send: not the recorded ones, and none if the input is invalid.
 
-A file is read once before anything is sent (`FilePlan`). Standard input and iterables cannot be read twice: there, each
-row is judged as it comes (`StreamPlan`).
+A file is read once before anything is sent (`FilePlan`). Standard input and iterables cannot be read twice, so each of
+their rows is judged when it is read (`StreamPlan`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class FilePlan:
 
     Attributes:
         judge: decides about each row.
-        total: how many rows there are, as far as they were read; another thread may look.
-        invalid: how many can never be right.
+        total: how many rows have been read. Another thread may read this.
+        invalid: how many of them are invalid.
     """
 
     def __init__(self, judge: Judge, parser: RowParser, options: BatchOptions) -> None:
@@ -55,14 +55,14 @@ class FilePlan:
         self.invalid = 0
 
     def read(self, reader: Reader, check: Callable[[], None]) -> None:
-        """Read the input once and decide. Blocks; a million lines take some seconds.
+        """Read the input once and decide. Blocks, for a few seconds per million lines.
 
         Args:
             reader: the input.
-            check: called now and then; what it raises ends the reading.
+            check: called now and then; an exception from it ends the reading.
 
         Raises:
-            InputError: two rows have one id, or `strict` and a row can never be right.
+            InputError: two rows have the same id, or `strict` is set and a row is invalid.
             JournalError: as `Judge.is_settled`.
         """
         rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
@@ -78,7 +78,7 @@ class FilePlan:
             data = row[1]
             if has_known and isinstance(data, bytes) and (digest := source_digest(data)) in known:
                 kinds += _KNOWN
-                ids.add(digest)  # in the place of its id; `_check_known` looks at what this could hide
+                ids.add(digest)  # stored in place of its id; `_check_known` examines what this could hide
                 continue
             try:
                 parsed = self._parser.parse(row)
@@ -104,7 +104,7 @@ class FilePlan:
         self._decide(rows, kinds, ids, reader)
 
     def _note_invalid(self, error: LineError, ids: DigestTable, place: str) -> None:
-        """Count a row that can never be right, and its id.
+        """Count an invalid row, and its id.
 
         Raises:
             InputError: `strict` is set.
@@ -116,7 +116,7 @@ class FilePlan:
             ids.add(text_digest(error.custom_id))
 
     def wants(self, ordinal: int) -> bool:
-        """Tell whether the row at a place, from 0, has to be looked at again.
+        """Return whether the row at a position, counted from 0, must be examined again.
 
         Raises:
             InputError: there was no such row when the file was planned.
@@ -130,15 +130,15 @@ class FilePlan:
         return parsed.request(self._seen.next(parsed.key) if parsed.custom_id is None else 0)
 
     def all_settled(self, start: int, count: int) -> bool:
-        """Tell whether none of the rows from a place on has to be looked at again."""
+        """Return whether no row from a position on must be examined again."""
         return not self._repeated and self._states.count(SETTLED, start, start + count) == count
 
     def occurrences(self) -> Occurrences:
-        """Return a counter of rows without an id, for one more pass over the input."""
+        """Return a counter of rows without an id, for another pass over the input."""
         return Occurrences(self._repeated)
 
     def _check_known(self, reader: Reader, known_rows: int, rows: bytearray, kinds: bytearray) -> None:
-        """Refuse a row that has the id of one that was passed over unread. Few inputs have a row that could be one."""
+        """Refuse a row with the id of a row that was skipped unread. Few inputs have a row that could be one."""
         suspects, at, recorded = set(), 0, self.judge.recorded
         for kind in kinds:
             if kind == _NAMED[0]:
@@ -195,7 +195,7 @@ class FilePlan:
 
     @property
     def has_repeated(self) -> bool:
-        """Whether rows without an id repeat each other, so that settled ones have to be counted as well."""
+        """Whether rows without an id repeat each other, so that settled rows must be counted, too."""
         return bool(self._repeated)
 
     def _name_duplicate(self, reader: Reader, digest: bytes) -> str:
@@ -216,7 +216,7 @@ class FilePlan:
 
 
 class StreamPlan:
-    """Judges rows as they come, where the input cannot be read twice. An id that comes again is an error row."""
+    """Judges rows when they are read, if the input cannot be read twice. A repeated id is an error row."""
 
     has_repeated = False
 
@@ -228,7 +228,7 @@ class StreamPlan:
         self.invalid = 0
 
     def wants(self, ordinal: int) -> bool:
-        """Tell whether a row has to be looked at: here, every one."""
+        """Return whether a row must be examined: here, always."""
         self.total = ordinal + 1
         return True
 
@@ -250,7 +250,7 @@ class StreamPlan:
         return None if self.judge.is_settled(request.pair, request.id_digest, request.custom_id) else request
 
     def all_settled(self, start: int, count: int) -> bool:  # noqa: ARG002 - as `FilePlan.all_settled`
-        """Tell whether rows can be passed over: here, none."""
+        """Return whether rows can be skipped: here, never."""
         return False
 
     def skip(self, parsed_key: bytes) -> None:

@@ -1,6 +1,6 @@
-"""What a run needs before it sends anything: the journal locked, what is recorded, what is to be sent.
+"""Prepares a run before it sends anything: locks the journal, reads what is recorded, decides what to send.
 
-All of it blocks and runs in a worker thread; `Prepared` can be looked at meanwhile.
+All of it blocks and runs in a worker thread. Other threads may read `Prepared` meanwhile.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from chatscope.batch.source import Requests, Source, iterator_of
 
 
 class Prepared:
-    """What was prepared, as far as it has come.
+    """The state of the preparation.
 
     Attributes:
-        cancelled: set by another thread: give up soon.
+        cancelled: set by another thread to end the preparation soon.
         phase: what is being read.
         standing_failures: failures that the last step found.
-        in_flight_at_kill: requests that an earlier run had started and did not record.
+        in_flight_at_kill: requests that an earlier run started and did not record.
     """
 
     journal: Journal
@@ -65,7 +65,7 @@ class Prepared:
 
     @property
     def total(self) -> int | None:
-        """The rows of the input, once all of them were read."""
+        """The number of rows of the input, once all of them have been read."""
         return self.plan.total if isinstance(self.plan, FilePlan) and hasattr(self, "requests") else None
 
     @property
@@ -74,7 +74,7 @@ class Prepared:
         return self.recorded.lines if self.plan is None else self.plan.total
 
     def check(self) -> None:
-        """Give up if the run was cancelled.
+        """Raise if the run was cancelled.
 
         Raises:
             AbandonedError: `cancelled` is set.
@@ -85,11 +85,11 @@ class Prepared:
     def finish(
         self, outcomes: DigestTable, runs: Collection[str] | None = None, later: DigestTable | None = None
     ) -> None:
-        """Do the last steps: the failures that still stand, and the input's order. Blocks.
+        """Do the last steps: remove superseded failures, and sort the output. Blocks.
 
         Args:
-            outcomes: the ids that this run has recorded an outcome for.
-            runs: as in `Supersession`; default this run alone.
+            outcomes: the ids for which this run has recorded an outcome.
+            runs: as in `Supersession`; by default this run alone.
             later: as in `Supersession`.
 
         Raises:
@@ -169,7 +169,7 @@ def progress_of(
     waiting_for: str | None,
     stop_reason: StopReason | None,
 ) -> BatchProgress:
-    """Return how far a run is at this moment."""
+    """Return the current progress of a run."""
     return BatchProgress(
         phase=phase,
         total=prepared.total,
@@ -192,7 +192,7 @@ def progress_of(
 def prepare(
     prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
 ) -> None:
-    """Open the journal and decide what is to be sent. Blocks.
+    """Open the journal and decide what to send. Blocks.
 
     Raises:
         InputError, JournalError, LockedError: the batch cannot be run.
@@ -238,7 +238,7 @@ def prepare(
 
 
 def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
-    """Return the settings that change responses, for the manifest. A password in the address is left out."""
+    """Return the settings that change responses, for the manifest, without a password in the address."""
     scheme, separator, rest = base_url.partition("://")
     host, slash, path = rest.partition("?")[0].partition("/")
     address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
@@ -246,7 +246,7 @@ def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, A
 
 
 def _check_apart(source: str, paths: Paths) -> None:
-    """Refuse an output that would be written over its own input."""
+    """Refuse an output that would overwrite its own input."""
     for path in (paths.output, paths.errors, paths.summary):
         if source != "-" and path.exists() and path.samefile(source):
             raise InputError(f"{source}: the input is a file that the run would write; give another output")
@@ -255,7 +255,7 @@ def _check_apart(source: str, paths: Paths) -> None:
 async def prepare_in_thread(
     prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
 ) -> None:
-    """Prepare in a worker thread. If cancelled, the thread gives up soon, since it holds the lock.
+    """Prepare in a worker thread. If cancelled, wait until the thread has ended, which is soon: it holds the lock.
 
     Raises:
         InputError, JournalError, LockedError: the batch cannot be run.

@@ -1,4 +1,4 @@
-"""How far a batch is, and what became of it: counts, money, times."""
+"""The progress and the summary of a batch: counts, cost, times."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PERCENTILES: Final = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """One moment of a run."""
+    """The progress of a run at one moment."""
 
     phase: Phase
     total: int | None
-    """Rows of the input; `None` where it cannot be known before the end."""
+    """Rows of the input; `None` if the number is unknown before the end."""
     rows_read: int
     """Rows, or recorded lines, that were read in the phases before `running`."""
     settled: int
     """Rows whose outcome an earlier run recorded."""
     succeeded: int
-    """Requests of this run that succeeded; so on below."""
+    """Requests of this run that succeeded. The counts below are of this run, too."""
     failed: int
     running: int
     """Requests that were given to the adapter and have not ended."""
@@ -52,7 +52,7 @@ class BatchProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at this run's rate. Rows that an earlier run recorded do not count."""
+        """Seconds until the end at this run's rate. Rows that an earlier run recorded do not count."""
         ended = self.succeeded + self.failed
         if self.left is None or not ended or self.seconds <= 0:
             return None
@@ -60,7 +60,7 @@ class BatchProgress:
 
     @property
     def projected_cost(self) -> float | None:
-        """What the whole batch will cost at this run's average, earlier runs included, in US dollars."""
+        """The projected cost of the whole batch, including earlier runs, at this run's average, in US dollars."""
         ended = self.succeeded + self.failed
         if self.left is None or not ended or self.unpriced:
             return None
@@ -93,7 +93,7 @@ class Tally:
         return self.prompt_tokens + self.completion_tokens
 
     def add(self, result: Result) -> None:
-        """Count what a request used, however it ended."""
+        """Count the usage and cost of a request, however it ended."""
         self.retries += max(0, result.attempts - 1)
         if result.cost is not None:
             self.cost += result.cost
@@ -130,7 +130,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What became of a run, and of the batch so far. `to_dict` is what `*.summary.json` holds."""
+    """The summary of a run, and of the batch so far. `*.summary.json` holds the result of `to_dict`."""
 
     run: str
     total: int | None
@@ -156,7 +156,7 @@ class BatchSummary:
     failures: dict[str, int]
     examples: dict[str, str]
     standing_failures: int
-    """Lines that the errors file still holds, those of rows that are not in the input any more among them."""
+    """Lines in the errors file, including those of rows that are no longer in the input."""
     failed_rows: int
     """Rows of this input that have failed, in this run or permanently in an earlier one."""
     in_flight_at_kill: int
@@ -166,7 +166,7 @@ class BatchSummary:
 
     @property
     def exit_code(self) -> int:
-        """What `chatscope batch run` exits with: 0 all done, 1 some failed, 3 stopped early, 130 interrupted."""
+        """The exit code of `chatscope batch run`: 0 all done, 1 some failed, 3 stopped early, 130 interrupted."""
         if self.stop_reason == "interrupted":
             return 130
         if self.stop_reason is not None or self.not_sent:
@@ -174,7 +174,7 @@ class BatchSummary:
         return 1 if self.failed_rows else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as JSON can hold it."""
+        """Return the summary as plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__} | {"exit_code": self.exit_code}
 
 

@@ -1,8 +1,7 @@
 """Input files as blocks of rows: JSONL, gzip, zstd, standard input, CSV and Parquet.
 
-What a row means is decided in `requests`.
-
-A block is what one read completed, so that rows from a slow pipe are not held back until a buffer is full.
+A block holds the rows that one read completed, so rows from a slow pipe do not wait until a buffer is full. Not here:
+the meaning of a row (`requests`).
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _PARQUET: Final = b"PAR1"
 _JSON_SUFFIXES: Final = frozenset({".jsonl", ".ndjson", ".json"})
 _CSV_FIELD: Final = 1 << 30
-"""Characters of one cell: more than any server takes."""
+"""The most characters of one cell: more than any server accepts."""
 
 
 class RowError(NamedTuple):
-    """What stands for a row that is not a record; the rest of the input can be read."""
+    """Replaces a row that is not a record. The rest of the input can be read."""
 
     message: str
 
@@ -59,10 +58,10 @@ class Reader:
 
     Args:
         path: the file; `-` is standard input.
-        input_format: what it holds; `auto` finds out by its first bytes.
+        input_format: its format; `auto` detects it by the first bytes.
 
     Raises:
-        InputError: it cannot be opened, or what it holds is not supported.
+        InputError: it cannot be opened, or its format is not supported.
 
     Attributes:
         size: bytes of the file as it is stored; 0 for standard input.
@@ -96,14 +95,14 @@ class Reader:
 
     @property
     def format(self) -> InputFormat:
-        """What it holds; of standard input that is not known before the first row was read."""
+        """The format. For standard input, it is unknown before the first row has been read."""
         return self._wanted if self._format is None else self._format
 
     def identity(self) -> tuple[int, ...]:
-        """Return what changes when the file is edited or replaced.
+        """Return values that change when the file is edited or replaced.
 
         Raises:
-            InputError: the file is not there any more.
+            InputError: the file no longer exists.
         """
         try:
             status = os.fstat(self._raw.fileno())
@@ -114,7 +113,7 @@ class Reader:
 
     @property
     def bytes_read(self) -> int:
-        """How far the file was read, in bytes as it is stored."""
+        """How many bytes of the stored file have been read."""
         return self._counted.count
 
     def blocks(self) -> Iterator[list[InputRow]]:
@@ -136,7 +135,7 @@ class Reader:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
 
     def close(self) -> None:
-        """Close the file. Standard input stays open, and is not read any more."""
+        """Close the file. Standard input stays open, but is no longer read."""
         if self.path != "-" or isinstance(self._raw, Pipe):
             with suppress(OSError):
                 self._raw.close()
@@ -170,7 +169,7 @@ class Reader:
             raise InputError("Parquet is read from its end: give a file instead of standard input")
 
     def _guess(self, first: bytes) -> Literal["jsonl", "csv"]:
-        """Return what a text holds, by its first byte, or by its name if its first line is damaged."""
+        """Return the format of a text, by its first byte, or by its name if its first line is damaged."""
         if first == b"[":
             raise InputError(f"{self.path}: one JSON array; write one object a line (JSONL)")
         is_named_so = any(suffix in _JSON_SUFFIXES for suffix in Path(self.path).suffixes[-2:])

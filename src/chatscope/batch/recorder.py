@@ -1,4 +1,4 @@
-"""Outcomes to the journal: one line each, counted once it was written. Equal requests share one outcome."""
+"""Writes outcomes to the journal: one line each, counted once it is written. Equal requests share one outcome."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Recorder:
     """Writes outcomes and counts them.
 
     Args:
-        journal: where they go.
+        journal: the journal.
         options: how the batch is run.
-        run_id: names this run in each line.
-        offsets: with `dedup`, where the successes of earlier runs stand, by key.
+        run_id: the name of this run in each line.
+        offsets: with `dedup`, the offsets of earlier runs' successes, by key.
 
     Attributes:
         tally: the counts.
@@ -48,7 +48,7 @@ class Recorder:
         self.outcomes = DigestTable()
 
     def begin(self, request: BatchRequest) -> bool:
-        """Return whether a request has to be sent; otherwise an equal one answers it.
+        """Return whether a request must be sent. If not, it gets the outcome of an equal one.
 
         Raises:
             DiskError: the journal could not be written.
@@ -78,9 +78,9 @@ class Recorder:
             raise DiskError(str(error)) from error
 
     def record(self, request: BatchRequest, result: Result) -> tuple[Result, list[BatchRequest]]:
-        """Record an outcome, and return it: a success that does not fit the schema has become a failure.
+        """Record an outcome, and return it. A success that does not match the schema becomes a failure.
 
-        Returns it with the requests that it answers: this one, and the equal ones that waited for it.
+        The outcome is returned with its requests: this one, and the equal ones that waited for it.
 
         Raises:
             DiskError: the journal could not be written.
@@ -107,7 +107,7 @@ class Recorder:
         return result, [request]
 
     def abandon(self, request: BatchRequest) -> None:
-        """Forget a request that ended without an outcome: it was cancelled, and will be sent by the next run."""
+        """Forget a request that was cancelled and so has no outcome. The next run will send it."""
         self._waiting.pop(request.key, None)
 
     def record_invalid(self, row: InvalidRow) -> None:
@@ -137,14 +137,14 @@ class Recorder:
 
 
 def failed_result(result: Result, error: Exception) -> Result:
-    """Return a result that ended well as one that failed with an error. What it used and cost stays."""
+    """Turn a successful result into one that failed with an error. Its usage and cost remain."""
     values: dict[str, Any] = {name: getattr(result, name) for name in result.__dataclass_fields__}
     values |= {"success": False, "status": type(result.status).FAILED, "error": str(error), "exception": error}
     return Result(**values)
 
 
 def validator(schema: Mapping[str, Any]) -> Callable[[str], object]:
-    """Return a function that parses a text and holds it against a JSON schema. It raises a `ValueError` if it differs.
+    """Return a function that parses a text and validates it against a JSON schema. It raises `ValueError` if it fails.
 
     Raises:
         InputError: jsonschema is not installed, or the schema is invalid.

@@ -1,6 +1,6 @@
-"""Lines of the output: how an outcome is written, and what a line says when it is read again.
+"""Lines of the output: how an outcome is written, and how a line is read again.
 
-The shape is that of OpenAI's Batch API. Our own facts are in the object `chatscope`, which other tools ignore.
+The format is that of OpenAI's Batch API. Additional values are in the object `chatscope`, which other tools ignore.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutputError, "output_invalid"),
     (ValueError, "invalid_request"),
 )
-"""What `error.code` says, by the first class that fits."""
+"""The `error.code` of an exception: that of the first class that matches."""
 
 _PERMANENT_CODES: Final = frozenset({INVALID_LINE, "invalid_request", "output_invalid"})
 _PASSING: Final = frozenset({401, 402, 403, 408, 409, 425, 429})
-"""Refusals below 500 that say nothing against the request: a key, an account, a limit, or a moment."""
+"""Statuses below 500 that do not mean that the request is wrong: they concern a key, an account, a limit or timing."""
 
 RECORD: Final = "record"
-"""What `chatscope.format` says of a line that is an input record with its output."""
+"""The value of `chatscope.format` in a line that is an input record with its output."""
 
 _OUTCOME: Final = ("output", "parsed", "usage", "cost", "error")
 _RESERVED: Final = frozenset({*_OUTCOME, "chatscope"})
@@ -57,7 +57,7 @@ class RecordedError(msgspec.Struct, kw_only=True, gc=False):
     """The `error` of a line."""
 
     code: str | int | None = None
-    """vLLM's is the HTTP status."""
+    """In vLLM's lines, it is the HTTP status."""
 
 
 class RecordedResponse(msgspec.Struct, kw_only=True, gc=False):
@@ -67,7 +67,7 @@ class RecordedResponse(msgspec.Struct, kw_only=True, gc=False):
 
 
 class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
-    """What chatscope adds to a line, as far as a resumed run needs it."""
+    """The values that chatscope adds to a line and a resumed run needs."""
 
     key: str = ""
     source: str = ""
@@ -78,14 +78,14 @@ class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
 
 
 class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
-    """What a recorded line says, without the bodies: enough to resume, to count, and to tell failures apart.
+    """A recorded line without the bodies: enough to resume, to count, and to distinguish failures.
 
-    vLLM's lines fit as well: there, `error` may be a text, and `response.body` null.
+    vLLM's lines can be read, too. In them, `error` may be a text, and `response.body` null.
     """
 
     custom_id: str
     response: RecordedResponse | str | float | bool | list[Any] | None = None
-    """In the format `record` it is a column of the input, of whatever type."""
+    """In the format `record` it is a column of the input, of any type."""
     error: RecordedError | str | None = None
     chatscope: RecordedFacts = msgspec.field(default_factory=RecordedFacts)
 
@@ -123,10 +123,10 @@ _decode: Final = msgspec.json.Decoder(RecordedLine).decode
 
 
 def decode_line(data: bytes) -> RecordedLine:
-    """Return what a recorded line says.
+    """Parse a recorded line.
 
     Raises:
-        MsgspecError, UnicodeDecodeError: it is not a record. A line of an input is none: it has no outcome.
+        MsgspecError, UnicodeDecodeError: it is not a record. A line of an input is not one: it has no outcome.
     """
     line = _decode(data)
     if line.response is None and line.error is None and not line.chatscope.key:
@@ -136,7 +136,7 @@ def decode_line(data: bytes) -> RecordedLine:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """What is recorded of one request.
+    """The record of one request.
 
     Attributes:
         line: the recorded line.
@@ -152,12 +152,12 @@ class RequestOutcome:
 def outcome_of(
     request: BatchRequest, result: Result, run_id: str, *, as_record: bool, parsed: object = None
 ) -> RequestOutcome:
-    """Return what is recorded of a request that has ended.
+    """Return the record of a request that has ended.
 
     Args:
         request: the request.
-        result: what became of it.
-        run_id: names the run.
+        result: its result.
+        run_id: the name of the run.
         as_record: write the input record with its output, not the lines of OpenAI's Batch API.
         parsed: the output as the value that its schema describes.
     """
@@ -202,7 +202,7 @@ def invalid_line(custom_id: str, key: bytes, number: int, message: str, run_id: 
 
 
 def copied_line(line: bytes, request: BatchRequest) -> bytes:
-    """Return the recorded line of an equal request under another id; it cost nothing more."""
+    """Return the recorded line of an equal request under another id, without further cost."""
     copied = msgspec.json.decode(line)
     facts = copied["chatscope"] | {
         "line": request.number,
@@ -234,7 +234,7 @@ def _record_outcome(result: Result, error: dict[str, Any] | None, parsed: object
 
 
 def _written(line: dict[str, Any]) -> bytes:
-    """Return a line as JSON. An outcome is paid for, so what JSON cannot hold is replaced rather than refused."""
+    """Return a line as JSON. The outcome has been paid for, so values that JSON cannot hold are replaced."""
     try:
         return _encode(line) + b"\n"
     except (UnicodeEncodeError, TypeError, ValueError):
@@ -257,14 +257,14 @@ def _plain(value: object) -> object:
 
 
 def _response(result: Result) -> dict[str, Any]:
-    """Return the `response` of a success: the body is the completion as an unstreamed response would have it."""
+    """Return the `response` of a success. The body is the completion in the format of an unstreamed response."""
     completion = result.completion
     body = completion.to_dict() if completion is not None else {}
     return {"status_code": 200, "request_id": result.metadata.get("request_id") or "", "body": body}
 
 
 def _failure(error: Exception | None, result: Result) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return `response` and `error` of a failure: a server's refusal is a response, all else an error."""
+    """Return `response` and `error` of a failure. A server's refusal is a response; any other failure is an error."""
     message = str(error) or type(error).__name__
     if isinstance(error, APIStatusError) and error.status is not None:
         body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}

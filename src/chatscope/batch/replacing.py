@@ -1,4 +1,4 @@
-"""Files that take the place of others: whole or not at all, whatever happens meanwhile."""
+"""Replaces files atomically: completely or not at all, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUFFER: Final = 1 << 18
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system has a way to (not on Windows)."""
+    """Make the names in a folder durable, if the system supports it (Windows does not)."""
     if sys.platform != "win32":
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -23,13 +23,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary_of(path: Path) -> Path:
-    """Return where a file is written before it replaces another: in the folder of the file that a link leads to."""
+    """Return the temporary path of a file that will replace another: in the folder of the link's target."""
     target = path.resolve()
     return target.with_name(f".{target.name}.tmp")
 
 
 class Replacement:
-    """The new content of a file. Until `commit`, the file is as before; without it, nothing is left behind.
+    """The new content of a file. Until `commit`, the file is unchanged. Without `commit`, no trace remains.
 
     Args:
         path: the file. A symbolic link stays, and the file that it leads to is replaced.
@@ -74,7 +74,7 @@ class Replacement:
         os.fsync(self.file.fileno())
 
     def commit(self) -> None:
-        """Replace the file, at once and durably: temporary file, sync, rename, sync of the folder.
+        """Replace the file atomically and durably: sync the temporary file, rename it, sync the folder.
 
         Raises:
             OSError: as `write`.
@@ -86,7 +86,7 @@ class Replacement:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that after a crash it is as before, or whole.
+    """Write a small file so that after a crash it is either unchanged or complete.
 
     Raises:
         OSError: the disk is full, or failed; the file is then as before.

@@ -1,6 +1,6 @@
 """From a row to a request: OpenAI's batch lines, bare request bodies, and records with a template.
 
-Only what can never be right is refused here. What only the server can judge is sent as given.
+Only rows that are certainly invalid are refused here. Whatever only the server can judge is sent unchanged.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 """Parameters of a task that are not part of a body: a line must not set headers."""
 
 _NAMED: Final = frozenset(TaskParameters.__annotations__) - NOT_IN_BODY
-"""Parameters that a task takes by name. The others of a body go through `extra_body`, as they are."""
+"""Parameters that a task has by name. A body's other parameters are passed through `extra_body`."""
 
 _INSTRUCTIONS: Final = ("system", "developer")
 
 
 class BatchRequest(msgspec.Struct, frozen=True, eq=False):
-    """One request of a batch: what is sent, and what it is known by. Two are equal only if they are one.
+    """One request of a batch: what is sent, and its ids. Compared by identity.
 
     Attributes:
         custom_id: the line's own id, or one made from the key.
         key: the digest of what is sent.
         number: the line in the input, from 1.
         body: what is sent.
-        record: the input record, where the row is one.
-        source_task: the task, where the row is one; `body` then says what it asks.
-        source: the digest of the line as it stands in the input, where it has an id of its own.
+        record: the input record, if the row is one.
+        source_task: the task, if the row is one; `body` then describes its request.
+        source: the digest of the input line, if the line has its own id.
         id_digest: the digest of the id.
         pair: the digest under which its outcome is recorded: of its id and its key.
     """
@@ -57,7 +57,7 @@ class BatchRequest(msgspec.Struct, frozen=True, eq=False):
         """Return the task that runs it. Its metadata holds the request itself.
 
         Args:
-            stream: stream the response on the wire. A row that is a task says so itself.
+            stream: stream the response on the wire. A row that is a task decides this itself.
         """
         if self.source_task is not None:
             return replace(self.source_task, metadata={**self.source_task.metadata, "batch": self})
@@ -72,7 +72,7 @@ class BatchRequest(msgspec.Struct, frozen=True, eq=False):
 
 
 class ParsedRow(msgspec.Struct, frozen=True, eq=False):
-    """A row that became a request, whose id may still be open: without one, it is made from the key's occurrence."""
+    """A request whose id may not be decided yet: if its row has none, the id is made from the key's occurrence."""
 
     custom_id: str | None
     key: bytes
@@ -108,8 +108,8 @@ class RowParser:
     """Makes requests from rows.
 
     Args:
-        options: what the rows leave open.
-        model: the model of rows and options that name none.
+        options: defaults for the rows.
+        model: the model if neither the row nor the options name one.
     """
 
     def __init__(self, options: BatchOptions, model: str | None = None) -> None:
@@ -123,7 +123,7 @@ class RowParser:
         self._fields = template_fields(options.prompt) if options.prompt is not None else []
 
     def check_columns(self, reader: Reader) -> None:
-        """Hold the template and the id's column against the columns of a CSV or Parquet file.
+        """Check that a CSV or Parquet file has the columns of the template and of the id.
 
         Raises:
             InputError: a column is missing.
@@ -141,19 +141,19 @@ class RowParser:
             raise InputError(f"{reader.path}: the rows are records; a prompt has to say what to ask")
 
     def source_digest(self, line: bytes) -> bytes:
-        """Return the digest of a line together with the settings: the same line under other settings has another one.
+        """Return the digest of a line together with the settings, so it changes if the settings do.
 
-        It lets a resumed run pass over recorded lines without decoding them.
+        With it, a resumed run skips recorded lines without decoding them.
         """
         digest = self._salted.copy()  # a third cheaper than a new one
         digest.update(line)
         return digest.digest()
 
     def parse(self, row: InputRow) -> ParsedRow:
-        """Return what a row asks for.
+        """Return the request of a row.
 
         Raises:
-            LineError: it can never be sent; the message says why.
+            LineError: the row is invalid; the message gives the reason.
         """
         record = row.data
         if isinstance(record, Task):
@@ -228,7 +228,7 @@ class RowParser:
 
 
 def _task(number: int, task: Task) -> ParsedRow:
-    """Return the row that a task is: its key comes from what changes its response."""
+    """Return the row of a task. Its key is made from everything that changes its response."""
     asked = {
         "prompt": task.prompt,
         "context": dict(task.context),
@@ -263,7 +263,7 @@ def _custom_id(value: object) -> str | None:
 
 
 def _shown(value: object) -> str:
-    """Return a column's value as the prompt shows it: text as it is, nothing for null, else JSON."""
+    """Return a column's value for the prompt: text unchanged, nothing for null, anything else as JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else msgspec.json.encode(value, enc_hook=str).decode()

@@ -1,4 +1,4 @@
-"""What a run hands out: one outcome, with the row that it belongs to."""
+"""The outcome of one request, with its row, as a run delivers it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BatchResult:
         custom_id: the line's id, or the one that was made from its key.
         number: the line of the input, from 1.
         record: the input record, where the row was one.
-        result: what became of its task.
+        result: its task's result.
     """
 
     custom_id: str

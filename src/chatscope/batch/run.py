@@ -1,7 +1,7 @@
-"""The run of a batch, as its caller sees it: entered, iterated over, watched, stopped, and left with a summary.
+"""The run of a batch, as its caller sees it: enter it, iterate over it, watch it, stop it, and get its summary.
 
-The sending (`sending`) and the syncing are children of one task group that the run's block owns. Outcomes are recorded
-as they come, whether or not somebody iterates (`delivery`).
+Sending (`sending`) and syncing run in one task group that the run's block owns. Outcomes are recorded as they arrive,
+whether or not the caller iterates (`delivery`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chatscope.batch.source import Source
 from chatscope.batch.stopping import StoppableRun
 
 CLOSE_SECONDS: Final = 2.0
-"""What syncing and closing may take while the run is being cancelled."""
+"""Seconds that syncing and closing may take while the run is being cancelled."""
 
 
 def run_batch(
@@ -48,14 +48,15 @@ def run_batch(
             async for result in run:
                 print(result.custom_id, result.output)
 
-    What `output` holds already is not sent again: the same call resumes a run that was stopped or killed. Iterate over
-    the run for the outcomes as they come, or `await run.finish()`. Leaving the block early cancels what runs.
+    Requests that `output` already holds are not sent again: the same call resumes a run that was stopped or killed.
+    Iterate over the run to get the outcomes as they arrive, or `await run.finish()`. Leaving the block early cancels
+    the running requests.
 
     Args:
         source: a path, `"-"` for standard input, or a sync or async iterable of mappings or `Task` objects.
         output: the path of the output, JSON lines. Failures go to ``*.errors.jsonl`` beside it.
-        adapter: sends the requests; its block must be open. Its `max_concurrency` says how many at a time.
-        options: how the batch is run; or give its fields as keywords.
+        adapter: sends the requests; its block must be open. Its `max_concurrency` limits how many run at a time.
+        options: how the batch is run. Alternatively, pass the fields as keywords.
         more: fields of `BatchOptions`.
 
     Raises:
@@ -89,9 +90,9 @@ class BatchRun(StoppableRun):
         self._began = 0.0
 
     async def __aenter__(self) -> Self:
-        """Lock the output, read what is recorded and what is to be sent. Nothing is sent yet if that fails.
+        """Lock the output, read what is recorded, and decide what to send. If this fails, nothing has been sent.
 
-        If cancelled, the output is as it was, but for a torn last line that was mended.
+        If cancelled, the output is unchanged, except that a torn last line was repaired.
 
         Raises:
             InputError, JournalError, LockedError: the batch cannot be run; the message says why.
@@ -142,7 +143,7 @@ class BatchRun(StoppableRun):
         return result
 
     async def finish(self) -> BatchSummary:
-        """Run to the end without handing out the outcomes, and return the summary. If cancelled, the run goes on.
+        """Run to the end without delivering the outcomes, and return the summary. If cancelled, the run continues.
 
         Raises:
             Exception: what the source raised.
@@ -151,7 +152,7 @@ class BatchRun(StoppableRun):
         return self.summary
 
     def progress(self) -> BatchProgress:
-        """Return how far the run is at this moment."""
+        """Return the run's current progress."""
         sender, phase = self._sender, self._phase
         return progress_of(
             self._prepared,
@@ -196,7 +197,7 @@ class BatchRun(StoppableRun):
         self._delivery.end(failure)
 
     async def _close(self) -> None:
-        """Sync and unlock, also when the run was cancelled."""
+        """Sync and unlock, even if the run was cancelled."""
         assert self._sender is not None  # noqa: S101 - the run is entered
         try:
             await self._prepared.requests.aclose()

@@ -1,4 +1,4 @@
-"""What earlier runs recorded: the outputs read once, as a stream, into tables of digests."""
+"""Reads the records of earlier runs: the outputs are read once, as a stream, into tables of digests."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
 
 CHUNK: Final = 1 << 22
 CHECKED: Final = 4096
-"""Lines between two looks at whether to go on: some milliseconds."""
+"""Lines between two checks for cancellation: a few milliseconds."""
 
 
 class Recorded:
-    """What is recorded in the outputs of earlier runs.
+    """The records in the outputs of earlier runs.
 
     Args:
         retry_errors: as in `BatchOptions`: which permanent failures count as not done.
-        with_offsets: keep where each key's success stands, for `dedup`.
+        with_offsets: store the offset of each key's success, for `dedup`.
 
     Attributes:
-        settled: the pairs of id and key that need not be asked again.
+        settled: the pairs of id and key that need not be sent again.
         failed: those of them that are permanent failures.
         ids: the ids that have a success or a permanent failure.
-        sources: the digests of lines that succeeded, as they stand in the input.
-        keyless: the ids of lines without a key, which other tools wrote: there the id alone tells.
+        sources: the digests of the input lines that succeeded.
+        keyless: the ids of lines without a key, which other tools wrote. Only the id identifies them.
         succeeded: how many lines are successes.
         failures: how many requests still fail, by class.
-        cost: what the recorded lines cost, in US dollars, where that is known.
+        cost: the known cost of the recorded lines, in US dollars.
         unpriced: how many recorded successes have no known cost.
-        lines: how many lines were read so far; another thread may look.
-        offsets: by key, where its success stands.
+        lines: how many lines have been read so far. Another thread may read this.
+        offsets: the offset of each key's success.
     """
 
     def __init__(self, *, retry_errors: bool | str = False, with_offsets: bool = False) -> None:
@@ -57,11 +57,11 @@ class Recorded:
         self._failures = _Failures()
 
     def read(self, paths: Paths, *, check: Callable[[], None]) -> None:
-        """Read what is recorded. Blocks; a million lines take some seconds.
+        """Read the records. Blocks, for a few seconds per million lines.
 
         Args:
-            paths: where it stands.
-            check: called now and then; what it raises ends the reading.
+            paths: the paths of the output.
+            check: called now and then; an exception from it ends the reading.
 
         Raises:
             JournalError: a line cannot be read.
@@ -78,7 +78,7 @@ class Recorded:
                 self.cost += cost
 
     def has_failed_in(self, run: str, pair: bytes) -> bool:
-        """Tell whether a run has recorded a failure of a request."""
+        """Return whether a run has recorded a failure of a request."""
         return outcome_digest(pair, run) in self._failures.outcomes
 
     def _add(self, line: RecordedLine, offset: int) -> None:
@@ -115,12 +115,12 @@ class Recorded:
                 self.failed.add(pair)
                 if not any(id_digest):
                     self.keyless.add(pair)  # without a key, it is the id's digest
-                elif error_class != INVALID_LINE:  # that never was a request: the line may be put right
+                elif error_class != INVALID_LINE:  # the row was invalid, and may have been corrected
                     self.ids.add(id_digest)
 
 
 class _Failures:
-    """Recorded failures, 50 bytes each, until it is known which of them were superseded."""
+    """Recorded failures, 50 bytes each, until it is known which of them are superseded."""
 
     def __init__(self) -> None:
         self.outcomes = DigestTable()
@@ -146,7 +146,7 @@ class _Failures:
 
 
 def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
-    """Iterate over a recorded file: line number, offset and line. A last line that is being written is left out.
+    """Iterate over a recorded file: line number, offset and line. An incomplete last line is skipped.
 
     Raises:
         JournalError: a line is not a record; the message names it.
@@ -173,12 +173,12 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
 
 
 def outcome_digest(pair: bytes, run: str) -> bytes:
-    """Return the digest of a request's outcome in one run: there is one at most."""
+    """Return the digest of a request's outcome in one run. There is at most one."""
     return pair_digest(text_digest(run), pair)
 
 
 def read_superseded(paths: Paths) -> dict[str, float]:
-    """Return the costs of failures that a later outcome replaced: by outcome, in hexadecimal digits.
+    """Return the costs of failures that a later outcome replaced, by the outcome's digest in hexadecimal.
 
     Raises:
         JournalError: the file is damaged.
@@ -205,9 +205,9 @@ def _digest(text: str) -> bytes:
 
 
 def started_without_record(paths: Paths, recorded: Recorded) -> int:
-    """Return how many requests the last run sent, or was about to, without recording an outcome.
+    """Return how many requests the last run sent, or was about to send, without recording an outcome.
 
-    They may have been paid for. Blocks; a million lines take a second.
+    They may have been paid for. Blocks, for a second per million lines.
     """
     open_pairs = set()
     if paths.started.exists():

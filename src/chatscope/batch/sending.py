@@ -1,6 +1,6 @@
-"""Requests from the source through the adapter into the journal, until the source has ended or the run is stopped.
+"""Sends requests from the source through the adapter into the journal, until the source ends or the run is stopped.
 
-Not here: what the run's caller sees of it (`run`), and the last steps once everything has ended (`prepare`).
+Not here: the run's interface for its caller (`run`), and the last steps after the end (`prepare`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class BatchSender:
     Args:
         prepared: the source and the journal.
         adapter, options: as for `run_batch`.
-        delivery: gets the outcomes.
-        room: notified when an outcome was taken; the delivery notifies it as well.
-        stop: says when to send nothing new.
+        delivery: receives the outcomes.
+        room: notified when an outcome was delivered; the delivery also notifies it.
+        stop: decides when to send nothing new.
 
     Attributes:
         recorder: writes and counts the outcomes.
         syncer: syncs the journal.
-        failure: what the source or the adapter raised.
+        failure: the exception of the source or the adapter.
         is_full: whether the next request waits until another one ends.
 
     Raises:
@@ -67,8 +67,8 @@ class BatchSender:
         self.is_full = False
         self._scope = anyio.CancelScope()
         self._running: dict[BatchRequest, Task] = {}
-        self._slots: int | None = None  # as the adapter said last
-        self._slots_age = SLOTS_READ  # how many requests were given to it since
+        self._slots: int | None = None  # the adapter's latest value
+        self._slots_age = SLOTS_READ  # requests given to it since then
 
     @property
     def running_count(self) -> int:
@@ -78,7 +78,7 @@ class BatchSender:
     async def run(self) -> None:
         """Send and record until nothing is left, or until `wind_down` or a disk error ends it.
 
-        If cancelled, what was recorded by then stays recorded; the requests that still ran have no outcome.
+        If cancelled, the recorded outcomes remain; requests that were still running have none.
         """
         try:
             with self._scope:
@@ -91,7 +91,7 @@ class BatchSender:
             self.failure = self.failure or error
 
     async def wind_down(self) -> None:
-        """Once the run is stopped: cancel what has not begun, wait for what runs, and cancel that after the grace."""
+        """Once the run is stopped, cancel pending requests, wait for running ones, and cancel them after the grace."""
         await self._stop.wait()
         self._room.notify()
         for task in list(self._running.values()):
@@ -103,10 +103,10 @@ class BatchSender:
         self._scope.cancel()
 
     async def _tasks(self) -> AsyncGenerator[Task, None]:
-        """Yield the tasks of the requests that are to be sent. Holds no scope while it yields."""
+        """Yield the tasks of the requests to send. Holds no scope while it yields."""
         while not self._stop.is_asked and (found := await self._read()) is not None:
             while found:
-                self._stop_if_due(None)  # earlier runs may have spent it all
+                self._stop_if_due(None)  # earlier runs may have exhausted the budget
                 while not (free := self._free()) and not self._stop.is_asked:
                     self.is_full = not self._delivery.is_full
                     await self._room.wait()
@@ -121,7 +121,7 @@ class BatchSender:
                     return
 
     def _begin(self, group: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
-        """Record that requests are about to be sent, and invalid rows. Return the requests that have to be sent."""
+        """Record invalid rows, and the requests that are about to be sent. Return the requests that must be sent."""
         requests: list[BatchRequest] = []
         try:
             for item in group:
@@ -138,7 +138,7 @@ class BatchSender:
         return requests
 
     async def _read(self) -> list[BatchRequest | InvalidRow] | None:
-        """Return the next requests. When the source fails, it counts as ended: what runs is still recorded."""
+        """Return the next requests. A source that fails counts as ended: running requests are still recorded."""
         try:
             return await self._requests.read()
         except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
@@ -147,10 +147,10 @@ class BatchSender:
             return None
 
     def _free(self) -> int:
-        """Return how many requests may be given to the adapter: as many as have a slot. None if outcomes pile up.
+        """Return how many requests may be given to the adapter: as many as have a slot, or none if outcomes pile up.
 
-        A request that waited for its slot would stand among those that were sent if the run is killed. Only this run's
-        own requests count: the adapter may be busy with others.
+        If the run were killed, a request that still waited for its slot would be recorded as sent. Only this run's own
+        requests count, because the adapter may also run others.
         """
         if self._delivery.is_full:
             return 0
@@ -161,9 +161,9 @@ class BatchSender:
         return free
 
     async def _take(self, result: Result) -> None:
-        """Record one outcome. A request that was cancelled or not allowed has none: the next run sends it.
+        """Record one outcome. A request that was cancelled or not allowed has none, so the next run sends it.
 
-        If cancelled while the line is synced, the outcome is recorded and not delivered.
+        If cancelled while the line is synced, the outcome is recorded but not delivered.
         """
         assert result.task is not None  # noqa: S101 - only an unknown id has none
         request: BatchRequest = result.task.metadata["batch"]

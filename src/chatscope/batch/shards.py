@@ -1,7 +1,7 @@
-"""Shards: a batch in parts, each with a journal of its own, so that several processes can run it.
+"""Shards: a batch in parts, each with its own journal, so that several processes can run it.
 
-The folder `shards` beside an output holds them: requests in `NUMBER.requests.jsonl`, and what became of them in the
-journal `NUMBER.jsonl`. Every run merges what it finds there into the output first, so that nothing is asked twice.
+The folder `shards` beside an output holds them: requests in `NUMBER.requests.jsonl`, and their outcomes in the journal
+`NUMBER.jsonl`. Every run first merges what it finds there into the output, so nothing is sent twice.
 
 Here: the files, and how they become one output again. Not here: who runs them (`chatscope.ray`).
 """
@@ -37,7 +37,7 @@ _REQUESTS: Final = ".requests.jsonl"
 
 
 class ShardedRequest(msgspec.Struct, kw_only=True):
-    """One line of a shard: a request that was planned, so that no process has to know the others' lines."""
+    """One line of a shard: a planned request, complete, so that no process needs the lines of other shards."""
 
     custom_id: str
     key: str
@@ -59,20 +59,20 @@ class RecordedTokens(msgspec.Struct, kw_only=True):
 
 
 class RecordedBody(msgspec.Struct, kw_only=True):
-    """The body of a line's response, as far as it is counted."""
+    """The parts of a response's body that are counted."""
 
     usage: RecordedTokens | None = None
     error: dict[str, Any] | None = None
 
 
 class CountedResponse(msgspec.Struct, kw_only=True):
-    """The response of a line, as far as it is counted."""
+    """The parts of a line's response that are counted."""
 
     body: RecordedBody | None = None
 
 
 class CountedFacts(msgspec.Struct, kw_only=True):
-    """What chatscope added to a line, as far as it is counted."""
+    """The values that chatscope added to a line and that are counted."""
 
     attempts: int = 0
     duration_seconds: float = 0.0
@@ -80,7 +80,7 @@ class CountedFacts(msgspec.Struct, kw_only=True):
 
 
 class CountedLine(msgspec.Struct, kw_only=True):
-    """What a summary counts of a line, besides what `RecordedLine` says."""
+    """The values that a summary counts in a line, in addition to `RecordedLine`."""
 
     chatscope: CountedFacts
     response: CountedResponse | None = None
@@ -105,7 +105,7 @@ class Shards:
         self._count = 0
 
     def exist(self) -> bool:
-        """Tell whether a run left shards behind. Blocks."""
+        """Return whether a run left shards behind. Blocks."""
         return self._folder.is_dir()
 
     def write(self, requests: Iterable[BatchRequest]) -> Path:
@@ -142,14 +142,14 @@ def read_shard(shard: Path) -> Iterator[ParsedRow]:
 def merge_parts(journal: Journal, on_line: Callable[[bytes, RecordedLine], object] | None = None) -> int:
     """Append what the parts recorded to the output, and remove the shards. Blocks.
 
-    A merge that was killed is done again: what stands in the output already is passed over.
+    A merge that was killed is repeated: lines that are already in the output are skipped.
 
     Args:
         journal: the output's, locked.
         on_line: called with each line of the parts.
 
     Returns:
-        How many requests the parts had started and not recorded.
+        How many requests the parts had started but not recorded.
 
     Raises:
         LockedError: another process is still writing a part.
@@ -192,7 +192,7 @@ def merge_parts(journal: Journal, on_line: Callable[[bytes, RecordedLine], objec
 
 
 class LineTally:
-    """Counts recorded lines, as a run counts its results. Each request counts once, by its latest line.
+    """Counts recorded lines as a run counts its results. Each request counts once, by its latest line.
 
     Attributes:
         runs: the runs that the lines came from.
@@ -204,7 +204,7 @@ class LineTally:
         self._failed: dict[bytes, tuple[str, str]] = {}
 
     def add(self, data: bytes, line: RecordedLine) -> None:
-        """Count a line. What it used counts in any case; a success replaces an earlier failure."""
+        """Count a line. Its usage counts in any case; a success replaces an earlier failure."""
         counted, tally = _decode_counted(data), self._tally
         self.runs.add(line.chatscope.run)
         facts, body = counted.chatscope, None if counted.response is None else counted.response.body
@@ -234,7 +234,7 @@ class LineTally:
         """Return the counts.
 
         Args:
-            succeeded: the pairs that have a success by now; their failures do not stand.
+            succeeded: the pairs that have succeeded by now; their failures are superseded.
         """
         self._tally.failed, self._tally.failures, self._tally.examples = 0, Counter(), {}
         for pair, (error_class, message) in self._failed.items():
@@ -262,7 +262,7 @@ def _in_flight(part: Paths) -> int:
 
 
 def _lines(part: Paths) -> Iterator[tuple[bytes, RecordedLine]]:
-    """Iterate over the lines of a part, successes first. Its torn tail was mended when it was opened."""
+    """Iterate over the lines of a part, successes first. A torn last line was repaired when the part was opened."""
     for path in (part.output, part.errors):
         with path.open("rb", CHUNK) as file:
             for number, data in enumerate(file, 1):

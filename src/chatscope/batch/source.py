@@ -1,6 +1,6 @@
-"""Where a batch's requests come from: a file, standard input, or an iterable. Read a little ahead, in order.
+"""The source of a batch's requests: a file, standard input, or an iterable. It is read a little ahead, in order.
 
-Files are read in a worker thread, so that a large or slow one never holds up the event loop.
+Files are read in a worker thread, so a large or slow file never blocks the event loop.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed
 from chatscope.batch.scan import Recorded
 
 Source: TypeAlias = str | Path | Iterable[Mapping[str, Any] | Task] | AsyncIterable[Mapping[str, Any] | Task]
-"""What `run_batch` takes: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async.
+"""A source for `run_batch`: a path, `"-"` for standard input, or an iterable of records or tasks, sync or async.
 
-Within this package, an iterable may also consist of rows that were parsed before, as those of a shard are.
+Within this package, an iterable may also contain parsed rows, such as those of a shard.
 """
 
 LOOKED_AT: Final = 4096
-"""Rows that one turn in the worker thread looks at where all of them are recorded already: some milliseconds."""
+"""The most recorded rows that one turn in the worker thread examines: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,15 @@ class Requests:
 
     Attributes:
         invalid: the keys of its invalid rows, with how often each occurs.
-        is_exhausted: whether all of the source was read.
+        is_exhausted: whether the whole source has been read.
 
     Args:
         source: a reader of a file, or an iterator.
-        plan: which rows are wanted.
+        plan: decides which rows to send.
         parser: makes requests from rows.
         recorded: what earlier runs recorded.
         options: how the batch is run.
-        identity: what the file was when it was planned (`Reader.identity`).
+        identity: the file's identity when it was planned (`Reader.identity`).
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Requests:
         self._threads: anyio.CapacityLimiter | None = None
 
     async def read(self) -> list[BatchRequest | InvalidRow] | None:
-        """Return the next of them, `None` at the end. If cancelled, a read of a pipe goes on in its thread.
+        """Return the next of them, or `None` at the end. If cancelled, a read of a pipe continues in its thread.
 
         Raises:
             InputError: the file is damaged.
@@ -100,7 +100,7 @@ class Requests:
             # A limiter of our own: the host's threads may all be busy.
             self._threads = self._threads or anyio.CapacityLimiter(1)
             return await anyio.to_thread.run_sync(self._read_rows, abandon_on_cancel=True, limiter=self._threads)
-        await checkpoint()  # an iterable that never waits must not keep the loop to itself
+        await checkpoint()  # an iterable that never waits must not block the loop
         if self._ordinal == self._limit:
             return None
         try:
@@ -137,7 +137,7 @@ class Requests:
         return []
 
     def _check_unchanged(self) -> None:
-        """Refuse rows of a file that is no longer the one that was planned: the plan knows rows by their places."""
+        """Refuse rows of a file that has changed since it was planned, because the plan identifies rows by position."""
         if (
             self._identity is not None
             and isinstance(self._source, Reader)
@@ -185,7 +185,7 @@ class Requests:
         return InvalidRow(custom_id, key, row.number, str(error))
 
     async def aclose(self) -> None:
-        """Close the iterable if it is a generator: nothing else can any more."""
+        """Close the iterable if it is a generator, because nothing else can close it."""
         if isinstance(self._source, AsyncGenerator):
             await self._source.aclose()
         elif isinstance(self._source, Generator):

@@ -1,6 +1,6 @@
-"""What an output holds, read without locking it: counts and failures, and the failed requests as an input again.
+"""Reads an output without locking it: its counts and failures, and the failed requests as a new input.
 
-Outputs of vLLM's `run-batch` (one file, errors beside null bodies) and of OpenAI's Batch API are read as well.
+It also reads the outputs of vLLM's `run-batch` (one file, with errors beside null bodies) and of OpenAI's Batch API.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from chatscope.batch.scan import Recorded, started_without_record
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """What an output holds.
+    """The content of an output in figures.
 
     Attributes:
         succeeded: recorded successes.
-        failures: failures that still stand, by class.
-        cost: US dollars of all recorded lines, where known.
+        failures: failures that are not superseded, by class.
+        cost: the known cost of all recorded lines, in US dollars.
         unpriced: successes whose cost is not known.
-        in_flight: requests that were started and not recorded: if the run was killed, they may have been paid for.
-        input: the input's path, as the manifest has it.
+        in_flight: requests that were started but not recorded. If the run was killed, they may have been paid for.
+        input: the input's path in the manifest.
     """
 
     succeeded: int
@@ -42,12 +42,12 @@ class BatchStatus:
 
     @property
     def failed(self) -> int:
-        """Failures that still stand."""
+        """Failures that are not superseded."""
         return sum(self.failures.values())
 
 
 def read_status(output: str | Path) -> BatchStatus:
-    """Read what an output holds. Blocks; a million lines take some seconds.
+    """Read an output. Blocks, for a few seconds per million lines.
 
     Raises:
         JournalError: there is no such output, or a line of it is not a record.
@@ -67,8 +67,8 @@ def read_status(output: str | Path) -> BatchStatus:
 def failed_requests(output: str | Path) -> Iterator[bytes]:
     """Iterate over the requests that have failed and not succeeded since, as lines of an input.
 
-    Failures keep their requests, so the input need not exist any more. Rows that never were requests are left out, and
-    so are tasks, and failures that other tools recorded.
+    Failures contain their requests, so the input is no longer needed. Invalid rows, tasks, and failures that other
+    tools recorded are skipped.
 
     Raises:
         JournalError: there is no such output, or a line of it is not a record.

@@ -1,4 +1,4 @@
-"""How a run is stopped, and when it stops by itself: money, tokens, failures, refusals that nothing would escape."""
+"""How a run is stopped, and when it stops by itself: because of cost, tokens, failures, or refusals of every request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from chatscope.batch.options import BatchOptions
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 
 REFUSALS: Final = 5
-"""The same refusal of the key or the account on so many requests in a row stops the run: no further one would pass."""
+"""This many consecutive refusals of the key or the account stop the run: no further request would succeed."""
 
 _STATUSES: Final = frozenset({401, 402, 403})
 
 
 class Stop:
-    """Whether a run is to send nothing new, and why. The first reason counts, unless the disk fails.
+    """Whether a run must send nothing new, and why. The first reason counts, unless the disk fails.
 
     Attributes:
-        reason, message: why; `None` while it goes on.
+        reason, message: why; `None` while it continues.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Stop:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the run is to stop."""
+        """Whether the run must stop."""
         return self.reason is not None
 
     def ask(self, reason: StopReason, message: str | None = None) -> None:
@@ -40,17 +40,17 @@ class Stop:
             self._asked.set()
 
     def fail(self, error: Exception) -> None:
-        """Stop the run because the disk fails, whatever else it was stopped for."""
+        """Stop the run because the disk failed. This overrides any other reason."""
         self.reason, self.message = "disk", str(error)
         self._asked.set()
 
     async def wait(self) -> None:
-        """Wait until the run is to stop."""
+        """Wait until the run must stop."""
         await self._asked.wait()
 
 
 class StoppableRun:
-    """What all runs of a batch have in common: they can be stopped, and have a summary once they have ended."""
+    """The base of all runs of a batch: they can be stopped, and have a summary once they have ended."""
 
     def __init__(self) -> None:
         self._stop = Stop()
@@ -61,13 +61,13 @@ class StoppableRun:
         raise NotImplementedError
 
     def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
-        """Send nothing new. What runs gets the grace to end; what does not end is sent by the next run."""
+        """Send nothing new. Running requests get the grace period to end; the next run sends those that do not."""
         if self._phase == "running":
             self._stop.ask(reason, message)
 
     @property
     def summary(self) -> BatchSummary:
-        """What became of the run. It is there once the run has ended.
+        """The run's summary. It is available once the run has ended.
 
         Raises:
             RuntimeError: the run has not ended.
@@ -78,11 +78,11 @@ class StoppableRun:
 
 
 class StopRules:
-    """Looks at each outcome and tells whether the run has to stop.
+    """Examines each outcome and decides whether the run must stop.
 
     Args:
         options: the limits.
-        earlier_cost: what earlier runs have spent, in US dollars.
+        earlier_cost: the cost of earlier runs, in US dollars.
     """
 
     def __init__(self, options: BatchOptions, earlier_cost: float) -> None:
@@ -92,11 +92,11 @@ class StopRules:
         self._refusals = 0
 
     def reason(self, tally: Tally, result: Result | None) -> tuple[StopReason, str] | None:
-        """Return why the run has to stop, and in words; `None` if it goes on.
+        """Return the reason to stop the run, and a message; `None` if it continues.
 
         Args:
-            tally: the run's counts, this outcome included.
-            result: the outcome; `None` for a row that could not become a request.
+            tally: the run's counts, including this outcome.
+            result: the outcome; `None` for an invalid row.
         """
         options, spent = self._options, tally.cost + self._earlier_cost
         if result is not None and self._is_refused_again(result):

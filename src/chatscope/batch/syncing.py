@@ -1,4 +1,4 @@
-"""When the journal is written through to the disk: in groups, after each line, or not at all."""
+"""Syncs the journal to the disk: in groups, after each line, or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatscope.batch.journal import SYNC_LINES, Journal
 from chatscope.batch.options import Fsync
 
 SYNC_SECONDS: Final = 1.0
-"""How long a recorded line may wait for the disk. A power failure loses at most that much."""
+"""Seconds that a recorded line may wait for a sync. A power failure loses at most the lines of that time."""
 
 
 class Syncer:
@@ -31,7 +31,7 @@ class Syncer:
         self._due = anyio.Event()
 
     async def run(self) -> None:
-        """Sync every second, or sooner if enough lines wait. Runs until it is cancelled."""
+        """Sync every second, or sooner if enough lines wait. Runs until cancelled."""
         while self._fsync != "none":
             with anyio.move_on_after(SYNC_SECONDS):
                 await self._due.wait()
@@ -39,7 +39,7 @@ class Syncer:
             await self.sync()
 
     def on_line(self) -> bool:
-        """Record that a line was appended. Return whether it has to be synced before anything else."""
+        """Record that a line was appended. Return whether it must be synced before anything else."""
         if self._fsync == "group" and self._journal.unsynced >= SYNC_LINES:
             self._due.set()
         return self._fsync == "each"

@@ -1,10 +1,10 @@
 """Measure a chat server, and tell whether the measurement is true.
 
-`run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`; `run_in_processes(plan)` does so in
-processes of their own, as the command `chatscope load` does.
+`run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`. `run_in_processes(plan)` does the same
+in worker processes, like the command `chatscope load`.
 
-Here: schedules, sending at the right time, records, the formulas, the verdict on the client. Not here: how one request
-is sent (the client).
+Here: schedules, sending on time, records, the formulas, the verdict on the client. Not here: sending one request (the
+client).
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
-"""How long a word is in tokens, as the server counts, without a tokenizer of our own.
+"""Measures how many tokens a word has by the server's own count, so that no tokenizer is needed here.
 
-A server that has a tokenizer is asked (`server_tokenizer`). Of others, two small requests bring the server's own usage.
+A server with a tokenizer is asked (`server_tokenizer`). To any other server, two small requests are sent for their
+usage.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.request import max_tokens_name
 
 PROBE_WORDS: Final = (64, 576)
-"""Their difference is large enough for a slope that is right within 1 %, and fits the smallest context windows."""
+"""Their difference is large enough for a slope within 1 % of the true one. Both fit the smallest context windows."""
 
 COUNTED_WORDS: Final = (64, 4160)
-"""Of prompts that are only counted: no context window limits them."""
+"""For prompts that are only counted, and so are not limited by a context window."""
 
 ScaleSource = Literal["tokenizer", "usage"]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The scale of a run's prompts, and who counted: the server's tokenizer, or the usage of two requests."""
+    """The scale of a run's prompts, and its origin: the server's tokenizer, or the usage of two requests."""
 
     scale: WordScale
     source: ScaleSource
@@ -50,7 +51,7 @@ async def calibrate(
     """
     probes = _Probes(client, plan, workload)
     profile = find_profile(plan.profile, client.base_url)
-    if not profile.hosts:  # services that are known by their hosts have no tokenizer
+    if not profile.hosts:  # services that are recognised by their hosts have no tokenizer
         found = await _counted(ServerTokenizer(plan, transport, client.base_url), probes)
         if found is not None:
             return Calibration(found, "tokenizer")
@@ -59,7 +60,7 @@ async def calibrate(
 
 
 async def _counted(tokenizer: ServerTokenizer, probes: _Probes) -> WordScale | None:
-    """Return the scale by the server's tokenizer; `None` if it has none. A template that it leaves out is probed."""
+    """Return the scale by the server's tokenizer; `None` if it has none. If it omits the template, that is probed."""
     found = await _measured(lambda words: tokenizer.count_messages(probes.messages(words)), COUNTED_WORDS)
     if found is not None:
         return found
@@ -72,7 +73,7 @@ async def _counted(tokenizer: ServerTokenizer, probes: _Probes) -> WordScale | N
 
 
 async def _measured(count: Callable[[int], Awaitable[int | None]], words: tuple[int, int]) -> WordScale | None:
-    """Return the scale that follows from the lengths of two prompts; `None` if one is unknown or they are the same."""
+    """Return the scale from the lengths of two prompts; `None` if one is unknown or they are equal."""
     few = await count(words[0])
     many = None if few is None else await count(words[1])
     if few is None or many is None or many <= few:
@@ -83,7 +84,7 @@ async def _measured(count: Callable[[int], Awaitable[int | None]], words: tuple[
 
 @dataclass(slots=True)
 class _Probes:
-    """Prompts of a number of words, none of which starts like another, or like one of the run."""
+    """Prompts with a number of words. None starts like another one, or like one of the run."""
 
     client: ChatClient
     plan: LoadPlan

@@ -1,6 +1,7 @@
-"""The client's own error: how its stamps differ from those of a server that stamps what it writes. Pure functions.
+"""The client's own error: the difference between its stamps and those of the server that wrote. Pure functions.
 
-Here: the comparison. Not here: the run that is compared (`self_test`), and the verdict, which needs none (`verdict`).
+Here: the comparison. Not here: the run that is compared (`self_test`), and the verdict, which does not need it
+(`verdict`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class ClientError(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the client was late in a run of the same shape against the simulator, in seconds.
 
     Attributes:
-        stamp: from the simulator's write of a token until the client's stamp of it: the error of `icl` and `tpot` is
-            at most twice as large.
-        ttft: what the client added to `ttft`: sending late, the network, and stamping late.
-        icl: by how much a gap differed from the simulator's, in either direction.
-        arrival: from when a request was due until it had arrived.
-        verdict: that of the run.
-        simulator_late_p99: by how much the simulator was late itself, which is not an error of the client.
-        simulator_held: whether it held the load. If not, the client was not tested at its full load.
+        stamp: from the simulator's write of a token until the client's stamp. The error of `icl` and `tpot` is at most
+            twice as large.
+        ttft: the time that the client added to `ttft`: sending late, the network, and stamping late.
+        icl: the difference between a gap and the simulator's, in either direction.
+        arrival: from when a request was due until it arrived.
+        verdict: the verdict on the run.
+        simulator_late_p99: how late the simulator itself was, which is not an error of the client.
+        simulator_held: whether the simulator sustained the load. If not, the client was not tested at its full load.
         tokens: how many tokens were compared.
     """
 

@@ -1,4 +1,4 @@
-"""Two reports side by side: differences of their figures, with 95 % intervals from the bootstrap. Pure functions."""
+"""Compares two reports: the differences of their figures, with 95 % intervals from the bootstrap. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chatscope.load.throughput import block_rates
 from chatscope.load.verdict import VerdictState
 
 BLOCKS: Final = 20
-"""Parts of a window that are drawn to see how much a rate differs by chance."""
+"""Blocks into which a window is divided. They are resampled to see how much a rate varies by chance."""
 
 SHORTEST_BLOCK: Final = 0.25
-"""Seconds. In shorter ones, neighbouring blocks share their requests."""
+"""The shortest block, in seconds. Shorter neighbouring blocks would share their requests."""
 
 RESAMPLES: Final = 2_000
-"""Draws of the bootstrap: the ends of an interval are then right within a fiftieth of its width."""
+"""Draws of the bootstrap: enough for the ends of an interval to be right within a fiftieth of its width."""
 
 _MAY_DIFFER: Final = frozenset({"base_url", "model", "profile", "grace"})
 
@@ -169,7 +169,7 @@ def _difference_of_shares(one: StageSummary, two: StageSummary) -> tuple[float |
 
 
 def _wilson(stage: StageSummary) -> tuple[float, float]:
-    """Return the interval of a share (E. B. Wilson, JASA 22, 1927): right near 0 and 1 too, unlike the bootstrap's."""
+    """Return the interval of a share (E. B. Wilson, JASA 22, 1927). Unlike the bootstrap's, it holds near 0 and 1."""
     share, count, z = stage.ok_share, stage.attempts, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -185,7 +185,7 @@ def _interval(first: Percentile, second: Percentile) -> tuple[float | None, floa
     """
     edges = (first.value, first.low, first.high, second.value, second.low, second.high)
     if any(edge is None for edge in edges) or first.few or second.few:
-        return None, None  # an interval can reach no further than the values, and too few lie beyond
+        return None, None  # too few values lie beyond it, and an interval cannot extend past the values
     one, one_low, one_high, two, two_low, two_high = (edge or 0.0 for edge in edges)
     difference = two - one
     return (

@@ -18,17 +18,17 @@ from chatscope.load.verdict import ClientEvidence
 from chatscope.transport import HTTPTransport, ReadWitness
 
 SPARE: Final = 4
-"""Idle connections that a stage keeps while more requests could run: the next ones find a connection, however many run.
-More could occupy all threads of a server that has one for each connection (llama.cpp's has 8 on a small machine)."""
+"""Idle connections that a stage keeps while more requests could run, so that the next ones find a connection. More
+might occupy all threads of a server that has one thread per connection (llama.cpp has 8 on a small machine)."""
 
 OPEN_SECONDS: Final = 10.0
 """That opening them may take. The requests then say what is wrong, and a run can be stopped meanwhile."""
 
 LOOK_SECONDS: Final = 0.02
-"""How often a stage looks whether as many are idle: a few requests arrive meanwhile, at a hundred a second."""
+"""Seconds between two checks for idle connections: at a hundred requests per second, a few arrive meanwhile."""
 
 AFTER_FAILURE_SECONDS: Final = 1.0
-"""How long it waits when one could not be opened. Its requests will say why."""
+"""Seconds to wait after a connection could not be opened. The requests will report the reason."""
 
 
 def transport_for(plan: LoadPlan, reads: ReadWitness) -> HTTPTransport:
@@ -49,7 +49,7 @@ class StageConnections:
 
     Attributes:
         ahead: how many were open before the first request; `None` if requests open them.
-        obstacle: why not as many as were wanted.
+        obstacle: why fewer were open than wanted.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class StageConnections:
             self._first = min(self._first, plan.requests)
 
     async def open(self) -> None:
-        """Open those that the first requests need. If cancelled, those that are open are kept. A failure is noted."""
+        """Open the connections for the first requests. If cancelled, keep those that are open. Record a failure."""
         if self._transport is None:
             return
         self.ahead = 0
@@ -82,7 +82,7 @@ class StageConnections:
                 self.obstacle = str(error)
 
     async def keep_spare(self, running: Callable[[], int]) -> None:
-        """Keep a few idle as long as more requests may run, until cancelled.
+        """Keep a few connections idle as long as more requests may run. Runs until cancelled.
 
         Args:
             running: returns how many requests are running.
@@ -102,7 +102,7 @@ def connections_sentence(evidence: ClientEvidence, connected: int, attempts: int
     """Return whether the latencies of a stage include connecting.
 
     Args:
-        evidence: what is known of the client.
+        evidence: the measurements of the client.
         connected: how many of the measured requests had to open a connection.
         attempts: how many requests were measured.
     """

@@ -1,6 +1,6 @@
 """Exact percentiles with confidence intervals. Pure functions over plain numbers.
 
-Here: distributions of values of which some may be known only as "longer than this". Not here: what is measured
+Here: distributions of values, some of which may only be known to be "longer than this". Not here: what is measured
 (`metrics`).
 """
 
@@ -15,14 +15,14 @@ import msgspec
 
 PERCENTS: Final = (50, 90, 95, 99)
 INTERVAL_PERCENTS: Final = (50, 90, 99)
-"""Those that get a confidence interval."""
+"""The percentiles that have a confidence interval."""
 
 CONFIDENCE: Final = 0.95
 FEW: Final = 10
-"""A percentile with fewer values beyond it than this is marked: one outlier more or less would move it."""
+"""A percentile with fewer values beyond it than this is marked: a single outlier would move it."""
 
 _EXACT_UP_TO: Final = 2_000
-"""Up to this many values the bootstrap's distribution is summed exactly; beyond, it is normal to three digits."""
+"""Up to this many values, the bootstrap's distribution is summed exactly. Beyond, it is normal to three digits."""
 
 _QUANTILE: Final = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 Ranks: TypeAlias = Callable[[int], tuple[float, float]]
@@ -43,10 +43,10 @@ class Percentile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
-    """A summary of values. `count` includes `censored`: requests that had waited when they were given up.
+    """A summary of values. `count` includes `censored`: requests that were given up while they waited.
 
-    A censored value is longer than all others, as far as anybody knows, so a percentile that reaches into them is
-    `None`. `mean`, `std`, `minimum` and `maximum` are those of the known values.
+    Censored values count as longer than all others, so a percentile among them is `None`. `mean`, `std`, `minimum` and
+    `maximum` are those of the known values.
     """
 
     count: int
@@ -78,7 +78,7 @@ def distribution(values: Iterable[float], censored: int = 0) -> Distribution:
 def clustered_distribution(clusters: Iterable[Sequence[float]]) -> Distribution:
     """Summarise values that come in groups, such as the gaps of each request.
 
-    The gaps of one response resemble each other, so an interval that took them for independent would be too narrow.
+    The gaps of one response resemble each other, so treating them as independent would make the interval too narrow.
     These are Woodruff's intervals, with the variance between groups (R. S. Woodruff, JASA 47, 1952).
     """
     groups = [group for group in clusters if group]
@@ -96,7 +96,7 @@ def clustered_distribution(clusters: Iterable[Sequence[float]]) -> Distribution:
 def linear_percentile(ordered: Sequence[float], percent: float, censored: int = 0) -> float:
     """Return a percentile of sorted values, interpolated linearly as numpy does by default.
 
-    It is infinite if it reaches into the censored values.
+    It is infinite if it is among the censored values.
     """
     rank = (len(ordered) + censored - 1) * percent / 100
     below = math.floor(rank)
@@ -138,8 +138,8 @@ def _summary(known: list[float], censored: int, ranks: Ranks) -> Distribution:
 def _bootstrap_ranks(count: int, share: float) -> tuple[float, float]:
     """Return the ends of a percentile's bootstrap interval, as ranks between 0 and 1.
 
-    No resampling is needed: the share of a resample that lies below the j-th value is binomial, so the bootstrap's
-    distribution of a percentile is known (B. Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 10.2).
+    No resampling is needed. The share of a resample below the j-th value is binomial, so the bootstrap's distribution
+    of a percentile is known (B. Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 10.2).
     """
     deviation = math.sqrt(share * (1 - share) / count)
     if count > _EXACT_UP_TO:

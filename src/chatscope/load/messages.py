@@ -1,7 +1,7 @@
 """The messages between the process that runs a load test and its workers, as frames of bytes on their pipes.
 
-The parent's orders are pickled: both ends are this package, and the pipe is theirs alone. A worker's messages are
-msgpack, which costs it little. Not here: when they are sent (`processes`, `process_worker`).
+The parent's orders are pickled, because both ends are this package and nothing else uses the pipe. A worker's messages
+are msgpack, which costs the worker little. Not here: when they are sent (`processes`, `process_worker`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LENGTH: Final = struct.Struct(">Q")
 
 @dataclass(frozen=True, slots=True)
 class BeginRun:
-    """The first order: what every worker must know, which part is this one's, and the event loop to run on."""
+    """The first order: the values that all workers share, this worker's part, and its event loop."""
 
     setup: RunSetup
     share: WorkShare
@@ -37,7 +37,7 @@ class BeginRun:
 
 @dataclass(frozen=True, slots=True)
 class PrepareStage:
-    """Encode the first requests of a stage. `requests` is `None` in a closed loop without an end of its own."""
+    """Encode the first requests of a stage. `requests` is `None` in a closed loop without a limit of requests."""
 
     stage: LoadStage
     requests: tuple[PlannedRequest, ...] | None
@@ -45,14 +45,14 @@ class PrepareStage:
 
 @dataclass(frozen=True, slots=True)
 class StartStage:
-    """Start the prepared stage at a moment (`time.perf_counter_ns`, which is the same in every process)."""
+    """Start the prepared stage at a time (`time.perf_counter_ns`, a clock that all processes share)."""
 
     started_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopStage:
-    """Send nothing more, and give what runs so many seconds."""
+    """Send nothing more, and give running requests a number of seconds."""
 
     grace: float
 
@@ -81,7 +81,7 @@ class StageEnded(msgspec.Struct, tag=True):
 
 
 class StageFailed(msgspec.Struct, tag=True):
-    """The stage cannot run: what a file or a parameter says can never be right."""
+    """The stage cannot run, because a file or a parameter is invalid."""
 
     message: str
 
@@ -96,7 +96,7 @@ def encode_order(order: Order) -> bytes:
     """Return an order as a frame.
 
     Raises:
-        ValueError: the plan holds something that cannot be handed to another process.
+        ValueError: the plan contains a value that cannot be passed to another process.
     """
     try:
         return _framed(pickle.dumps(order))
@@ -108,7 +108,7 @@ def decode_order(data: bytes) -> Any:
     """Return the order of a frame.
 
     Raises:
-        ValueError: it holds a value whose class this process cannot import.
+        ValueError: it contains a value whose class this process cannot import.
     """
     try:
         return pickle.loads(data)  # noqa: S301 - the parent wrote it
@@ -126,13 +126,13 @@ def encode_message(message: WorkerMessage) -> bytes:
 
 
 class MessageFrames:
-    """Puts a worker's frames together again, however the pipe cut them."""
+    """Reassembles a worker's frames, however the pipe split them."""
 
     def __init__(self) -> None:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> Iterator[WorkerMessage]:
-        """Yield the messages that are complete with this data."""
+        """Yield the messages that this data completes."""
         received = self._received
         received += data
         start = 0

@@ -1,9 +1,9 @@
-"""What records say: one dictionary of formulas, and the summary of a stage. Pure functions.
+"""Figures from records: one dictionary of formulas, and the summary of a stage. Pure functions.
 
 Here: latencies, throughput, failures. Not here: objectives and goodput (`objectives`), and whether the client itself
 can be trusted (`verdict`).
 
-Times without `_service` count from when a request was due, so the queue in front of a slow server is in them.
+Times without `_service` count from when a request was due, so they include the queue in front of a slow server.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _Values: TypeAlias = Callable[[RequestRecord], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """How a latency follows from the stamps of a request.
+    """How a latency is computed from the stamps of a request.
 
     Attributes:
         text: the formula in words.
-        also_called: the name that other tools give it, by tool. Where a tool has no such figure, it is left out.
+        also_called: its name in other tools, by tool. Tools without such a figure are not listed.
         values: its values in seconds: none if a stamp is missing, several for gaps.
-        counts_unfinished: whether a request that was given up before it had a value is longer than all others.
+        counts_unfinished: whether a request that was given up before it had a value counts as longer than all others.
     """
 
     text: str
@@ -63,7 +63,7 @@ def _first_token(record: RequestRecord) -> int | None:
 
 
 def _last_token(record: RequestRecord) -> int | None:
-    """Return when the output was complete: a response that was not streamed has no chunks."""
+    """Return when the output was complete, even for a response without chunks, which was not streamed."""
     if record.outcome != "ok":
         return None
     return record.token_ns[-1] if record.token_ns else record.finished_ns
@@ -124,14 +124,14 @@ FORMULAS: Final[dict[str, Formula]] = {
     "connect": Formula("connecting, where a new connection was needed", {}, _connect),
     "queue": Formula("waiting for a slot of max_concurrency", {"vLLM": "client queue time"}, _queue),
 }
-"""Every latency: its name, its formula, and what other tools call it. Units are seconds."""
+"""Every latency: its name, its formula, and its names in other tools. Units are seconds."""
 
 
 class StageSummary(msgspec.Struct, kw_only=True):
     """What one stage measured. Rates are per second of the measured window; counts are of the requests due in it.
 
-    `attempts` is every request that was due, so `ok_share` and goodput fall when a server refuses. `None` is unknown:
-    a token rate is unknown as soon as one response reported no usage.
+    `attempts` is every request that was due, so `ok_share` and goodput fall when a server refuses. `None` means
+    unknown: a token rate is unknown if even one response reported no usage.
     """
 
     name: str
@@ -160,7 +160,7 @@ class StageSummary(msgspec.Struct, kw_only=True):
 
     @property
     def tokens_per_second_per_user(self) -> float | None:
-        """How fast one reader sees the output: the inverse of the median time per token."""
+        """The speed at which one reader sees the output: the inverse of the median time per token."""
         tpot = self.metrics["tpot"].percentile(50)
         return 1 / tpot if tpot else None
 
@@ -215,8 +215,8 @@ def latency(records: Iterable[RequestRecord], name: str, *, failures_never_end: 
     Args:
         records: the requests.
         name: a key of `FORMULAS`.
-        failures_never_end: take failed requests for longer than all others, as objectives do. Otherwise a latency
-            is that of the successful requests, and of the unfinished ones as far as they got.
+        failures_never_end: count failed requests as longer than all others, as objectives do. Otherwise the latency is
+            that of the successful requests, and of the unfinished ones that have a value.
     """
     values, censored = latency_values(records, name, failures_never_end=failures_never_end)
     if name == "icl" and not censored:
@@ -227,7 +227,7 @@ def latency(records: Iterable[RequestRecord], name: str, *, failures_never_end: 
 def latency_values(
     records: Iterable[RequestRecord], name: str, *, failures_never_end: bool = False
 ) -> tuple[list[Sequence[float]], int]:
-    """Return the values of one latency, request by request, and how many were longer than anybody waited.
+    """Return the values of one latency, request by request, and how many requests were given up before they had one.
 
     The arguments are those of `latency`.
     """
@@ -243,7 +243,7 @@ def latency_values(
 
 
 _CLIENT_SIDE: Final = frozenset({"lateness", "queue", "connect"})
-"""Latencies of the client's own. A failed request has them like any other."""
+"""Latencies of the client itself. A failed request has them like any other."""
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -1,4 +1,4 @@
-"""LoadMonitor: the progress of a run, its records as they come, and the way to stop it."""
+"""LoadMonitor: shows the progress of a run, receives its records as they arrive, and stops it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chatscope.load.schedule import SECOND
 from chatscope.load.verdict import ClientEvidence, VerdictState, judge, own_lateness
 
 RECENT: Final = 200
-"""Progress is computed from so many of the latest records: computing it must not make the client late."""
+"""How many of the latest records the progress is computed from. Computing it must not make the client late."""
 
 
 class StageControl(Protocol):
-    """What a monitor needs of the stage that is running."""
+    """A monitor's view of the running stage."""
 
     started_ns: int
 
@@ -34,13 +34,13 @@ class StageControl(Protocol):
         ...
 
     def stop(self, grace: float) -> None:
-        """Send nothing more, and give what runs so many seconds to end."""
+        """Send nothing more, and give running requests a number of seconds to end."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """The progress of the running stage. Latencies in seconds are of its latest requests; `None` is unknown."""
+    """The progress of the running stage. Latencies, in seconds, are of its latest requests; `None` means unknown."""
 
     stage: str
     sent: int
@@ -54,7 +54,7 @@ class LoadProgress:
     lateness_p99: float | None
     seconds_left: float | None
     verdict: VerdictState | None = None
-    """The verdict on the client so far, by how late it sends. The report has the full verdict."""
+    """The verdict on the client so far, by its lateness alone. The report has the full verdict."""
 
 
 class LoadMonitor:
@@ -65,7 +65,7 @@ class LoadMonitor:
 
     Attributes:
         on_record: the same; may be replaced.
-        records: those of all requests that have ended.
+        records: the records of all requests that have ended.
         is_stopped: whether the run was stopped.
     """
 
@@ -77,7 +77,7 @@ class LoadMonitor:
         self._first = self._ok = self._failed = 0
 
     def stop(self) -> bool:
-        """Stop sending; what runs gets the plan's `grace`. Return whether there was a stage to stop."""
+        """Stop sending; running requests get the plan's `grace`. Return whether there was a stage to stop."""
         self.is_stopped = True
         if self._stage is None:
             return False

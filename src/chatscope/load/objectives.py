@@ -43,10 +43,10 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> Objective:
-        """Return the objective that a text states: `ttft:p99<500ms`, `icl:mean<0.02s`, `failed<1%`.
+        """Parse an objective: `ttft:p99<500ms`, `icl:mean<0.02s`, `failed<1%`.
 
         Raises:
-            ValueError: the text states none.
+            ValueError: the text is not an objective.
         """
         compact = text.replace(" ", "")
         try:
@@ -64,13 +64,13 @@ class Objective:
         )
 
     def check(self, records: Sequence[RequestRecord]) -> ObjectiveResult:
-        """Hold the objective against requests. No request meets no objective."""
+        """Check the objective against requests. Without any requests, it is not met."""
         value = self._value(records)
         is_met = value is not None and value < self.limit
         return ObjectiveResult(objective=self.text, limit=self.limit, value=value, is_met=is_met)
 
     def is_met_by(self, record: RequestRecord) -> bool:
-        """Return whether one request stays within the limit, whatever the statistic; of its gaps, the mean."""
+        """Return whether one request is within the limit, whatever the statistic. For gaps, its mean gap counts."""
         if record.outcome != "ok":
             return False
         if self.metric == "failed":

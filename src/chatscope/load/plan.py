@@ -1,6 +1,6 @@
-"""The settings of a load test: plain values, checked where they are made, and the stages that they mean.
+"""The settings of a load test: plain values, checked when they are created, and the stages that follow from them.
 
-Here: `LoadPlan`, and what is due in each of its stages. Not here: running it (`run`).
+Here: `LoadPlan`, and the requests of each stage. Not here: running it (`run`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GRACE: Final = 5.0
 
 TIMEOUT: Final = 600.0
 """Seconds of silence after which a request fails. An overloaded server may be silent for minutes before the first
-token, and that wait is what a load test wants to see."""
+token, and a load test must measure that wait."""
 
 
 ConnectionMode = Literal["ahead", "on-demand"]
@@ -37,11 +37,11 @@ SEARCH_KINDS: Final = ("rate", "concurrency")
 
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
-    """One request of a stage: its number in the stage, when it is due, and what it asks.
+    """One request of a stage: its number in the stage, when it is due, and its content.
 
     `offset` is in nanoseconds from the start of the stage. In a closed loop it is `None`: a request is due when a slot
-    is free. `later` has the other turns of its session: each is due once the response before it has ended and the
-    think time has passed.
+    is free. `later` has the other turns of its session. Each is due when the previous response has ended and the think
+    time has passed.
     """
 
     index: int
@@ -53,7 +53,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
-    """One load, held for a while: a number of slots, a rate, or a trace."""
+    """One load, sustained for a while: a number of slots, a rate, or a trace."""
 
     index: int
     concurrency: int | None = None
@@ -77,38 +77,38 @@ class LoadStage:
 class LoadPlan:
     """What to measure, and how.
 
-    Exactly one of `concurrency`, `rate` and `trace` says how much load; a sequence makes one stage of each value.
+    Exactly one of `concurrency`, `rate` and `trace` sets the load. A sequence of values makes a stage of each.
 
     Args:
         model: the model's name.
-        base_url: the server; default `OPENAI_BASE_URL`, else OpenAI's own address.
-        api_key: default `OPENAI_API_KEY`; `""` sends none.
+        base_url: the server; by default `OPENAI_BASE_URL`, or else OpenAI's own address.
+        api_key: by default `OPENAI_API_KEY`; `""` sends no key.
         profile: the server's name, if its URL does not reveal it.
-        concurrency: a closed loop of so many slots. A slot sends its next request when it is free, so a slow server
-            gets fewer requests.
-        rate: an open loop of so many requests a second, however slow the server is. With `turns` in the workload,
-            new sessions come at this rate divided by `turns`.
+        concurrency: a closed loop with this many slots. A slot sends its next request when it is free, so a slow
+            server gets fewer requests.
+        rate: an open loop with this many requests per second, however slow the server is. With `turns` in the
+            workload, new sessions start at this rate divided by `turns`.
         trace: a file of recorded arrivals and lengths (Mooncake, Azure, BurstGPT).
         arrivals: the gaps of an open loop: `constant`, `poisson` or `gamma`.
         burstiness: the shape of gamma gaps; less than 1 is burstier than Poisson.
         ramp: seconds over which the load of a stage grows to its full size.
         time_scale: stretches the arrivals of an open loop or trace: 0.5 is twice as fast.
         max_concurrency: how many requests of an open loop or trace may run at a time; others wait for a slot.
-        requests: how many requests a stage sends at most.
-        duration: seconds for which a stage sends. Give at least one of the two; a trace may end by itself.
+        requests: the most requests that a stage sends.
+        duration: seconds for which a stage sends. Give at least one of these two, except for a trace, which has an end.
         warmup: seconds at the start of a stage that are not measured.
         cooldown: seconds at its end that are not measured; needs `duration`.
-        workload: what the requests ask.
+        workload: the content of the requests.
         seed: equal seeds give equal schedules and lengths.
-        salt: makes the prompts; equal salts give equal prompts, which a server may have cached. Default: a new one.
+        salt: determines the prompts. Equal salts give equal prompts, which a server may have cached. By default random.
         connections: `ahead` opens them before the requests need them, so that no latency includes connecting. With
             `on-demand`, a request that finds no idle one connects, and its latencies include that.
-        stream: whether to ask for streams. Without, there is no time of a first token.
+        stream: whether to request streams. Otherwise there is no time of a first token.
         parameters: parameters of every request, as for `ChatClient.stream`; also `extra_body`.
         slos: objectives such as `ttft:p99<500ms` and `failed<1%`.
-        search: look for the highest `rate` or `concurrency` that meets every objective. The first stage has the given
-            value, or 1; each other stage doubles the load or halves what is left between success and failure.
-        calibrate: send two small requests first, whose usage tells how long a word is in tokens.
+        search: find the highest `rate` or `concurrency` that meets every objective. The first stage has the given
+            value, or 1. Each further stage doubles the load, or halves the interval between success and failure.
+        calibrate: send two small requests first, whose usage shows how many tokens a word has.
         timeout: seconds of silence after which a request fails.
         grace: seconds that running requests get when the run is stopped.
 
@@ -162,7 +162,7 @@ class LoadPlan:
         if self.connections not in CONNECTION_MODES:
             raise ValueError(f"connections must be one of {', '.join(CONNECTION_MODES)}, not {self.connections!r}")
         self._check_lengths()
-        if not self.stages():  # made here, since shapes and objectives check themselves
+        if not self.stages():  # created here, because shapes and objectives check themselves
             raise ValueError("give at least one value of concurrency or rate")
         self.objectives()
         for name in ("messages", "model", "stream"):
@@ -197,7 +197,7 @@ class LoadPlan:
             raise ValueError("max_concurrency is for open loops: concurrency limits a closed one already")
 
     def stages(self) -> list[LoadStage]:
-        """Return the stages, in the order in which they run. Of a search, that is the first."""
+        """Return the stages in the order in which they run. For a search, return the first stage."""
         if self.trace is not None:
             return [LoadStage(0, trace=self.trace)]
         loads = _values(self.rate if self.concurrency is None else self.concurrency)
@@ -206,7 +206,7 @@ class LoadPlan:
         return [self.stage_at(index, load) for index, load in enumerate(loads)]
 
     def stage_at(self, index: int, load: float) -> LoadStage:
-        """Return a stage of so many slots, or requests a second."""
+        """Return a stage with a number of slots, or of requests per second."""
         if self.concurrency is not None or self.search == "concurrency":
             return LoadStage(index, concurrency=int(load))
         return LoadStage(index, shape=OpenLoop(load, self.arrivals, self.burstiness, self.ramp, self.time_scale))
@@ -265,9 +265,9 @@ class LoadPlan:
             raise ValueError(f"{path}: there is no row in it")
 
     def parameters_for(self, source: PromptSource, *, profile: str | None) -> dict[str, Any]:
-        """Return the parameters of a request, the requested length of the response among them.
+        """Return the parameters of a request, including the requested length of the response.
 
-        vLLM is told to produce exactly that many tokens; others may end earlier.
+        vLLM is told to produce exactly this many tokens; others may end earlier.
         """
         parameters = dict(self.parameters)
         if source.output_tokens is not None:

@@ -1,7 +1,7 @@
-"""A worker of a load test in a process of its own: `python -m chatscope.load.process_worker`, started by `processes`.
+"""A worker process of a load test: `python -m chatscope.load.process_worker`, started by `processes`.
 
-Orders come on standard input, and messages leave on standard output. Threads do both, so that no write waits in the
-event loop, and records are encoded one at a time, so that no thread keeps the interpreter from the loop for long.
+It reads orders from standard input, and writes messages to standard output. Threads do both, so no write waits in the
+event loop. Records are encoded one at a time, so no thread holds the interpreter for long.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from chatscope.load.worker_loops import anyio_backend_of
 from chatscope.transport import HTTPTransport, ReadWitness
 
 POLL_SECONDS: Final = 0.02
-"""How often the event loop looks for orders. The order to start a stage arrives long before its start."""
+"""Seconds between two checks for orders. The order to start a stage arrives long before its start."""
 
 SEND_SECONDS: Final = 0.25
-"""How long messages are gathered: the parent draws once a second."""
+"""Seconds for which messages are collected: the parent draws once per second."""
 
 
 class ParentGoneError(Exception):
-    """The parent has ended, or wants no more."""
+    """The parent has ended, or sends no more orders."""
 
 
 class Inbox:
@@ -59,17 +59,17 @@ class Inbox:
         threading.Thread(target=self._read, name="orders", daemon=True).start()
 
     def first(self) -> BeginRun | ValueError | None:
-        """Wait for the first order, in no event loop."""
+        """Wait for the first order, outside any event loop."""
         order: BeginRun | ValueError | None = self._orders.get()
         return order
 
     def wait_for_end(self) -> None:
-        """Wait until the parent wants no more, in no event loop."""
+        """Wait until the orders end, outside any event loop."""
         while self._orders.get() is not None:
             pass
 
     def poll(self) -> Any:
-        """Return the next order, `...` if there is none yet.
+        """Return the next order, or `...` if there is none yet.
 
         Raises:
             ParentGoneError: there will be no more.
@@ -115,13 +115,13 @@ class Outbox:
         self._thread.start()
 
     def put(self, message: WorkerMessage, *, at_once: bool = False) -> None:
-        """Send a message, soon or at once. Never waits."""
+        """Queue a message, and send it soon or at once. Never waits."""
         self._messages.put(message)
         if at_once:
             self._is_urgent.set()
 
     def close(self) -> None:
-        """Send what is left, and wait until it is."""
+        """Send all remaining messages, and wait until they are sent."""
         self._messages.put(None)
         self._is_urgent.set()
         self._thread.join()
@@ -137,7 +137,7 @@ class Outbox:
                         return
                     self._target.write(encode_message(message))
                     self._target.flush()
-                    time.sleep(0)  # the event loop goes first
+                    time.sleep(0)  # let the event loop run first
             except queue.Empty:
                 continue
             except OSError:
@@ -145,7 +145,7 @@ class Outbox:
 
 
 async def _work(begin: BeginRun, inbox: Inbox, outbox: Outbox) -> None:
-    """Run every stage that is ordered, until the orders end. If they end within a stage, its requests are cancelled."""
+    """Run the ordered stages until the orders end. If the orders end within a stage, its requests are cancelled."""
     reads = ReadWitness()
     transport = transport_for(begin.setup.plan, reads)
     async with client_of(begin.setup.plan, transport) as client:
@@ -221,7 +221,7 @@ async def _obey(prepared: PreparedStage, inbox: Inbox, stage: anyio.CancelScope)
 def main() -> None:
     """Run one worker, from its first order to the end of its orders."""
     target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints must not mix with the messages
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # printed text must not mix with the messages
     inbox, outbox = Inbox(sys.stdin.buffer), Outbox(target)
     begin = inbox.first()
     if isinstance(begin, ValueError):

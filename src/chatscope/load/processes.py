@@ -1,7 +1,7 @@
-"""Runs a plan in worker processes, so that one core's speed does not limit the load, and nothing else disturbs it.
+"""Runs a plan in worker processes, so that the speed of one core does not limit the load, and nothing else disturbs it.
 
-Here: the workers' number, life and death, and each one's share. Not here: what a worker does (`process_worker`), and
-what is concluded (`stages`).
+Here: the number of workers, their shares, their start and their death. Not here: what a worker does
+(`process_worker`), and the conclusions (`stages`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from chatscope.load.verdict import WorkerEvidence, WorkerLoss
 from chatscope.load.worker_loops import WORKER_LOOPS, WorkerLoop
 
 LEAD_SECONDS: Final = 0.25
-"""Between the order to start a stage and its start: ten times as long as a worker takes to look for orders."""
+"""Seconds between the order to start a stage and its start: ten times as long as workers take to check for orders."""
 
 
 async def run_in_processes(
@@ -54,22 +54,22 @@ async def run_in_processes(
     loop: WorkerLoop = "asyncio",
     monitor: LoadMonitor | None = None,
 ) -> LoadReport:
-    """Run a plan in processes of its own and return its report. If cancelled, they are killed, and there is no report.
+    """Run a plan in worker processes and return its report. If cancelled, they are killed, and there is no report.
 
-    The schedule is made here, and each worker gets its share before the stage starts. `max_concurrency` is shared out,
-    too: each worker limits its own part. If a worker dies, the others go on; its requests count as lost, and the
+    The schedule is made here, and each worker gets its share before the stage starts. `max_concurrency` is divided,
+    too: each worker limits its own part. If a worker dies, the others continue. Its requests count as lost, and the
     verdict is `invalid`.
 
     Args:
         plan: what to measure.
-        workers: how many processes send. `"auto"` takes as many as keep each below half a core, as far as there are
-            cores; one core is left for everything else.
+        workers: how many processes send. `"auto"` starts enough workers to keep each below half a core, as far as
+            there are cores, and reserves one core for everything else.
         loop: the event loop of the workers.
         monitor: shows the progress, receives the records in batches, and stops the run early.
 
     Raises:
         ValueError: the plan names a file that cannot be read as prompts or as a trace, there is no key, or the plan has
-            values that another process cannot be given.
+            values that cannot be passed to another process.
         ChatError: the calibration's requests failed, so that no request was measured.
         OSError: a file cannot be read, or a process cannot be started.
         ImportError: the event loop's package is not installed.
@@ -84,7 +84,7 @@ async def run_in_processes(
 
 
 async def run_stages(setup: RunSetup, workers: Sequence[StartedWorker], monitor: LoadMonitor) -> list[StageReport]:
-    """Run every stage of a plan on workers that have begun. If cancelled, they are left as they are.
+    """Run every stage of a plan on workers that have started. If cancelled, the workers keep running.
 
     Raises:
         ValueError: a stage cannot run; the message is a worker's.
@@ -103,7 +103,7 @@ def _check_loop(loop: str) -> None:
 
 
 class StartedWorker(Protocol):
-    """One worker, as the process sees it that runs the plan.
+    """One worker, as seen by the process that runs the plan.
 
     Attributes:
         share: which part of every stage it runs.
@@ -121,11 +121,11 @@ class StartedWorker(Protocol):
         """Send an order; do nothing if the worker has died."""
 
     async def receive(self) -> WorkerMessage | None:
-        """Return its next message, with stamps of this process's clock; `None` once it has died."""
+        """Return its next message, with stamps on this process's clock; `None` once it has died."""
 
 
 class WorkerProcess:
-    """One worker, as the parent sees it.
+    """One worker, as seen by the parent.
 
     Args:
         share: which part of every stage it runs.
@@ -201,12 +201,12 @@ class _SharedStage:
         return sum(process.dispatched for process in self._processes)
 
     def stop(self, grace: float) -> None:
-        """Send nothing more, and give what runs so many seconds to end."""
+        """Send nothing more, and give running requests a number of seconds to end."""
         self._grace = grace
         self._stop.set()
 
     async def run(self) -> StageReport:
-        """Run the stage to its end and return its report. If cancelled, the workers are left as they are."""
+        """Run the stage to its end and return its report. If cancelled, the workers keep running."""
         plan, monitor, first = self._plan, self._monitor, len(self._monitor.records)
         if self._stage.concurrency is None or plan.requests is not None:
             schedule = list(plan.schedule(self._stage, self._setup.workload))
@@ -273,9 +273,9 @@ class _SharedStage:
                 await process.send(StopStage(self._grace))
 
     def _loss(self, process: StartedWorker, first: int) -> WorkerLoss:
-        """Return what was lost with a worker, and record the requests whose time is known."""
+        """Return the loss that a worker's death means, and record its requests whose due time is known."""
         worker, reason, share = process.share.worker, process.death or "", self._shares.get(process)
-        if share is None:  # of a closed loop without an end, only what was running is known
+        if share is None:  # in a closed loop without an end, only the running requests are known
             return WorkerLoss(
                 worker=worker, reason=reason, requests=len(process.share.slots(self._stage.concurrency or 0))
             )
@@ -286,7 +286,7 @@ class _SharedStage:
         for planned in lost:
             due_ns = self.started_ns + (planned.offset or 0)
             if planned.offset is None or (self._monitor.is_stopped and due_ns > now):
-                continue  # due when a slot was free or a turn had ended, or after the run was stopped
+                continue  # due when a slot was free or a turn had ended, or not sent because the run was stopped
             self._monitor.add(
                 RequestRecord(
                     index=planned.index,
@@ -306,9 +306,9 @@ class _SharedStage:
 
 @asynccontextmanager
 async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterator[list[WorkerProcess]]:
-    """Start the workers. At the end of the block their orders end, and they with them; those that stay are killed.
+    """Start the workers. The end of the block ends their orders, and so the workers. Any that do not end are killed.
 
-    Cancelled, all of them are killed.
+    If cancelled, all of them are killed.
     """
     processes: list[anyio.abc.Process] = []
     try:
@@ -321,6 +321,6 @@ async def _started(setup: RunSetup, count: int, loop: WorkerLoop) -> AsyncIterat
             await each.send(BeginRun(setup, each.share, loop))
         yield started
     finally:
-        async with anyio.create_task_group() as group:  # one by one, a cancellation would reach only the first
+        async with anyio.create_task_group() as group:  # in turn, a cancellation would reach only the first
             for process in processes:
                 group.start_soon(close_child, process)

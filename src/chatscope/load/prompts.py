@@ -1,6 +1,6 @@
-"""Files of prompts: JSON lines, and ShareGPT's array of conversations. Read as streams, since they can be large.
+"""Files of prompts: JSON lines, and ShareGPT's array of conversations. They are large, so they are read as streams.
 
-Here: what one request asks, and files to that. Not here: synthetic prompts, and sessions (`workload`).
+Here: the content of one request, and reading it from files. Not here: synthetic prompts, and sessions (`workload`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chatscope.load.traces import MALFORMED, TraceRow, length_of
 from chatscope.protocol.messages import SentMessage
 
 READ_CHARACTERS: Final = 1 << 20
-"""Of an array at once: far more than one conversation has."""
+"""Bytes of an array to read at once: far more than one conversation has."""
 
 _BETWEEN_ITEMS: Final = ", \t\r\n"
 
@@ -27,10 +27,10 @@ _USERS: Final = frozenset({"human", "user"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """What one request asks, in short.
+    """The content of one request, in short.
 
-    `repetition` counts how often a file was read before. `session` is that of a trace; `turn` is its number in its
-    session. `later` has the other turns of a recorded conversation (`is_conversation`).
+    `repetition` counts how often the file was read before. `session` is that of a trace; `turn` is the request's number
+    in its session. `later` has the other turns of a recorded conversation (`is_conversation`).
     """
 
     prompt_tokens: int | None = None
@@ -45,7 +45,7 @@ class PromptSource:
 
     @classmethod
     def of_row(cls, row: TraceRow) -> PromptSource:
-        """Return what a row of a trace asks."""
+        """Return the content of the request of a trace's row."""
         return cls(
             prompt_tokens=row.prompt_tokens,
             output_tokens=row.output_tokens,
@@ -76,7 +76,7 @@ def read_prompts(path: Path) -> Iterator[PromptSource]:
 
 
 def _rows(file: TextIO) -> Iterator[Any]:
-    """Yield the values of JSON lines, or of one array, such as ShareGPT's files are."""
+    """Yield the values of JSON lines, or of one array, as in ShareGPT's files."""
     text = file.read(READ_CHARACTERS).lstrip()
     if not text.startswith("["):
         file.seek(0)
@@ -113,7 +113,7 @@ def _prompt(row: Mapping[str, Any]) -> PromptSource:
 
 
 def _share_gpt(row: Mapping[str, Any]) -> PromptSource | None:
-    """Return the first turn of a conversation, with the user's others. Some have none, or start with the model's."""
+    """Return the user's first turn of a conversation, with the later ones. Some files start with the model's turn."""
     turns = row["conversations"]
     if not turns or turns[0].get("from") not in _USERS:
         return None

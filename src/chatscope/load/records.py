@@ -1,8 +1,8 @@
 """The record of one request: its stamps, its outcome, and its counts, as a line of `requests.jsonl`.
 
-Here: the record and its JSON. Not here: what follows from records (`metrics`).
+Here: the record and its JSON. Not here: figures from records (`metrics`).
 
-Every stamp is on the clock of `time.perf_counter_ns`, which is the same in every process of a Linux machine.
+Every stamp is on the clock of `time.perf_counter_ns`, which all processes of a Linux machine share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RequestError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @classmethod
     def of(cls, error: ChatError) -> RequestError:
-        """Return what a record keeps of an error."""
+        """Return the part of an error that a record stores."""
         return cls(
             class_=type(error).__name__,
             message=error.message,
@@ -41,19 +41,19 @@ class RequestError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def kind(self) -> str:
-        """What failures are counted by: the status if there is one, else the class, and the phase of a deadline."""
+        """The kind by which failures are counted: the status, or else the class, with a deadline's phase."""
         name = self.class_ if self.status is None else f"{self.status} {self.class_}"
         return name if self.phase is None else f"{name} ({self.phase})"
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
-    """What is known of one request.
+    """The record of one request.
 
     `due_ns` is when it should have been sent: by the schedule, or in a closed loop when its slot became free.
-    `dispatched_ns` is when the client began; `None` if it never did. `queued_ns` is how long it had then waited for
-    `max_concurrency`. `sent_ns` is when the request had been written, after the `connect_ns` that connecting took
-    where a new connection was needed; `None` with a transport other than chatscope's own. Token counts are the
-    server's own; `None` means that it did not report them.
+    `dispatched_ns` is when the client started to send it; `None` if it never did. `queued_ns` is how long it had then
+    waited for `max_concurrency`. `connect_ns` is how long connecting took, if a new connection was needed. `sent_ns` is
+    when the request had been written; `None` with a transport other than chatscope's own. Token counts are the
+    server's; `None` means that it did not report them.
     """
 
     index: int
@@ -90,7 +90,7 @@ class RequestRecord(msgspec.Struct, kw_only=True):
 
 
 def read_records(path: Path) -> Iterator[RequestRecord]:
-    """Yield the records of a `requests.jsonl`. A last line that was cut off is left out.
+    """Yield the records of a `requests.jsonl`. A truncated last line is skipped.
 
     Raises:
         ValueError: a line is not a record; the message has its number.

@@ -1,6 +1,6 @@
 """The report of a run: the values of `summary.json`, and the files of a run's folder.
 
-Here: its shape, saving and loading. Not here: how the figures come about (`metrics`, `verdict`), and other tools'
+Here: its structure, saving and loading. Not here: computing the figures (`metrics`, `verdict`), and other tools'
 formats (`vllm`).
 """
 
@@ -23,16 +23,16 @@ from chatscope.load.verdict import Verdict, VerdictState
 from chatscope.load.vllm import vllm_result
 
 SCHEMA_VERSION: Final = 1
-"""Grows when a field changes its meaning or goes. New fields do not change it."""
+"""Increases when a field changes its meaning or is removed. New fields do not change it."""
 
 _WORST: Final[tuple[VerdictState, ...]] = ("invalid", "suspect", "valid")
 
 
 class StageReport(msgspec.Struct, kw_only=True):
-    """What one stage measured, whether that can be trusted, and whether it is good enough.
+    """The figures of one stage, whether they can be trusted, and whether they meet the objectives.
 
     `window_ns` is the measured window (`time.perf_counter_ns`). `goodput` is the share of all attempts that succeeded
-    within every objective's limit, and `goodput_per_second` how many a second those are.
+    within every objective's limit, and `goodput_per_second` their number per second.
     """
 
     summary: StageSummary
@@ -61,9 +61,9 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
 class LoadReport(msgspec.Struct, kw_only=True):
     """What a run measured. The attributes are the values of `summary.json`, and `records` those of `requests.jsonl`.
 
-    `lengths_counted_by` says who told how long a word is: the server's tokenizer, or its usage of two requests.
-    `verdict` is that of the worst stage; of a search, the worst of the two stages that decide it. `salt` makes the
-    prompts again, and `seed` (in `plan`) the schedule.
+    `lengths_counted_by` is the origin of the length of a word: the server's tokenizer, or its usage of two requests.
+    `verdict` is that of the worst stage; for a search, the worst of the two stages that decide it. `salt` reproduces
+    the prompts, and `seed` (in `plan`) the schedule.
     """
 
     verdict: VerdictState
@@ -95,26 +95,26 @@ class LoadReport(msgspec.Struct, kw_only=True):
 
     @property
     def meets_objectives(self) -> bool:
-        """Whether every objective is met in every stage. Of a search: whether it found a load that meets them."""
+        """Whether every objective is met in every stage. For a search: whether it found a load that meets them."""
         if self.search is not None:
             return self.search.value is not None
         return all(result.is_met for stage in self.stages for result in stage.objectives)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `summary.json` holds."""
+        """Return the content of `summary.json`."""
         built: dict[str, Any] = msgspec.to_builtins(
             {name: getattr(self, name) for name in self.__struct_fields__ if name != "records"}
         )
         return built
 
     def save(self, folder: str | Path, *, records: bool = True) -> None:
-        """Write `summary.json`, `requests.jsonl` and `vllm.json` into a folder, which is made if needed.
+        """Write `summary.json`, `requests.jsonl` and `vllm.json` into a folder, which is created if needed.
 
-        Several stages are several files in vLLM's format: `vllm-0.json` and so on.
+        With several stages, there are several files in vLLM's format: `vllm-0.json` and so on.
 
         Args:
             folder: the folder.
-            records: whether to write `requests.jsonl`. A run that wrote it as the requests ended need not again.
+            records: whether to write `requests.jsonl`. Not needed if the run wrote it as the requests ended.
 
         Raises:
             OSError: a file cannot be written.
@@ -141,7 +141,7 @@ def load_report(folder: str | Path) -> LoadReport:
     """Read a report that was saved, with its records.
 
     Raises:
-        ValueError: a file is not what `save` writes, or is of a newer version.
+        ValueError: a file was not written by `save`, or by a newer version.
         OSError: a file cannot be read.
     """
     folder = Path(folder)

@@ -23,7 +23,7 @@ from chatscope.load.stages import PreparedStage, conclude
 from chatscope.transport import ReadWitness
 
 LEAD_SECONDS: Final = 0.05
-"""Between the preparation of a stage and its start, so that the first requests are encoded before they are due."""
+"""Seconds between the preparation of a stage and its start. The first requests are encoded before they are due."""
 
 
 async def run(
@@ -32,14 +32,14 @@ async def run(
     monitor: LoadMonitor | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> LoadReport:
-    """Run a plan in this process and return its report. If cancelled, every request is, and there is no report.
+    """Run a plan in this process and return its report. If cancelled, all requests are cancelled, without a report.
 
     A failed request is recorded and never sent again. Until the end of each stage, the garbage collector is off.
 
     Args:
         plan: what to measure.
-        monitor: shows the progress, receives the records as they come, and stops the run early.
-        transport: sends the requests instead of the default transport. The kernel then bears no witness.
+        monitor: shows the progress, receives the records as they arrive, and stops the run early.
+        transport: sends the requests instead of the default transport. There are then no stamps by the kernel.
 
     Raises:
         ValueError: the plan names a file that cannot be read as prompts or as a trace, or there is no key.

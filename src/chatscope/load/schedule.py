@@ -1,10 +1,10 @@
 """When requests are due: seeded offsets in nanoseconds from the start of a stage. Pure functions.
 
-Here: arrivals, ramps, windows, and how a schedule is divided among workers. Not here: what the requests ask
-(`workload`), recorded arrivals (`traces`), and any waiting (`worker`).
+Here: arrivals, ramps, windows, and how a schedule is divided among workers. Not here: the content of requests
+(`workload`), recorded arrivals (`traces`), and waiting (`worker`).
 
-A schedule is made once and never shifted: a request that is sent late is late, and its latency counts from when it was
-due. Measuring from the moment of sending would hide the queue in front of a slow server ("coordinated omission").
+A schedule is made once and never shifted. A request that is sent late is late, and its latency counts from when it was
+due. Measuring from the time of sending would hide the queue in front of a slow server ("coordinated omission").
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SECOND: Final = 1_000_000_000
 """Nanoseconds."""
 
 HIGHEST_RATE: Final = 1_000_000
-"""Requests per second: more than any client sends, and a schedule of more would not fit into memory."""
+"""The highest rate in requests per second: more than any client sends. A larger schedule would not fit into memory."""
 
 LEAST_BURSTINESS: Final = 0.001
-"""Then, a thousand requests arrive at one moment, and none for a long time after."""
+"""With this value, a thousand requests arrive at once, and none for a long time after."""
 
 _T = TypeVar("_T")
 
@@ -70,7 +70,7 @@ class OpenLoop:
 
 @dataclass(frozen=True, slots=True)
 class WorkShare:
-    """The part of a stage that one of several workers runs. The parts together are the stage."""
+    """The part of a stage that one of several workers runs. Together, the parts are the stage."""
 
     worker: int = 0
     workers: int = 1
@@ -84,8 +84,8 @@ class WorkShare:
 
         Args:
             items: the whole schedule, in order.
-            slots: those of a closed loop. Each worker gets as much as its slots need; so no slot stays without requests
-                while others have some.
+            slots: the slots of a closed loop. Each worker gets as many requests as its slots need, so no slot is idle
+                while others have requests.
         """
         turns = itertools.count() if slots is None else itertools.cycle(range(slots))
         return (item for item, turn in zip(items, turns, strict=False) if turn % self.workers == self.worker)
@@ -96,14 +96,14 @@ ALL: Final = WorkShare()
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """The parts of one continuous stage, in nanoseconds from its start. Nothing waits at their borders.
+    """The parts of one continuous stage, in nanoseconds from its start. There is no pause between them.
 
     Only the requests that were due between `start` and `end` are measured. The load before and after is the same.
     """
 
     start: int = 0
     end: int | None = None
-    """`None`: until the stage ends."""
+    """`None` means until the stage ends."""
 
     def of(self, due: int) -> Window:
         """Return the window of a request that was due at an offset."""
@@ -115,12 +115,12 @@ class Windows:
 def due_offsets(
     shape: OpenLoop, seed: str, *, requests: int | None = None, duration: float | None = None
 ) -> Iterator[int]:
-    """Yield when requests are due, in nanoseconds from the start of the stage, in order.
+    """Yield the times when requests are due, in nanoseconds from the start of the stage, in order.
 
     Args:
         shape: the arrivals.
         seed: equal seeds give equal offsets.
-        requests: how many at most.
+        requests: the largest number of requests.
         duration: seconds after which no request is due.
 
     Raises:

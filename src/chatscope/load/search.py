@@ -1,6 +1,6 @@
-"""The search for the highest load that meets every objective: which stage comes next, and what was found.
+"""The search for the highest load that meets every objective: the next stage, and the result.
 
-Pure functions of the stages that have ended, so the search is the same in one process and in several.
+These are pure functions of the stages that have ended, so the search is the same in one process and in several.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SEARCH_TOLERANCE: Final = 0.05
 """The search ends when the lowest load that failed is at most this much above the highest that held."""
 
 MAX_FACTOR: Final = 4096
-"""Loads further from the first one are not tried. Below, a stage would take hours; above, no client could follow."""
+"""Loads further from the first one are not tried. A lower load would take hours; no client could send a higher one."""
 
 
 def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None:
-    """Return the stage to run after others; `None` if there is none left."""
+    """Return the stage to run after others; `None` if the search has ended."""
     if plan.search is None:
         stages = plan.stages()
         return stages[len(ended)] if len(ended) < len(stages) else None
@@ -36,7 +36,7 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
 
 
 def search_result(plan: LoadPlan, ended: Sequence[StageReport]) -> SearchResult | None:
-    """Return what a search found; `None` if the plan has none."""
+    """Return the result of a search; `None` if the plan has no search."""
     if plan.search is None:
         return None
     below, above = _bracket([(load_of(stage), holds(stage)) for stage in ended])
@@ -46,7 +46,7 @@ def search_result(plan: LoadPlan, ended: Sequence[StageReport]) -> SearchResult 
 
 
 def run_verdict(plan: LoadPlan, ended: Sequence[StageReport]) -> VerdictState:
-    """Return the verdict on a run: that of its worst stage; of a search, the worst of the two that decide it."""
+    """Return the verdict on a run: that of its worst stage; for a search, the worst of the two that decide it."""
     found = search_result(plan, ended)
     if found is None:
         return worst_verdict(ended)
@@ -67,7 +67,7 @@ def load_of(stage: StageReport) -> float:
 def _bracket(found: Sequence[tuple[float, bool]]) -> tuple[float | None, float | None]:
     """Return the highest load that held below the lowest that failed, and the latter.
 
-    A load that held above one that failed held by chance, and is not believed.
+    A load that succeeded above one that failed did so by chance, and does not count.
     """
     above = min((value for value, held in found if not held), default=None)
     below = max((value for value, held in found if held and (above is None or value < above)), default=None)

@@ -1,4 +1,4 @@
-"""A run of a plan's shape against the built-in simulator, which stamps its writes: how wrong is this client here?
+"""Runs a plan's shape against the built-in simulator, which stamps its writes, to measure this client's own error.
 
 Here: that run. Not here: the comparison (`client_error`).
 """
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 FIRST_TOKEN: Final = 0.05
 BETWEEN_TOKENS: Final = 0.01
-"""A fast server's pace: a slower one asks less of the client."""
+"""The pace of a fast server. A slower server demands less of the client."""
 
 MOST_SECONDS: Final = 10.0
-"""Of each stage. At a thousand tokens a second, one second is enough for the error at p99."""
+"""The longest stage, in seconds. At a thousand tokens per second, one second suffices for the error at p99."""
 
 OUTPUT_TOKENS: Final = 256
-"""The length of the simulator's responses where none is asked for."""
+"""The length of the simulator's responses if the plan sets none."""
 
 
 async def measure_client_error(
     plan: LoadPlan, *, workers: int | Literal["auto"] = "auto", loop: WorkerLoop = "asyncio"
 ) -> ClientError:
-    """Run a plan's shape against the simulator in a process of its own. If cancelled, all processes are killed.
+    """Run a plan's shape against the simulator in a separate process. If cancelled, all processes are killed.
 
-    Stages last ten seconds at most. Of the plan's parameters only the length of the output is sent.
+    Stages last at most ten seconds. Of the plan's parameters, only the length of the output is sent.
 
     Args:
-        plan: the plan that is to be run against a server.
+        plan: the plan that will be run against a server.
         workers: as for the run itself.
         loop: likewise.
 
@@ -87,7 +87,7 @@ class _SimulatorProcess:
     base_url: str
 
     async def end(self) -> WrittenResponses:
-        """End it and return what it wrote. If cancelled, it is killed with the block."""
+        """Stop it and return what it wrote. If cancelled, it is killed with the block."""
         from chatscope.simulator.paced import WrittenResponses  # noqa: PLC0415 - an extra
 
         assert self.process.stdin is not None  # noqa: S101 - pipes

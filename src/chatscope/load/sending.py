@@ -21,9 +21,9 @@ from chatscope.protocol.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """A request with nothing left to do but to send it.
+    """A request that is ready to be sent.
 
-    `stream` has the encoded body; it is `None` if the response is not to be streamed.
+    `stream` has the encoded body; it is `None` if the response is not streamed.
     """
 
     planned: PlannedRequest
@@ -38,8 +38,8 @@ class Encoder:
 
     Args:
         client: sends them; its block is open, and it makes one attempt.
-        plan: the run's.
-        workload: what they ask, with the run's seed and salt.
+        plan: the run's plan.
+        workload: the content of the requests, with the run's seed and salt.
         scale: the length of words in tokens.
         profile: the server's name, if it is known.
         asks_for_usage: whether a stream reports its usage only on request.
@@ -66,14 +66,14 @@ class Encoder:
             history: the messages before its own.
 
         Raises:
-            ValueError: a parameter can never be right.
+            ValueError: a parameter is invalid.
         """
         messages = [*history, *self.workload.messages(salt_index, planned.source, self.scale)]
         parameters = self.plan.parameters_for(planned.source, profile=self.profile)
         stream = None
         if self.plan.stream:
             if self.asks_for_usage and "stream_options" not in {*parameters, *(parameters.get("extra_body") or ())}:
-                # The client would ask by itself, and send a request that is refused for it again, unseen.
+                # Otherwise the client would ask for usage, and silently repeat a request that is refused for that.
                 parameters["stream_options"] = {"include_usage": True}
             stream = self.client.stream(model=self.plan.model, messages=messages, **parameters)
         return EncodedRequest(planned, messages, parameters, stream)
@@ -84,13 +84,13 @@ class Encoder:
         """Encode the next turn of a session: the conversation so far, and one more message.
 
         Args:
-            request: the turn before, which has later ones.
+            request: the previous turn, which has later ones.
             record: its record.
             completion: its response.
             salt_index: the number of the next turn in the whole run.
 
         Raises:
-            ValueError: a parameter can never be right.
+            ValueError: a parameter is invalid.
         """
         following, *later = request.planned.later
         source, so_far, new = following.source, _tokens_so_far(record), following.source.prompt_tokens
@@ -103,7 +103,7 @@ class Encoder:
         return replace(encoded, planned=replace(encoded.planned, source=replace(source, prompt_tokens=total)))
 
     async def send(self, request: EncodedRequest, record: RequestRecord) -> Completion | None:
-        """Send a request and write into its record what happens. A failure is recorded and not raised.
+        """Send a request and record what happens. A failure is recorded, not raised.
 
         If cancelled, the connection is closed, and the record stays `unfinished` with what was received.
 
@@ -137,12 +137,12 @@ class Encoder:
 
 
 async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
-    """Read a stream to its end. Stamps are those of the reads, not of this task's turn."""
+    """Read a stream to its end. The stamps are the times of the reads, not the times when this task runs."""
     try:
         async with stream:
             async for chunk in stream:
                 if _is_answer(chunk):
-                    record.answer_ns = stream.token_ns[-1]  # of the read that brought this chunk
+                    record.answer_ns = stream.token_ns[-1]  # of the read that contained this chunk
                     break
             async for _ in stream:
                 pass
@@ -158,7 +158,7 @@ async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
 
 
 def _tokens_so_far(record: RequestRecord) -> int | None:
-    """Return the length of a conversation after a response, as the server counts; `None` if it does not."""
+    """Return the length of a conversation after a response, by the server's count; `None` if it reports none."""
     if record.prompt_tokens is None or record.output_tokens is None:
         return None
     return record.prompt_tokens + record.output_tokens - (record.reasoning_tokens or 0)

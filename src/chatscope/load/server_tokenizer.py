@@ -1,9 +1,9 @@
-"""The server's own tokenizer: `POST /tokenize`, as vLLM, SGLang and llama.cpp have it beside `/v1`.
+"""The server's own tokenizer: `POST /tokenize` of vLLM, SGLang and llama.cpp, beside `/v1`.
 
-Here: asking it how long a prompt is. Not here: what follows for the prompts of a run (`calibration`).
+Here: asking it for the length of a prompt. Not here: the prompts of a run (`calibration`).
 
-vLLM takes `messages` and counts the template, too (vllm/entrypoints/serve/tokenize/protocol.py). SGLang takes `prompt`,
-llama.cpp takes `content`; both count the text alone. Each ignores the other's field, so one request asks both.
+vLLM accepts `messages`, and counts the template, too (vllm/entrypoints/serve/tokenize/protocol.py). SGLang accepts
+`prompt`, llama.cpp `content`; both count only the text. Each ignores the other's field, so one request suits both.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from chatscope.load.plan import LoadPlan
 from chatscope.protocol.messages import SentMessage
 
 ANSWER_SECONDS: Final = 20.0
-"""Of silence, after which the server counts as having no tokenizer: counting takes milliseconds."""
+"""Seconds of silence after which the server counts as having no tokenizer. Counting takes milliseconds."""
 
 
 class ServerTokenizer:
-    """Asks one server for lengths. Any answer that is not a length means that it has none.
+    """Asks one server for lengths. Any response that is not a length means that it has no tokenizer.
 
     Args:
-        plan: the run's: its key and the headers that each of its requests has are sent.
+        plan: the run's plan. Its key and headers are sent.
         transport: sends the requests.
         base_url: the server's address, with or without `/v1`.
     """
@@ -42,11 +42,11 @@ class ServerTokenizer:
         self._headers |= {str(name): str(value) for name, value in (extra or {}).items()}
 
     async def count_messages(self, messages: Sequence[SentMessage]) -> int | None:
-        """Return the length of a prompt with the template's tokens; `None` if the server does not say."""
+        """Return the length of a prompt including the template's tokens; `None` if the server does not report it."""
         return await self._count({"model": self._model, "messages": messages})
 
     async def count_text(self, text: str) -> int | None:
-        """Return the length of a text alone; `None` if the server does not say."""
+        """Return the length of a text alone; `None` if the server does not report it."""
         return await self._count({"model": self._model, "prompt": text, "content": text})
 
     async def _count(self, body: Mapping[str, Any]) -> int | None:

@@ -1,6 +1,6 @@
-"""What a run settles before its first stage: the client, the salt, the length of words, and what the server is.
+"""Prepares a run before its first stage: the client, the salt, the length of words, and the server's profile.
 
-Here: values that every worker of a run shares. Not here: stages (`stages`), and how they follow one another (`run`).
+Here: values that all workers of a run share. Not here: stages (`stages`), and their order (`run`).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from chatscope.transport import HTTPTransport
 from chatscope.version import __version__
 
 _MAY_HOLD_KEYS: Final = frozenset({"extra_headers", "extra_query"})
-"""Parameters whose values are not reported, since gateways take keys there."""
+"""Parameters whose values are not reported, because gateways accept keys there."""
 
 _USER_INFO: Final = re.compile(r"(?<=://)[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSetup:
-    """What every worker of a run must know.
+    """The values that all workers of a run share.
 
     Args:
-        plan: the run's.
-        workload: what the requests ask, with the run's seed and salt.
+        plan: the run's plan.
+        workload: the content of the requests, with the run's seed and salt.
         calibration: the length of words in tokens; `None` if it was not measured.
         profile: the server's name, if it is known.
         asks_for_usage: whether a stream reports its usage only on request.
@@ -62,35 +62,35 @@ class RunSetup:
 
 
 def client_of(plan: LoadPlan, transport: httpx.AsyncBaseTransport | None) -> ChatClient:
-    """Return a client that never retries and sets no limit of its own.
+    """Return a client that never retries and has no limits.
 
     Raises:
-        ValueError: there is no key, or the address can never be right.
+        ValueError: there is no key, or the address is invalid.
     """
     return ChatClient(
         plan.api_key,
         base_url=plan.base_url,
         timeout=Timeouts(read=plan.timeout),
         retry=RetryPolicy(attempts=1),
-        backpressure=False,  # a refusal must not delay what is due
+        backpressure=False,  # a refusal must not delay requests that are due
         profile=plan.profile,
         transport=transport,
     )
 
 
 async def prepare_alone(plan: LoadPlan) -> RunSetup:
-    """Prepare a run whose requests other processes send, with a client of its own. As `prepare`."""
+    """Prepare a run whose requests other processes send, with a separate client. As `prepare`."""
     transport = HTTPTransport()
     async with client_of(plan, transport) as client:
         return await prepare(plan, client, transport)
 
 
 async def prepare(plan: LoadPlan, client: ChatClient, transport: httpx.AsyncBaseTransport) -> RunSetup:
-    """Choose the salt, and measure the length of words. If cancelled, so are the requests that this takes.
+    """Choose the salt, and measure the length of words. If cancelled, its requests are cancelled.
 
     Args:
-        plan: the run's.
-        client: sends them; its block is open.
+        plan: the run's plan.
+        client: sends the requests; its block is open.
         transport: the client's.
 
     Raises:
@@ -134,7 +134,7 @@ def report_of(
 
 
 def plan_values(plan: LoadPlan) -> dict[str, Any]:
-    """Return a plan as plain values: without its key, and without what may hold another."""
+    """Return a plan as plain values, without its key, and without values that may contain another key."""
     values = {each.name: getattr(plan, each.name) for each in fields(plan)}
     del values["api_key"], values["salt"]
     workload = asdict(plan.workload)
@@ -151,7 +151,7 @@ def plan_values(plan: LoadPlan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON has; the text of any other, such as a path or a type."""
+    """Return a value as JSON can represent it: any other value, such as a path or a type, as text."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -162,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 
 def host_values() -> dict[str, Any]:
-    """Return what can explain a difference between two machines."""
+    """Return facts that may explain a difference between two machines."""
     return {
         "chatscope": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""How many worker processes a plan needs: from the events that it will bring, and the cores that there are."""
+"""How many worker processes a plan needs, by its expected events and the machine's cores."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from chatscope.load.plan import LoadPlan, LoadStage
 from chatscope.load.schedule import SECOND
 
 EVENT_SECONDS: Final = 60e-6
-"""CPU time that an event of a stream costs a worker, on an ordinary core (`python -m benchmarks.load` prints it)."""
+"""Seconds of CPU time per event of a stream, on an ordinary core (`python -m benchmarks.load` prints it)."""
 
 BUSY_SHARE: Final = 0.5
-"""Of a core, that a worker may use: below the verdict's limit, with room for bursts."""
+"""The share of a core that a worker may use: below the verdict's limit, with room for bursts."""
 
 TOKENS_PER_SECOND: Final = 100
-"""The pace of one stream that is assumed for a closed loop: that of a fast server."""
+"""The assumed pace of one stream in a closed loop: that of a fast server."""
 
 MOST_WORKERS: Final = 256
 """More than any machine has cores for."""
 
 OUTPUT_TOKENS: Final = 256
-"""The length of a response that is assumed where none is asked for."""
+"""The assumed length of a response if the plan sets none."""
 
 
 def worker_count(plan: LoadPlan, asked: int | Literal["auto"]) -> tuple[int, list[str]]:
-    """Return how many workers to run, and what the report should say about it.
+    """Return how many workers to run, and a notice for the report.
 
     Raises:
         ValueError: the number is below 1.
@@ -38,7 +38,7 @@ def worker_count(plan: LoadPlan, asked: int | Literal["auto"]) -> tuple[int, lis
         return min(asked, _most(plan)), []
     if cores == 1:
         return 1, ["this machine has one core, so the worker shares it with everything else"]
-    if plan.search is not None:  # the load is not known yet
+    if plan.search is not None:  # the load is still unknown
         return min(cores - 1, _most(plan)), []
     events = max((_events_per_second(plan, stage) for stage in plan.stages()), default=0.0)
     needed = math.ceil(events * EVENT_SECONDS / BUSY_SHARE)

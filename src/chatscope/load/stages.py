@@ -1,7 +1,7 @@
-"""One stage: run in this process, and what is concluded from the records and the evidence of all its workers.
+"""One stage: running it in this process, and its report from the records and the evidence of all its workers.
 
-Here: a stage from its first encoded request to its report. Not here: its sending (`worker`), and the formulas
-(`metrics`, `verdict`).
+Here: a stage from its first encoded request to its report. Not here: sending (`worker`), and the formulas (`metrics`,
+`verdict`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from chatscope.load.worker import StageWorker
 from chatscope.transport import ReadWitness
 
 LENGTH_TOLERANCE: Final = 0.05
-"""Where real lengths miss the requested ones by more than this, a notice says so."""
+"""If real lengths differ from the requested ones by more than this share, a notice says so."""
 
 _INDEXES_A_STAGE: Final = 1 << 40
-"""Numbers of requests that a stage can have: no prompt of one stage is repeated in another."""
+"""The number of requests reserved for a stage, so that no prompt of one stage is repeated in another."""
 
 
 class PreparedStage:
@@ -39,17 +39,17 @@ class PreparedStage:
     Args:
         encoder: makes and sends the requests.
         stage: the whole stage.
-        requests: those of the share, in order.
+        requests: the requests of the share, in order.
         on_record: called with each record once its request has ended. It must not wait.
-        transport: that of the encoder's client.
-        share: which part of the stage this is.
+        transport: the transport of the encoder's client.
+        share: the part of the stage.
         reads: the kernel's stamps, if the encoder's client has them.
 
     Attributes:
         worker: sends the requests, and can be stopped.
 
     Raises:
-        ValueError: the first request can never be right, or a file cannot be read.
+        ValueError: the first request is invalid, or a file cannot be read.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class PreparedStage:
         self.worker.encode_ahead()  # a bad request fails here, before anything is sent
 
     async def open_connections(self) -> None:
-        """Open the connections that the first requests need. If cancelled, those that are open are kept."""
+        """Open the connections that the first requests need. If cancelled, keep those that are open."""
         await self._connections.open()
 
     async def run(self, started_ns: int) -> WorkerEvidence:
-        """Run the stage and return what was seen of the client. If cancelled, every request is; all are recorded.
+        """Run the stage and return the evidence on the client. If cancelled, all requests are cancelled and recorded.
 
         Args:
             started_ns: when the stage starts (`time.perf_counter_ns`).
 
         Raises:
-            ValueError: a line of a file is malformed; it was found while the stage ran.
+            ValueError: a malformed line of a file was found while the stage ran.
             OSError: a file can no longer be read.
         """
         start_ns, end_ns = window_of(self._plan, started_ns)
@@ -121,16 +121,16 @@ def conclude(
     """Return the report of a stage that has ended.
 
     Args:
-        plan: the run's.
+        plan: the run's plan.
         stage: the stage.
         started_ns: when it started.
-        records: those of all its requests.
-        workers: what its workers saw of themselves.
+        records: the records of all its requests.
+        workers: the evidence that its workers collected.
         was_stopped: whether it was stopped before its end.
         losses: the workers that died.
     """
     starts, planned_end = window_of(plan, started_ns)
-    # A window has no part in its end, and the last request ended within it.
+    # The end of a window is exclusive, and the last request ended within the window.
     last_ns = max((record.finished_ns or record.due_ns for record in records), default=started_ns - 1) + 1
     ends = last_ns if planned_end is None or (was_stopped and last_ns < planned_end) else planned_end
     window_ns = starts, max(starts, ends)

@@ -1,4 +1,4 @@
-"""How much a server did at which time: tokens, requests and concurrency in a window. Pure functions over records.
+"""Throughput over time: tokens, requests and concurrency in a window. Pure functions over records.
 
 Here: counts over time. Not here: latencies and the summary of a stage (`metrics`).
 """
@@ -31,7 +31,7 @@ def block_rates(
 
 
 def requests_in_flight(records: Iterable[RequestRecord]) -> Iterator[tuple[int, int]]:
-    """Yield the moments at which the number of running requests changes, with the number from then on."""
+    """Yield the times at which the number of running requests changes, with the number from then on."""
     changes: Counter[int] = Counter()
     for record in records:
         if record.dispatched_ns is not None and record.finished_ns is not None:
@@ -44,7 +44,7 @@ def requests_in_flight(records: Iterable[RequestRecord]) -> Iterator[tuple[int, 
 
 
 def within(moment: int | None, window_ns: tuple[int, int]) -> bool:
-    """Return whether a moment lies in a window."""
+    """Return whether a time is within a window."""
     return moment is not None and window_ns[0] <= moment < window_ns[1]
 
 
@@ -55,7 +55,7 @@ def output_tokens_within(records: Iterable[RequestRecord], window_ns: tuple[int,
         stamps = record.token_ns or ([] if record.finished_ns is None else [record.finished_ns])
         inside = sum(within(stamp, window_ns) for stamp in stamps)
         if not inside or (record.output_tokens is None and record.outcome != "ok"):
-            continue  # a response that was cut off reported no tokens
+            continue  # a truncated response reported no tokens
         if record.output_tokens is None:
             return None
         total += record.output_tokens * inside / len(stamps)
@@ -63,7 +63,7 @@ def output_tokens_within(records: Iterable[RequestRecord], window_ns: tuple[int,
 
 
 def mean_concurrency(records: Iterable[RequestRecord], window_ns: tuple[int, int]) -> float:
-    """Return how many requests ran on average in a window."""
+    """Return the mean number of running requests in a window."""
     start, end = window_ns
     busy = sum(
         max(0, min(end, record.finished_ns) - max(start, record.dispatched_ns))

@@ -1,6 +1,6 @@
-"""Recorded arrivals: traces of Mooncake, Azure and BurstGPT, told apart by their first line. Read as streams.
+"""Recorded arrivals: traces of Mooncake, Azure and BurstGPT, distinguished by their first line. Read as streams.
 
-Here: files to rows. Not here: the prompts that a row stands for (`workload`).
+Here: from files to rows. Not here: the prompts of a row (`workload`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any, Final
 from chatscope.load.schedule import SECOND
 
 LONGEST_NS: Final = 10 * 365 * 86_400 * SECOND
-"""Ten years. A row that arrives later after the first is in another unit, or not a time."""
+"""Ten years. If a row is later than this after the first, its time has another unit, or is not a time."""
 
 MOST_TOKENS: Final = 100_000_000
 """Ten times the longest context of any model."""
 
 MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a value raises that is not what its file should hold."""
+"""The exceptions that parsing a malformed value raises."""
 
 _Reader = Callable[[Iterator[str]], Iterator["TraceRow"]]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRow:
-    """One recorded request: when it arrived, in nanoseconds on the trace's own clock, and its lengths in tokens."""
+    """One recorded request: its arrival, in nanoseconds on the trace's own clock, and its lengths in tokens."""
 
     arrived: int
     prompt_tokens: int
@@ -45,7 +45,7 @@ def read_trace(path: Path) -> Iterator[TraceRow]:
     """Yield the rows of a trace, with the first arrival at 0.
 
     Raises:
-        ValueError: the file is none of the known traces, or a row cannot be right; the message has its line.
+        ValueError: the file is not a known kind of trace, or a row is invalid; the message has its line.
         OSError: the file cannot be read.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -125,7 +125,7 @@ def _azure(lines: Iterator[str]) -> Iterator[TraceRow]:
 
 
 def _burst_gpt(lines: Iterator[str]) -> Iterator[TraceRow]:
-    """Rows have a time in seconds; those without response tokens had failed (github.com/HPMLL/BurstGPT)."""
+    """Rows have a time in seconds. Requests without response tokens failed (github.com/HPMLL/BurstGPT)."""
     for row in csv.DictReader(lines):
         if _count(row["Response tokens"]):
             yield TraceRow(
@@ -144,7 +144,7 @@ def _count(value: object) -> int:
 
 
 def length_of(value: object) -> int:
-    """Return a length in tokens: at least 1, since no server takes less.
+    """Return a length in tokens: at least 1, because no server accepts less.
 
     Raises:
         ValueError, ArithmeticError: it is not a length.

@@ -1,6 +1,6 @@
 """The verdict on the client: whether the figures are the server's or its own. Pure functions.
 
-Every limit is a constant with its reason. The figures are reported in any case; the verdict says whether to trust them.
+Every limit is a constant with its reason. The figures are always reported; the verdict says whether to trust them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chatscope.load.records import RequestRecord
 VerdictState = Literal["valid", "suspect", "invalid"]
 
 CPU_LIMITS: Final = (0.60, 0.85)
-"""Shares of one core. A loop that is busy for more than this handles reads late, since events come in bursts."""
+"""Shares of one core. A loop that is busier than this handles reads late, because events arrive in bursts."""
 
 LATENESS_LIMITS: Final = (0.010, 0.050)
 """Seconds at p99 by which requests were sent late."""
@@ -27,10 +27,10 @@ LATENESS_OF_TTFT: Final = 0.1
 """Lateness above this share of the median TTFT is a visible part of it."""
 
 LAG_LIMITS: Final = (0.005, 0.025)
-"""Seconds at p99 by which the event loop woke up late: stamps are late by as much."""
+"""Seconds at p99 by which the event loop woke up late. Stamps are equally late."""
 
 READ_LAG_LIMITS: Final = (0.005, 0.025)
-"""Seconds at p99 between the kernel's receiving of bytes and the client's stamp: the error of the stamps, measured."""
+"""Seconds at p99 from when the kernel received bytes until the client's stamp: the measured error of the stamps."""
 
 GC_LIMITS: Final = (0.02, 0.10)
 """Shares of the window spent in garbage collection."""
@@ -40,9 +40,9 @@ SHARED_READ_LIMITS: Final = (0.05, 0.50)
 
 
 class WorkerEvidence(msgspec.Struct, kw_only=True):
-    """What one worker saw of itself during the measured window of a stage.
+    """The evidence that one worker collected about itself during the measured window of a stage.
 
-    `lags` has the moments when the event loop should have woken up, and when it did. `read_lags` has one number of
+    `lags` has the times when the event loop should have woken up, and when it did. `read_lags` has a number of
     nanoseconds for each read that the kernel stamped; `no_witness` says why there are none. `connections_ahead` is how
     many connections were open before the first request, `None` if requests opened them; `not_ahead` says why not all.
     """
@@ -58,7 +58,7 @@ class WorkerEvidence(msgspec.Struct, kw_only=True):
 
 
 class WorkerLoss(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that died, why, and how many requests were lost with it."""
+    """A worker that died, the reason, and how many requests were lost with it."""
 
     worker: int
     reason: str
@@ -66,11 +66,11 @@ class WorkerLoss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured about the client during the measured window.
+    """The evidence on the client during the measured window.
 
-    `cpu_shares` has one share of a core for each worker. `lateness` leaves out waiting for `max_concurrency`, which
-    was asked for. `loop_lag` is that of the worker with the latest event loop. `read_lag` is by how much its stamps
-    were late, by the kernel's own stamps, of the worker where that is worst; `no_witness` says why there are none.
+    `cpu_shares` has a share of a core for each worker. `lateness` excludes waiting for `max_concurrency`, which was
+    requested. `loop_lag` is that of the worker with the latest event loop. `read_lag` is how late stamps were by the
+    kernel's own stamps, for the worker where that is worst; `no_witness` says why there are none.
     `connections_ahead` is how many connections were open before the first request, `None` if requests opened them;
     `not_ahead` says why not all were. `losses` has the workers that died.
     """
@@ -89,7 +89,7 @@ class ClientEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`valid`: the client was not in the way. `suspect`: it may have been. `invalid`: it was. With the reasons."""
+    """The verdict with its reasons. `valid`: the client was not in the way. `suspect`: perhaps. `invalid`: it was."""
 
     state: VerdictState
     reasons: list[str]
@@ -97,7 +97,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(evidence: ClientEvidence) -> Verdict:
-    """Return the verdict that the evidence leads to."""
+    """Return the verdict on the evidence."""
     found = list(_findings(evidence))
     state: VerdictState = "valid"
     if found:
@@ -112,7 +112,7 @@ def evidence_of(
 
     Args:
         records: the measured requests.
-        workers: what the workers saw of themselves.
+        workers: the evidence that the workers collected.
         losses: the workers that died.
     """
     shared = chunks = 0
@@ -139,7 +139,7 @@ def evidence_of(
 
 
 def own_lateness(records: Sequence[RequestRecord]) -> Distribution:
-    """Summarise by how much the client itself sent late: without the wait for `max_concurrency`."""
+    """Summarise how late the client itself sent, without the wait for `max_concurrency`."""
     return distribution(
         (record.dispatched_ns - record.due_ns - record.queued_ns) / 1e9
         for record in records
@@ -148,14 +148,14 @@ def own_lateness(records: Sequence[RequestRecord]) -> Distribution:
 
 
 def late_shared_reads(records: Sequence[RequestRecord], lags: Sequence[tuple[int, int]]) -> int:
-    """Count the chunks that a late read brought together with the one before them.
+    """Count the chunks that a late read returned together with the previous one.
 
-    Chunks with the same stamp came in one read. If the event loop was on time then, the server sent them together; if
-    it was late, the client may have read together what was sent apart.
+    Chunks with the same stamp were read at once. If the event loop was on time then, the server sent them together. If
+    it was late, the client may have read chunks together that were sent separately.
 
     Args:
         records: the requests of one worker.
-        lags: its event loop's wake-ups, in order: the moments when it should have woken up and when it did.
+        lags: its event loop's wake-ups, in order: the times when it should have woken up and when it did.
     """
     late = [(due, woken) for due, woken in lags if woken - due >= LAG_LIMITS[0] * 1e9]
     if not late:
@@ -170,12 +170,12 @@ def late_shared_reads(records: Sequence[RequestRecord], lags: Sequence[tuple[int
 
 
 def _worst(found: Iterable[Distribution]) -> Distribution:
-    """Return the distribution with the highest p99: one late worker among many would vanish in all of them together."""
+    """Return the distribution with the highest p99. In the sum of all workers, a single late one would be invisible."""
     return max(found, key=lambda each: each.percentile(99) or 0.0, default=distribution(()))
 
 
 def _findings(evidence: ClientEvidence) -> Iterator[tuple[bool, str]]:
-    """Yield what is wrong: whether it makes the figures invalid, and a sentence."""
+    """Yield the findings: whether each makes the figures invalid, and a sentence."""
     for loss in evidence.losses:
         yield True, f"{loss.requests:,} requests were lost with worker {loss.worker}: {loss.reason}"
     for worker, share in enumerate(evidence.cpu_shares):
@@ -214,5 +214,5 @@ def _above(
 
 
 def _milliseconds(seconds: float) -> str:
-    """Show seconds as the findings do."""
+    """Format seconds for the findings."""
     return f"{seconds * 1e3:g} ms"

@@ -1,7 +1,7 @@
-"""A stage as the result file of `vllm bench serve --save-detailed`, so that scripts and dashboards for it can read it.
+"""A stage in the format of `vllm bench serve --save-detailed`, for scripts and dashboards that read that format.
 
-Its times count from dispatch, as vLLM's do (`ttft_service`, `e2e_service`), not from when requests were due. Its ITL
-are gaps between chunks. What no server reported is 0, since that format has no "unknown".
+Its times count from dispatch, as vLLM's do (`ttft_service`, `e2e_service`), not from when requests were due. Its ITLs
+are gaps between chunks. Values that no server reported are 0, because the format has no "unknown".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatscope.load.throughput import requests_in_flight
 
 _LATENCIES: Final = {"ttft": "ttft_service", "tpot": "tpot", "itl": "icl", "e2el": "e2e_service"}
 _WITH_MAX_CONCURRENCY: Final = {"client_queue_time": "queue", "e2el_including_client_queue": "e2e"}
-"""Latencies that vLLM reports of open loops with a limit of concurrency."""
+"""Latencies that vLLM reports for open loops with limited concurrency."""
 
 
 def vllm_result(
@@ -70,7 +70,7 @@ def vllm_result(
 
 
 def _details(records: Sequence[RequestRecord]) -> dict[str, Any]:
-    """Return what `--save-detailed` adds: a value for each request."""
+    """Return the values that `--save-detailed` adds, one per request."""
     return {
         "input_lens": [record.prompt_tokens or 0 for record in records],
         "output_lens": [record.output_tokens or 0 for record in records],
@@ -96,7 +96,7 @@ def _statistics(ok: Sequence[RequestRecord], name: str, ours: str) -> dict[str, 
 
 
 def _peak_tokens(ok: Sequence[RequestRecord]) -> float:
-    """Return the most output tokens in one second. The tokens of a response are spread evenly over its chunks."""
+    """Return the most output tokens in any second. The tokens of a response are spread evenly over its chunks."""
     start = min((record.dispatched_ns or record.due_ns for record in ok), default=0)
     per_second: defaultdict[int, float] = defaultdict(float)
     for record in ok:

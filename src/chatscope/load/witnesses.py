@@ -1,4 +1,4 @@
-"""What watches the client during a stage: its event loop's lag, its CPU time, its garbage collector, and the kernel."""
+"""Watches the client during a stage: its event loop's lag, CPU time, garbage collection, and the kernel's stamps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from chatscope.load.verdict import WorkerEvidence
 from chatscope.transport import ReadWitness
 
 PROBE_SECONDS: Final = 0.01
-"""How often the event loop is asked whether it is on time. A hundred wake-ups a second cost under 1 % of a core."""
+"""Seconds between two probes of the event loop's lag. A hundred wake-ups per second cost less than 1 % of a core."""
 
 
 class ClientWitness:
-    """Collects what the verdict needs, from one moment to another.
+    """Collects the evidence for the verdict between two times.
 
     Args:
         reads: the kernel's stamps of what the client reads, if its transport has them.
@@ -37,7 +37,7 @@ class ClientWitness:
         self._cpu: tuple[int, int] | None = None
 
     async def watch(self, start_ns: int, end_ns: int | None) -> None:
-        """Watch from one moment to another; until cancelled if the end is not known."""
+        """Watch from one time to another; if the end is unknown, until cancelled."""
         await anyio.sleep(max(0.0, (start_ns - time.perf_counter_ns()) / 1e9))
         began, cpu = time.perf_counter_ns(), time.process_time_ns()
         try:
@@ -64,7 +64,7 @@ class ClientWitness:
         return self.gc_ns / (self._window[1] - self._window[0])
 
     def evidence(self, worker: int) -> WorkerEvidence:
-        """Return what was seen, as that of a worker with this number. The kernel's stamps are taken out."""
+        """Return the evidence of the worker with this number, and clear the kernel's stamps."""
         start, end = self._window or (0, 0)
         reads = [] if self._reads is None else self._reads.take()
         return WorkerEvidence(
@@ -94,7 +94,7 @@ class ClientWitness:
             yield
         finally:
             gc.callbacks.remove(self._on_collection)
-            if not were_frozen:  # what the host froze stays frozen
+            if not were_frozen:  # keep frozen what the host froze
                 gc.unfreeze()
             if was_enabled:
                 gc.enable()

@@ -1,7 +1,7 @@
 """Runs one stage in the calling process: sends each request when it is due, and records it.
 
-Here: the open and the closed loop, and how a stage is stopped. Not here: what is due when (`schedule`, `plan`), and
-what a request does (`sending`).
+Here: the open and the closed loop, and stopping a stage. Not here: when requests are due (`schedule`, `plan`), and
+sending one (`sending`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from chatscope.load.schedule import ALL, SECOND, WorkShare
 from chatscope.load.sending import EncodedRequest, Encoder
 
 ENCODED_AHEAD: Final = 64
-"""How many requests are encoded before they are due. Bursts of that size go out without encoding in between."""
+"""How many requests are encoded before they are due. Bursts of this size are sent without encoding in between."""
 
 _BUSY_SECONDS: Final = 0.002
-"""Nothing is encoded in advance this shortly before a request is due: encoding one takes about 0.1 ms."""
+"""Seconds before a due request in which nothing is encoded. Encoding a request takes about 0.1 ms."""
 
 
 class StageWorker:
@@ -37,7 +37,7 @@ class StageWorker:
         schedule: its requests, in order.
         first_index: the number of its first request in the whole run.
         on_record: called with each record once its request has ended. It must not wait.
-        share: which part of the stage this is: its slots are run.
+        share: the part of the stage whose slots are run.
 
     Attributes:
         started_ns: when the stage started: offsets count from here.
@@ -75,7 +75,7 @@ class StageWorker:
         self.dispatched = 0
 
     async def run(self, started_ns: int) -> None:
-        """Run the stage, until every request that was sent has ended. If cancelled, so are they; all are recorded.
+        """Run the stage until every sent request has ended. If cancelled, all requests are cancelled and recorded.
 
         Args:
             started_ns: when the stage starts.
@@ -96,13 +96,13 @@ class StageWorker:
                 self._end(record)
 
     def stop(self, grace: float) -> None:
-        """Send nothing more, and give what runs so many seconds to end. Stopping again shortens the time only."""
+        """Send nothing more, and give running requests a number of seconds to end. A second call only shortens it."""
         self._sending.cancel()
         self._stopped.set()
         self._draining.deadline = min(self._draining.deadline, anyio.current_time() + grace)
 
     def encode_ahead(self) -> bool:
-        """Encode one more request, if few are ready; return whether there was one to encode."""
+        """Encode one more request if few are ready. Return whether there was one to encode."""
         if len(self._ready) >= ENCODED_AHEAD:
             return False
         planned = next(self._schedule, None)
@@ -125,7 +125,7 @@ class StageWorker:
     async def _run_closed_loop(self, concurrency: int, requests: anyio.abc.TaskGroup) -> None:
         while len(self._ready) < len(self._share.slots(concurrency)) and self.encode_ahead():
             await anyio.lowlevel.checkpoint()
-        # The slots end with `_sending`, but not the requests that they wait for.
+        # The slots end with `_sending`, but the requests that they wait for do not.
         async with anyio.create_task_group() as slots:
             for slot in self._share.slots(concurrency):
                 starts_ns = self.started_ns + round(self._plan.ramp * SECOND * slot / concurrency)

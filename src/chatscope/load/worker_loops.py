@@ -1,4 +1,4 @@
-"""The event loops that a worker or a command can run on, by name, and what anyio calls them."""
+"""The event loops that a worker or a command can run on, by name, with anyio's names for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the requests ask: synthetic prompts of a given length, or prompts from a file. Seeded, and free of a tokenizer.
+"""The content of requests: synthetic prompts of a given length, or prompts from a file. Seeded; needs no tokenizer.
 
 Here: lengths and messages. Not here: when requests are due (`schedule`), and how long a word is in tokens
 (`calibration`).
@@ -21,7 +21,7 @@ from chatscope.load.prompts import PromptSource, read_prompts
 from chatscope.protocol.messages import SentMessage
 
 SALT_WORDS: Final = 8
-"""Six bits each: two prompts of a run begin alike once in 2**48."""
+"""Words of six bits each: two prompts of a run start alike once in 2**48."""
 
 BLOCK_TOKENS: Final = 512
 """Tokens of a block in Mooncake's traces."""
@@ -60,24 +60,24 @@ class WordScale:
     overhead: float = 0.0
 
     def words_for(self, tokens: int) -> int:
-        """Return how many words make a prompt of so many tokens: at least one."""
+        """Return how many words make a prompt with a number of tokens: at least one."""
         return max(1, round((tokens - self.overhead) / self.per_word))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What the requests ask.
+    """The content of the requests.
 
     Args:
         prompt_tokens: the length of synthetic prompts.
-        output_tokens: the length of the responses to ask for; `None` leaves it to the model.
-        shared_prefix_tokens: how much of each synthetic prompt is the same in all of them, at its beginning.
+        output_tokens: the length of the responses to request; `None` lets the model decide.
+        shared_prefix_tokens: the length of the prefix that all synthetic prompts share.
         prompts: a file of prompts instead of synthetic ones: JSON lines with `messages`, `prompt` or `text_input`, or
-            ShareGPT's JSON. It starts again at its end; repeated prompts then begin with words of their own.
+            ShareGPT's JSON. At its end it is read again; repeated prompts then start with unique words.
         turns: how many requests a session has. Each sends the whole conversation so far, with the model's responses.
         think_time: seconds between the end of a response and the next turn of its session.
         seed: equal seeds give equal lengths. A run sets it to its plan's.
-        salt: what the unique words follow from. Equal salts give equal prompts. A run sets it to its plan's.
+        salt: determines the unique words. Equal salts give equal prompts. A run sets it to its plan's.
 
     Raises:
         ValueError: a value is out of range; the message names it.
@@ -101,10 +101,9 @@ class Workload:
             check_count(self.shared_prefix_tokens, "shared_prefix_tokens")
 
     def sessions(self) -> Iterator[tuple[PromptSource, ...]]:
-        """Yield what the turns of each session ask, without end. Without `turns`, a session is one request.
+        """Yield the turns of each session, without end. Without `turns`, a session is one request.
 
-        The turns of a ShareGPT conversation are its own, as many as there are, up to `turns`. Lines of other files
-        follow one another.
+        A ShareGPT conversation has its own turns, up to `turns`. The lines of other files follow one another.
 
         Raises:
             ValueError: the file has no prompt, or a line is none; the message has its number.
@@ -117,7 +116,7 @@ class Workload:
             yield tuple(replace(source, turn=turn, later=()) for turn, source in enumerate(turns))
 
     def prompt_sources(self) -> Iterator[PromptSource]:
-        """Yield what each prompt asks, one after another, without end.
+        """Yield the content of each prompt, one after another, without end.
 
         Raises:
             ValueError: the file has no prompt, or a line is none; the message has its number.
@@ -134,11 +133,11 @@ class Workload:
                 raise ValueError(f"{self.prompts}: there is no prompt in it")
 
     def messages(self, index: int, source: PromptSource, scale: WordScale) -> list[SentMessage]:
-        """Return the messages of a request: the same for equal salts, whichever worker asks.
+        """Return the messages of a request. They are the same for equal salts, whichever worker sends them.
 
         Args:
             index: the request's number in the run.
-            source: what it asks.
+            source: its content.
             scale: the length of words in tokens.
         """
         salt = _words(f"{self.salt}:salt:{index}", SALT_WORDS)
@@ -169,7 +168,7 @@ class Workload:
 
 
 def _salted(messages: tuple[SentMessage, ...], salt: list[str]) -> list[SentMessage]:
-    """Put unique words before the first text."""
+    """Insert unique words before the first text."""
     salted: list[Any] = [dict(message) for message in messages]
     for message in salted:
         if isinstance(message.get("content"), str):

@@ -3,7 +3,7 @@
 `ChatMap` is a class for `Dataset.map_batches`; `SharedLimit` is the limit; `run_batch_on_ray` runs a batch in shards,
 and `run_load_on_ray` a load test from several nodes.
 
-Here: what runs in Ray's processes, and how they reach each other. Not here: who may send how much
+Here: what runs in Ray's processes, and how they reach each other. Not here: the limit's arithmetic
 (`chatscope._limits`), and how outcomes are recorded (`chatscope.batch`).
 """
 

@@ -1,6 +1,6 @@
-"""ChatMap: a stage of Ray Data that asks a model about each row.
+"""ChatMap: a stage of Ray Data that sends a request for each row.
 
-Here: from a batch of columns to tasks, and from their results to columns. Not here: what a row means as a request
+Here: from a batch of columns to tasks, and from their results to columns. Not here: how a row becomes a request
 (`chatscope.batch.requests`), and how the adapter stays open (`open_adapter`).
 """
 
@@ -57,11 +57,11 @@ class ChatMap:
         prompt: a template over the columns, such as `"Translate: {text}"`. Without one, the rows must have a column
             `messages` or `body`.
         model, system, parameters: as in `BatchOptions`.
-        stream: stream the responses on the wire. Without, a row costs less CPU; a failure keeps no partial text.
+        stream: stream the responses on the wire. Otherwise a row costs less CPU, but a failure keeps no partial text.
         limit: the limit that all workers share.
         adapter: further arguments of each actor's `AsyncChatGPTAdapter`, such as `base_url`. Its `max_concurrency`
-            bounds the requests of one actor. Ray sends them to the actors, a key included; `OPENAI_API_KEY` in the
-            actors' environment is the default.
+            bounds the requests of one actor. Ray sends these arguments to the actors, including a key. By default the
+            key is `OPENAI_API_KEY` in the actors' environment.
 
     Raises:
         ValueError: an argument can never be right; the message names it.
@@ -110,18 +110,18 @@ class ChatMap:
         return {f"input_{name}" if name in COLUMNS else name: batch[name] for name in names} | _columns(outcomes)
 
     async def aclose(self) -> None:
-        """Close the adapter, where the class is used without Ray Data. Ray Data drops the object instead."""
+        """Close the adapter. Only for use without Ray Data, which drops the object instead."""
         await self._adapter.aclose()
 
     def __del__(self) -> None:
-        # Ray Data drops the object when its actor ends. That is the only sign of it.
+        # Ray Data drops the object when its actor ends, and gives no other sign.
         opened: OpenAdapter | None = getattr(self, "_adapter", None)
         if opened is not None:
             opened.close()
 
 
 def outcome_of(result: Result) -> dict[str, Any]:
-    """Return what the columns say of a result."""
+    """Return the values of the columns for a result."""
     error = result.exception
     status = error.status if isinstance(error, ChatError) else None
     usage = result.usage

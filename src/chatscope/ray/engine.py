@@ -1,6 +1,6 @@
-"""Ray itself: imported here alone, and only when it is used, since it is an extra.
+"""The import of Ray. Ray is an extra, so only this file imports it, and only when it is used.
 
-Its types are not strict, and are not there where it is not installed. So its values are `Any`.
+Its values are `Any`, because its types are not strict, and do not exist if it is not installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def ray_module() -> Any:
 
 
 def connect(address: str) -> bool:
-    """Connect this process to a cluster, unless it is connected. Return whether it was not. Blocks.
+    """Connect this process to a cluster, unless it is connected already. Return whether this call connected it. Blocks.
 
     Args:
         address: `local` starts one on this machine; `auto`, `HOST:PORT` and `ray://HOST:PORT` are Ray's own.

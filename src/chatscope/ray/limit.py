@@ -1,7 +1,7 @@
-"""SharedLimit: one limit for all processes of a Ray job, kept by a named actor.
+"""SharedLimit: one limit for all processes of a Ray job, held by a named actor.
 
-Here: the actor, and how it is found, lost and made again. Not here: what it grants (`LimitServer`), and what a process
-does with that (`LeasedPacer`).
+Here: the actor, and how it is found, lost and started again. Not here: what it grants (`LimitServer`), and how a
+process uses its lease (`LeasedPacer`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chatscope import Lease, LeaseRequest, LimitServer
 from chatscope.ray.engine import beside_this_process, ray_module
 
 CALL_SECONDS: Final = 4.0
-"""Longer than the actor holds a request, and longer than a restart takes. After that, the actor counts as lost."""
+"""Seconds after which the actor counts as lost: longer than it holds a request, and longer than a restart takes."""
 
 
 class LimitActor:
@@ -42,8 +42,8 @@ class SharedLimit:
     """One limit for all workers of a Ray job, each of which leases about a second of it at a time.
 
     A server's request to pause (a 429 with `retry-after`) holds back all workers within about a second, even if there
-    are no budgets. While the limit cannot be reached, each worker keeps to its share: the limit divided by the number
-    of workers. It can be pickled; every copy reaches the same limit.
+    are no budgets. While the limit cannot be reached, each worker continues with its share: the limit divided by the
+    number of workers. The object can be pickled; every copy reaches the same limit.
 
     Args:
         requests_per_minute, tokens_per_minute: the limit for all workers together; `None` means no limit.
@@ -81,9 +81,9 @@ class SharedLimit:
         return self._budgets
 
     def start(self) -> Self:
-        """Start the limit in this process's job, so that it lives as long as this object. Blocks.
+        """Start the limit in this process's job, so that it exists as long as this object. Blocks.
 
-        Without it, the first worker starts the limit, and if that worker ends, another one has to start it again.
+        Otherwise the first worker starts the limit, and if that worker ends, another one must start it again.
 
         Raises:
             ValueError: there is a limit of this name already, with other budgets.
@@ -111,7 +111,7 @@ class SharedLimit:
         return lease
 
     async def pause(self, model: str, seconds: float) -> None:
-        """Hold back the requests of all workers for a model.
+        """Pause the requests of all workers for a model.
 
         Raises:
             ConnectionError: the actor is lost.
@@ -119,7 +119,7 @@ class SharedLimit:
         await self._call("pause", model, seconds)
 
     async def _call(self, method: str, *arguments: object) -> Any:
-        """Call the actor; find it, or make it again, if need be. If cancelled, the call goes on in the actor."""
+        """Call the actor. If necessary, find it or start it again. If cancelled, the call continues in the actor."""
         errors = ray_module().exceptions
         try:
             with anyio.fail_after(CALL_SECONDS):
@@ -135,7 +135,7 @@ class SharedLimit:
             raise ConnectionError(f"the limit {self._name!r} does not respond: {type(error).__name__}") from error
 
     def _find(self) -> Any:
-        """Return the actor, and make it if there is none. Blocks for a second where a process has to be started."""
+        """Return the actor, and start it if there is none. Blocks, for a second if a process must be started."""
         make = partial(ray_module().remote(LimitActor).options, name=self._name, namespace=self._namespace)
         actor = make(get_if_exists=True, num_cpus=0, max_restarts=-1, scheduling_strategy=beside_this_process())
         return actor.remote(*self._budgets)

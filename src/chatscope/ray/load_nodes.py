@@ -1,7 +1,7 @@
-"""A load test from several nodes: the same workers as on one machine, each behind an actor that passes on its pipes.
+"""A load test from several nodes: the same workers as on one machine, each behind an actor that forwards its pipes.
 
-Nodes have clocks of their own. A stage starts on each node when the order arrives there. Every stamp of a worker is
-moved by one offset, so that its stage starts where this process's does. Latencies are differences of its stamps.
+Each node has its own clock. A stage starts on a node when the order arrives there. All stamps of a worker are moved by
+one offset, so that its stage starts when this process's does. Latencies are differences of one worker's stamps.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from chatscope.ray.engine import connect, count_nodes, ray_module
 T = TypeVar("T")
 
 APART_LIMIT: Final = 0.050
-"""Seconds. If workers may have started further apart, arrivals were visibly not those of the plan: as for lateness."""
+"""Seconds. If workers may have started further apart, arrivals visibly differed from the plan. As for lateness."""
 
 CLOSE_SECONDS: Final = 10.0
-"""How long the workers may take to end. A cancelled run waits for them, since they would go on sending."""
+"""Seconds that the workers may take to end. A cancelled run waits for them, because they would continue to send."""
 
 _RECEIVED: Final = 1 << 20
 
 
 class LoadNode:
-    """What runs on a node: an actor that starts one worker process and passes on its orders and messages."""
+    """An actor on a node: starts one worker process, and forwards its orders and messages."""
 
     def __init__(self) -> None:
         self._process: anyio.abc.Process | None = None
@@ -65,7 +65,7 @@ class LoadNode:
             await self._process.stdin.send(order)
 
     async def start(self, seconds: float) -> int:
-        """Order the start of the stage in so many seconds, and return that moment on this node's clock."""
+        """Order the start of the stage in a number of seconds, and return that moment on this node's clock."""
         started_ns = time.perf_counter_ns() + round(seconds * SECOND)
         await self.send(encode_order(StartStage(started_ns)))
         return started_ns
@@ -86,7 +86,7 @@ class LoadNode:
 
 
 class NodeWorker:
-    """One worker on a node, as the process sees it that runs the plan.
+    """One worker on a node, as seen by the process that runs the plan.
 
     Args:
         share: which part of every stage it runs.
@@ -159,7 +159,7 @@ class NodeWorker:
             ray_module().kill(self._actor)
 
     async def _ask(self, method: Any, *arguments: object) -> Any:
-        """Call the actor, in a thread. If cancelled, the thread goes on until the actor ends."""
+        """Call the actor, in a thread. If cancelled, the thread continues until the actor ends."""
         ray = ray_module()
         try:
             call = partial(ray.get, method.remote(*arguments))
@@ -190,7 +190,7 @@ async def run_load_on_ray(
     loop: WorkerLoop = "asyncio",
     monitor: LoadMonitor | None = None,
 ) -> LoadReport:
-    """Run a load test with workers on the nodes of a Ray cluster. If cancelled, they are ended; there is no report.
+    """Run a load test with workers on the nodes of a Ray cluster. If cancelled, the workers end, without a report.
 
     The report says how far apart the workers may have started a stage, since their clocks cannot be compared. If a node
     dies, its requests count as lost, and the verdict is `invalid`.
@@ -198,7 +198,7 @@ async def run_load_on_ray(
     Args:
         plan: what to measure. Files that it names are read here.
         address: as for `run_batch_on_ray`.
-        workers: how many processes send; default one for each node.
+        workers: how many processes send; by default one per node.
         loop: the event loop of the workers.
         monitor: as for `chatscope.load.run_in_processes`.
 

@@ -1,8 +1,8 @@
 """OpenAdapter: an adapter that stays open between the calls of an actor, in the actor's own event loop.
 
-An actor has no block that an adapter could be opened in: its methods are called one by one, and it ends without a last
-call. So a task of the event loop holds the block, from the first use until `close`. Ray's event loops are asyncio's;
-this is the one file that starts such a task.
+An actor has no block in which an adapter could be opened: its methods are called one by one, and it ends without a last
+call. So a task of the event loop holds the block, from the first use until `close`. Ray uses asyncio's event loops;
+this is the only file that starts such a task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio
 from chatscope import AsyncChatGPTAdapter, LeasedPacer, LimitSource
 
 CLOSE_SECONDS: Final = 5.0
-"""How long closing may take while the process ends: running requests are cancelled, and connections closed."""
+"""Seconds that closing may take while the process ends: running requests are cancelled, and connections closed."""
 
 
 class OpenAdapter:
@@ -25,8 +25,8 @@ class OpenAdapter:
 
     Args:
         arguments: those of the adapter.
-        limit: what all workers share; `None` leaves the adapter its own limits.
-        worker: names this process among those that share the limit.
+        limit: the limit that all workers share; `None` means that the adapter has its own limits.
+        worker: this process's name among those that share the limit.
     """
 
     def __init__(self, arguments: Mapping[str, Any], limit: LimitSource | None, worker: str) -> None:
@@ -42,11 +42,11 @@ class OpenAdapter:
         self._closed = threading.Event()
 
     async def get(self) -> AsyncChatGPTAdapter:
-        """Return the adapter, open. If cancelled, it is opened all the same, for the next call.
+        """Return the open adapter. If cancelled, it is still opened, for the next call.
 
         Raises:
             ValueError: an argument can never be right, or there is no key.
-            RuntimeError: it was closed, or this is another event loop than that of the first call.
+            RuntimeError: it was closed, or the first call was in another event loop.
         """
         loop = asyncio.get_running_loop()
         if self._task is None:
@@ -86,7 +86,7 @@ class OpenAdapter:
                 running.cancel()  # nobody waits for what still runs
 
     def close(self) -> None:
-        """Close the adapter. In another thread than the event loop's, wait for that, a few seconds at most."""
+        """Close the adapter. In a thread other than the event loop's, wait for that, for a few seconds at most."""
         if self._loop is None or self._loop.is_closed():
             return
         try:
@@ -101,7 +101,7 @@ class OpenAdapter:
         self._closed.wait(CLOSE_SECONDS)
 
     async def aclose(self) -> None:
-        """Close the adapter, and wait for that. If cancelled, it is closed all the same."""
+        """Close the adapter, and wait until it is closed. If cancelled, it is still closed."""
         self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task])

@@ -19,16 +19,16 @@ from chatscope.batch.shards import part_of, read_shard
 from chatscope.ray.limit import SharedLimit
 
 LOCKED_SECONDS: Final = 30.0
-"""How long a part may be locked by a worker that counts as dead: its process may still be ending."""
+"""Seconds that a worker that counts as dead may still lock a part: its process may not have ended yet."""
 
 
 class ShardWorker:
     """Runs shards with an adapter of its own.
 
     Args:
-        arguments: those of the adapter. They hold the key, so that no node needs it in its environment.
-        limit: what all workers share.
-        name: names this worker among them.
+        arguments: the adapter's arguments. They hold the key, so that no node needs it in its environment.
+        limit: the limit that all workers share.
+        name: this worker's name among them.
     """
 
     def __init__(self, arguments: Mapping[str, Any], limit: SharedLimit, name: str) -> None:
@@ -39,7 +39,7 @@ class ShardWorker:
         self._stop: tuple[StopReason, str | None] | None = None
 
     async def run(self, shard: Path, options: BatchOptions) -> BatchSummary:
-        """Run one shard to its end, or on from where another worker was killed.
+        """Run one shard to its end, or resume it where another worker was killed.
 
         If cancelled, so are the requests; all outcomes so far are recorded.
 
@@ -83,11 +83,11 @@ class ShardWorker:
             await anyio.sleep(1)
 
     async def progress(self) -> BatchProgress | None:
-        """Return how far the running shard is."""
+        """Return the progress of the running shard."""
         return None if self._run is None else self._run.progress()
 
     async def stop(self, reason: StopReason, message: str | None) -> None:
-        """Send nothing new: what runs gets the grace of the options."""
+        """Send nothing new. Running requests get the options' grace period."""
         self._stop = (reason, message)
         if self._run is not None:
             self._run.stop(reason, message)

@@ -1,7 +1,7 @@
-"""ShardedRun: a batch on a cluster. The input becomes shards, workers record them in parts, and one output comes of it.
+"""ShardedRun: a batch on a cluster. The input is split into shards, workers record them, and the parts are merged.
 
-It is used like a `BatchRun`, and leaves the same files: a batch may be begun on one machine and go on on a cluster, or
-the other way round.
+It is used like a `BatchRun`, and writes the same files: a batch that was started on one machine may be resumed on a
+cluster, and the reverse.
 """
 
 from __future__ import annotations
@@ -55,15 +55,16 @@ def run_batch_on_ray(
             summary = await run.finish()
 
     The output must be on storage that all nodes share. The same call resumes a run that was killed, and so does
-    `run_batch`. Budgets and `max_concurrency` are those of all workers together; without `max_concurrency`, each runs
-    100 requests at a time.
+    `run_batch`. Budgets and `max_concurrency` apply to all workers together; without `max_concurrency`, each worker
+    runs 100 requests at a time.
 
     Args:
         source: as for `run_batch`.
         output: the path of the output.
         address: of the cluster: `auto`, `HOST:PORT`, `ray://HOST:PORT`, or `local` for one on this machine.
-        workers: how many processes send; default one for each node.
-        adapter: the arguments of `AsyncChatGPTAdapter`. `OPENAI_API_KEY` and `OPENAI_BASE_URL` of this process count.
+        workers: how many processes send; by default one per node.
+        adapter: the arguments of `AsyncChatGPTAdapter`. By default, `OPENAI_API_KEY` and `OPENAI_BASE_URL` of this
+            process are used.
         options: how the batch is run. `dedup` cannot be combined with shards.
 
     Raises:
@@ -121,9 +122,9 @@ class ShardedRun(StoppableRun):
         self._is_connected_here = False
 
     async def __aenter__(self) -> Self:
-        """Connect to the cluster, lock the output, and read what is recorded. Nothing is sent yet if that fails.
+        """Connect to the cluster, lock the output, and read the records. If this fails, nothing has been sent.
 
-        If cancelled, the output is as it was, but for a torn last line that was mended, and parts that were merged.
+        If cancelled, the output is unchanged, except that a torn last line was repaired and parts were merged.
 
         Raises:
             InputError, JournalError, LockedError: the batch cannot be run; the message says why.
@@ -158,7 +159,7 @@ class ShardedRun(StoppableRun):
             self._disconnect()
 
     async def finish(self) -> BatchSummary:
-        """Wait for the end, and return the summary. If cancelled, the run goes on.
+        """Wait for the end, and return the summary. If cancelled, the run continues.
 
         Raises:
             BatchError: the input could not be read further, or a worker could not run its shard.
@@ -176,7 +177,7 @@ class ShardedRun(StoppableRun):
         super().stop(reason, message)
 
     def progress(self) -> BatchProgress:
-        """Return how far the run is. What the workers do is known to half a second."""
+        """Return the run's progress. The workers report theirs every half second."""
         running = [] if self._pool is None else self._pool.running.values()
         waits = Counter(one.waiting_for for one in running if one.waiting_for is not None)
         return progress_of(
@@ -200,7 +201,7 @@ class ShardedRun(StoppableRun):
         return "stopping" if self._stop.is_asked else "running"
 
     async def _prepare(self) -> None:
-        """Prepare as a local run does. Workers of a killed run may still hold the parts, for a while."""
+        """Prepare as a local run does. Workers of a killed run may still lock the parts for a while."""
         give_up_at = anyio.current_time() + LOCKED_SECONDS
         while True:
             try:
@@ -229,7 +230,7 @@ class ShardedRun(StoppableRun):
         return count
 
     async def _run(self, count: int) -> None:
-        """Plan, run and merge. What goes wrong ends the run, and is raised by `finish`."""
+        """Plan, run and merge. An error ends the run, and `finish` raises it."""
         for step in (partial(self._run_shards, count), self._merge):
             try:
                 await step()
@@ -256,10 +257,10 @@ class ShardedRun(StoppableRun):
             send.close()
 
     async def _send_shards(self, send: anyio.abc.ObjectSendStream[Path], count: int) -> None:
-        """Hand on each shard as soon as it is written. When the source fails, what it gave before is still run."""
+        """Pass on each shard as soon as it is written. If the source fails, the rows before the failure still run."""
         assert self._sharder is not None  # noqa: S101 - the run was entered
         try:
-            self._stop_if_due()  # earlier runs may have spent it all
+            self._stop_if_due()  # earlier runs may have exhausted the budget
             async with aclosing(self._sharder.shards(count)) as shards:
                 async for shard in shards:
                     if self._phase != "running":

@@ -1,4 +1,4 @@
-"""Sharder: from a prepared batch to shards, and from what became of them to one output."""
+"""Sharder: splits a prepared batch into shards, and merges their outcomes into one output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS: Final = (50, 5000)
 SHARDS_A_WORKER: Final = 4
 
 LOCKED_SECONDS: Final = 20.0
-"""How long the workers of a run that was killed may take to end. Ray ends them when it misses their driver."""
+"""Seconds that the workers of a killed run may take to end. Ray ends them when it notices that their driver is gone."""
 
 
 class Sharder:
@@ -76,8 +76,8 @@ class Sharder:
     async def merge(self) -> Tally:
         """Merge what the parts recorded into the output, and return its counts.
 
-        Workers that were killed may hold their parts for a while; this waits for them. If cancelled, the merge of the
-        moment ends first, and the next run does the rest.
+        Killed workers may lock their parts for a while; this waits for them. If cancelled, the current merge ends
+        first, and the next run does the rest.
 
         Raises:
             LockedError, JournalError: a part cannot be read.
@@ -112,5 +112,5 @@ class Sharder:
 
 
 async def in_thread(call: Any) -> Any:
-    """Run a blocking call in a thread of its own. If cancelled, wait for it: it may hold the lock."""
+    """Run a blocking call in a separate thread. If cancelled, wait for it, because it may hold the lock."""
     return await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))

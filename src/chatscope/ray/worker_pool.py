@@ -1,4 +1,4 @@
-"""WorkerPool: the actors of a sharded run, and the shards that they take one after another.
+"""WorkerPool: the actors of a sharded run, and the shards that they run one after another.
 
 Here: actors that die, and what they are doing. Not here: the shards' files, and when the run stops (`sharded_run`).
 """
@@ -24,10 +24,10 @@ from chatscope.ray.shard_worker import ShardWorker
 T = TypeVar("T")
 
 LIVES: Final = 5
-"""How often a shard is given to a new worker after its worker has died. A shard that kills workers must not go on."""
+"""How many workers may die while running one shard. A shard that kills its workers must not run forever."""
 
 POLL_SECONDS: Final = 0.5
-"""Between two looks at a worker."""
+"""Seconds between two checks of a worker."""
 
 
 class WorkerPool:
@@ -35,8 +35,8 @@ class WorkerPool:
 
     Args:
         count: how many actors there are.
-        arguments: those of each actor's adapter.
-        limit: what they share.
+        arguments: the arguments of each actor's adapter.
+        limit: the limit that they share.
         options: how each shard is run.
         on_progress: called when something has changed.
     """
@@ -80,7 +80,7 @@ class WorkerPool:
             self._kill(number)
 
     def stop(self, reason: StopReason, message: str | None) -> None:
-        """Let the actors send nothing new, and take no further shard."""
+        """Make the actors send nothing new, and start no further shard."""
         self._stop = (reason, message)
         for actor in self._actors.values():
             actor.stop.remote(reason, message)
@@ -137,6 +137,6 @@ class WorkerPool:
 
 
 def _cause_of(error: Any) -> Exception:
-    """Return what a worker raised, as it was raised there."""
+    """Return the exception that a worker raised, without Ray's wrapper."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BatchError) else BatchError(f"a worker failed: {cause or error}")

@@ -1,4 +1,4 @@
-"""Reports as pages: one file of HTML each, which plotly draws and which loads nothing from elsewhere.
+"""Reports as pages: one HTML file each, with charts by plotly, which loads nothing from elsewhere.
 
-Here: what a report looks like in a browser. Not here: any figure's computation (`chatscope.load.metrics`).
+Here: how a report looks in a browser. Not here: computing figures (`chatscope.load.metrics`).
 """

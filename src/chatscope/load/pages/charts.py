@@ -1,4 +1,4 @@
-"""The charts of a report, as plotly's figures in plain values: `data` and `layout`. Pure functions.
+"""The charts of a report, as plotly figures in plain values: `data` and `layout`. Pure functions.
 
 A colour is the name of a CSS variable, such as `var(--stage-0)`, which the page's script resolves: one figure serves
 the light and the dark theme.
@@ -19,14 +19,14 @@ Figure: TypeAlias = dict[str, Any]
 
 PERCENTS: Final = (50, 90, 99)
 _COLOURS: Final = 8
-"""The page has so many colours for stages. Further stages begin again, with another dash."""
+"""The number of colours for stages. Further stages repeat the colours with another dash."""
 
 _DASHES: Final = ("solid", "dot", "dashdot")
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure with its title, and a sentence that says how to read it. Without a figure, the sentence is all.
+    """A figure with its title, and a sentence that explains it. There may be only the sentence.
 
     `is_wide` is whether it needs the width of the page.
     """
@@ -197,7 +197,7 @@ def _errors(stages: Sequence[StageReport]) -> Chart:
 
 
 def _windows(figure: Figure, report: LoadReport, span: series.Span) -> str:
-    """Shade what was measured in each stage. Return the sentence that explains it."""
+    """Shade the measured window of each stage. Return the sentence that explains it."""
     figure["layout"]["shapes"] = [
         {
             "type": "rect",
@@ -260,7 +260,7 @@ def _axis_of_times(data: Sequence[Figure]) -> dict[str, Any]:
 
 
 def _is_wide(values: Sequence[float]) -> bool:
-    """Return whether values differ by so much that a linear axis would hide the small ones."""
+    """Return whether values differ so much that a linear axis would hide the small ones."""
     return bool(values) and max(values) > 50 * max(1e-9, min(values)) and min(values) > 0
 
 

@@ -22,8 +22,8 @@ def comparison_page(first: LoadReport, second: LoadReport, names: tuple[str, str
 
     Args:
         first: a report.
-        second: the other. A difference is its figure minus that of the first.
-        names: what the page calls them.
+        second: the other one. A difference is its figure minus the first one's.
+        names: their names on the page.
 
     Raises:
         ValueError: they have no stage in common.

@@ -1,8 +1,8 @@
-"""One page of HTML: its frame, its styles for light and dark, tables, charts, and plotly's script within it.
+"""One HTML page: its frame, its styles for light and dark, tables, charts, and plotly's embedded script.
 
-Here: HTML in general. Not here: what a page says (`report_page`, `comparison_page`), and the figures (`charts`).
+Here: HTML in general. Not here: the content of a page (`report_page`, `comparison_page`), and the figures (`charts`).
 
-The page loads nothing: its Content-Security-Policy forbids it, so that a later change cannot by mistake.
+The page loads nothing. Its Content-Security-Policy forbids it, so a later change cannot do it by mistake.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsa
 
 
 def page(title: str, body: Iterable[str], *, charts: Sequence[Chart]) -> str:
-    """Return a page that draws its charts where `chart_sections` put them.
+    """Return a page that draws its charts in the sections made by `chart_sections`.
 
     Args:
         title: the page's title, as plain text.
         body: its parts, as HTML.
-        charts: the same that `chart_sections` was given.
+        charts: the same charts as for `chart_sections`.
 
     Raises:
         ImportError: plotly is not installed; the message names the extra.
@@ -52,7 +52,7 @@ def page(title: str, body: Iterable[str], *, charts: Sequence[Chart]) -> str:
 
 
 def chart_sections(charts: Iterable[Chart]) -> str:
-    """Return the places of charts, with their titles and captions."""
+    """Return the sections for charts, with their titles and captions."""
     sections = []
     for chart in charts:
         place = '<div class="chart"></div>' if chart.figure is not None else ""
@@ -63,7 +63,7 @@ def chart_sections(charts: Iterable[Chart]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str = "") -> str:
-    """Return a table of plain text. The first cell of each row is its heading. A wide table scrolls in its own box."""
+    """Return a table of plain text. The first cell of each row is its heading. A wide table scrolls by itself."""
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -77,7 +77,7 @@ def _cells(row: Sequence[object]) -> str:
 
 
 def details(summary: str, content: str) -> str:
-    """Return content that is folded away. `content` is HTML."""
+    """Return content that is folded at first. `content` is HTML."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
@@ -88,7 +88,7 @@ def bullets(items: Iterable[str]) -> str:
 
 
 def _packed_plotly() -> str:
-    """Return plotly's script, compressed: a third of its size. The browser unpacks it (DecompressionStream, 2023)."""
+    """Return plotly's script, compressed to a third. The browser unpacks it (DecompressionStream, 2023)."""
     try:
         offline = import_module("plotly.offline")
     except ModuleNotFoundError as error:
@@ -98,7 +98,7 @@ def _packed_plotly() -> str:
 
 
 def _script_json(value: Any) -> str:
-    """Return JSON that cannot end the script element that it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     return msgspec.json.encode(value).decode().replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""report.html: the verdict and its reasons first, then figures, charts, the run, the formulas and their other names."""
+"""report.html: first the verdict and its reasons, then figures, charts, the run, the formulas and their other names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chatscope.load.report import LoadReport, StageReport
 from chatscope.load.verdict import VerdictState
 
 TOOLS: Final = ("MLPerf", "vLLM", "guidellm", "aiperf")
-"""Those that the table of names has a column for."""
+"""The tools that have a column in the table of names."""
 
 MEANINGS: Final[dict[VerdictState, str]] = {
     "valid": "The client was not in the way: the figures are the server's.",
@@ -76,7 +76,7 @@ def _verdict(report: LoadReport) -> str:
 
 
 def _error_bars(error: ClientError) -> str:
-    """Return what the client added to a run of the same shape against the simulator."""
+    """Return the section on the client's own error, from a run of the same shape against the simulator."""
     rows = {
         "stamps were late by": error.stamp,
         "ttft was too long by": error.ttft,

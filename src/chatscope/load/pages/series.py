@@ -1,4 +1,4 @@
-"""Records as points to draw: distributions, courses over time, and samples of a size for browsers. Pure functions."""
+"""Records as points to draw: distributions, time series, and samples small enough for browsers. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from chatscope.load.schedule import SECOND
 from chatscope.load.throughput import requests_in_flight
 
 CURVE_POINTS: Final = 150
-"""Points of a curve: more than a chart is wide on a telephone, and its tail gets half as many again."""
+"""Points of a curve: more than the pixels of a chart on a phone. The tail gets half as many in addition."""
 
 SHOWN_REQUESTS: Final = 800
-"""Requests on a timeline: each is drawn as a line of its own, and a browser slows down beyond a few thousand."""
+"""The most requests on a timeline. Each is drawn as a line, and a browser slows down beyond a few thousand."""
 
 DRAWN_GAPS: Final = 200_000
-"""Gaps that a curve is computed from at most: of more, it would look the same, and take minutes."""
+"""The most gaps from which a curve is computed. With more, it would look the same, but take minutes."""
 
 BINS: Final = 80
-"""Parts that the time of a run is divided into. None is shorter than `SHORTEST_BIN`."""
+"""Bins into which the time of a run is divided. None is shorter than `SHORTEST_BIN`."""
 
 SHORTEST_BIN: Final = 0.25
-"""Seconds. Shorter ones would show single chunks rather than a rate."""
+"""The shortest bin, in seconds. Shorter bins would show single chunks rather than a rate."""
 
 Points = tuple[list[float], list[float]]
 """X and y values."""
@@ -53,7 +53,7 @@ class Span:
         return max(round(SHORTEST_BIN * SECOND), -(-(self.end - self.start) // BINS))
 
     def seconds(self, moment: int) -> float:
-        """Return a moment in seconds from the start."""
+        """Return a time in seconds from the start."""
         return round((moment - self.start) / SECOND, 6)
 
     def bins(self) -> range:
@@ -64,7 +64,7 @@ class Span:
 def cumulative(records: Iterable[RequestRecord], name: str) -> Points:
     """Return the distribution of a latency: milliseconds, and the share of requests that took at most as long.
 
-    If requests were given up, the curve ends below 1: how long they would have taken is not known.
+    If requests were given up, the curve ends below 1, because it is unknown how long they would have taken.
     """
     groups, censored = latency_values(records, name)
     ordered = sorted(value for group in groups for value in group)
@@ -80,7 +80,7 @@ def cumulative(records: Iterable[RequestRecord], name: str) -> Points:
 
 
 def every_nth(records: Sequence[RequestRecord]) -> tuple[Sequence[RequestRecord], int]:
-    """Return the requests whose gaps are drawn: every n-th, with n."""
+    """Return the requests whose gaps are drawn (every n-th), and n."""
     step = 1 + sum(len(record.token_ns) for record in records) // DRAWN_GAPS
     return records[::step], step
 
@@ -99,7 +99,7 @@ def running(records: Iterable[RequestRecord], span: Span) -> Points:
 def token_rate(records: Iterable[RequestRecord], span: Span) -> Points:
     """Return the output tokens per second in each bin. The tokens of a response are spread evenly over its chunks.
 
-    Responses without usage are left out: chunks are not counted as tokens.
+    Responses without usage are omitted: chunks are not counted as tokens.
     """
     counts, bin_ns, last = [0.0] * len(span.bins()), span.bin_ns, len(span.bins()) - 1
     for record in records:
@@ -127,7 +127,7 @@ def lateness(records: Iterable[RequestRecord], span: Span) -> dict[str, Points]:
 
 
 def sample(records: Sequence[RequestRecord]) -> list[RequestRecord]:
-    """Return at most `SHOWN_REQUESTS` requests in the order in which they were due, evenly chosen."""
+    """Return at most `SHOWN_REQUESTS` requests, evenly chosen, in the order in which they were due."""
     ordered = sorted(records, key=lambda record: (record.due_ns, record.index))
     if len(ordered) <= SHOWN_REQUESTS:
         return ordered
@@ -135,7 +135,7 @@ def sample(records: Sequence[RequestRecord]) -> list[RequestRecord]:
 
 
 def _shares(start: int, end: int, span: Span) -> Iterator[tuple[int, float]]:
-    """Yield the bins that an interval touches, and the share of each that it covers."""
+    """Yield the bins that an interval overlaps, and the share of each bin that it covers."""
     starts = span.bins()
     while start < end:
         index = min(len(starts) - 1, max(0, (start - span.start) // span.bin_ns))
