@@ -6,7 +6,7 @@ the result; a reader keeps only its own position. Not here: how a task runs (`ru
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, cast
 
 from anyio.lowlevel import checkpoint
@@ -120,7 +120,7 @@ class TaskState:
     async def wait(self) -> Result:
         """Wait for the result. Cancelling the wait leaves the task running."""
         if self.result is None:
-            await self._wait(new_waiter())
+            await _wait_among(self._all_waiters(), new_waiter())
         else:
             await checkpoint()
         assert self.result is not None  # noqa: S101 - `finish` sets it before it wakes the waiters
@@ -134,15 +134,15 @@ class TaskState:
         waiter = new_waiter()
         alarm = alarms.add(at, waiter.set)  # costs a fifth of a cancel scope with a deadline
         try:
-            await self._wait(waiter)
+            await _wait_among(self._all_waiters(), waiter)
         finally:
             alarms.remove(alarm)
         return self.result
 
-    def _wait(self, waiter: Waiter) -> Awaitable[None]:
+    def _all_waiters(self) -> dict[Waiter, None]:
         if self._waiters is None:
             self._waiters = {}
-        return _wait_among(self._waiters, waiter)
+        return self._waiters
 
     async def cancel(self) -> bool:
         """Stop the task and wait for its end. Return whether it ended as cancelled."""
@@ -241,4 +241,4 @@ class ChatTask(Generic[OutputT]):
 
 def typed_id(state: TaskState) -> TaskId[Any]:
     """Return a task's id; for a checker, it knows the type of the task's result."""
-    return cast(TaskId[Any], state.id)
+    return cast("TaskId[Any]", state.id)  # as a text: to build the type costs more than all the rest
