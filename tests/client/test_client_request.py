@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import traceback
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -194,6 +195,16 @@ async def test_an_error_without_a_key_to_hide() -> None:
     async with ChatClient(api_key="", transport=failing(httpx.ReadError("reset by *** peer")), retry=ONCE) as client:
         with pytest.raises(APIConnectionError, match=r"reset by \*\*\* peer"):
             await client.complete(**ASK)
+
+
+async def test_a_key_is_hidden_in_a_failure_and_its_causes_however_it_is_escaped() -> None:
+    for repeated in ("sk-a/b+c", "sk-a%2Fb%2Bc", "sk-a\\/b+c"):
+        failure = httpx.ConnectError(f"no way to https://gate/?key={repeated}")
+        failure.__cause__ = ValueError("inner", {"key": repeated})
+        async with ChatClient("sk-a/b+c", transport=failing(failure), retry=ONCE) as client:
+            with pytest.raises(APIConnectionError) as caught:
+                await client.complete(**ASK)
+        assert repeated not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_connect_timeout_names_its_own_seconds() -> None:

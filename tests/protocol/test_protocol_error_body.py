@@ -475,6 +475,8 @@ def test_the_key_is_blotted_out_however_json_writes_it(key: str) -> None:
         error = refusal(401, b'{"error": {"message": "wrong key ' + text[1:-1].encode() + b'"}}', secret=key)
         assert str(error) == "HTTP 401: wrong key ***"
         assert key not in str(error.body)
+    error = refusal(422, {"detail": [{"msg": "no", "input": key}]}, secret=key)  # FastAPI: the message is JSON text
+    assert str(error) == 'HTTP 422: [{"msg":"no","input":"***"}]'
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
     error = refusal(401, f'{{"error": {{"message": "wrong key {escaped}"}}}}'.encode(), secret=key)
     assert error.body == {"error": {"message": "wrong key ***"}}

@@ -17,7 +17,7 @@ from chatscope._limits.connection_errors import is_malformed, is_permanent, reas
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
 from chatscope.errors import APIConnectionError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import ResponseHeaders
-from chatscope.protocol.redaction import is_secret, redact
+from chatscope.protocol.redaction import is_secret, redact, shows_key
 from chatscope.transport.base import ResendHook, SentHook, TimedStream
 from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.errors import proxy_note
@@ -176,9 +176,9 @@ def _redact(error: BaseException, secret: str) -> None:
     """Redact the key in an error and its causes, because the traceback shows them and a server may repeat the key."""
     link: BaseException | None = error if is_secret(secret) else None
     while link is not None:
-        if secret in str(link):
-            link.args = tuple(arg.replace(secret, "***") if isinstance(arg, str) else repr(arg) for arg in link.args)
-            if secret in str(link):
+        if shows_key(str(link), secret):
+            link.args = tuple(redact(arg if isinstance(arg, str) else repr(arg), secret) for arg in link.args)
+            if shows_key(str(link), secret):
                 link.args = ("***",)
         link = link.__cause__ or link.__context__
 

@@ -55,10 +55,15 @@ def redact(value: Any, key: str) -> Any:
     return _redact(value, key) if is_secret(key) else value
 
 
+def shows_key(text: str, key: str) -> bool:
+    """Return whether text has the key in it, verbatim or escaped."""
+    return any(form in text for form in _forms(key))
+
+
 @lru_cache(maxsize=64)
 def _forms(key: str) -> tuple[str, ...]:
     """Return how servers repeat a key: verbatim, or as JSON, JSON within JSON, an address or a page escapes it."""
-    quoted = [key, dump(key)[1:-1]]
+    quoted = [str(key), dump(str(key))[1:-1]]
     quoted += [dump(form)[1:-1] for form in quoted]
     quoted += [form.replace("/", "\\/") for form in quoted]
     forms = [*quoted, quote(key, safe=""), quote(key), quote_plus(key), html.escape(key), html.escape(key, quote=False)]
