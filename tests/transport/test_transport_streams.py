@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chatscope.transport.streams import attach, on_asyncio
+from chatscope.transport.streams.arrivals import arrivals_on
 from chatscope.transport.streams.on_asyncio import AsyncioStream, SelectorStream
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours.setblocking(False)
     with ours, theirs:
         yield ours, theirs
+
+
+@pytest.mark.parametrize("has_poll", [True, False])
+@pytest.mark.parametrize("arriving", [b"x", b""])
+def test_what_has_arrived_is_told_and_not_read(
+    pair: tuple[socket.socket, socket.socket], has_poll: bool, arriving: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_poll:
+        monkeypatch.delattr(select, "poll")
+    ours, theirs = pair
+    has_arrived = arrivals_on(ours)
+    assert not has_arrived()
+    theirs.send(arriving) if arriving else theirs.close()
+    assert has_arrived()
+    assert ours.recv(1) == arriving
 
 
 async def waiting(stream: AsyncioStream) -> asyncio.Task[bytes]:

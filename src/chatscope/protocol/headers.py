@@ -18,7 +18,9 @@ _T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
-_LIMITS: Final = re.compile(r"\nx-ratelimit-((?:limit|remaining)-[^:]*):[ \t]*([^\r]*)")
+_LIMITS: Final = tuple(
+    (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,11 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 def has_plenty(headers: Mapping[str, str]) -> bool:
     """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
-    found = dict(_LIMITS.findall(headers.lines if isinstance(headers, ResponseHeaders) else _lines(headers)))
-    if "limit-tokens-minute" in found or "limit-req-minute" in found:
+    if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
         return False  # Mistral's names: let them be read in full
-    for what in ("requests", "tokens"):
-        if (limit := found.get(f"limit-{what}")) is None or (left := found.get(f"remaining-{what}")) is None:
+    get = headers.get
+    for limited, remaining in _LIMITS:
+        if (limit := get(limited)) is None or (left := get(remaining)) is None:
             continue
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
             return False
@@ -110,16 +112,13 @@ class ResponseHeaders(Mapping[str, str]):
 
     Args:
         head: the status line, and each header on a line of its own.
-
-    Attributes:
-        lines: the same in lower case.
     """
 
-    __slots__ = ("_text", "lines")
+    __slots__ = ("_lower", "_text")
 
     def __init__(self, head: bytes) -> None:
         self._text = head.decode("latin-1")
-        self.lines = self._text.lower()
+        self._lower = self._text.lower()
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
@@ -139,7 +138,7 @@ class ResponseHeaders(Mapping[str, str]):
     def get(self, name: str, /, default: str | _T) -> str | _T: ...
     def get(self, name: str, /, default: object = None) -> object:
         """Return a value, or the default."""
-        line = self.lines.rfind(f"\n{name}:")
+        line = self._lower.rfind(f"\n{name}:")
         if line < 0:
             return default
         value = line + len(name) + 2
@@ -148,19 +147,15 @@ class ResponseHeaders(Mapping[str, str]):
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is one of that name."""
-        return self.lines.rfind(f"\n{name}:") >= 0
+        return self._lower.rfind(f"\n{name}:") >= 0
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(dict.fromkeys([line.partition(":")[0] for line in self.lines.split("\r\n")[1:]]))
+        return iter(dict.fromkeys([line.partition(":")[0] for line in self._lower.split("\r\n")[1:]]))
 
     def __len__(self) -> int:
         """Return how many there are."""
         return sum(1 for _ in self)
-
-
-def _lines(headers: Mapping[str, str]) -> str:
-    return "".join([f"\r\n{name}: {value}" for name, value in headers.items()])
 
 
 def duration(text: str | None) -> float | None:

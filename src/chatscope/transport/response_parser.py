@@ -246,8 +246,8 @@ class ResponseParser:
             self._refuse(f"more than {MAX_HEADERS} headers")
         if len(head) > self._limit:
             self._refuse(f"more than {self._limit} bytes of headers")
-        if values := TRANSFER_ENCODING.findall(head):
-            self._transfer_coding = b",".join(values)
+        if b"\ntransfer-encoding:" in head.lower():
+            self._transfer_coding = b",".join(TRANSFER_ENCODING.findall(head))
             if has_body(status, head_request=self._head_request):
                 self._judge_transfer_coding()
         self.status = status

@@ -7,7 +7,6 @@ this).
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from math import inf
 from time import monotonic, perf_counter_ns
@@ -17,8 +16,10 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from chatscope.transport.base import READ_SIZE
+from chatscope.transport.streams.arrivals import arrivals_on
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
 __all__ = ["AsyncioWaiter", "stream_of"]
@@ -58,6 +59,7 @@ class AsyncioStream(asyncio.Protocol):
         "_chunks",
         "_deadline",
         "_error",
+        "_has_arrived",
         "_loop",
         "_lost",
         "_on_bytes",
@@ -83,6 +85,7 @@ class AsyncioStream(asyncio.Protocol):
         self._on_lost: Callable[[], object] | None = None
         self._loop = loop
         self._sock = sock
+        self._has_arrived = arrivals_on(sock)
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._buffered = 0
         self._paused = False
@@ -213,15 +216,8 @@ class AsyncioStream(asyncio.Protocol):
         return b"" if self._lost or self._transport.is_closing() else None
 
     def is_quiet(self) -> bool:
-        if self._chunks or self._lost or self._transport.is_closing():
-            return False
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)  # the loop may not have read it yet
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        # The loop may not have read yet what has arrived.
+        return not (self._chunks or self._lost or self._transport.is_closing() or self._has_arrived())
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:
         self._on_lost = on_lost

@@ -18,6 +18,7 @@ import anyio
 import trio
 
 from chatscope.transport.base import READ_SIZE
+from chatscope.transport.streams.arrivals import arrivals_on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,12 +36,13 @@ class TrioStream:
     each time, and the wait is also the checkpoint that every read owes the other tasks.
     """
 
-    __slots__ = ("_closed", "_error", "_sock", "_token", "_unsent", "read_ns", "write_refused")
+    __slots__ = ("_closed", "_error", "_has_arrived", "_sock", "_token", "_unsent", "read_ns", "write_refused")
 
     def __init__(self, sock: socket.socket) -> None:
         self.read_ns = 0
         self.write_refused = False
         self._sock = sock
+        self._has_arrived = arrivals_on(sock)
         self._token = trio.lowlevel.current_trio_token()
         self._unsent = memoryview(b"")
         self._error: OSError | None = None
@@ -118,7 +120,7 @@ class TrioStream:
         return data
 
     def is_quiet(self) -> bool:
-        return not self._readable()
+        return not (self._closed or self._error is not None or self._has_arrived())
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:  # noqa: ARG002 - see SocketStream
         return False
