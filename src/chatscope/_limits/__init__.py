@@ -1,1 +1,1 @@
-"""When to send, how long to wait, when to give up: for all calls of one client."""
+"""Decides when to send, how long to wait and when to give up, for all calls of one client."""

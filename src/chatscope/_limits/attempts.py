@@ -1,7 +1,7 @@
 """AttemptsLog: one record for each request that was sent for a call.
 
-The code that sends a request starts and finishes its record. The code that decides on a retry records the wait. Nothing
-else writes here.
+The code that sends a request starts and finishes its record. The code that decides on a retry records the wait. No
+other code writes here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Attempt:
     """The class of the error it ended with; `None` if it succeeded or is still running."""
     request_id: str | None
     wait_seconds: float | None
-    """How long the retry policy waited after it; `None` if it did not. The next attempt may have been held back for
-    longer, or not have been made."""
+    """How long the retry policy waited after it; `None` if it did not. The next attempt may have waited longer, or may
+    not have been made."""
 
 
 AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | None, float | None]

@@ -10,8 +10,8 @@ from bisect import insort
 from typing import Final
 
 MOST_DEBT: Final = 2.0
-"""How many windows one use can fill. A request above the whole budget holds back the next ones until the budget has
-made up for it, but a server that reports an absurd usage must not stop a client for days."""
+"""How many windows one use can fill. A request above the whole budget delays the next ones until the budget has made up
+for it. But a server that reports an absurd usage must not stop a client for days."""
 
 _GRAIN: Final = 1e-3
 """Uses this close together, as a fraction of the window, expire together: a window keeps about a thousand records."""
@@ -25,7 +25,7 @@ class Use:
 
     Attributes:
         amount: how much, at most the whole budget.
-        began_at: when it was taken.
+        began_at: when it was used.
         expires_at: when it stops counting.
     """
 

@@ -1,4 +1,4 @@
-"""CircuitBreaker: detects outages. A server that fails many requests in a row is sent only one request at a time.
+"""CircuitBreaker: detects outages. After many consecutive failures, a server is sent only one request at a time.
 
 Here: when a server counts as down, and when the next probe is due. Not here: waiting (`limiter`), and how many retries
 are allowed while the server works (`retry_budget`).
@@ -13,7 +13,7 @@ from chatscope._limits.clock import Clock
 from chatscope.errors import ChatError
 
 DOWN_AFTER: Final = 10
-"""Failures in a row after which a server counts as down. At a failure rate of one half, that is 1 in 1000."""
+"""Consecutive failures after which a server counts as down. At a failure rate of one half, the chance is 1 in 1000."""
 
 PROBE_FIRST: Final = 1.0
 PROBE_MOST: Final = 4.0
@@ -24,14 +24,14 @@ _log: Final = logging.getLogger("chatscope.retry")
 
 
 class CircuitBreaker:
-    """Count a server's failures in a row, and space the probes while it is down.
+    """Counts a server's consecutive failures, and spaces the probes while it is down.
 
     Args:
         name: the server's name in the log.
-        clock: by which the probes are spaced.
+        clock: the clock by which the probes are spaced.
 
     Attributes:
-        failures: how many requests have failed in a row.
+        failures: the number of consecutive failures.
         last_failure: the error of the last one.
     """
 

@@ -1,6 +1,6 @@
-"""Clock: the time by which a client's limits count, across the runs of event loops that the client is used in.
+"""Clock: the time by which a client's limits count, across all event-loop runs in which the client is used.
 
-Here: time that goes on from one run to the next. Not here: the deadlines of calls, each of which lives in one run.
+Here: time that continues from one run to the next. Not here: the deadlines of calls, which belong to a single run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _run: RunVar[object] = RunVar("chatscope_run")
 class Clock:
     """The event loop's time while a client is open. Between two runs of event loops, real time passes.
 
-    Each run counts from a time of its own, which trio chooses at random. Pauses, budgets and outages outlive a run.
+    Each run counts from a different time, which trio chooses at random. Pauses, budgets and outages outlive a run.
     """
 
     __slots__ = ("_offset", "_stopped")

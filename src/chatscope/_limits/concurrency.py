@@ -79,7 +79,7 @@ class Slots:
         return slot
 
     def pause(self, slot: Slot) -> None:
-        """Take a granted slot back from a call that will call `resume` later."""
+        """Release the slot of a call that will call `resume` later."""
         if slot.is_granted and not slot.is_released:
             slot.is_granted = False
             self.taken -= 1
@@ -184,7 +184,7 @@ class Slot:
                 self.ready = None
 
     def pause(self) -> None:
-        """Release the slot while the call does not need it. Other calls may take it."""
+        """Release the slot while the call does not need it. Other calls may acquire it."""
         self._slots.pause(self)
 
     async def resume(self) -> None:

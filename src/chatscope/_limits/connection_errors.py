@@ -68,16 +68,17 @@ def is_malformed(error: BaseException) -> bool:
     names = _library_names(error)
     if "MalformedResponseError" in names:
         return True
-    # Behind the colon are the server's own bytes.
+    # After the colon are the server's own bytes.
     return "RemoteProtocolError" in names and not _LOST_PEER.search(str(error).partition(":")[0])
 
 
 def is_permanent(error: BaseException) -> bool:
     """Return whether the same request would fail in the same way.
 
-    Permanent are host names that do not exist, certificates and TLS versions that are not accepted (also TLS spoken to
-    a plain port), responses that are not HTTP, requests that HTTP cannot express, and proxies that cannot be used or
-    refuse with a 4xx. Everything else may pass: a refused or lost connection, a name server that does not respond.
+    These failures are permanent: host names that do not exist, certificates and TLS versions that are not accepted
+    (including TLS spoken to a plain port), responses that are not HTTP, requests that HTTP cannot express, and proxies
+    that cannot be used or refuse with a 4xx. All others are transient: a refused or lost connection, a name server that
+    does not respond.
     """
     return any(_is_permanent_cause(cause) for cause in _causes(error))
 

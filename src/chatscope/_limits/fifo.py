@@ -17,7 +17,7 @@ SHORTEST_WAIT: Final = 1e-6
 
 
 class Order(NamedTuple):
-    """The place of a waiter: a lower one goes first.
+    """The place of a waiter. The lowest goes first.
 
     Attributes:
         priority: the negated priority, so that higher priorities go first.
@@ -29,10 +29,10 @@ class Order(NamedTuple):
 
 
 class WaiterQueue:
-    """Serves waiters one after the other, each as soon as it can acquire what it needs.
+    """Serves waiters one after another, each as soon as it can acquire what it needs.
 
-    No waiter overtakes another: one that could acquire waits behind a first one that cannot. If nothing waits and the
-    acquisition succeeds, there is no task switch.
+    No waiter overtakes another: even one that could acquire waits behind a first one that cannot. If there is no other
+    waiter and the acquisition succeeds, there is no task switch.
     """
 
     __slots__ = ("_waiters",)

@@ -2,9 +2,9 @@
 
 Here: what is known, and for how long. Not here: the user's budgets (`budget_window`), and waiting (`rate_limit`).
 
-A server limits each model on its own, or several models together. So the headers of one model's responses limit that
-model only. Models share a limit as long as the numbers show that they do: they have the same limit, and requests of
-each reduce what remains. Everything expires, since headers can be wrong, and later responses may have none.
+A server limits each model separately, or several models together. So the headers of one model's responses limit only
+that model. Models share a limit as long as the numbers show it: they have the same limit, and the requests of each
+reduce what remains. Everything expires, because headers can be wrong, and later responses may have none.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from chatscope.errors import ChatError
 from chatscope.protocol.headers import RateLimitHeaders
 
 LONGEST_LEARNED_WAIT: Final = 120.0
-"""How long a request waits because of headers, in seconds; then it is sent all the same. Headers can be wrong (Azure
-sends -1 and 0), and a refusal is reliable."""
+"""How long a request waits because of headers, in seconds. Then it is sent anyway: headers can be wrong (Azure sends -1
+and 0), but a refusal is reliable."""
 
 DEFAULT_RESET: Final = 60.0
-"""Seconds until a limit is fully available again if no header says so: limits are stated per minute."""
+"""Seconds until a limit is fully available again, unless a header says otherwise: limits are per minute."""
 
 _EPSILON: Final = 1e-6
 """Smaller amounts and waits are rounding errors and count as zero: a wait of 1e-12 s would never end."""
@@ -99,8 +99,8 @@ class LearnedLimit:
             remaining: the remaining amount in its headers.
             amount: what its request used.
             now: the current time.
-            uncounted: for a model that does not share this limit yet: what it has in flight. `take` was called neither
-                for that nor for the request.
+            uncounted: the amount in flight of a model that does not share this limit yet. `take` was not called for
+                that amount, nor for the request.
         """
         refilled = self._per_second * (now - self._reported_at)
         self._refill(now)
@@ -207,7 +207,7 @@ class ModelLimits:
         requests, tokens: its limits.
 
     Attributes:
-        waiters: the waiting requests for this model; they wait for its own limits or for a budget.
+        waiters: the waiting requests for this model. They wait for its own limits or for a budget.
         sent: how many requests were sent and have no response yet.
         blocked_until: when this model's own limits allow the first waiter.
         refusals: how often requests were refused (429). Requests that were under way together count once.
@@ -266,7 +266,7 @@ class ModelLimits:
         return wait
 
     def pause(self, seconds: float, now: float) -> bool:
-        """Hold back all requests for this many seconds; return whether that extends an earlier pause."""
+        """Pause all requests for this many seconds; return whether that extends an earlier pause."""
         until = now + seconds
         if self._pause_until is not None and until <= self._pause_until:
             return False
@@ -287,13 +287,13 @@ class ModelLimits:
         self.last_refusal = None
 
     def take_free(self, tokens: float) -> None:
-        """Let one request be sent, like `take`, while nothing limits this model."""
+        """Count one request as sent, like `take`, while nothing limits this model."""
         self.sent += 1
         self.requests.in_flight += 1.0
         self.tokens.in_flight += tokens
 
     def take(self, tokens: float) -> None:
-        """Let one request be sent."""
+        """Count one request as sent."""
         self.sent += 1
         self.requests.take(1.0)
         self.tokens.take(tokens)

@@ -1,6 +1,6 @@
 """LeasedPacer: the pacer of one process among several that share a limit.
 
-Here: using a lease, renewing it, and going on without the others when the limit is lost. Not here: who gets how much
+Here: using a lease, renewing it, and continuing alone when the limit is lost. Not here: how much each process gets
 (`leases`), and how a lease is fetched (the caller's `LimitSource`).
 """
 
@@ -19,45 +19,45 @@ REJOIN_SECONDS: Final = 1.0
 """Seconds between two attempts to reach a limit that was lost."""
 
 MOST_REPORTS: Final = 100
-"""Pauses that wait to be reported. Further ones are dropped: the latest leases hold back this process in any case."""
+"""The most pauses that wait to be reported. More are dropped, because the latest leases pause this process anyway."""
 
 _log: Final = logging.getLogger("chatscope.pacing")
 
 
 class LimitSource(Protocol):
-    """Reaches the ledger of a limit, wherever it is. A method that cannot raises `ConnectionError`."""
+    """Reaches the process that holds a limit. Its methods raise `ConnectionError` if they cannot reach it."""
 
     @property
     def budgets(self) -> tuple[float | None, float | None]:
-        """The whole limit: requests and tokens per minute; `None` where there is none."""
+        """The whole limit: requests and tokens per minute; `None` means no limit."""
         ...
 
     async def lease(self, request: LeaseRequest) -> Lease:
-        """Return a lease. While the limit is used up, wait for about a second, then return one of nothing."""
+        """Return a lease. While the limit is exhausted, wait for about a second, then return an empty lease."""
         ...
 
     async def pause(self, model: str, seconds: float) -> None:
-        """Report that the server asked to hold back the requests for a model."""
+        """Report that the server asked for a pause of the requests for a model."""
         ...
 
 
 class LeasedUse(NamedTuple):
-    """What one request has taken."""
+    """The amounts that one request has taken."""
 
     tokens: float
     own: tuple[list[float] | None, list[float] | None] | None
-    """What it took from this process's own share, when the limit was lost."""
+    """The amounts taken from this process's own share, while the limit was lost."""
 
 
 class LeasedPacer:
-    """Sends what the shared limit leases to this process. Pass it as `pacer=`, and run `run` beside the client.
+    """Paces requests by what the shared limit leases to this process. Pass it as `pacer=`, and run `run` in a task.
 
-    While the limit cannot be reached, this process sends its share: the limit divided by the number of processes that
-    the last lease named. Until there was a first lease, requests wait.
+    While the limit cannot be reached, this process sends its share: the limit divided by the number of processes in the
+    last lease. Until the first lease, requests wait.
 
     Args:
         source: reaches the limit.
-        worker: names this process; each has another name.
+        worker: this process's name, unique among the processes.
     """
 
     _wake: Callable[[], None]
@@ -79,7 +79,7 @@ class LeasedPacer:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the limit is lost, and this process keeps to its own share of it."""
+        """Whether the limit is lost, so that this process uses its own share of it."""
         return self._own is not None
 
     def connect(self, wake: Callable[[], None], pause: Callable[[str, float], object]) -> None:
@@ -104,7 +104,7 @@ class LeasedPacer:
         return inf
 
     def take(self, tokens: float, now: float) -> LeasedUse:
-        """Take a request from the lease."""
+        """Take a request's amounts from the lease."""
         if self._own is not None:
             requests, tokens_budget = self._own
             requests_use = None if requests is None else requests.take(1.0, now)
@@ -114,14 +114,14 @@ class LeasedPacer:
         return LeasedUse(tokens, None)
 
     def settle(self, use: LeasedUse, used: float, now: float) -> None:
-        """Report the difference with the next lease: in this one, it is not sure to be used."""
+        """Report the difference with the next lease, because this one may not be able to use it."""
         if use.own is None:
             self._unused_tokens += use.tokens - used
         elif self._own is not None and self._own[1] is not None and use.own[1] is not None:
             self._own[1].give_back(use.own[1], use.tokens - used, now)
 
     def cancel(self, use: LeasedUse, now: float) -> None:
-        """Give back a request that was never sent."""
+        """Return the amounts of a request that was never sent."""
         if use.own is None:
             is_valid = now < self._expires_at
             self._requests += is_valid
@@ -134,13 +134,13 @@ class LeasedPacer:
                     share.give_back(record, amount, now)
 
     def on_pause(self, model: str, seconds: float) -> None:
-        """Report a pause, so that the other processes make it too."""
+        """Report a pause, so that the other processes pause, too."""
         if len(self._reports) < MOST_REPORTS:
             self._reports.append((model, anyio.current_time() + seconds))
             self._reported.set()
 
     async def run(self) -> None:
-        """Renew the lease while requests wait, and report pauses. Runs until it is cancelled; then nothing is open."""
+        """Renew the lease while requests wait, and report pauses. Runs until cancelled, and leaves nothing open."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._report_pauses)
             while True:
@@ -160,7 +160,7 @@ class LeasedPacer:
         if self._own is not None:
             self._own = None
             _log.info("the shared limit is back")
-        self._demand = anyio.Event()  # what asked meanwhile asks again if this lease does not cover it
+        self._demand = anyio.Event()  # requests that arrived meanwhile ask again if this lease does not cover them
         self._requests, self._tokens, self._workers = lease.requests, lease.tokens, lease.workers
         self._expires_at = asked_at + lease.held + lease.seconds  # the grant was not earlier, whatever the clocks say
         for model, seconds in lease.pauses.items():
@@ -168,7 +168,7 @@ class LeasedPacer:
         self._wake()
 
     def _lease_request(self) -> LeaseRequest:
-        """Return a request for a lease that gives back the rest of this one. From now on nothing is leased."""
+        """Return a request for a new lease, which returns the rest of this one. From now on nothing is leased."""
         requests = 0.0 if self._requests == inf else self._requests + self._unused_requests
         tokens = 0.0 if self._tokens == inf else self._tokens + self._unused_tokens
         self._requests = self._tokens = self._unused_requests = self._unused_tokens = 0.0
@@ -182,7 +182,7 @@ class LeasedPacer:
         now = anyio.current_time()
         requests, tokens = (None if budget is None else budget / self._workers for budget in self._source.budgets)
         self._own = (
-            None if requests is None else SteadyBudget(requests, now, level=0.0),  # others may have just spent it
+            None if requests is None else SteadyBudget(requests, now, level=0.0),  # others may have just used it
             None if tokens is None else SteadyBudget(tokens, now, level=0.0),
         )
 

@@ -1,9 +1,9 @@
-"""LimitServer: one limit for several processes, handed out in leases of about a second.
+"""LimitServer: one limit for several processes, granted in leases of about a second.
 
 Here: what each process may send, and in which order. Not here: how a process uses its lease (`leased_pacer`), and how
-both reach each other (`chatscope.ray`).
+they reach each other (`chatscope.ray`).
 
-Processes compare no clocks: a lease says how long it holds, and a pause how long it still lasts.
+Clocks of different processes are never compared: leases and pauses have durations.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ import anyio
 from chatscope._validation import check_rate
 
 LEASE_SECONDS: Final = 1.0
-"""Seconds that a lease holds, and whose share of a budget it covers: a process hears of a pause that late at most."""
+"""The length of a lease in seconds, and of the share of a budget that it covers. No pause reaches a process later."""
 
 ACTIVE_SECONDS: Final = 10.0
-"""A process that has asked for no lease for so long has no share of the next ones."""
+"""Seconds without a request for a lease after which a process has no share of the next leases."""
 
 MOST_HELD_SECONDS: Final = 1.0
-"""Seconds that a request for a lease is held while the limit is used up. Then the process hears of pauses."""
+"""Seconds that a request for a lease waits while the limit is exhausted. After that, the process hears of pauses."""
 
 MOST_LEASES: Final = 1000
-"""How many last leases are remembered. Beyond that, those of processes that were silent for long are forgotten."""
+"""How many last leases are remembered. Beyond that, those of processes that have been silent for long are forgotten."""
 
 MINUTE: Final = 60.0
 
 MOST_DEBT: Final = 2.0
-"""How many minutes one large request can use up, as in `budget_window`."""
+"""How many minutes of a budget one large request can fill, as in `budget_window`."""
 
 _EPSILON: Final = 1e-6
 
 _RECHECK_SECONDS: Final = 0.1
-"""How soon a waiting process sees that another one has given something back."""
+"""Seconds after which a waiting process notices that another one has returned something."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a process asks for.
+    """A process's request for a lease.
 
     Attributes:
-        worker: names the process.
+        worker: the process's name.
         tokens: the estimated tokens of its next request.
-        unused_requests, unused_tokens: what is left of its last lease. Less than 0 tokens: its requests used more than
-            was estimated.
+        unused_requests, unused_tokens: the unused rest of its last lease. Negative tokens mean that its requests used
+            more than was estimated.
     """
 
     worker: str
@@ -59,14 +59,14 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a process may send.
+    """The permission of a process to send.
 
     Attributes:
         requests, tokens: how much; `inf` without a limit, and no requests if none could be granted yet.
-        seconds: how long it holds, from the moment when it was granted.
-        held: the seconds between the arrival of its request and that moment.
+        seconds: how long the lease is valid, from when it was granted.
+        held: the seconds from the arrival of its request until it was granted.
         workers: how many processes share the limit.
-        pauses: by model, the seconds for which the server asked to hold back its requests.
+        pauses: by model, the seconds for which the server asked for a pause.
     """
 
     requests: float
@@ -78,14 +78,14 @@ class Lease:
 
 
 class SteadyBudget:
-    """A budget per minute that is also spent evenly: at most two seconds' worth at once, and one request in any case.
+    """A budget per minute that is also used evenly: at most two seconds' worth at once, but at least one request.
 
-    So no minute exceeds it by more than that, even if what was used before is not known, as after a restart.
+    So no minute exceeds it by more than that, even if the earlier usage is unknown, as after a restart.
 
     Args:
         per_minute: the budget.
         now: the current time.
-        level: what may be used at once; default a second's worth.
+        level: the amount that may be used at once; by default a second's worth.
         smallest: the smallest amount that is used.
     """
 
@@ -101,11 +101,11 @@ class SteadyBudget:
         self._used = 0.0
 
     def share(self, needed: float, workers: int) -> float:
-        """Return how much one of so many processes gets at once: a whole number, unless it needs more."""
+        """Return the amount that one of a number of processes gets at once: a whole number, unless it needs more."""
         return max(needed, float(int(self._at_once / workers)))
 
     def wait_for(self, amount: float, now: float) -> float:
-        """Return the seconds until an amount may be used. A larger amount than the whole budget counts as that."""
+        """Return the seconds until an amount may be used. An amount above the whole budget counts as the budget."""
         self._advance(now)
         missing = min(amount, self._at_once) - self._level
         wait = missing / self._per_second if missing > _EPSILON else 0.0
@@ -126,14 +126,14 @@ class SteadyBudget:
         return use
 
     def give_back(self, use: list[float], amount: float, now: float) -> None:
-        """Return a part of what was taken; less than 0: more was used. After a minute, nothing changes."""
+        """Give back a part of what was taken. A negative part means that more was used. After a minute, do nothing."""
         self._advance(now)
         if use[0] <= now:
             return
         amount = max(min(amount, use[1]), use[1] - self._limit)
         use[1] -= amount
         self._used -= amount
-        # Up to twice what refills: two leases may be out at the moment when one comes back.
+        # Up to twice what refills, because two leases may be in use when one is returned.
         self._level = max(min(self._level + amount, 2 * self._at_once), -MOST_DEBT * self._limit)
 
     def _advance(self, now: float) -> None:
@@ -147,7 +147,7 @@ class SteadyBudget:
 
 
 class LimitLedger:
-    """Grants the leases of one limit. All times are those of the process that holds it.
+    """Grants the leases of one limit. All times are on the clock of the process that holds it.
 
     Args:
         requests_per_minute, tokens_per_minute: the limit for all processes together; `None` means no limit.
@@ -162,11 +162,11 @@ class LimitLedger:
         self._pauses: dict[str, float] = {}
 
     def pause(self, model: str, seconds: float, now: float) -> None:
-        """Record that the server asked one process to hold back its requests for a model."""
+        """Record that the server asked one process for a pause of its requests for a model."""
         self._pauses[model] = max(self._pauses.get(model, 0.0), now + seconds)
 
     def take_back(self, request: LeaseRequest, now: float) -> None:
-        """Take back what a process has not used of its leases. It counts against the last one."""
+        """Take back the part of its leases that a process has not used. It reduces the last one."""
         self._workers[request.worker] = now
         requests_use, tokens_use = self._leases.get(request.worker, (None, None))
         if self._requests is not None and requests_use is not None:
@@ -181,7 +181,7 @@ class LimitLedger:
         return wait if self._tokens is None else max(wait, self._tokens.wait_for(tokens, now))
 
     def grant(self, request: LeaseRequest, held: float, now: float) -> Lease:
-        """Grant a process what `wait_for` waited for."""
+        """Grant a process the amounts for which `wait_for` returned 0."""
         requests, tokens = self._shares(request, now)
         self._leases[request.worker] = (
             None if self._requests is None else self._requests.take(requests, now),
@@ -190,7 +190,7 @@ class LimitLedger:
         return Lease(requests, tokens, LEASE_SECONDS, held, self._count_workers(now), self._standing_pauses(now))
 
     def refuse(self, held: float, now: float) -> Lease:
-        """Return a lease of nothing: the process asks again. It still hears of pauses."""
+        """Return an empty lease, so that the process asks again. It still hears of pauses."""
         return Lease(0.0, 0.0, 0.0, held, self._count_workers(now), self._standing_pauses(now))
 
     def _shares(self, request: LeaseRequest, now: float) -> tuple[float, float]:
@@ -200,7 +200,7 @@ class LimitLedger:
 
     def _count_workers(self, now: float) -> int:
         self._workers = {name: at for name, at in self._workers.items() if at > now - ACTIVE_SECONDS}
-        if len(self._leases) > MOST_LEASES:  # workers come and go, and each has another name
+        if len(self._leases) > MOST_LEASES:  # workers come and go, and each has a new name
             self._leases = {name: lease for name, lease in self._leases.items() if name in self._workers}
         return max(len(self._workers), 1)
 
@@ -210,7 +210,7 @@ class LimitLedger:
 
 
 class LimitServer:
-    """Keeps a limit that several processes share. It runs in one of them, and serves the requests of all.
+    """Holds a limit that several processes share. It runs in one of them, and serves all of them.
 
     Args:
         requests_per_minute, tokens_per_minute: the limit for all of them together; `None` means no limit.
@@ -232,15 +232,15 @@ class LimitServer:
         return self._budgets
 
     async def lease(self, request: LeaseRequest) -> Lease:
-        """Return a lease, first come, first served. If the limit is used up for a second, return one of nothing.
+        """Return a lease, first come, first served. If the limit is exhausted for a second, return an empty lease.
 
-        If cancelled, nothing is leased, and what the process gave back is there for others.
+        If cancelled, nothing is leased, and what the process returned is available to others.
         """
         began, ledger = anyio.current_time(), self._open_ledger()
         ledger.take_back(request, began)
         with anyio.move_on_after(MOST_HELD_SECONDS):
             async with self._lock:
-                # No event to wait for: time itself makes the budget available.
+                # There is no event to wait for: the budget becomes available by time alone.
                 while (wait := ledger.wait_for(request, now := anyio.current_time())) > 0:  # noqa: ASYNC110
                     await anyio.sleep(min(wait, _RECHECK_SECONDS))
                 return ledger.grant(request, now - began, now)
@@ -248,7 +248,7 @@ class LimitServer:
         return ledger.refuse(now - began, now)
 
     async def pause(self, model: str, seconds: float) -> None:
-        """Hold back the requests of all processes for a model: the server asked one of them to. Never waits."""
+        """Pause the requests of all processes for a model, because the server asked one of them to. Never waits."""
         self._open_ledger().pause(model, seconds, anyio.current_time())
 
     def _open_ledger(self) -> LimitLedger:

@@ -62,11 +62,11 @@ class Limiter:
         max_concurrency: how many calls at a time; `None` means no limit, `"auto"` adapts.
         max_pending: how many calls may wait for a slot; `None` means no limit.
         requests_per_minute, tokens_per_minute: budgets; `None` means no limit.
-        pacer: what counts instead of budgets.
+        pacer: replaces the budgets.
         backpressure: whether requests wait for a server that refuses, fails, or announces its limits.
 
     Attributes:
-        clock: by which they count.
+        clock: the clock by which they count.
         slots: the slots of the calls.
     """
 
@@ -192,7 +192,7 @@ class Permit:
     Args:
         limiter: the limits.
         label: the call's name in the log.
-        model: the requested model. The server's own limits are kept for each model.
+        model: the requested model. The server's own limits are stored per model.
         priority: requests with a higher priority go first where they wait.
     """
 

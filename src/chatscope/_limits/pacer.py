@@ -1,7 +1,7 @@
 """Pacer: how fast requests may be sent, for one client or for several that share a limit.
 
-Here: the protocol, and the pacer of one client: its budgets per minute. Not here: the order of the waiting requests and
-what a server's headers say (`rate_limit`), and a limit that several processes share (`leased_pacer`).
+Here: the protocol, and the pacer of one client: its budgets per minute. Not here: the order of waiting requests and the
+server's headers (`rate_limit`), and a limit that several processes share (`leased_pacer`).
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ class Pacer(Protocol):
         """Connect the client. Called once, before every other method.
 
         Args:
-            wake: to be called, in the client's event loop, when a request may be sent that had to wait `inf` seconds.
-            pause: holds back the client's requests for a model, for a number of seconds.
+            wake: call this, in the client's event loop, when a request that had to wait `inf` seconds may be sent.
+            pause: pauses the client's requests for a model, for a number of seconds.
         """
 
     def wait_for(self, tokens: float, now: float) -> float:
-        """Return the seconds after which to ask again for a request of so many tokens; 0 if it may be sent now.
+        """Return the seconds after which to ask again for a request with this many tokens; 0 if it may be sent now.
 
-        `inf` means that `wake` will be called. `now` is the event loop's time; it goes on if the client is opened again
-        in another run of a loop.
+        `inf` means that `wake` will be called. `now` is the event loop's time. It continues if the client is opened
+        again in another run of an event loop.
         """
         ...
 
     def take(self, tokens: float, now: float) -> Any:
-        """Use what a request needs, right after `wait_for` returned 0. Return what the next two methods get."""
+        """Use the amounts of a request, right after `wait_for` returned 0. Return a value for the next two methods."""
 
     def settle(self, use: Any, used: float, now: float) -> None:
-        """Replace a request's estimated tokens by those that it really used."""
+        """Replace a request's estimated tokens by the number that it really used."""
 
     def cancel(self, use: Any, now: float) -> None:
-        """Give back what a request took: it was never sent."""
+        """Return the amounts of a request that was never sent."""
 
     def on_pause(self, model: str, seconds: float) -> None:
-        """Record that the server asked this client to hold back its requests for a model."""
+        """Record that the server asked this client for a pause of its requests for a model."""
 
 
 class BudgetUse(NamedTuple):
-    """What one request has taken from the budgets."""
+    """The amounts that one request has taken from the budgets."""
 
     tokens: float
     requests_use: Use | None
@@ -88,10 +88,10 @@ class BudgetPacer:
             self._tokens.settle(use.tokens_use, use.tokens, used, now)
 
     def cancel(self, use: BudgetUse, now: float) -> None:
-        """Give back the request and its tokens."""
+        """Return the request and its tokens to the budgets."""
         if self._requests is not None and use.requests_use is not None:
             self._requests.settle(use.requests_use, 1.0, 0.0, now)
         self.settle(use, 0.0, now)
 
     def on_pause(self, model: str, seconds: float) -> None:
-        """Do nothing: the client itself holds back its requests."""
+        """Do nothing: the client itself pauses its requests."""

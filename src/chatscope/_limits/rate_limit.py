@@ -1,9 +1,9 @@
 """RateLimiter: how fast requests are sent: budgets per minute, limits from a server's headers, and requested pauses.
 
-Here: which request is sent when, by priority, and what is given back. Not here: how budgets are counted (`pacer`), and
+Here: the order of requests, by priority, and returning what was reserved. Not here: counting budgets (`pacer`), and
 what headers mean for a model (`learned_limits`).
 
-All calls of a client share it, so one refusal makes all of them wait, instead of each being refused in turn.
+All calls of a client share it. So after one refusal all of them wait, instead of each being refused in turn.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ FIRST_GUESS: Final = 256.0
 """How many tokens an output is expected to have before any usage has been reported."""
 
 MOST_MODELS: Final = 64
-"""How many models are remembered. Beyond that, models without requests are forgotten, and learned again when needed. A
-gateway may serve any number of models."""
+"""How many models are remembered, since a gateway may serve any number. Beyond that, models without requests are
+forgotten, and learned again when needed."""
 
 _log: Final = logging.getLogger("chatscope.pacing")
 
 
 class Reservation:
-    """What one request has taken from the limits, until it is settled.
+    """The amounts that one request has taken from the limits, until it is settled.
 
     Attributes:
-        limits: those of its model.
-        tokens: the tokens it was estimated to use.
+        limits: its model's limits.
+        tokens: its estimated tokens.
         use: its record in the pacer, until its tokens are settled.
     """
 
@@ -59,8 +59,8 @@ class RateLimiter:
     Args:
         name: the server's name in the log.
         requests_per_minute, tokens_per_minute: budgets for all models together; `None` means no limit.
-        pacer: what counts instead of budgets.
-        clock: by which everything here counts.
+        pacer: replaces the budgets.
+        clock: the clock by which everything here counts.
     """
 
     __slots__ = ("_clock", "_guess", "_models", "_name", "_numbers", "_pacer", "_shared_requests", "_shared_tokens")
@@ -102,7 +102,7 @@ class RateLimiter:
         return len(body) / CHARACTERS_PER_TOKEN + output
 
     def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
-        """Reserve what a request needs if nothing limits it at present; otherwise return `None`."""
+        """Reserve the amounts of a request if nothing limits it at present; otherwise return `None`."""
         limits = self._models.get(model) or self._limits_of(model)
         if self._pacer is not None or not limits.is_free or limits.waiters:
             return None
@@ -117,10 +117,10 @@ class RateLimiter:
         refusals: RefusalCount | None = None,
         most_refusals: float = inf,
     ) -> Reservation:
-        """Wait until a request may be sent, and reserve what it needs. If cancelled, nothing is reserved.
+        """Wait until a request may be sent, and reserve its amounts. If cancelled, nothing is reserved.
 
-        The caller must end the reservation: by `cancel` if the request is not sent after all; otherwise by
-        `on_response` or `on_no_response`, then `settle`.
+        The caller must end the reservation: by `cancel` if the request is not sent; otherwise by `on_response` or
+        `on_no_response`, then `settle`.
 
         Args:
             model: the model.
@@ -156,7 +156,7 @@ class RateLimiter:
         return reservation
 
     def _try_acquire(self, reservation: Reservation, order: Order) -> float:
-        """Reserve what a request needs and return 0, or return the seconds after which to try again."""
+        """Reserve the amounts of a request and return 0, or return the seconds after which to try again."""
         limits, tokens, now = reservation.limits, reservation.tokens, self._clock.now()
         was_blocked = limits.blocked_until > now
         wait = limits.wait_for(tokens, now)
@@ -177,7 +177,7 @@ class RateLimiter:
         return wait
 
     def cancel(self, reservation: Reservation) -> None:
-        """Give back everything that a request reserved: it was never sent."""
+        """Return everything that a request reserved, because it was never sent."""
         reservation.limits.give_back(reservation.tokens)
         use, reservation.use = reservation.use, None
         if self._pacer is None:
@@ -190,7 +190,7 @@ class RateLimiter:
     def on_response(self, reservation: Reservation, headers: Mapping[str, str]) -> None:
         """Record that a response's headers arrived, and the limits in them.
 
-        As long as plenty remains, nothing is learned: this is the usual case, and the cheapest.
+        As long as plenty remains, nothing is learned. This is the usual case, and the cheapest.
         """
         limits = reservation.limits
         limits.on_response(reservation.tokens)
@@ -205,7 +205,7 @@ class RateLimiter:
         reservation.limits.on_response(reservation.tokens)
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
-        """Replace a request's estimate by what it really used, if the server counts tokens."""
+        """Replace a request's estimate by the tokens that it really used, if the server counts them."""
         if usage.total_tokens:
             self._settle_tokens(reservation, usage.total_tokens)
         if usage.completion_tokens:
@@ -226,14 +226,14 @@ class RateLimiter:
         refusals.start(reservation.limits, self._clock.now())
 
     def pause(self, model: str, seconds: float, label: str) -> None:
-        """Hold back all requests for a model: the server asked for a pause in its response to the call `label`."""
+        """Pause all requests for a model, as the server asked in its response to the call `label`."""
         if self._hold_back(model, seconds):
             _log.info("%s: %s asks for a pause; requests for %s wait %.3g s", label, self._name, model, seconds)
             if self._pacer is not None:
                 self._pacer.on_pause(model, seconds)
 
     def _hold_back(self, model: str, seconds: float) -> bool:
-        """Hold back all requests for a model; return whether that extends an earlier pause."""
+        """Pause all requests for a model; return whether that extends an earlier pause."""
         is_longer = self._limits_of(model).pause(seconds, self._clock.now())
         if is_longer and self._pacer is not None:
             self._wake()

@@ -1,9 +1,9 @@
-"""RetryPolicy and Retrier: how often to try and how long to wait. Only this module makes attempts with stamina.
+"""RetryPolicy and Retrier: how many attempts to make and how long to wait. Only this module uses stamina for attempts.
 
-stamina counts the attempts, sleeps between them and calls its users' hooks. Its process-wide settings apply and are
-never changed. It is used only once a first attempt has failed, so a request that succeeds does not pay for it. The wait
-is computed here before it begins, so that it can be logged and cannot pass a deadline. Not here: which errors are worth
-another attempt (`transient`), and the record of the attempts (`attempts`).
+stamina counts the attempts, sleeps between them and calls the user's hooks. Its process-wide settings apply and are
+never changed. It is used only after a first attempt has failed, so a request that succeeds does not pay for it. The
+wait is computed here before it starts, so that it can be logged and cannot pass a deadline. Not here: which errors
+allow another attempt (`transient`), and the record of the attempts (`attempts`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ REFUSED_INITIAL: Final = 0.5
 """The first wait after a refused connection, in seconds: the server is probably restarting, and got no request."""
 
 REFUSED_ATTEMPTS: Final = 3
-"""How many refused connections end a request of a client without a policy of its own: after about 1.5 s, as with the
-openai package. Someone waits for it, and most often the address is wrong or no server was started. A task of an
-adapter waits out a restart."""
+"""How many refused connections end a request of a client without its own policy: after about 1.5 s, as with the openai
+package. The caller is waiting, and most often the address is wrong or no server was started. A task of an adapter
+outlasts a server's restart."""
 
 REFUSED_PATIENCE: Final = 1.5
 """How long such a request is held back, in seconds, while the server counts as down because it refuses connections: as
@@ -49,19 +49,19 @@ _log: Final = logging.getLogger("chatscope.retry")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to try, and how long to wait in between.
+    """How many attempts to make, and how long to wait in between.
 
     The wait before retry n is `min(max, initial * 2 ** (n - 1) + a random part of jitter)`, unless the server requests
-    another.
+    another one.
 
     Args:
-        attempts: how many requests at most; 1 means no retry.
+        attempts: the largest number of requests; 1 means no retry.
         initial: the first wait, in seconds.
         max: the longest wait, in seconds.
-        jitter: how much may be added at random, in seconds.
-        restart_unread: try again even after text has arrived, as long as no reader has seen any of it.
+        jitter: the largest random addition to a wait, in seconds.
+        restart_unread: retry even after text has arrived, as long as no reader has seen any of it.
         refused_attempts: how many of the attempts may find their connections refused; `None` means all of them. A
-            `ChatClient` without a policy of its own gives up after three.
+            `ChatClient` without its own policy gives up after three.
 
     Raises:
         ValueError: a value is out of range; the error names the field.
@@ -128,7 +128,7 @@ class Retrier:
     Args:
         policy: how many attempts, and how far apart.
         label: the call's name in the log: a task's id, or `request`.
-        deadline: the call's deadline. A wait that would pass it is not begun.
+        deadline: the call's deadline. A wait that would pass it is not started.
         log: records the requests of the call. The calls of one conversation share it.
         level: the level at which waits are logged; `None` means WARNING for rate limits, INFO otherwise.
 

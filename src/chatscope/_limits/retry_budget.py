@@ -14,7 +14,7 @@ CAPACITY: Final = 100.0
 limits them."""
 
 RATIO: Final = 0.1
-"""How many retries a success adds: in the long run at most a tenth more traffic. This is gRPC's own example."""
+"""How many retries a success adds: in the long run, at most a tenth more traffic. This is gRPC's own example."""
 
 REFILL_SECONDS: Final = 1.0
 """How long a retry waits if the budget is empty and no success refills it, in seconds, so that few calls do not
@@ -25,8 +25,8 @@ class RetryBudget:
     """The number of retries that are left.
 
     Args:
-        capacity: how many there are at first, and at most.
-        ratio: how many a success adds.
+        capacity: the initial and largest number.
+        ratio: the number that a success adds.
 
     Attributes:
         tokens: how many are left.
@@ -45,7 +45,7 @@ class RetryBudget:
         return self.tokens >= self._capacity
 
     def try_take(self) -> bool:
-        """Take a retry, if one is left; return whether it was."""
+        """Take a retry if one is left; return whether one was."""
         if self.tokens < 1:
             return False
         self.tokens -= 1

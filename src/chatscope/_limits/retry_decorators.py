@@ -1,4 +1,4 @@
-"""retry_on_rate_limit and retry_on_transient: retries for anyone's async functions."""
+"""retry_on_rate_limit and retry_on_transient: retries for the user's own async functions."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def retry_on_rate_limit(
     unchanged. Cancellation is never retried.
 
     Args:
-        max_attempts: how many calls at most.
+        max_attempts: the largest number of calls.
         initial_wait: the first wait, in seconds; it doubles.
         max_wait: the longest wait, in seconds.
-        jitter: how much may be added at random, in seconds.
+        jitter: the largest random addition to a wait, in seconds.
 
     Raises:
         ValueError: an argument is out of range.
@@ -48,8 +48,8 @@ def retry_on_transient(
     that do not exist. Each wait is logged at INFO. The last error is raised unchanged. Cancellation is never retried.
 
     Args:
-        max_attempts: how many calls at most.
-        initial_wait: the first wait, in seconds; it doubles. Up to the same amount is added to each wait at random.
+        max_attempts: the largest number of calls.
+        initial_wait: the first wait, in seconds; it doubles. A random addition to each wait is at most as long.
         max_wait: the longest wait, in seconds.
 
     Raises:

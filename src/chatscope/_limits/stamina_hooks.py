@@ -1,4 +1,4 @@
-"""Keeps stamina's default hooks from printing bare lines about this package's retries where logging is not configured.
+"""Keeps stamina's default hooks from printing bare lines about this package's retries if logging is not configured.
 
 Without any configuration, Python prints a record of its logging module to stderr, and structlog prints one to stdout.
 This package logs its retries itself. stamina's hooks are process-wide settings and never changed: hooks that a user has
@@ -17,10 +17,10 @@ from typing import Any, Final
 from stamina.instrumentation import RetryDetails, get_on_retry_hooks
 
 is_scheduling: Final[ContextVar[bool]] = ContextVar("chatscope_is_scheduling", default=False)
-"""Whether the current task is scheduling a retry of this package, so that a record of stamina's is about it."""
+"""Whether the current task is scheduling a retry of this package, so that stamina's log records are about it."""
 
 _STRUCTLOG_HOOK: Final = "stamina.instrumentation._structlog"
-"""The module of stamina's hook for structlog. It is the default hook where structlog is installed."""
+"""The module of stamina's hook for structlog. It is the default hook if structlog is installed."""
 
 
 class _UnhandledFilter(logging.Filter):
@@ -34,7 +34,7 @@ logging.getLogger("stamina").addFilter(_UnhandledFilter())
 
 
 def mute_unconfigured_structlog(retries: Any) -> None:
-    """Let the retries of one `stamina.retry_context`, entered with `aiter`, leave out structlog while unconfigured.
+    """Make the retries of one `stamina.retry_context`, entered with `aiter`, skip structlog while it is unconfigured.
 
     stamina has no hooks for one context, so this replaces the one callback with which its tenacity object calls them.
     With a stamina that has no such object, nothing happens.

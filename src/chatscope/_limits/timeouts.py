@@ -77,7 +77,7 @@ class Timeouts:
         if timeout is None or isinstance(timeout, int | float):
             check_seconds(timeout, "timeout")
             return cls(read=timeout)
-        # By its attributes: the openai package renames the module of the class, which it passes on as its own.
+        # Recognised by its attributes, because the openai package re-exports the class under its own module name.
         if not hasattr(timeout, "connect") or not hasattr(timeout, "read"):
             check_seconds(timeout, "timeout")
         return cls(connect=math.inf if timeout.connect is None else timeout.connect, read=timeout.read)
@@ -102,7 +102,7 @@ def _finite(seconds: float | None) -> float | None:
 
 
 class Deadline(NamedTuple):
-    """A moment by which something must be done.
+    """A time by which something must be done.
 
     Attributes:
         at: when, on the event loop's clock.
