@@ -199,7 +199,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         if state is None:
             error = UnknownTaskError(f"Unknown task_id: {task_id}")
             return result_without_run(error, TaskStatus.UNKNOWN)
-        run = self._tasks.find_run(task_id)
+        run = state.run
         if run is None or timeout is None:
             return await state.wait()
         result = await state.wait_until(current_time() + timeout, self._tasks.alarms)

@@ -15,15 +15,20 @@ from chatscope._tasks.alarms import Alarms
 from chatscope._tasks.models import Result, Task, TaskId, TaskStatus
 from chatscope._tasks.step_stream import StepStream
 from chatscope._tasks.text_stream import TextStream
+from chatscope.errors import ChatError
 from chatscope.protocol.response import Completion, OutputT
 from chatscope.transport.streams import Waiter, new_waiter
 
 
-class Stoppable(Protocol):
+class Run(Protocol):
     """The part of a task's run that its readers need."""
 
     def cancel(self) -> None:
         """Stop the task without waiting for its end."""
+
+    def so_far(self, error: ChatError) -> Result:
+        """Return a result with what is known by now, and the error of a caller that no longer waits."""
+        ...
 
 
 class TaskState:
@@ -38,7 +43,7 @@ class TaskState:
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
         cancel_requested: whether a cancellation has been requested.
-        run: stops the task; `None` once it has ended.
+        run: the task's run; `None` once it has ended.
         on_end: called once with the result.
     """
 
@@ -66,7 +71,7 @@ class TaskState:
         self.started_ns: int | None = None
         self.was_read = False
         self.cancel_requested = False
-        self.run: Stoppable | None = None
+        self.run: Run | None = None
         self.on_end: Callable[[Result], None] | None = None
         self._waiters: dict[Waiter, None] | None = None  # for the result
         self._readers: dict[Waiter, None] | None = None  # for more text, or the result

@@ -60,36 +60,32 @@ def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, pr
         base_url: where they were sent.
         price: prices each of them.
     """
-    if not charged:
-        return NO_BILL
-    usages = [_reported(completion) for completion in charged]
+    usages: list[Usage | None] = []
     tokens, cost = 0, 0.0
-    is_priced = True
-    for completion, usage in zip(charged, usages, strict=True):
-        dollars = None
-        if completion is not None and usage is not None:
-            tokens += usage.total_tokens
-            if is_priced and (usage.prompt_tokens or usage.completion_tokens):  # a total alone cannot be priced
-                dollars = price(
-                    PriceQuery(
-                        model=completion.model or model,
-                        usage=usage,
-                        requested_model=model,
-                        base_url=base_url,
-                        service_tier=completion.service_tier,
-                    )
-                )
-        if dollars is None:
+    is_priced = bool(charged)
+    for completion in charged:
+        usage = None if completion is None else completion.usage
+        if completion is None or usage is None or usage == _UNCOUNTED:
+            usages.append(None)
             is_priced = False
-        else:
-            cost += dollars
-    return Bill(add_usage(*usages), cost if is_priced else None, tokens, is_charged=True)
-
-
-def _reported(completion: Completion | None) -> Usage | None:
-    """Return the reported usage of a request; `None` if the server did not report it."""
-    usage = None if completion is None else completion.usage
-    return None if usage == _UNCOUNTED else usage
+            continue
+        usages.append(usage)
+        tokens += usage.total_tokens
+        if not (usage.prompt_tokens or usage.completion_tokens):
+            is_priced = False  # a total alone cannot be priced
+        if is_priced:
+            dollars = price(
+                PriceQuery(
+                    model=completion.model or model,
+                    usage=usage,
+                    requested_model=model,
+                    base_url=base_url,
+                    service_tier=completion.service_tier,
+                )
+            )
+            is_priced = dollars is not None
+            cost += dollars or 0.0
+    return Bill(add_usage(*usages), cost if is_priced else None, tokens, bool(charged))
 
 
 def result_of(

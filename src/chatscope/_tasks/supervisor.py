@@ -203,10 +203,6 @@ class Supervisor:
             _refuse_coroutine(task_id)
         return state
 
-    def find_run(self, task_id: str) -> TaskRun | None:
-        """Return the run of a task that has not ended."""
-        return self._running.get(task_id)
-
     def forget(self, task_id: str) -> bool:
         """Forget a finished task. Return whether it existed."""
         return self._finished.pop(task_id, None) is not None
