@@ -157,6 +157,49 @@ def test_concurrency() -> None:
     assert summarise("", records, (1002 * MS, 1083 * MS)).mean_concurrency == pytest.approx((81 + 10) / 81)
 
 
+@pytest.mark.parametrize(
+    ("text", "values", "is_met"),
+    [
+        ("icl:p99<1ms", {"token_ns": [1052 * MS]}, True),
+        ("tpot:p99<1ms", {"token_ns": [1052 * MS], "output_tokens": 1}, True),
+        ("tpot:p99<1s", {"output_tokens": None}, False),
+        ("icl:p99<1s", {"token_ns": []}, False),
+        ("connect:p99<1us", {"connect_ns": None, "sent_ns": 1003 * MS}, True),
+        ("connect:p99<1s", {"connect_ns": None}, False),
+        ("connect:p99<1us", {}, False),
+    ],
+)
+def test_what_cannot_be_too_long_meets_a_limit_and_what_is_unknown_does_not(
+    text: str, values: dict[str, Any], is_met: bool
+) -> None:
+    assert goodput([record(**values)], [Objective.parse(text)]) == is_met
+
+
+@pytest.mark.parametrize(
+    ("text", "slow", "requests", "may_be_chance"),
+    [
+        ("ttft:p99<1s", 2, 60, True),
+        ("ttft:p99<1s", 9, 60, False),
+        ("ttft:p99<1s", 25, 2000, True),
+        ("ttft:p99<1s", 60, 2000, False),
+        ("ttft:p50<1s", 33, 60, True),
+        ("ttft:mean<60ms", 1, 60, True),
+        ("ttft:mean<60ms", 60, 60, False),
+        ("failed<1%", 1, 60, True),
+        ("failed<1%", 9, 60, False),
+        ("ttft:p99<1s", 0, 60, False),
+    ],
+)
+def test_a_miss_may_be_chance_if_few_enough_are_beyond_the_limit(
+    text: str, slow: int, requests: int, may_be_chance: bool
+) -> None:
+    """`slow` requests took 2 s, or failed. A miss that Wilson's interval of their share allows is not certain."""
+    bad = [failed() if "failed" in text else record(token_ns=[3000 * MS])] * slow
+    result = Objective.parse(text).check([*bad, *[record()] * (requests - slow)])
+    assert result.is_met == (slow == 0)
+    assert result.may_be_chance == may_be_chance
+
+
 @pytest.mark.parametrize("text", ["ttft<1s", "ttft:p98<1s", "speed:p50<1s", "ttft:p50<1", "ttft:p50<1.2.3s", ""])
 def test_what_is_no_objective_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as ttft:p99<500ms"):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from random import Random
-from statistics import NormalDist, fmean
+from statistics import fmean
 from typing import Any, Final
 
 import msgspec
 
-from chatscope.load.distributions import CONFIDENCE, INTERVAL_PERCENTS, Percentile, linear_percentile
+from chatscope.load.distributions import (
+    CONFIDENCE,
+    INTERVAL_PERCENTS,
+    Percentile,
+    linear_percentile,
+    wilson_interval,
+)
 from chatscope.load.metrics import StageSummary
 from chatscope.load.report import LoadReport, StageReport
 from chatscope.load.schedule import SECOND
@@ -160,20 +166,12 @@ def _difference_of_shares(one: StageSummary, two: StageSummary) -> tuple[float |
     """Return the interval of the difference of two shares of successes (Newcombe's, of Wilson's intervals)."""
     if not one.attempts or not two.attempts:
         return None, None
-    (one_low, one_high), (two_low, two_high) = _wilson(one), _wilson(two)
+    (one_low, one_high), (two_low, two_high) = (wilson_interval(each.ok, each.attempts) for each in (one, two))
     first, second = one.ok_share, two.ok_share
     return (
         second - first - math.hypot(second - two_low, one_high - first),
         second - first + math.hypot(two_high - second, first - one_low),
     )
-
-
-def _wilson(stage: StageSummary) -> tuple[float, float]:
-    """Return the interval of a share (E. B. Wilson, JASA 22, 1927). Unlike the bootstrap's, it holds near 0 and 1."""
-    share, count, z = stage.ok_share, stage.attempts, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return middle - half, middle + half
 
 
 def _interval(first: Percentile, second: Percentile) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from chatscope.load.distributions import PERCENTS
+from chatscope.load.distributions import PERCENTS, wilson_interval
 from chatscope.load.metrics import FORMULAS, latency
 from chatscope.load.records import RequestRecord
 
@@ -24,12 +24,16 @@ _STATISTICS: Final = ("mean", *(f"p{percent}" for percent in PERCENTS))
 
 
 class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An objective and what was measured; `value` is `None` if it is unknown, and the objective is then not met."""
+    """An objective and what was measured; `value` is `None` if it is unknown, and the objective is then not met.
+
+    `may_be_chance` is whether it is missed by no more than can be chance: too few requests were beyond the limit.
+    """
 
     objective: str
     limit: float
     value: float | None
     is_met: bool
+    may_be_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ class Objective:
         """Check the objective against requests. Without any requests, it is not met."""
         value = self._value(records)
         is_met = value is not None and value < self.limit
-        return ObjectiveResult(objective=self.text, limit=self.limit, value=value, is_met=is_met)
+        may_be_chance = not is_met and self._may_be_chance(records)
+        return ObjectiveResult(
+            objective=self.text, limit=self.limit, value=value, is_met=is_met, may_be_chance=may_be_chance
+        )
 
     def is_met_by(self, record: RequestRecord) -> bool:
         """Return whether one request is within the limit, whatever the statistic. For gaps, its mean gap counts."""
@@ -76,8 +83,28 @@ class Objective:
         if self.metric == "failed":
             return True
         values = FORMULAS[self.metric].values(record)
-        # A response of one token has no gap that could be too long.
-        return math.fsum(values) / len(values) < self.limit if values else self.metric in {"icl", "tpot"}
+        return math.fsum(values) / len(values) < self.limit if values else self._has_none(record)
+
+    def _has_none(self, record: RequestRecord) -> bool:
+        """Return whether a request has no value that could be too long, rather than an unknown one."""
+        if self.metric == "connect":
+            return record.sent_ns is not None  # over a connection that was open already
+        if self.metric == "tpot" and record.output_tokens is None:
+            return False
+        return self.metric in {"icl", "tpot"} and len(record.token_ns) == 1
+
+    def _may_be_chance(self, records: Sequence[RequestRecord]) -> bool:
+        """Return whether so many requests may be beyond the limit although fewer would be in the long run.
+
+        A p99 below a limit means that at most 1 % of the requests are beyond it, so the interval of that share tells.
+        Of a mean, the limit is that of the median.
+        """
+        if not records:
+            return False
+        percent = int(self.statistic[1:]) if self.statistic.startswith("p") else 50
+        allowed = self.limit if self.metric == "failed" else 1 - percent / 100
+        beyond = sum(not self.is_met_by(record) for record in records)
+        return wilson_interval(beyond, len(records))[0] <= allowed
 
     def _value(self, records: Sequence[RequestRecord]) -> float | None:
         if not records:

@@ -53,19 +53,21 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
-    """One load, sustained for a while: a number of slots, a rate, or a trace."""
+    """One load, sustained for a while: a number of slots, a rate, or a trace. `repetition` numbers equal loads from 0."""
 
     index: int
     concurrency: int | None = None
     shape: OpenLoop | None = None
     trace: Path | None = None
+    repetition: int = 0
 
     @property
     def name(self) -> str:
-        """The load in words."""
+        """The load in words; no two stages of a run have the same."""
+        again = f" ({self.repetition + 1})" if self.repetition else ""
         if self.concurrency is not None:
-            return f"concurrency {self.concurrency}"
-        return f"trace {self.trace.name}" if self.trace is not None else f"rate {self.rate:g}"
+            return f"concurrency {self.concurrency}{again}"
+        return f"trace {self.trace.name}" if self.trace is not None else f"rate {self.rate:g}{again}"
 
     @property
     def rate(self) -> float | None:
@@ -203,13 +205,14 @@ class LoadPlan:
         loads = _values(self.rate if self.concurrency is None else self.concurrency)
         if self.search is not None:
             loads = loads or (1,)
-        return [self.stage_at(index, load) for index, load in enumerate(loads)]
+        return [self.stage_at(index, load, loads[:index].count(load)) for index, load in enumerate(loads)]
 
-    def stage_at(self, index: int, load: float) -> LoadStage:
-        """Return a stage with a number of slots, or of requests per second."""
+    def stage_at(self, index: int, load: float, repetition: int = 0) -> LoadStage:
+        """Return a stage with a number of slots, or of requests per second, after so many others of the same load."""
         if self.concurrency is not None or self.search == "concurrency":
-            return LoadStage(index, concurrency=int(load))
-        return LoadStage(index, shape=OpenLoop(load, self.arrivals, self.burstiness, self.ramp, self.time_scale))
+            return LoadStage(index, concurrency=int(load), repetition=repetition)
+        shape = OpenLoop(load, self.arrivals, self.burstiness, self.ramp, self.time_scale)
+        return LoadStage(index, shape=shape, repetition=repetition)
 
     def objectives(self) -> list[Objective]:
         """Return the objectives of `slos`."""

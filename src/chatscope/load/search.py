@@ -28,8 +28,12 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
         return plan.stages()[0]
     if not ended[-1].summary.ok and not any(holds(stage) for stage in ended):
         return None  # a server that fails every request is not slow
-    first = load_of(ended[0])
-    value = _next_value(plan.search, [(load_of(stage), holds(stage)) for stage in ended])
+    first, last = load_of(ended[0]), ended[-1]
+    if _may_have_failed_by_chance(last) and load_of(last) not in map(load_of, ended[:-1]):
+        return plan.stage_at(len(ended), load_of(last), repetition=1)
+    highest = max(map(load_of, ended))
+    is_doubtful = _failed_by_chance(ended, highest)  # a higher load has more requests, and tells more
+    value = 2 * highest if is_doubtful else _next_value(plan.search, _outcomes(ended))
     if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:
         return None
     return plan.stage_at(len(ended), value)
@@ -39,7 +43,7 @@ def search_result(plan: LoadPlan, ended: Sequence[StageReport]) -> SearchResult 
     """Return the result of a search; `None` if the plan has no search."""
     if plan.search is None:
         return None
-    below, above = _bracket([(load_of(stage), holds(stage)) for stage in ended])
+    below, above = _bracket(_outcomes(ended))
     limits = [stage for stage in ended if load_of(stage) == above]
     in_the_way = any(stage.verdict.state == "invalid" for stage in limits)
     return SearchResult(kind=plan.search, value=below, failed_at=above, client_in_the_way=in_the_way)
@@ -50,12 +54,33 @@ def run_verdict(plan: LoadPlan, ended: Sequence[StageReport]) -> VerdictState:
     found = search_result(plan, ended)
     if found is None:
         return worst_verdict(ended)
-    return worst_verdict([stage for stage in ended if load_of(stage) in {found.value, found.failed_at}])
+    decisive = [stage for stage in ended if load_of(stage) == (found.value if holds(stage) else found.failed_at)]
+    return worst_verdict(decisive)
 
 
 def holds(stage: StageReport) -> bool:
     """Return whether a stage met every objective with a client that was not in the way."""
     return stage.verdict.state != "invalid" and all(result.is_met for result in stage.objectives)
+
+
+def _may_have_failed_by_chance(stage: StageReport) -> bool:
+    """Return whether another run of the load might hold: with few requests, one slow response misses a p99."""
+    missed = [result for result in stage.objectives if not result.is_met]
+    return not holds(stage) and all(result.may_be_chance for result in missed)
+
+
+def _failed_by_chance(ended: Sequence[StageReport], load: float) -> bool:
+    """Return whether every run of a load may have failed by chance; a client in the way is none."""
+    stages = [stage for stage in ended if load_of(stage) == load]
+    return all(_may_have_failed_by_chance(stage) and stage.verdict.state != "invalid" for stage in stages)
+
+
+def _outcomes(ended: Sequence[StageReport]) -> list[tuple[float, bool]]:
+    """Return each load with whether it held: in one of its runs, or since it failed by chance below one that held."""
+    loads = {load_of(stage) for stage in ended}
+    held = {load_of(stage) for stage in ended if holds(stage)}
+    highest = max(held, default=0.0)
+    return [(load, load in held or (load < highest and _failed_by_chance(ended, load))) for load in sorted(loads)]
 
 
 def load_of(stage: StageReport) -> float:
