@@ -53,7 +53,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
-    """One load, sustained for a while: a number of slots, a rate, or a trace. `repetition` numbers equal loads from 0."""
+    """One load, sustained for a while: a number of slots, a rate, or a trace. `repetition` counts equal ones."""
 
     index: int
     concurrency: int | None = None
