@@ -1,4 +1,4 @@
-"""How a run is stopped, and when it stops by itself: limits on cost, tokens or failures, or refusals of all requests."""
+"""How a run is stopped, and when it stops by itself: limits on cost, tokens or failures, or refusal of all requests."""
 
 from __future__ import annotations
 

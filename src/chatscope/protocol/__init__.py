@@ -1,1 +1,1 @@
-"""Bytes to values and back, sans I/O: no await, no httpx, no clock in here."""
+"""Converts bytes to values and back, sans I/O: without await, httpx or a clock."""

@@ -26,7 +26,7 @@ _TLS_HINTS: Final = {
         ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"), "does the server speak http://?"
     ),
 }
-"""Reasons of OpenSSL, and what may be wrong. The last three are its readings of bytes that are not TLS."""
+"""OpenSSL's reasons, and what may be wrong. The last three are how it interprets bytes that are not TLS."""
 
 _HIDDEN: Final = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*>?", re.IGNORECASE | re.DOTALL)
 

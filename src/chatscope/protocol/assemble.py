@@ -1,6 +1,6 @@
-"""Chunks to a completion, and the one place that decides what the end of a stream means.
+"""Assembles chunks to a completion. The one place that decides what the end of a stream means.
 
-Bytes are read in `stream_decoder.py`; here are only chunks, in the order in which they came.
+Here: only chunks, in the order of their arrival. Not here: bytes (`stream_decoder.py`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NOTHING: Final = ChunkChoice()
 
 
 def _holds_no_choice(chunk: Chunk) -> bool:
-    """Return whether nothing was sent in the place of a chunk's choices: `[{}]`, unlike one with only an index."""
+    """Return whether a chunk's choices are empty, such as `[{}]`. A choice with only an index is not empty."""
     return bool(chunk.raw) and not choices_of(load_object(chunk.raw))
 
 
 class Assembler:
-    """Gather the chunks of one streamed response.
+    """Assembles the chunks of one streamed response.
 
     Attributes:
-        text_parts: the first choice's text as it came, an append-only log: readers keep their own place in it.
-        chunks: how many came.
+        text_parts: the first choice's text as it arrived: an append-only log in which readers keep their own position.
+        chunks: how many have arrived.
         finished: whether a finish_reason was seen.
     """
 
@@ -88,14 +88,14 @@ class Assembler:
 
     @property
     def takes_text(self) -> bool:
-        """Whether `add_text` may be called: choice 0 has begun and not finished, and the model is named.
+        """Whether `add_text` may be called: choice 0 has started and not finished, and the model is named.
 
-        With several choices it is of no use, as most chunks are then about another one.
+        With several choices it is false, because most chunks are then about another choice.
         """
         return bool(self._head.model) and len(self._choices) == 1 and 0 in self._choices and self._choices[0].takes_text
 
     def add(self, chunk: Chunk) -> bool:
-        """Add a chunk; return whether it carried something that the model wrote."""
+        """Add a chunk; return whether it has output of the model."""
         if self._last_text is not None:
             self._read_last_text()
         gained = False
@@ -121,14 +121,14 @@ class Assembler:
         return gained
 
     def would_finish(self, chunk: Chunk, choices: int) -> bool:
-        """Return whether every choice, and at least so many, would have finished with a chunk."""
+        """Return whether this chunk would finish every choice, and there are at least `choices` of them."""
         is_open = {index: choice.is_open for index, choice in self._choices.items()}
         for part in chunk.choices:
             is_open[part.index] = not part.finish_reason and is_open.get(part.index, True)
         return len(is_open) >= choices and not any(is_open.values())
 
     def add_text(self, text: str, sent: Any = None, kind: str = "content") -> None:
-        """Add a chunk that holds a part of the first choice's text, and perhaps usage, if `takes_text`.
+        """Add a chunk with a part of the first choice's text, and perhaps usage. Requires `takes_text`.
 
         Args:
             text: the text, not empty.
@@ -146,7 +146,7 @@ class Assembler:
             self._usage = merge_usage(self._usage, sent.usage)
 
     def add_epilogue(self, chunk: Chunk) -> None:
-        """Add a chunk that came after an error: its usage and unknown fields count, its text does not."""
+        """Add a chunk that arrived after an error. Its usage and unknown fields count, its text does not."""
         self._read_last_text()
         self._usage = merge_usage(self._usage, chunk.usage)
         self._add_head(chunk)
@@ -154,7 +154,7 @@ class Assembler:
     def close(self) -> None:
         """Close the response: no chunk follows. Without a choice 0, the first choice's text becomes `text_parts`.
 
-        Not before: as long as chunks come, one of them may bring the choice 0.
+        This cannot be done earlier, because any further chunk may start choice 0.
         """
         if self._choices and 0 not in self._choices:
             first = self._choices[min(self._choices)]
@@ -163,7 +163,7 @@ class Assembler:
                 first.text_parts = self.text_parts
 
     def completion(self, request_id: str | None = None) -> Completion:
-        """Return what has arrived so far as a completion of its own."""
+        """Return a completion with everything that has arrived so far."""
         self._read_last_text()
         head = self._head
         return Completion(
@@ -181,11 +181,11 @@ class Assembler:
         )
 
     def verdict(self, *, done: bool, broken: bool) -> StreamTruncatedError | None:
-        """Decide what the end of the stream means; `None` says that the response is complete.
+        """Decide what the end of the stream means. `None` means that the response is complete.
 
         Args:
-            done: `[DONE]` was seen.
-            broken: the connection broke off rather than ended.
+            done: whether `[DONE]` was seen.
+            broken: whether the connection broke instead of ending.
         """
         if broken:
             return self._truncated("the connection broke off within the stream")
@@ -213,10 +213,10 @@ class Assembler:
             self._choices[0].add_extra(sent.choices[0].unknown())
 
     def _add_head(self, chunk: Chunk) -> None:
-        """Take what is reported once per response rather than once per token.
+        """Record the fields that concern the whole response.
 
-        Chunks with text repeat it. Reading those without text, those with unknown fields, and all until the model is
-        named (Azure's first chunk does not name it) keeps the rest cheap.
+        Chunks with text repeat them. To keep these cheap, the fields are read only from chunks without text, from
+        chunks with unknown fields, and from all chunks until the model is named (Azure's first chunk does not name it).
         """
         head = self._head
         head.id = head.id or chunk.id

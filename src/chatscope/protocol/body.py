@@ -1,4 +1,4 @@
-"""Decodes the body of a response that was not streamed: to a completion, or to the error that it reports."""
+"""Decodes the body of a response that was not streamed, to a completion or to the error that it reports."""
 
 from __future__ import annotations
 

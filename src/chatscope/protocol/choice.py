@@ -54,7 +54,7 @@ class GrowingChoice:
         self.finish_reason: str | None = None
         self._is_in_messages = False
         self._role: str | None = None
-        self._content: _ContentParts | None = None  # only where the server sends the content as a list of parts
+        self._content: _ContentParts | None = None  # only if the server sends the content as a list of parts
         self._texts: dict[str, list[str]] = {}
         self._merged: dict[str, GrowingValue] = {}
         self._calls = ToolCalls()
@@ -110,7 +110,7 @@ class GrowingChoice:
         return gained
 
     def add_text(self, name: str, text: str) -> None:
-        """Add a text beside the content: reasoning or a refusal, by its attribute."""
+        """Add text other than the content: reasoning or a refusal, by its attribute."""
         if (parts := self._texts.get(name)) is not None:
             parts.append(text)
         else:
@@ -119,9 +119,9 @@ class GrowingChoice:
     def add_extra(self, extra: dict[str, Any]) -> None:
         """Add unknown fields of the choice itself.
 
-        A list is continued: it is about the tokens of its chunk (vLLM's `token_ids`). But a list that begins with all
-        the items before is repeated whole, as citations are; numbers may repeat by chance. Any other value is about the
-        state of the choice and replaces the one before.
+        A list is appended, because it concerns the tokens of its chunk (vLLM's `token_ids`). But a list that starts
+        with all earlier items is a repetition of the whole list, as with citations; numbers are excepted, because they
+        may repeat by chance. Any other value concerns the state of the choice, and replaces the earlier value.
         """
         for name, value in extra.items():
             earlier = self._extra.get(name)
@@ -163,9 +163,9 @@ class GrowingChoice:
         )
 
     def _drop_repeats(self, part: ChunkChoice) -> None:
-        """Take out of a whole message what deltas have said before.
+        """Remove from a whole message what deltas have sent before.
 
-        Some servers end a stream with it. A stream of nothing but messages sends them in place of deltas.
+        Some servers end a stream with a whole message. In a stream of only messages, they replace deltas.
         """
         if self._is_in_messages or not self._has_output:
             self._is_in_messages = True
@@ -205,14 +205,14 @@ class GrowingChoice:
 
 
 def _rest(text: str | None, parts: list[str]) -> str | None:
-    """Return what a text adds to the parts of it that have arrived. What contradicts them adds nothing."""
+    """Return the text that a whole text adds to the parts that have arrived. A contradicting text adds nothing."""
     if not text or not parts:
         return text
     return text.removeprefix(before) or None if text.startswith(before := "".join(parts)) else None
 
 
 def _repeats(items: list[Any], earlier: list[Any]) -> bool:
-    """Return whether a list begins with all the items of an earlier one, and not by chance as numbers may."""
+    """Return whether a list starts with all items of an earlier one. Numbers do not count, as they repeat by chance."""
     if len(items) < len(earlier) or (items and isinstance(items[0], int | float)):
         return False
     return items[: len(earlier)] == earlier

@@ -1,7 +1,7 @@
-"""The data of one stream's events to chunks. Whether they report an error is decided in `error_object.py`.
+"""Decodes the data of one stream's events to chunks. Not here: whether they report an error (`error_object.py`).
 
-Most servers send a few fields of their own, and then in every chunk. So a stream's decoder learns their names from the
-first chunks that have them. From then on it accepts them, and refuses whatever is still unknown.
+Most servers send a few fields of their own in every chunk. So a stream's decoder learns their names from the first
+chunks that have them. From then on it accepts these fields, and refuses any that are still unknown.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _choice_fields: Final = attrgetter(*_CHOICE_FIELDS)
 _chunk_fields: Final = attrgetter(*_CHUNK_FIELDS)
 _BACKSLASH: Final = ord("\\")
 _MOST_USELESS: Final = 4
-"""How many templates in a row may turn out useless."""
+"""How many consecutive templates may turn out useless."""
 _MOST_LESSONS: Final = 8
-"""How often the decoder of one stream learns: a server that names its fields anew all the time must not gain by it."""
+"""How often the decoder of one stream learns. The bound is for servers that rename their fields all the time."""
 
 
 class ChunkDecoder:
-    """Decode the chunks of one stream.
+    """Decodes the chunks of one stream.
 
     Attributes:
-        kind: which attribute of a delta holds the text that `decode_text` takes.
+        kind: the attribute of a delta with the text that `decode_text` reads.
         sent: the last chunk of text, decoded; `unknown()` of each part returns its unknown fields. Only its text and
             its padding may be those of an earlier chunk.
     """
@@ -64,7 +64,7 @@ class ChunkDecoder:
         self._decode_text = _text_decoder(_NO_NAMES, "content").decode
 
     def decode(self, data: bytes) -> tuple[Chunk, dict[str, Any] | None]:
-        """Return the chunk that an event's data holds, and the decoded object if it has to be searched for an error.
+        """Return the chunk in an event's data, and the decoded object if it must be searched for an error.
 
         Raises:
             ValueError: the data is not a JSON object.
@@ -88,7 +88,7 @@ class ChunkDecoder:
         return chunk, None
 
     def expect_text_like(self, chunk: Chunk) -> bool:
-        """Return whether the next chunk may be like this one: one with text of one kind, for `decode_text`."""
+        """Return whether the next chunk may be like this one: with text of one kind, for `decode_text`."""
         choice = chunk.choices[0]
         delta = choice.delta
         if delta.reasoning_details is not None or choice.logprobs is not None or choice.index or len(chunk.choices) > 1:
@@ -108,8 +108,8 @@ class ChunkDecoder:
     def decode_text(self, data: bytes) -> str | None:
         """Return the text in an event's data if it adds text to the first choice and does nothing else, or `None`.
 
-        It may report usage, too. For callers that do not need the chunk: it takes a fraction of the time of decoding
-        one and adding it to the others.
+        The data may also report usage. For callers that do not need the chunk: this takes a fraction of the time of
+        decoding a chunk and adding it to the others.
         """
         template = self._template
         if template is not None and (text := template.text_of(data, template.ends)) is not None:
@@ -127,7 +127,7 @@ class ChunkDecoder:
         return getattr(sent.choices[0].delta, self.kind)  # type: ignore[no-any-return]  # the decoder has checked it
 
     def text_of_read(self, data: bytes) -> str | None:
-        """Return what `decode_text` would return for the only event in a read, if that is easily seen."""
+        """Return the same as `decode_text` for the only event in a read, if that is easy to see."""
         template = self._template
         if template is not None and (text := template.text_of(data, template.ends_of_read)) is not None:
             self.sent = template.sent
@@ -135,7 +135,7 @@ class ChunkDecoder:
         return None
 
     def text_chunk(self, text: str, data: bytes) -> Chunk:
-        """Return the chunk for which `decode_text` returned a text: built from it, in less time than decoding takes."""
+        """Build the chunk for which `decode_text` returned a text. This takes less time than decoding it."""
         sent, template = self.sent, self._template
         obfuscation = sent.obfuscation
         if template is not None and sent is template.sent:
@@ -190,7 +190,7 @@ class ChunkDecoder:
         self._template = None
 
     def _learn_template(self, data: bytes) -> None:
-        """Learn what stands around the text. A server that changes it in every chunk is soon left alone."""
+        """Learn the bytes around the text. If a server changes them in every chunk, stop trying soon."""
         if self._template is not None and _BACKSLASH in data:
             return  # it may differ only in an escaped character
         was_used = self._template is not None and self._template.was_used
@@ -208,7 +208,7 @@ class ChunkDecoder:
     def _learn(self, names: UnknownNames) -> None:
         """Learn the unknown fields of a chunk if they are those of the chunk before it.
 
-        What only one chunk brings is not worth it: it takes as long as decoding a hundred chunks in full.
+        Fields that only one chunk has are not learned: learning takes as long as decoding a hundred chunks.
         """
         if names != self._last_names:
             self._last_names = names

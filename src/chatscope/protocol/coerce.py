@@ -1,8 +1,8 @@
 """Converts decoded objects to structs, for responses that the typed decoder rejects.
 
 There are two steps. `normalized` converts the known variants of a response's shape to the endpoint's own. `fit_struct`
-then takes each field that can be converted without guessing, and leaves the rest at its default. So one odd field never
-costs the response.
+then converts each field that needs no guessing, and leaves the others at their defaults. So one odd field never makes
+the whole response invalid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def choices_of(loaded: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list; one object where a list belongs is a list of one, or of its values by their places."""
+    """Return a list. An object in place of a list becomes a list of one, or of its values by their places."""
     if isinstance(value, dict):
         by_place = bool(value) and all(name.isdecimal() for name in value)
         return list(value.values()) if by_place else [value] if value else []
@@ -66,12 +66,12 @@ def normalized(loaded: Mapping[str, Any], message: Literal["delta", "message"]) 
 
 @cache
 def fields_of(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a struct. Finding them out takes longer than decoding a response."""
+    """Return the fields of a struct. Cached, because determining them takes longer than decoding a response."""
     return msgspec.structs.fields(cls)
 
 
 def fit_struct(loaded: Mapping[str, Any], cls: type[_S]) -> _S:
-    """Build a struct field by field, leaving out what does not fit."""
+    """Build a struct field by field, skipping values that do not fit."""
     given = {
         field.name: _fit(loaded[field.encode_name], field.type)
         for field in fields_of(cls)

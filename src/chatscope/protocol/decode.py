@@ -1,7 +1,7 @@
-"""JSON bytes to the structs of `response.py`, forgiving what real servers get wrong.
+"""Decodes JSON bytes to the structs of `response.py`, and tolerates the mistakes of real servers.
 
-The fast path is msgspec's typed decoder, which refuses unknown fields. What it refuses is decoded to plain objects
-first: then nothing that the server sent is lost, and errors can be looked for (`error_object.py`).
+The fast path is msgspec's typed decoder, which refuses unknown fields. Data that it refuses is decoded to plain objects
+first, so that nothing the server sent is lost, and errors can be found (`error_object.py`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _NO_FINISH_REASON: Final = frozenset(
     {"", "0", "null", "none", "nil", "undefined", "false", "unspecified", "finish_reason_unspecified"}
     | {"not_finished", "unfinished", "in_progress", "running"}  # TensorRT-LLM
 )
-"""What some servers send instead of null, in lower case."""
+"""Texts that some servers send instead of null, in lower case."""
 
 _PLAIN_REASONS: Final = frozenset({None, "stop", "length", "tool_calls", "content_filter", "function_call"})
-"""The finish reasons that are no error under any name. Others have to be looked at."""
+"""The finish reasons that never mean an error. Others must be examined."""
 
 _OUR_NAME: Final = re.compile(rb'>"\s*:')
 """The end of a name like `<extra>`, which no server may set."""
@@ -43,9 +43,9 @@ _GREATER: Final = ord(">")
 
 
 def decode_exact(data: bytes) -> Completion | None:
-    """Return the completion that a body holds if every field of it is known and of the right type, otherwise `None`.
+    """Return the completion in a body if every field is known and has the right type, otherwise `None`.
 
-    `None` says only that the body needs a closer look.
+    `None` only means that the body must be examined further.
     """
     try:
         completion = _completions.decode(data)
@@ -65,13 +65,13 @@ def decode_exact(data: bytes) -> Completion | None:
 
 
 def sets_our_fields(data: bytes) -> bool:
-    """Return whether JSON has a name like `<extra>`: the typed decoder would take its value for one of this package."""
+    """Return whether JSON has a name like `<extra>`, whose value the typed decoder would mistake for this package's."""
     # A byte as a number first: to look for two takes many times as long, and most responses have none.
     return _GREATER in data and _OUR_NAME.search(data) is not None
 
 
 def needs_no_look(chunk: Chunk) -> bool:
-    """Return whether what a chunk says is no error, whatever `find_error` knows of errors."""
+    """Return whether a chunk certainly reports no error, so that `find_error` is not needed."""
     if chunk.error is not None or chunk.object in _ODD_OBJECTS:
         return False
     for choice in chunk.choices:  # noqa: SIM110 - a generator would take longer than the rest
@@ -107,7 +107,7 @@ def _made(loaded: dict[str, Any], cls: type[_S]) -> _S:
 
 
 def chunk_if_regular(loaded: dict[str, Any], raw: bytes) -> Chunk | None:
-    """Return a chunk from a decoded object that has the endpoint's shape but for unknown fields, otherwise `None`."""
+    """Return a chunk from a decoded object if it has the endpoint's shape, except for unknown fields; else `None`."""
     try:
         chunk = msgspec.convert(with_extra(loaded, Chunk), Chunk)
     except msgspec.ValidationError:
@@ -117,7 +117,7 @@ def chunk_if_regular(loaded: dict[str, Any], raw: bytes) -> Chunk | None:
 
 
 def completed(made: _S, loaded: dict[str, Any]) -> _S:
-    """Fill in what stands elsewhere than the endpoint would put it."""
+    """Fill in values that the server put elsewhere than the endpoint would."""
     if made.usage is None or not is_whole(made.usage) or "usage" in made.extra:
         made.usage = usage_in(loaded)
     for choice in made.choices:
@@ -129,12 +129,12 @@ def completed(made: _S, loaded: dict[str, Any]) -> _S:
 
 
 def number_choices(choices: Sequence[Choice | ChunkChoice]) -> None:
-    """Give choices of one response without indexes of their own their places as indexes."""
+    """Use the positions of a response's choices as their indexes if they have none."""
     if len({choice.index for choice in choices}) < len(choices):
         for place, choice in enumerate(choices):
             choice.index = place
 
 
 def is_whole(usage: Usage) -> bool:
-    """Return whether a usage needs no other place or name to be looked at for what it lacks."""
+    """Return whether a usage is complete, so that no other place or name must be searched."""
     return bool(usage.prompt_tokens and usage.completion_tokens)

@@ -14,14 +14,14 @@ from chatscope.version import __version__
 _BASE_URL: Final = re.compile(r"https?://[^/?#\s]+[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,15}", re.IGNORECASE)
 _KEY_LIKE: Final = re.compile(r"(sk|gsk|xai|pk)[-_][^/]*|[^./:]{16,}", re.IGNORECASE | re.DOTALL)
-"""Text that looks like a key and not like an address, which has a dot, a colon or a slash somewhere."""
+"""Text that looks like a key. An address would have a dot, a colon or a slash."""
 _UP_TO_THE_HOST: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
-"""Everything up to the last @, wherever it is: a password may contain characters that should have been quoted."""
+"""Everything up to the last @, because a password may contain characters that should have been quoted."""
 _USER_AGENT: Final = f"chatscope/{__version__}"
 
 
 class Secret(str):
-    """Text whose repr is a mask, so that tracebacks with the values of variables do not show it."""
+    """Text whose repr is a mask, so that tracebacks that show the values of variables do not show it."""
 
     __slots__ = ()
 
@@ -118,6 +118,6 @@ def _why_not(base_url: object) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as it may be shown: without user, password and query."""
+    """Return a URL in the form that may be shown: without user, password and query."""
     address, mark, _ = _UP_TO_THE_HOST.sub(r"\1***@", url).partition("?")
     return f"{address}?***" if mark else address

@@ -16,7 +16,7 @@ from chatscope.protocol.redaction import redact
 
 BODY_LIMIT: Final = 64 * 1024
 """How much of an error body is read, in bytes. Real servers' errors are below 10 KiB. Proxies' HTML pages may have
-megabytes, which are no use in a traceback."""
+megabytes, which are useless in a traceback."""
 
 _FIRST_WORDS: Final = 80
 """How much of a success that is not a completion is quoted in the error's message, in characters."""
@@ -77,12 +77,12 @@ def stream_server_error(report: ErrorReport, data: bytes, *, secret: str = "") -
 
 
 def body_text(data: bytes, secret: str) -> str:
-    """Return what an error keeps of a body: cut at `BODY_LIMIT`, the key redacted."""
+    """Return the part of a body that an error stores: cut at `BODY_LIMIT`, with the key redacted."""
     return str(redact(data[:BODY_LIMIT].decode("utf-8", "replace"), secret))
 
 
 def first_words(body: bytes, secret: str) -> str:
-    """Return the first words of a body that is not what was expected, or `""`."""
+    """Return the first words of an unexpected body, or `""`."""
     return _gist(body_text(body, secret))[:_FIRST_WORDS]
 
 
@@ -99,7 +99,7 @@ def _shown(report: ErrorReport, secret: str) -> dict[str, Any]:
 
 
 def _stop_retries(error: APIStatusError | StreamServerError, report: ErrorReport) -> None:
-    """Let an error that no wait can help say so; a request that is too large may be ordered to be sent again."""
+    """Mark an error that no wait can help. For a request that is too large, the server's own order takes precedence."""
     is_hidden_quota = report.is_quota and not isinstance(error, QuotaExceededError)
     is_used_up = report.is_used_up and error.retry_after is None
     if is_hidden_quota or is_used_up or (report.is_too_large and error.should_retry is None):

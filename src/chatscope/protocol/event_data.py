@@ -1,4 +1,4 @@
-"""What the data of an event is if it is not a chunk: a keep-alive, `[DONE]`, an error, or several events in one."""
+"""Recognises event data that is not a chunk: a keep-alive, `[DONE]`, an error, or several events in one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEEP_ALIVE: Final = re.compile(
 time."""
 
 _DONE: Final = re.compile(rb'"?\[DONE\]"?', re.IGNORECASE)
-"""How gateways write `[DONE]`: encoded as JSON, or in lower case."""
+"""Gateways' spellings of `[DONE]`: encoded as JSON, or in lower case."""
 
 _NOTHING: Final = frozenset({b"null", b'""', b"None", b"undefined"})
 _ERROR_EVENT: Final = re.compile(r"error|exception|fail(ure|ed)", re.IGNORECASE)
@@ -34,7 +34,7 @@ def is_error_event(name: str) -> bool:
 
 
 def is_nothing(data: bytes) -> bool:
-    """Return whether an event's data says nothing."""
+    """Return whether an event's data is empty or only keeps the connection open."""
     return data in _NOTHING or is_keep_alive(data)
 
 

@@ -41,7 +41,7 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStarted:
-    """A tool call has started; its id and name are as far as they have been received."""
+    """A tool call has started. Its id and name may be incomplete so far."""
 
     choice: int
     call: int
@@ -96,7 +96,7 @@ class ToolCallDone:
 class ChoiceFinished:
     """A choice is complete; the reason is `None` if the server sent none.
 
-    If the server continues the choice all the same, more events follow, and it finishes again.
+    If the server continues the choice anyway, more events follow, and it finishes again.
     """
 
     choice: int
@@ -154,7 +154,7 @@ class EventReader:
             yield UsageReported(usage)
 
     def end(self) -> Iterator[StreamEvent]:
-        """Yield the events for what is complete at the end of the response."""
+        """Yield the events for everything that the end of the response completes."""
         for choice in self._choices.values():
             yield from choice.end(None)
 

@@ -1,4 +1,4 @@
-"""Read response headers: whether and when to retry, which limits remain, which id to quote to support.
+"""Reads response headers: whether and when to retry, the remaining limits, and the id to quote to support.
 
 Sources: the endpoint's documentation of its rate-limit headers; RFC 9110, section 10.2.3, for Retry-After.
 `ResponseHeaders` keeps names in lower case, which is how they are looked up.
@@ -25,7 +25,7 @@ _LIMITS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class RateLimitHeaders:
-    """What a reply's `x-ratelimit-*` headers say; resets are seconds from the reply, `None` is what they don't say."""
+    """The values of a response's `x-ratelimit-*` headers. Resets are in seconds from the response. `None`: unknown."""
 
     limit_requests: int | None = None
     remaining_requests: int | None = None
@@ -44,18 +44,18 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:
-    """Return what `x-should-retry` orders, if it is there."""
+    """Return the order in `x-should-retry`; `None` if there is none."""
     return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return how long the server asks to wait, in seconds; `None` if it does not ask, or asks for nothing.
+    """Return how long the server asks to wait, in seconds; `None` if it does not ask for a wait.
 
-    `retry-after-ms` goes before `retry-after`, which may be seconds, fractions or an HTTP date. LiteLLM's proxy hands
-    its provider's header on under another name.
+    `retry-after-ms` takes precedence over `retry-after`, which may be seconds, fractions or an HTTP date. LiteLLM's
+    proxy passes on its provider's header under another name.
 
     Args:
-        headers: the reply's headers.
+        headers: the response's headers.
         now: seconds since the epoch, for dates.
     """
     seconds = _number(headers.get("retry-after-ms"))
@@ -75,10 +75,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
-    """Return what the rate-limit headers say, or `None` if there are none.
+    """Return the values of the rate-limit headers, or `None` if there are none.
 
-    The endpoint's own names, and Mistral's (`x-ratelimit-limit-tokens-minute`, `x-ratelimit-remaining-req-minute`).
-    Azure sends -1 or 0 as limits; they mean nothing.
+    Reads the endpoint's own names and Mistral's (`x-ratelimit-limit-tokens-minute`,
+    `x-ratelimit-remaining-req-minute`). Azure sends meaningless limits of -1 or 0, which are ignored.
     """
     found = RateLimitHeaders(
         limit_requests=_count(headers, "limit-requests", "limit-req-minute", least=1),
@@ -92,7 +92,7 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 
 def has_plenty(headers: Mapping[str, str]) -> bool:
-    """Tell whether more than half of what the limits allow is left, or there are no limits to be seen."""
+    """Return whether more than half of each limit is left, or there are no limits in the headers."""
     if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
         return False  # Mistral's names: let them be read in full
     get = headers.get
@@ -105,13 +105,13 @@ def has_plenty(headers: Mapping[str, str]) -> bool:
 
 
 class ResponseHeaders(Mapping[str, str]):
-    """The headers of a response, names in lower case; of one that comes twice, the last.
+    """The headers of a response, names in lower case. If one occurs twice, the last one counts.
 
-    They stay as they arrived until someone looks: nearly all of them are never read, and to take them apart would be
-    most of the work.
+    They are parsed only when they are first read. Nearly all of them are never read, and parsing would be most of the
+    work.
 
     Args:
-        head: the status line, and each header on a line of its own.
+        head: the status line, and each header on a separate line.
     """
 
     __slots__ = ("_lower", "_text")
@@ -122,7 +122,7 @@ class ResponseHeaders(Mapping[str, str]):
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
-        """Return headers that were taken apart already."""
+        """Return headers that have been parsed already."""
         return cls(b"".join([b"\r\n%b: %b" % header for header in headers]))
 
     def __getitem__(self, name: str) -> str:
@@ -146,7 +146,7 @@ class ResponseHeaders(Mapping[str, str]):
         return self._text[value : end if end >= 0 else None].lstrip(" \t")
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is one of that name."""
+        """Return whether there is a header with this name."""
         return self._lower.rfind(f"\n{name}:") >= 0
 
     def __iter__(self) -> Iterator[str]:
@@ -154,7 +154,7 @@ class ResponseHeaders(Mapping[str, str]):
         return iter(dict.fromkeys([line.partition(":")[0] for line in self._lower.split("\r\n")[1:]]))
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of headers."""
         return sum(1 for _ in self)
 
 

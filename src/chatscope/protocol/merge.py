@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 _REPLACED: Final = frozenset({"id", "type", "index", "format", "signature"})
-"""Fields that are sent whole, again and again, and not continued."""
+"""Fields that are repeated whole instead of being continued."""
 
 _RUNS: Final = ("thinking", "reasoning.text", "reasoning.summary")  # not a set: a type may be anything
-"""Types of items that are continued by the next item of the type, where the server sends no index."""
+"""Types of items that are continued by the next item of the same type if the server sends no index."""
 
 _MAX_DEPTH: Final = 50
 """How deep values are merged. Below that, the last part replaces the ones before it."""

@@ -1,7 +1,7 @@
-"""The messages of a conversation and their parts, as the endpoint takes them: types for plain dicts, and nothing else.
+"""The messages of a conversation and their parts in the endpoint's format: only types for plain dicts.
 
-A message is a dict literal or any other mapping: servers add roles, parts and fields of their own. Whoever wants a
-checker to refuse what the endpoint would refuse annotates with the type that is meant, such as `UserMessage`.
+A message is a dict literal or any other mapping, because servers add their own roles, parts and fields. To make a type
+checker refuse what the endpoint would refuse, annotate with a specific type, such as `UserMessage`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TextPart(TypedDict):
 
 
 class ImageURL(TypedDict):
-    """Where an image is: an address that the server can reach, or a data URL."""
+    """The URL of an image: an address that the server can reach, or a data URL."""
 
     url: str
     detail: NotRequired[Literal["auto", "low", "high", "original"] | str]  # noqa: PYI051 - the literals are for editors
@@ -63,14 +63,14 @@ class FilePart(TypedDict):
 
 
 class RefusalPart(TypedDict):
-    """A refusal that the assistant gave; only an assistant message may hold one."""
+    """A refusal by the assistant. Only an assistant message may hold one."""
 
     type: Literal["refusal"]
     refusal: str
 
 
 ContentPart = TextPart | ImagePart | AudioPart | FilePart | RefusalPart | Mapping[str, Any]
-"""One part of a message; which of them a role may have, the endpoint decides."""
+"""One part of a message. The endpoint decides which parts a role may have."""
 
 Content = str | Sequence[ContentPart]
 
@@ -106,7 +106,7 @@ class CustomToolCall(TypedDict):
 
 
 class DeveloperMessage(TypedDict):
-    """Instructions; what newer models call the system message."""
+    """Instructions: the name of the system message for newer models."""
 
     role: Literal["developer"]
     content: Content
@@ -122,7 +122,7 @@ class SystemMessage(TypedDict):
 
 
 class UserMessage(TypedDict):
-    """What the user says and shows."""
+    """A message of the user."""
 
     role: Literal["user"]
     content: Content
@@ -130,13 +130,13 @@ class UserMessage(TypedDict):
 
 
 class AudioReference(TypedDict):
-    """An earlier reply in sound, by its id."""
+    """An earlier spoken response, by its id."""
 
     id: str
 
 
 class AssistantMessage(TypedDict):
-    """What the model said. `completion.message.to_dict()` makes one of a reply."""
+    """A message of the model. `completion.message.to_dict()` returns one."""
 
     role: Literal["assistant"]
     content: NotRequired[Content | None]
@@ -148,7 +148,7 @@ class AssistantMessage(TypedDict):
 
 
 class ToolMessage(TypedDict):
-    """What a tool answered; the id is that of the call."""
+    """The result of a tool. The id is that of the call."""
 
     role: Literal["tool"]
     content: Content
@@ -156,7 +156,7 @@ class ToolMessage(TypedDict):
 
 
 class FunctionMessage(TypedDict):
-    """What a function answered; deprecated, as `functions` is."""
+    """The result of a function. Deprecated, as `functions` is."""
 
     role: Literal["function"]
     content: str | None
@@ -175,4 +175,4 @@ SentMessage = (
 """One message of a conversation, as it is sent."""
 
 Message = SentMessage | CompletionMessage
-"""One message of a conversation. What a model answered (`completion.message`) can be appended as it is."""
+"""One message of a conversation. A model's message (`completion.message`) can be appended unchanged."""

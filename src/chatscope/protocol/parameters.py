@@ -1,7 +1,7 @@
-"""The endpoint's parameters, as types: what `complete`, `stream` and `Task.parameters` may be given.
+"""The endpoint's parameters as types: the keywords of `complete` and `stream`, and the items of `Task.parameters`.
 
-Values that the endpoint lists are literals for editors to offer; where servers have more, any text is allowed. An
-object that they extend may also be any mapping.
+Values that the endpoint lists are literals, which editors offer. If servers have more values, any text is allowed. If
+servers extend an object, it may be any mapping.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ CacheRetention = Literal["in_memory", "24h"] | str  # noqa: PYI051 - as above
 
 
 class AudioOptions(TypedDict):
-    """The voice of a spoken reply and its format."""
+    """The voice and the format of a spoken response."""
 
     voice: str | Mapping[str, Any]
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"] | str  # noqa: PYI051 - as above
 
 
 class StreamOptions(TypedDict, total=False):
-    """What a stream holds besides the reply."""
+    """What a stream contains in addition to the response."""
 
     include_usage: bool
     include_obfuscation: bool
 
 
 class Prediction(TypedDict):
-    """What the reply will mostly be."""
+    """Text that most of the response will repeat."""
 
     type: Literal["content"]
     content: str | Sequence[Mapping[str, Any]]
@@ -85,7 +85,7 @@ class FunctionTool(TypedDict):
 
 
 class CustomDefinition(TypedDict):
-    """A tool that takes free text, of some format."""
+    """The definition of a tool whose input is free text in some format."""
 
     name: str
     description: NotRequired[str]
@@ -93,7 +93,7 @@ class CustomDefinition(TypedDict):
 
 
 class CustomTool(TypedDict):
-    """A tool that takes free text."""
+    """A tool whose input is free text."""
 
     type: Literal["custom"]
     custom: CustomDefinition
@@ -143,8 +143,7 @@ ToolChoice = ToolMode | FunctionChoice | CustomChoice | AllowedToolsChoice | Map
 class CommonParameters(TypedDict, total=False):
     """The endpoint's parameters that mean the same wherever they are given.
 
-    Editors show the sentence below a field where the parameter is given. What only the server can judge is sent as
-    given.
+    Editors show the sentence below a field at the parameter. Values that only the server can judge are sent unchanged.
     """
 
     audio: AudioOptions | Mapping[str, Any] | None
@@ -160,9 +159,9 @@ class CommonParameters(TypedDict, total=False):
     logprobs: bool | None
     """Whether to return the log probabilities of the output's tokens, in `choice.logprobs`."""
     max_completion_tokens: int | None
-    """The most tokens to generate, reasoning included. OpenAI's reasoning models take this one."""
+    """The most tokens to generate, including reasoning. OpenAI's reasoning models accept only this one."""
     max_tokens: int | None
-    """The most tokens to generate. Other servers mostly take this one; OpenAI calls it deprecated."""
+    """The most tokens to generate. Most other servers accept this one; OpenAI deprecates it."""
     metadata: Mapping[str, str] | None
     """Up to 16 pairs of text, kept with a stored completion."""
     modalities: Sequence[Modality] | None
@@ -223,12 +222,12 @@ class ChatParameters(CommonParameters, total=False):
 
 
 class TaskParameters(ChatParameters, total=False):
-    """The parameters of a task: the endpoint's, and what it does not list. `stream=False` asks for a plain reply."""
+    """The parameters of a task: the endpoint's, and others. `stream=False` requests a response without streaming."""
 
     model: str
     """The model's name."""
     stream: bool
-    """`False` asks for a response that arrives all at once."""
+    """`False` requests a response that arrives all at once."""
     extra_body: Mapping[str, Any]
     """Fields of the body that the endpoint does not list, such as vLLM's `top_k`."""
     extra_headers: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Structs of responses to the plain objects that they came from. The structs are in `response.py`."""
+"""Converts the structs of responses (`response.py`) back to the plain objects from which they were decoded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def overlaid(built: dict[str, Any], unknown: dict[str, Any]) -> dict[str, Any]:
 
 
 def sent_fields(cls: type[msgspec.Struct], leave_out: str = "") -> tuple[str, ...]:
-    """Return the attributes of a struct that stand in its JSON, but for one."""
+    """Return the attributes of a struct that are in its JSON, except for one."""
     return tuple(attribute for attribute, _ in _sent_names(cls) if attribute != leave_out)
 
 
@@ -64,6 +64,6 @@ def encode_name(cls: type[msgspec.Struct], attribute: str) -> str:
 
 @cache
 def _sent_names(cls: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    """Return the attributes of a struct that stand in its JSON, each with its name there."""
+    """Return the attributes of a struct that are in its JSON, each with its name there."""
     fields = msgspec.structs.fields(cls)
     return tuple((field.name, field.encode_name) for field in fields if not field.encode_name.startswith("<"))

@@ -1,4 +1,4 @@
-"""Keeps the key out of errors: they quote servers, and servers repeat keys."""
+"""Keeps the key out of errors, which quote servers, which repeat keys."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What goes out: the endpoint's parameters, their check, the JSON body and the headers.
+"""The content of a request: the endpoint's parameters, their checks, and the JSON body.
 
-Only what can never be right is refused here, before anything is sent. What only the server can judge goes out as given.
+Only values that are certainly invalid are refused here, before anything is sent. Whatever only the server can judge is
+sent unchanged.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _NUMBERS: Final = frozenset(
 )
 
 _REJECTS_MAX_TOKENS: Final = re.compile(r"(?:.*/)?(?:[^:]*:)?(?:o\d|gpt-(?:[5-9]|\d\d))")
-"""o1, o3-mini, gpt-5, ... also behind a router's or a fine-tune's prefix: they take max_completion_tokens instead."""
+"""o1, o3-mini, gpt-5, ..., also after the prefix of a router or a fine-tune: they accept only max_completion_tokens."""
 
 
 def max_tokens_name(model: str) -> str:
-    """Return the name under which a model takes its token limit."""
+    """Return the name under which a model accepts its token limit."""
     return "max_completion_tokens" if _REJECTS_MAX_TOKENS.match(model) else "max_tokens"
 
 
@@ -40,7 +41,7 @@ def encode_body(
     """Return the JSON body of a request.
 
     Raises:
-        ValueError: an argument can never be right, or is no JSON; the error names it.
+        ValueError: an argument is invalid, or cannot be sent as JSON; the error names it.
     """
     check_messages(model, messages)
     for name, value in parameters.items():
@@ -62,7 +63,7 @@ def encode_body(
             except (TypeError, ValueError, RecursionError) as error:
                 raise ValueError(f"{name} cannot be sent as JSON: {error}") from error
         raise
-    # Afterwards: nothing is endless that could be encoded.
+    # Only now, because a value that could be encoded is not endless.
     if "logit_bias" in parameters:
         _check_finite(parameters["logit_bias"], "logit_bias")
     if extra:
@@ -71,7 +72,7 @@ def encode_body(
 
 
 def _check_finite(value: object, name: str) -> None:
-    """Refuse numbers that JSON does not have, which would be sent as null."""
+    """Refuse numbers that JSON does not have. They would be sent as null."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -84,7 +85,7 @@ def _check_finite(value: object, name: str) -> None:
 
 
 def _plain(value: object) -> object:
-    """Return what msgspec can encode for the mappings and sequences that are neither dicts nor lists."""
+    """Return values that msgspec can encode for mappings and sequences other than dicts and lists."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):
@@ -98,10 +99,10 @@ def conversation(
     context: Mapping[str, Any] | None = None,
     system: str | None = None,
 ) -> Sequence[SentMessage]:
-    """Return the messages that a prompt, or a conversation, a context and a system message make.
+    """Return the messages for a prompt or a conversation, with a context and a system message.
 
     Raises:
-        ValueError: neither or both of prompt and messages, or one of a wrong type; the error names it.
+        ValueError: neither or both of prompt and messages are given, or one has a wrong type; the error names it.
     """
     if messages is not None and prompt:
         raise ValueError("prompt and messages exclude each other")

@@ -1,10 +1,10 @@
-"""What the endpoint sends back, as msgspec structs: completions and chunks. Names are the endpoint's own.
+"""The endpoint's responses as msgspec structs: completions and chunks. Names are the endpoint's own.
 
-Only shapes live here: `decode.py` makes them from bytes, `assemble.py` makes a completion from chunks. Every field has
-a default, because some server leaves it out. `extra` holds the fields that a struct has no name for. The typed decoder
-refuses such fields, so that one look at a response tells whether it has any; `decode.py` then fills them in. No struct
-can be part of a reference cycle, so the garbage collector is told to ignore them (`gc=False`): a busy client makes
-thousands a second.
+Here: only the structs. Not here: decoding them from bytes (`decode.py`), and assembling a completion from chunks
+(`assemble.py`). Every field has a default, because some server omits it. `extra` holds fields without a name in the
+struct. The typed decoder refuses such fields, so unknown fields are noticed at once, and `decode.py` fills them in. No
+struct can be part of a reference cycle, so the garbage collector ignores them (`gc=False`): a busy client creates
+thousands per second.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _ELSEWHERE: Final = {
 
 
 class _Open(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """A struct that keeps the fields it has no name for."""
+    """A struct that stores fields for which it has no name."""
 
     extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
 
@@ -109,7 +109,7 @@ class CustomDelta(_Open, kw_only=True):
 
 
 class ToolCallDelta(_Open, kw_only=True):
-    """A part of a tool call; `index` identifies the call, where the server sends one."""
+    """A part of a tool call; `index` identifies the call, if the server sends one."""
 
     index: _Int | None = None
     id: str | None = None
@@ -143,12 +143,12 @@ class Logprobs(_Open, kw_only=True):
 
 
 class _MessageFields(_Open, kw_only=True):
-    """What a message and a delta have in common."""
+    """The common base of messages and deltas."""
 
     role: Role | None = None
     content: str | None = None
     content_parts: list[Any] | None = msgspec.field(default=None, name="<content_parts>")
-    """The content as it came, where it came as a list of parts; `content` is the text in it."""
+    """The content as it arrived, if it arrived as a list of parts; `content` is the text in it."""
     refusal: str | None = None
     audio: Any = None
     annotations: list[Any] | None = None
@@ -170,11 +170,11 @@ class _MessageFields(_Open, kw_only=True):
 
 
 class Delta(_MessageFields, kw_only=True):
-    """What one chunk adds to a choice's message."""
+    """The part of a choice's message that one chunk adds."""
 
     tool_calls: list[ToolCallDelta] | None = None
     is_whole: bool = msgspec.field(default=False, name="<whole>")
-    """Whether it arrived as a `message`. After deltas, that repeats them, and only what is new in it is kept."""
+    """Whether it arrived as a `message`. After deltas, a message repeats them, and only its new parts count."""
 
 
 class CompletionMessage(_MessageFields, kw_only=True):
@@ -185,8 +185,8 @@ class CompletionMessage(_MessageFields, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Return the message as it can be sent back in a conversation: only what is set.
 
-        Reasoning is in the fields and in the shape in which it came. The client leaves it out for servers that refuse
-        it (`Profile.dropped_from_messages`).
+        Reasoning keeps the fields and the shape in which it arrived. The client omits it for servers that refuse it
+        (`Profile.dropped_from_messages`).
         """
         copied: dict[str, Any] = msgspec.to_builtins(self._shared_dict())
         return copied
@@ -231,7 +231,7 @@ class XGroq(_Open, kw_only=True):
 
 
 class _ResponseFields(_Open, kw_only=True):
-    """What completions and chunks have in common."""
+    """The common base of completions and chunks."""
 
     id: str = ""
     object: str = ""
@@ -246,8 +246,8 @@ class _ResponseFields(_Open, kw_only=True):
 class Chunk(_ResponseFields, kw_only=True):
     """One event of a streamed response.
 
-    `usage` is what the server reported with it, wherever in the chunk it did. `extra` holds the top-level fields
-    without a name here, and under `usage` those of the usage. `raw` is the JSON text as it came.
+    `usage` is the usage that the server reported anywhere in the chunk. `extra` holds the top-level fields without a
+    name here, and under `usage` those of the usage. `raw` is the JSON text as it arrived.
     """
 
     choices: list[ChunkChoice] = []
@@ -312,7 +312,7 @@ class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
 
 
 def plain_messages(messages: Any) -> Any:
-    """Return a conversation with every message that a model wrote as the dict that is sent; what is none stays."""
+    """Return a conversation in which every message of a model is the dict to send. Other messages are unchanged."""
     if not isinstance(messages, list | tuple):
         return messages
     for item in messages:

@@ -1,7 +1,7 @@
-"""The event-stream decoder: bytes in, server-sent events out, whatever the read boundaries.
+"""The event-stream decoder: from bytes to server-sent events, for any read boundaries.
 
-The grammar is the WHATWG HTML standard's, sections 9.2.5 and 9.2.6, to the letter. What the events mean to a chat
-client is not decided here.
+The grammar is exactly that of the WHATWG HTML standard, sections 9.2.5 and 9.2.6. Not here: what the events mean to a
+chat client.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 from chatscope.errors import StreamProtocolError
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-"""The longest line and the largest event. A reply's audio arrives as base64 within one event, a few MiB at most;
-beyond this a peer is broken or hostile."""
+"""The longest line and the largest event. A response's audio arrives as base64 in one event, a few MiB at most. Beyond
+this limit, the server is broken or hostile."""
 
 _CR: Final = 13
 _LF: Final = 10
@@ -34,15 +34,15 @@ _event: Final[Callable[[tuple[str, bytes, str]], ServerSentEvent]] = partial(tup
 
 
 class SSEDecoder:
-    """Decode one event stream.
+    """Decodes one event stream.
 
     Args:
         error_field: read a line `error: ...` as an event named `error` with that data. The standard ignores such a
-            line; llama.cpp reports its failures with it.
+            line, but llama.cpp reports failures with it.
         max_event_bytes: the longest line and the largest event that are accepted.
 
     Attributes:
-        is_fresh: whether nothing that came before bears on what comes now.
+        is_fresh: whether no earlier bytes affect the next ones.
     """
 
     __slots__ = (
@@ -75,10 +75,10 @@ class SSEDecoder:
         self.is_fresh = False
 
     def lone_data(self, data: bytes) -> bytes | None:
-        """Return the data of the event that a read consists of: one `data: ` line of a `message`, and nothing else.
+        """Return the data of a read that is exactly one event: one `data: ` line of a `message`.
 
-        That is what nearly every read of a chat stream is. Where this returns `None`, nothing has happened, and `feed`
-        is to be called.
+        Nearly every read of a chat stream is one. If this returns `None`, nothing has changed, and `feed` must be
+        called.
         """
         if (
             self.is_fresh
@@ -91,7 +91,7 @@ class SSEDecoder:
         return None
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take in what was read and return the events that it completes, in order.
+        """Process the bytes of a read and return the events that they complete, in order.
 
         Raises:
             StreamProtocolError: a line or an event is longer than allowed. Events that were whole before it are
@@ -135,9 +135,9 @@ class SSEDecoder:
         return events
 
     def pending(self, max_bytes: int) -> ServerSentEvent | None:
-        """Return the event that has begun, as it would be if its blank line came now.
+        """Return the event that has started, as it would be if its blank line arrived now.
 
-        `None` means that it has no data, or more than `max_bytes`: looking at it at every read takes time.
+        `None` means that it has no data, or more than `max_bytes`: examining it at every read takes time.
         """
         if self.is_fresh or self._held + self._size > max_bytes:
             return None
@@ -149,7 +149,7 @@ class SSEDecoder:
 
     @property
     def first_pending_line(self) -> bytes:
-        """The first line of data of the event that has begun, if it is whole and the event has no name."""
+        """The first data line of the event that has started, if it is complete and the event has no name."""
         return self._data[0] if self._data and not self._event else b""
 
     def close(self) -> list[ServerSentEvent]:
@@ -174,9 +174,9 @@ class SSEDecoder:
         return events
 
     def _plain_events(self, data: bytes) -> tuple[list[ServerSentEvent], int]:
-        """Return the events that data begins with, and where they end, if all that end in it are a `data: ` line each.
+        """Return the events at the start of data, and where they end, if every event in it is one `data: ` line.
 
-        That is what a read of several events is in nearly every chat stream. It takes a third of the time of `_lines`.
+        In nearly every chat stream, a read of several events is like that. This takes a third of the time of `_lines`.
         """
         if self._data or self._event or data[:6] != b"data: " or len(data) > self._max:
             return [], 0

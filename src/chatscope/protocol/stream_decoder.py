@@ -103,7 +103,7 @@ class StreamDecoder:
         return chunks
 
     def may_have_ended(self, choices: int) -> bool:
-        """Return whether the stream would be over if what has begun to arrive were whole: a blank line may never come.
+        """Return whether the stream would be over if the incomplete event were complete: its blank line may never come.
 
         Args:
             choices: how many choices were requested.
@@ -248,7 +248,7 @@ class StreamDecoder:
         return chunk
 
     def _epilogue(self, data: bytes) -> None:
-        """Process an event after an error, for what it reports about the response."""
+        """Process an event after an error, because it may report usage."""
         try:
             chunk, _ = self._chunk_decoder.decode(data)
             self.assembler.add_epilogue(self._without_key(chunk, data))

@@ -1,7 +1,7 @@
-"""TextTemplate: reads a chunk of text by comparing it with the one before, without decoding it.
+"""TextTemplate: reads a chunk of text by comparing it with the previous one, without decoding it.
 
-From one chunk of text to the next, most servers change the text and nothing else; OpenAI also changes the padding in
-`obfuscation`. So what stands around them is compared as bytes. If it is the same, the chunk says the same but for them.
+From one chunk of text to the next, most servers change only the text; OpenAI also changes the padding in `obfuscation`.
+So the bytes around these are compared. If they are equal, the chunks differ only in text and padding.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class TextTemplate:
     """A chunk of text with a gap for the text and, if it has one, for its padding.
 
     Attributes:
-        sent: the decoded chunk; what it holds beside text and padding is in every chunk that fits.
+        sent: the decoded chunk. Except for text and padding, every chunk that fits has the same content.
         was_used: whether any other chunk has fitted.
         has_containers: whether an unknown field in it is an object or a list, which two chunks should not share.
         padding: the padding of the last chunk that fitted; `None` if such chunks have none.
-        ends, ends_of_read: what a chunk begins and ends with, and what a read does that is one event with such a chunk.
+        ends, ends_of_read: the bytes before and after the text, of a chunk and of a read that is one event.
     """
 
     __slots__ = ("_middle", "ends", "ends_of_read", "has_containers", "padding", "sent", "was_used")
@@ -94,7 +94,7 @@ class TextTemplate:
 
 
 def _plain_text(gap: bytes) -> str | None:
-    """Return text as JSON writes it if nothing in it is escaped, otherwise `None`."""
+    """Return text in JSON's spelling if nothing in it is escaped, otherwise `None`."""
     if _BACKSLASH in gap or _QUOTE in gap:
         return None
     try:
@@ -105,7 +105,7 @@ def _plain_text(gap: bytes) -> str | None:
 
 
 def _gap(data: bytes, name: str, value: str) -> tuple[int, int] | None:
-    """Return where the value of a field begins and ends, if it is text without anything escaped."""
+    """Return where the value of a field starts and ends, if it is text without escapes."""
     found, text = _start_of(name).search(data), value.encode()
     if found is None or not data.startswith(text + b'"', found.end()):
         return None

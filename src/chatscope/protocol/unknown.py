@@ -23,7 +23,7 @@ from chatscope.protocol.usage import Usage
 from chatscope.protocol.usage_reports import reports_usage
 
 _MOST_NAMES: Final = 32
-"""How many unknown fields are expected."""
+"""The most unknown fields that the decoder of a stream learns."""
 
 _CONTAINERS: Final = (dict, list)
 _NoList: TypeAlias = bool | int | float | str | dict[str, Any] | None
@@ -32,7 +32,7 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,63}", re.ASCII)
 
 
 class UnknownNames(NamedTuple):
-    """The names of fields without a name here that chunks bring, by the object that they stand in; each sorted."""
+    """The names of the unknown fields in chunks, sorted, by the object that contains them."""
 
     chunk: tuple[str, ...] = ()
     choice: tuple[str, ...] = ()

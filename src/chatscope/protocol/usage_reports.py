@@ -1,6 +1,6 @@
 """Where in a response servers report token counts, and under which names. Not here: how reports are merged (`usage`).
 
-The names are the endpoint's own, Anthropic's, Gemini's, Ollama's, llama.cpp's and Amazon's: gateways hand them on.
+The names are those of the endpoint, Anthropic, Gemini, Ollama, llama.cpp and Amazon, because gateways pass them on.
 """
 
 from __future__ import annotations

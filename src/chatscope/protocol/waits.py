@@ -1,4 +1,4 @@
-"""How long the body of an error asks to wait. Headers (`headers.py`) take precedence."""
+"""Reads how long the body of an error asks to wait. Headers (`headers.py`) take precedence."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _FIELDS: Final = {
     "resetafter": 1.0,
     "estimatedtime": 1.0,  # Hugging Face, while a model is being loaded
 }
-"""Names of fields with a wait, in lower case and without separators, and their units in seconds."""
+"""Names of fields that state a wait, in lower case and without separators, and their units in seconds."""
 
 _DETAILS: Final = ("details", "metadata", "headers", "parameters", "extra")
-"""Names of fields with further objects that may have those."""
+"""Names of fields whose objects may contain such fields."""
 
 _MAX_DEPTH: Final = 3
 
