@@ -60,6 +60,19 @@ class Point3:
     y: int = 0
 
 
+@dataclasses.dataclass(kw_only=True)
+class Price:
+    base: int
+    tax: dataclasses.InitVar[int | None] = None
+    total: int = dataclasses.field(init=False)
+
+    def __post_init__(self, tax: int | None) -> None:
+        self.total = self.base + (tax or 0)
+
+
+PRICE = Price(base=1, tax=2)
+
+
 @dataclasses.dataclass
 class Home(Generic[T]):
     """Where somebody lives."""
@@ -133,6 +146,8 @@ VALUES: list[tuple[Any, str, Any]] = [
     (Pets, f'{{"value":[{CAT}]}}', [TOM]),
     (list[Home[Name] | Dog], '{"value":[{"kind":"dog"}]}', [Dog(kind="dog")]),
     (Box, f'{{"cat":{CAT},"size":1}}', Box(TOM, 1)),
+    (Price, '{"base":1,"tax":2}', PRICE),
+    (list[Price | Street], '{"value":[{"base":1,"tax":2}]}', [PRICE]),
     (Answer, f'{{"cat":{CAT},"n":1}}', {"cat": TOM, "n": 1}),
     (Form, f'{{"cat":{CAT}}}', {"cat": TOM}),
     (

@@ -16,7 +16,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,7 +24,7 @@ import msgspec
 _PYDANTIC_MODULES: Final = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 
 _APART: Final = "apart"
-"""Marks a union or an enum that msgspec refuses."""
+"""Marks a union, an enum or a dataclass that msgspec refuses."""
 
 _UNIONS: Final = frozenset({typing.Union, types.UnionType})
 
@@ -175,16 +175,28 @@ def fields_of(kind: Any) -> Sequence[Field] | None:
             if one.init
         ]
     if dataclasses.is_dataclass(cls):
-        hints = _hints(kind)
-        missing = dataclasses.MISSING
-        return [
-            Field(one.name, one.name, hints[one.name], one.default is missing and one.default_factory is missing)
-            for one in dataclasses.fields(cls)
-            if one.init
-        ]
+        return _dataclass_fields(kind, cls)
     if is_typed_dict(cls):
         return [Field(name, name, hint, name in cls.__required_keys__) for name, hint in _hints(kind).items()]  # type: ignore[attr-defined]
     return None
+
+
+def _dataclass_fields(kind: Any, cls: Any) -> list[Field]:
+    """Return the parameters of a dataclass, `InitVar`s among them."""
+    hints = {name: hint.type if isinstance(hint, InitVar) else hint for name, hint in _hints(kind).items()}
+    accepted = {one.name for one in dataclasses.fields(cls) if one.init}.union(_init_vars(cls))
+    return [
+        Field(name, name, hints[name], one.default is one.default_factory is dataclasses.MISSING)
+        for name, one in cls.__dataclass_fields__.items()
+        if name in accepted
+    ]
+
+
+def _init_vars(cls: type) -> list[str]:
+    """Return the names of a dataclass's `InitVar`s, which msgspec does not read."""
+    fields: Mapping[str, Any] = getattr(cls, "__dataclass_fields__", {})
+    stored = {one.name for one in dataclasses.fields(cls)} if fields else ()
+    return [name for name in fields.keys() - stored if isinstance(_hints(cls)[name], InitVar)]
 
 
 def is_typed_dict(cls: Any) -> bool:
@@ -207,7 +219,7 @@ def _reader(kind: Any) -> str | None:
 
 
 def _libraries(kind: Any, seen: list[Any]) -> set[str]:
-    """Return which libraries a type needs, and whether it holds a union or an enum that msgspec refuses."""
+    """Return which libraries a type needs, and whether it holds a type that msgspec refuses."""
     bare, metadata = _without_metadata(kind)
     found = {library for item in metadata if (library := _library_of_metadata(item))}
     if bare in seen:
@@ -221,7 +233,9 @@ def _libraries(kind: Any, seen: list[Any]) -> set[str]:
             found.add("msgspec")
         elif is_typed_dict(cls) and sys.version_info < (3, 12) and type(cls).__module__ == "typing":
             found.add("msgspec")  # pydantic refuses them before Python 3.12
-        elif issubclass(cls, enum.Enum) and {type(member.value) for member in cls} not in ({str}, {int}):
+        elif _init_vars(cls) or (
+            issubclass(cls, enum.Enum) and {type(member.value) for member in cls} not in ({str}, {int})
+        ):
             found.add(_APART)
     inner = list(get_args(bare))
     if sum(map(_is_untagged, classes_in(bare))) > 1:
