@@ -31,7 +31,9 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
     try:
         with fail_at(deadlines.first_token()):
             await request.send()
-            data = request.received()
+            stream = request.stream
+            request.read_ns = stream.read_ns
+            data = stream.rest()  # nearly always all of it has arrived with the headers
             if data is None:
                 data = await _read(request, MAX_BODY_BYTES)
         completion = _completion(data, request)
@@ -39,8 +41,8 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
         request.on_failure(error)
         raise
     finally:
-        if not request.release():
-            await request.close()
+        if (response := request.release()) is not None:
+            await response.close(complete=False)
     request.on_first_output()
     request.on_usage(completion.usage)
     return completion

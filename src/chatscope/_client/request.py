@@ -44,6 +44,7 @@ class ClientRequest:
 
     Attributes:
         response: the response that is being read, between `send` and `close`.
+        secret: the key that is sent.
         headers: the latest response's, names in lower case.
         status, request_id: the latest response's. Requests that share a retrier have their own.
         sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
@@ -69,6 +70,7 @@ class ClientRequest:
         "request_id",
         "response",
         "retrier",
+        "secret",
         "sent_ns",
         "status",
         "written_ns",
@@ -90,6 +92,7 @@ class ClientRequest:
         self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
         self._is_hedged = False
+        self.secret = server.secret
         self.prepared = prepared
         self.observed = observed
         self.retrier = retrier
@@ -103,11 +106,6 @@ class ClientRequest:
         self.connect_ns: int | None = None
         self.headers_ns: int | None = None
         self.read_ns = 0  # 0 means never
-
-    @property
-    def secret(self) -> str:
-        """The key that is sent."""
-        return self._server.secret
 
     async def run(self, attempt: Callable[[], Awaitable[_T]], *, keeps_slot: bool = False) -> _T:
         """Wait for a slot, then make attempts until one succeeds. If cancelled, the slot is released.
@@ -240,16 +238,10 @@ class ClientRequest:
         self.headers = headers = response.headers
         self.status = response.status
         given = request_id(headers)
-        self.request_id = redact(given, self._server.secret) if given else None
+        self.request_id = redact(given, self.secret) if given else None
         if self._record is not None:
             self._record.on_response(self.status, self.request_id)
         self._permit.on_headers(headers)
-
-    def received(self) -> bytes | None:
-        """Return the whole body if all of it arrived together with the headers, as nearly always without streaming."""
-        stream = self.stream
-        self.read_ns = stream.read_ns
-        return stream.rest()
 
     async def receive(self, phase: Phase = "first_token") -> bytes:
         """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.
@@ -296,20 +288,15 @@ class ClientRequest:
         Args:
             complete: as for `HTTPResponse.close`.
         """
-        if not self.release():
-            response, self.response = self.response, None
-            if response is not None:
-                await response.close(complete=complete)
+        if (response := self.release()) is not None:
+            await response.close(complete=complete)
 
-    def release(self) -> bool:
-        """End the attempt and release its permit; return whether there is nothing to close: the response is over."""
+    def release(self) -> HTTPResponse | None:
+        """End the attempt and release its permit; return the response if it still has to be closed."""
         self._permit.release()
         self._end_attempt(None)
-        response = self.response
-        if response is not None and not response.stream.is_over:
-            return False
-        self.response = None
-        return True
+        response, self.response = self.response, None
+        return None if response is None or response.stream.is_over else response
 
     @property
     def stream(self) -> TimedStream:
@@ -343,8 +330,8 @@ class ClientRequest:
 
     def _end_attempt(self, error: BaseException | None) -> None:
         self._finish_record(error)
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
+        if self._attempt is not None:
+            attempt, self._attempt = self._attempt, None
             attempt.end(error)
 
     def _finish_record(self, error: BaseException | None) -> None:

@@ -45,7 +45,7 @@ def encode_body(
     """
     check_messages(model, messages)
     for name, value in parameters.items():
-        if name in _NUMBERS and value is not None:
+        if name in _NUMBERS and type(value) is not int and value is not None:
             check_number(value, name)
     body = {"model": model, "messages": messages, **parameters}
     if stream:

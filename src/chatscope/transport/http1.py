@@ -206,10 +206,12 @@ class ResponseStream(TimedStream):
 
     def _check_read(self, data: bytes, write_error: OSError | None) -> None:
         """Check what was read of the head. The error of a failed write is raised if there is no response."""
+        if data and not self._connection.closed:
+            return
         if write_error is not None and not (data or self.started):
             raise translated(write_error, Operation.WRITE, self._request) from write_error
         self._check_open()
-        if not (data or self.started):
+        if not self.started:
             raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
 
     def _feed(self, data: bytes) -> bytes:

@@ -134,19 +134,15 @@ class ResponseParser:
             if self._reads is not None and self._received > REREAD_LIMIT:
                 self._reads = None
             return body.pop()
-        if not had_head:
+        if not had_head and (self._head_request or not self.head_complete):
             self._judge_head_of(data)
         if self.complete:
             self._finish()
         elif self.head_complete and self._received > REREAD_LIMIT:
             self._reads = None
-        return self._take_body(len(data))
-
-    def _take_body(self, received: int) -> bytes:
-        body = self._body
         if not body:
             # Trailers and chunk extensions without end yield nothing that llhttp would report.
-            self._bare += received
+            self._bare += len(data)
             if self._bare > self._limit and not self.complete:
                 raise MalformedResponseError(f"more than {self._limit} bytes of a body without any content")
             return b""
@@ -199,17 +195,15 @@ class ResponseParser:
                 self._ended_at = len(self._body)
 
     def _judge_head_of(self, data: bytes) -> None:
-        """Check a read that may have ended the head."""
+        """Check a read after which there is no head yet, or a head that no body may follow."""
         if not self.head_complete:
             if self._received > self._limit:
                 raise MalformedResponseError(f"more than {self._limit} bytes of headers")
-        elif self._head_request:
+        else:
             # No body follows the head of a response to HEAD, but llhttp does not know what was asked.
             self.complete = True
             self._excess = self._excess or bool(self._body) or not data.endswith(b"\r\n\r\n")
             self._body.clear()
-        elif not self._transfer_coding:
-            self._reads = None  # nothing in a body of this kind can be malformed
 
     def _end(self) -> bytes:
         self.keep_alive = False
@@ -250,6 +244,8 @@ class ResponseParser:
             self._transfer_coding = b",".join(TRANSFER_ENCODING.findall(head))
             if has_body(status, head_request=self._head_request):
                 self._judge_transfer_coding()
+        else:
+            self._reads = None  # nothing in a body of this kind can be malformed
         self.status = status
         self.head = head
         # Asked here too: a response to HEAD never comes to the end that llhttp expects.

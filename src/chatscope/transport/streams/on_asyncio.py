@@ -121,7 +121,8 @@ class AsyncioStream(asyncio.Protocol):
             self._pause_reading()
             if self._on_lost is not None:
                 self._on_lost()
-        self._wake()
+        if (waiter := self._waiter) is not None and not waiter.done():
+            waiter.set_result(True)  # as `_wake` does
 
     def eof_received(self) -> None:
         # Returning None lets the transport close: a server that has ended its side sends no more responses.
@@ -185,14 +186,11 @@ class AsyncioStream(asyncio.Protocol):
         self._wake()
 
     def write(self, data: bytes) -> bool:
-        self._check_writable()
-        self._transport.write(data)
-        return not (self._write_paused or self._chunks or self._lost)
-
-    def _check_writable(self) -> None:
         if self._lost or self._transport.is_closing():
             self.write_refused = True
             raise BrokenPipeError("the server has closed the connection")
+        self._transport.write(data)
+        return not (self._write_paused or self._chunks or self._lost)
 
     async def flush(self, within: float | None) -> bool:
         while not (self._chunks or self._lost):
@@ -325,10 +323,9 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
     def write(self, data: bytes) -> bool:
         if self._later:
             data = self._later + data
-        if len(data) > WRITE_LATER:
+        if len(data) > WRITE_LATER or self._lost or self._transport.is_closing():
             self._later = b""
             return super().write(data)
-        self._check_writable()
         if not self._later:
             self._loop.call_soon(self._write_later)
         self._later = data
