@@ -1,7 +1,7 @@
-"""Connections that are opened before any request needs them.
+"""Opens connections before any request needs them.
 
-Here: how many are opened at a time, and what happens when one cannot be. Not here: connecting (`connect`), and what is
-kept for how long (`pool`).
+Here: how many are opened at a time, and handling a failure. Not here: connecting (`connect`), and how long connections
+are kept (`pool`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ async def open_ahead(pool: Pool, origin: Origin, count: int, connect: Callable[[
     After the first failure, no further ones are opened.
 
     Args:
-        pool: Keeps them.
-        origin: Where they lead.
+        pool: Keeps the connections.
+        origin: The server.
         count: How many should be idle.
-        connect: Makes one.
+        connect: Opens one.
 
     Raises:
-        httpx.TransportError: That failure.
+        httpx.TransportError: A connection could not be opened.
         RuntimeError: The pool was closed meanwhile.
     """
     missing = max(0, count - pool.idle_to(origin))

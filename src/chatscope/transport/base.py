@@ -20,8 +20,8 @@ READ_SIZE = 64 * 1024
 ResendHook = Callable[[httpx.TransportError], bool]
 """Called with the error of a lost connection before its request is sent again on a fresh one.
 
-Returning `False` forbids that, and the error is raised. The hook is not called if the lost connection refused the
-request before taking a byte of it: no server can have read anything then, so nothing is sent twice.
+If it returns `False`, the request is not sent again, and the error is raised. The hook is not called if the lost
+connection accepted no byte of the request: no server can have read anything then, so nothing is sent twice.
 """
 
 RESEND_EXTENSION = "chatscope.on_resend"
@@ -48,7 +48,7 @@ class SocketStream(Protocol):
         ...
 
     async def receive(self, within: float | None) -> bytes:
-        """Return what one read of the socket brings, `b""` at its end.
+        """Return the bytes of one read of the socket, `b""` at its end.
 
         Raises `TimeoutError` if nothing arrives `within` that many seconds.
         """
@@ -64,13 +64,13 @@ class SocketStream(Protocol):
 
     @property
     def write_refused(self) -> bool:
-        """Whether the system refused the last write before it took a byte of it. The stream is dead then."""
+        """Whether the system refused the last write without accepting a byte. The stream is then dead."""
         ...
 
     def write(self, data: bytes) -> bool:
         """Send as much as the system accepts at once, and keep the rest for `flush`.
 
-        Returns whether `flush` would not wait, and nothing has been received.
+        Returns `True` if `flush` would not wait and nothing has been received.
         """
         ...
 
@@ -82,7 +82,7 @@ class SocketStream(Protocol):
         ...
 
     def unsent(self) -> bool:
-        """Return whether something that was written is still to be sent."""
+        """Return whether written bytes have not been sent yet."""
         ...
 
     def poll(self) -> bytes | None:
@@ -94,9 +94,9 @@ class SocketStream(Protocol):
         ...
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:
-        """Have `on_lost` called when the peer closes or sends without end; at once if it has closed already.
+        """Call `on_lost` when the peer closes or sends endlessly; at once if it has closed already.
 
-        Returns whether the loop reports that at all. asyncio does; trio reads only in tasks.
+        Returns whether the loop can report that. asyncio can; trio reads only in tasks.
         """
         ...
 
@@ -121,11 +121,11 @@ class TimedStream(httpx.AsyncByteStream):
 
     @property
     def is_over(self) -> bool:
-        """Whether the whole body was returned, as far as that is known without reading on."""
+        """Whether the whole body has been returned, as far as is known without reading further."""
         return False
 
     def rest(self) -> bytes | None:
-        """Return all that is left of the body if it has arrived, as nearly every body that is not streamed has."""
+        """Return the rest of the body if it has arrived. Nearly every body that is not streamed has."""
         return None
 
     def __aiter__(self) -> Self:

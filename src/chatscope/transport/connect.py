@@ -1,7 +1,7 @@
-"""From an origin to a connected `SocketStream`: addresses, happy eyeballs, Unix sockets, TLS.
+"""Connects a `SocketStream` to an origin: addresses, happy eyeballs, Unix sockets, TLS.
 
-Here: one implementation for every event loop, on anyio's task groups, because uvloop has no happy eyeballs and the
-others disagree about the details. Not here: names (`resolver`), the sockets' own waiting (`streams`), reuse (`pool`).
+Here: one implementation for all event loops, with anyio's task groups, because uvloop has no happy eyeballs and the
+others differ in the details. Not here: names (`resolver`), waiting for sockets (`streams`), reuse (`pool`).
 """
 
 from __future__ import annotations

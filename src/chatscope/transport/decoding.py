@@ -1,8 +1,8 @@
-"""Content-encodings of responses: gzip, deflate, br and zstd, with a bound on what they may inflate to.
+"""Content-encodings of responses: gzip, deflate, br and zstd, with a limit on the decoded size.
 
-Here: decoders that return a limited part at a time, so that a bomb costs no more memory than that. br and zstd need
-their packages (`brotli` 1.2 or `brotlicffi`; `zstandard` or Python 3.14). A body that cannot be decoded within a bound
-is not decoded at all, and its header is left for httpx. Not here: transfer codings (`response_parser`).
+Here: decoders that return a limited part at a time, so that a decompression bomb needs no more memory. br and zstd need
+their packages (`brotli` 1.2 or `brotlicffi`; `zstandard` or Python 3.14). A coding whose decoder has no such limit is
+not decoded, and its header remains for httpx. Not here: transfer codings (`response_parser`).
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def decoders_for(content_encoding: bytes, request: httpx.Request | None) -> list
 
 
 class DecodedStream(TimedStream):
-    """The body of a response, decoded on demand. Cancelling and closing do what they do to the stream inside."""
+    """The body of a response, decoded on demand. Cancellation and closing act on the stream inside."""
 
     def __init__(
         self, inner: TimedStream, decoders: list[Decoder], *, limit: int, request: httpx.Request | None
@@ -264,7 +264,7 @@ class DecodedStream(TimedStream):
         await self._inner.aclose(complete=complete)
 
     def _read(self, stage: int) -> bytes:
-        """Return what the decoder `stage` makes of the output of those before it."""
+        """Return the output of the decoder `stage` for the output of the decoders before it."""
         decoder = self._decoders[stage]
         while not (data := decoder.read()):
             if stage == 0 or not (encoded := self._read(stage - 1)):

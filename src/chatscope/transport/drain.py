@@ -1,7 +1,7 @@
 """Reads the end of a response that was closed early, before the next request uses the connection.
 
-Here: how long to wait for that end, and whether the connection can be reused. Not here: when a response is closed early
-(`http1`), and what happens to a connection that cannot be reused (`transport`).
+Here: how long to wait for that end, and whether the connection can be reused. Not here: closing a response early
+(`http1`), and connections that cannot be reused (`transport`).
 """
 
 from __future__ import annotations

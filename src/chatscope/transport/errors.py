@@ -14,7 +14,7 @@ PROXY_NOTE = "through the environment's proxy "
 
 
 class MalformedResponseError(httpx.RemoteProtocolError):
-    """What the server sent is not an HTTP/1.1 response, or exceeds a limit. The message says where."""
+    """The server sent something that is not an HTTP/1.1 response, or exceeds a limit. The message says where."""
 
 
 class UnusableProxyError(httpx.ProxyError):
@@ -22,7 +22,7 @@ class UnusableProxyError(httpx.ProxyError):
 
 
 class Operation(Enum):
-    """What was being done: the pair holds the exceptions for a timeout and for any other failure."""
+    """The current operation, with its exceptions for a timeout and for any other failure."""
 
     def __init__(self, on_timeout: type[httpx.TransportError], on_error: type[httpx.TransportError]) -> None:
         self.on_timeout = on_timeout

@@ -1,7 +1,7 @@
-"""The names of a response's headers in lower case, worked out once for each sequence of names.
+"""The names of a response's headers in lower case, cached for each sequence of names.
 
-Names may come in any case. But a server sends the same ones in the same order with nearly every response, and to look a
-sequence up takes a fraction of what it takes to convert twenty or thirty names.
+Names may arrive in any case. But a server sends the same names in the same order in nearly every response. Looking up a
+sequence takes a fraction of the time of converting twenty or thirty names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _known: dict[tuple[bytes, ...], Mapping[str, bytes]] = {}
 
 
 def lower_names(names: tuple[bytes, ...]) -> Mapping[str, bytes]:
-    """Return the names as they came by their lower-case forms; of several with one form, the last."""
+    """Return the original names by their lower-case forms. If several have the same form, the last one counts."""
     found = _known.get(names)
     if found is None:
         found = {name.decode("latin-1").lower(): name for name in names}

@@ -1,7 +1,7 @@
 """One request and its response on one connection, and what becomes of the connection.
 
-Here: the order of events, the names of timeouts, and when the connection returns to the pool: exactly when both sides
-are done with it; otherwise it is closed. Not here: bytes of HTTP (`request_head`, `response_parser`), writing
+Here: the order of events, the names of timeouts, and returning the connection to the pool. That happens exactly when
+both sides have finished; otherwise it is closed. Not here: bytes of HTTP (`request_head`, `response_parser`), writing
 (`request_writer`), sockets (`streams`), connecting and sending again (`transport`).
 """
 
@@ -30,12 +30,12 @@ __all__ = ["ResponseStream"]
 class ResponseStream(TimedStream):
     """Sends a request and, once the response's head has arrived, is the stream of the response's body.
 
-    Each item is what one read of the socket brought of the body. A cancelled or failed read closes the connection. So
+    Each item is the part of the body in one read of the socket. A cancelled or failed read closes the connection. So
     does `aclose` before the end of the body, at once and without waiting.
 
     Args:
         connection: Serves this request alone until its end.
-        request: As httpx knows it, if it does.
+        request: The request as an httpx object, if there is one.
         timeouts: In seconds, by httpx's names.
         on_sent: Called when the request has been written.
         connect_ns: How long connecting took; `None` on a connection that is used again.
@@ -187,8 +187,8 @@ class ResponseStream(TimedStream):
     async def aclose(self, *, complete: bool = False) -> None:
         """Close the connection, unless the response has ended and the connection was returned; never wait.
 
-        With `complete`, the connection is returned before the end of the response, and the request that takes it next
-        reads that end (`drain`). That is impossible while a task is reading.
+        With `complete`, the connection is returned before the end of the response, and the next request on it reads
+        that end (`drain`). This is impossible while a task is reading.
         """
         if complete and not (self._reading or self._broken or self._complete) and self._may_be_reused():
             self._broken = True
@@ -205,7 +205,7 @@ class ResponseStream(TimedStream):
             self._connection.close()
 
     def _check_read(self, data: bytes, write_error: OSError | None) -> None:
-        """Check what was read of the head. The error of a failed write is raised if there is no response."""
+        """Check the part of the head that was read. If there is no response, raise the error of a failed write."""
         if data and not self._connection.closed:
             return
         if write_error is not None and not (data or self.started):
@@ -215,7 +215,7 @@ class ResponseStream(TimedStream):
             raise httpx.RemoteProtocolError("the server closed the connection without sending a response")
 
     def _feed(self, data: bytes) -> bytes:
-        """Parse a read. The connection is let go as soon as the response has ended, before anybody asks for the end."""
+        """Parse a read. The connection is released when the response has ended, before the caller reads the end."""
         self.read_ns = self._stream.read_ns
         body = self._parser.feed(data)
         if self._parser.complete:

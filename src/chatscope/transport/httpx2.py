@@ -1,7 +1,7 @@
-"""The transport for httpx2, whose requests, streams and exceptions are classes of their own.
+"""The transport for httpx2, which has its own classes for requests, streams and exceptions.
 
-Here: the translation of those three. Not here: sending (`transport`). httpx2 is not a dependency. This module needs
-it, and nothing in the package imports the module until an httpx2 request arrives.
+Here: the translation of those three. Not here: sending (`transport`). httpx2 is not a dependency. Only this module
+needs it, and the package imports this module only when an httpx2 request arrives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class HTTPX2Transport(httpx2.AsyncBaseTransport):
     httpx2's, caused by httpx's.
 
     Args:
-        transport: What sends. By default, a new `HTTPTransport`. Closed with this one.
+        transport: The transport that sends. By default, a new `HTTPTransport`. It is closed with this one.
     """
 
     def __init__(self, transport: HTTPTransport | None = None) -> None:

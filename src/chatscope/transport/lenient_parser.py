@@ -1,10 +1,10 @@
-"""A second reading of responses that llhttp refuses: the grammar that h11 (and so httpx) and curl both read.
+"""A second parser for responses that llhttp refuses: the grammar that h11 (and so httpx) and curl both accept.
 
 Here: bare line feeds, folded headers, control characters in values, a repeated Content-Length, Transfer-Encoding beside
 Content-Length, the transfer coding `identity`, padded chunk sizes, and chunk extensions and trailers of any shape.
-`tests/transport/test_framing.py` lists what the two were seen to read. Not here: limits and the meaning of a status
-(`response_parser`, whose callbacks this parser calls as llhttp does). It costs many times as much as llhttp, so it only
-ever comes second.
+`tests/transport/test_framing.py` lists what the two were seen to accept. Not here: limits and the meaning of a status
+(`response_parser`, whose callbacks this parser calls as llhttp does). It costs many times as much as llhttp, so it is
+only used if llhttp fails.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class ParserCallbacks(Protocol):
-    """What `httptools.HttpResponseParser` calls, and this parser too."""
+    """The callbacks that `httptools.HttpResponseParser` and this parser call."""
 
     @property
     def on_body(self) -> Callable[[bytes], object]:
@@ -49,16 +49,16 @@ class ParserCallbacks(Protocol):
 
 
 def codings_in(transfer_encoding: bytes) -> set[bytes]:
-    """Return the transfer codings in a header's value. `identity` is none (RFC 2616, section 3.6; curl)."""
+    """Return the transfer codings in a header's value. `identity` does not count (RFC 2616, section 3.6; curl)."""
     codings = {coding.strip(b" \t").lower() for coding in transfer_encoding.split(b",")}
     return codings - {b"", b"identity"}
 
 
 class LenientParser:
-    """Read one response, interim ones before it included, with the interface of `httptools.HttpResponseParser`.
+    """Parses one response, including interim ones before it, with the interface of `httptools.HttpResponseParser`.
 
-    The connection is never reused afterwards. Where one side may take for the end of a response what the other takes
-    for its middle, the next response could be anybody's (RFC 9112, section 11.2).
+    The connection is never reused afterwards. If the two sides may disagree about the end of a response, the next
+    response could belong to another request (RFC 9112, section 11.2).
 
     Attributes:
         head: the status line and the headers of the current response, each on a line of its own and none folded.
@@ -76,7 +76,7 @@ class LenientParser:
         self._steps = self._read_response()
 
     def feed_data(self, data: bytes) -> None:
-        """Take in what was read. Raises `HttpParserError` where it stops being HTTP, and after the end."""
+        """Process the bytes of a read. Raises `HttpParserError` where they are not HTTP, and after the end."""
         self._buffer += data
         for _ in self._steps:
             return
@@ -92,7 +92,7 @@ class LenientParser:
         return self._version
 
     def should_keep_alive(self) -> bool:
-        """Return `False`: see above."""
+        """Return `False`, because the connection is never reused."""
         return False
 
     # The grammar, in the order of the bytes. A generator yields where it needs more of them.
@@ -124,7 +124,7 @@ class LenientParser:
         return line
 
     def _read_headers(self) -> Generator[None, None, Headers]:
-        """Read headers or trailers up to the empty line. A line that begins with a blank goes on with the last one."""
+        """Read headers or trailers up to the empty line. A line that starts with a blank continues the last one."""
         lines: list[bytearray] = []
         while line := (yield from self._read_line()):
             if line[0] not in b" \t":

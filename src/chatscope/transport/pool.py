@@ -1,8 +1,8 @@
-"""Idle connections, by origin: the one that was used last is taken first, and those never used in the order of opening.
+"""Idle connections, by origin. The most recently used one is reused first, unused ones in the order of opening.
 
-Here: what may be reused, for how long and how many. The pool never queues and never waits: a request that finds nothing
-here connects, and the limiter above decides how many requests may run. Every step of a request is O(1) in the number of
-connections.
+Here: which connections may be reused, for how long, and how many are kept. The pool never queues and never waits: a
+request that finds no connection here opens one, and the limiter above decides how many requests may run. Every step of
+a request is O(1) in the number of connections.
 
 Idle connections expire even without traffic. No task may outlive the caller's task group, so the pool has none. On
 asyncio it uses one timer of the event loop. trio has no timers outside of tasks, so a thread from trio's own cache
@@ -38,7 +38,7 @@ SWEEP_INTERVAL = 1.0
 
 @dataclass(slots=True)
 class Counts:
-    """What one transport has done so far, over all its pools."""
+    """Counts of one transport so far, over all its pools."""
 
     connects: int = 0
     reuses: int = 0
@@ -67,7 +67,7 @@ class TransportStatistics:
 
     @classmethod
     def of(cls, counts: Counts, *, idle: int) -> TransportStatistics:
-        """Return the statistics that follow from counts, and from how many connections are idle."""
+        """Return the statistics for counts and a number of idle connections."""
         open_ = counts.connects - counts.closed
         return cls(open=open_, active=open_ - idle, idle=idle, **asdict(counts))
 
@@ -113,7 +113,7 @@ class PooledConnection:
     def release(self, *, is_drained: bool = True, unused: bool = False) -> None:
         """Return the connection to the pool, with nothing unsent and at most the end of a response unread.
 
-        A connection that was closed before its last bytes were read stays closed. One that is still `unused` is taken
+        A connection that was closed before its last bytes were read stays closed. One that is still `unused` is reused
         after all others.
         """
         if not self.closed:
@@ -121,7 +121,7 @@ class PooledConnection:
             self._pool.put(self, last=unused)
 
     def on_lost(self) -> None:
-        """Close the connection if it is idle. Otherwise, the request that it serves finds out."""
+        """Close the connection if it is idle. Otherwise, its request will notice."""
         if self._pool.is_idle(self):
             self.close()
 
@@ -136,9 +136,9 @@ class Pool:
     """The connections of one transport within one run of one event loop.
 
     Args:
-        run: Identifies that run, as `streams.current_run` does.
-        counts: Where the pool counts what it does.
-        max_idle: How many idle connections to keep for each origin.
+        run: The identity of that run, from `streams.current_run`.
+        counts: The transport's counts.
+        max_idle: How many idle connections to keep per origin.
         idle_expiry: Seconds after which an idle connection is closed.
         max_header_bytes: The size that a response's status line and headers may have.
     """
@@ -159,7 +159,7 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """How many connections wait to be reused."""
+        """The number of idle connections."""
         return len(self._oldest_first)
 
     def add(self, origin: Origin, stream: SocketStream) -> PooledConnection:
@@ -187,16 +187,16 @@ class Pool:
         return None
 
     def is_idle(self, connection: PooledConnection) -> bool:
-        """Return whether a connection waits to be used."""
+        """Return whether a connection is idle."""
         return connection in self._oldest_first
 
     def idle_to(self, origin: Origin) -> int:
-        """Return how many connections to `origin` wait to be used."""
+        """Return the number of idle connections to `origin`."""
         self._expire(monotonic())
         return len(origin.idle)
 
     def put(self, connection: PooledConnection, *, last: bool = False) -> None:
-        """Keep a connection for its origin, or close it if there are enough. One that is put `last` is taken last."""
+        """Keep a connection for its origin, or close it if there are enough. With `last`, it is reused last."""
         idle = connection.origin.idle
         if self._shut or len(idle) >= self._max_idle:
             connection.close()
@@ -222,7 +222,7 @@ class Pool:
             connection.parser.close()
 
     def close(self) -> None:
-        """Close every connection, idle or active, and every one that is still being made."""
+        """Close every connection: idle, active, or still being opened."""
         self._shut = True
         for connection in list(self._open):
             connection.close()
@@ -237,7 +237,7 @@ class Pool:
             connection.stream.abandon()
 
     def _expire(self, now: float) -> None:
-        # Reuse is last-in-first-out, so connections that nobody needs gather at the old end.
+        # Reuse is last in, first out, so connections that are not needed collect at the old end.
         latest = now - self._idle_expiry
         while self._oldest_first and (oldest := next(iter(self._oldest_first))).idle_since <= latest:
             oldest.close()

@@ -1,8 +1,8 @@
-"""Proxies of the environment: which origin goes through which, and the httpx transport for it.
+"""Proxies of the environment: the proxy for each origin, and the httpx transport for it.
 
-Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as the standard library reads them. Not here: tunnelling, which
-httpx does. A proxy's URL often holds credentials, so nothing here logs or raises more of it than its host. httpx closes
-idle connections to a proxy at its next request and not before.
+Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read as the standard library reads them. Not here: tunnelling,
+which httpx does. A proxy's URL often contains credentials, so logs and errors show only its host. httpx closes idle
+connections to a proxy only at its next request.
 """
 
 from __future__ import annotations

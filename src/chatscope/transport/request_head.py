@@ -46,8 +46,8 @@ class RequestHead:
     def __init__(self, request: httpx.Request, host_header: bytes, body: bytes | None) -> None:
         """Render the head of `request`. `body` is its body, or `None` if that has to be iterated over.
 
-        Raises `httpx.LocalProtocolError` for a method or header that HTTP cannot express. Nothing that could end its
-        header and begin another one ever leaves this process.
+        Raises `httpx.LocalProtocolError` for a method or header that HTTP cannot express. A value that could end its
+        header and start another one is never sent.
         """
         self.chunked = False
         self.wants_close = False
@@ -92,7 +92,7 @@ class RequestHead:
             raise httpx.LocalProtocolError("the only supported Transfer-Encoding is 'chunked'")
 
     def _delimit(self, method: str, body: bytes | None) -> bytes | None:
-        """Decide how the body is delimited, and return the header that says so, if it is not there yet."""
+        """Decide how the body is delimited, and return the header for that, if it is missing."""
         if self.chunked:
             if self.length is not None:
                 raise httpx.LocalProtocolError("Content-Length and Transfer-Encoding exclude each other")
@@ -127,7 +127,7 @@ class PostTemplate:
     """A POST request without its body, checked and rendered once, for clients that send the same request often.
 
     Args:
-        url: Where it goes.
+        url: Its address.
         headers: Its headers. Host and Content-Length are added.
     """
 
@@ -143,7 +143,7 @@ class PostTemplate:
         self._prefix = head.data.removesuffix(b"0\r\n\r\n")
 
     def with_headers(self, headers: Mapping[str, str]) -> PostTemplate:
-        """Return the same template with these headers added, or replaced where the name is already there."""
+        """Return the same template with these headers. They replace headers of the same names."""
         merged = self.headers.copy()
         merged.update(headers)
         return PostTemplate(self.url, merged)

@@ -1,6 +1,6 @@
 """Sends a request on a connection whose server may respond or disconnect before it has read everything.
 
-Here: when bytes are written, waited for or given up. Not here: their format (`request_head`), the response (`http1`).
+Here: writing bytes, waiting, and giving up. Not here: their format (`request_head`), the response (`http1`).
 """
 
 from __future__ import annotations

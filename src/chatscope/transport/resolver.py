@@ -1,8 +1,9 @@
-"""Host names to addresses.
+"""Resolves host names to addresses.
 
 Here: which addresses to try, and in which order. Not here: trying them (`connect`). The system's resolver cannot be
-interrupted, so it runs in threads that nobody waits for. A name server that hangs then delays neither a deadline nor
-the end of the program, as asyncio's own executor would. Each name is looked up once at a time, for all connections.
+interrupted, so it runs in threads that are never waited for. So a name server that hangs delays neither a deadline nor
+the end of the program; with asyncio's own executor, it would. Each name is looked up once at a time, for all
+connections.
 """
 
 from __future__ import annotations
@@ -54,8 +55,7 @@ class Resolver:
     async def resolve(self, host: str, port: int) -> list[Address]:
         """Return the addresses of `host` in the order in which to try them: RFC 8305, section 4.
 
-        If cancelled, the lookup goes on for the others that wait for it. Raises `OSError` (`socket.gaierror`) or
-        `ValueError`.
+        If cancelled, the lookup continues for other waiters. Raises `OSError` (`socket.gaierror`) or `ValueError`.
         """
         try:
             # A literal address needs no resolver, and no thread.

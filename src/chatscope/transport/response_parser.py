@@ -1,8 +1,8 @@
 """Parses the bytes of HTTP/1.1 responses to a status, a head and a body, without I/O.
 
-Here: llhttp (through httptools) and what it leaves to its user: interim responses, HEAD, limits, a body that ends with
-the connection, bytes after the end, and the second reading of what llhttp refuses. Not here: reading and waiting
-(`http1`), the wider grammar itself (`lenient_parser`), content-encodings (`decoding`).
+Here: llhttp (through httptools) and what it does not handle: interim responses, HEAD, limits, a body that ends with the
+connection, bytes after the end, and parsing again what llhttp refuses. Not here: reading and waiting (`http1`), the
+wider grammar itself (`lenient_parser`), content-encodings (`decoding`).
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def headers_in(head: bytes) -> list[tuple[bytes, bytes]]:
 
 
 class ResponseParser:
-    """Takes in the responses of one connection, each cut anywhere, up to its end. `begin` makes room for the next one.
+    """Parses the responses of one connection, for any read boundaries. Call `begin` before each further response.
 
-    A head is kept as it arrived, and llhttp only judges it. Of its twenty or thirty headers nobody reads more than a
-    few, and to have llhttp report each of them takes longer than everything else here.
+    A head is stored as it arrived, and llhttp only validates it. Callers read only a few of its twenty or thirty
+    headers, and having llhttp report each of them takes longer than everything else here.
 
-    `feed` raises `MalformedResponseError` for anything that is not a response, and `httpx.RemoteProtocolError` where
-    the connection ends too early. If the same read brought something of use before the error, `feed` returns that and
-    keeps the error in `failure`.
+    `feed` raises `MalformedResponseError` for anything that is not a response, and `httpx.RemoteProtocolError` if the
+    connection ends too early. If the same read contains usable bytes before the error, `feed` returns them and stores
+    the error in `failure`.
 
     Attributes:
         status: the HTTP status.
@@ -109,7 +109,7 @@ class ResponseParser:
         self._reads: list[bytes] | None = []  # everything received, as long as it may be read a second time
 
     def close(self) -> None:
-        """Let go of what refers back here, which the garbage collector would have to find out. Nothing more is fed."""
+        """Break the reference cycles, so that the garbage collector need not. Nothing may be fed afterwards."""
         self._parser = None
 
     def feed(self, data: bytes) -> bytes:
@@ -179,7 +179,7 @@ class ResponseParser:
         self.failure = error
 
     def _read_again(self, *, had_head: bool) -> None:
-        """Read all that was received by the wider grammar, in the place of what llhttp made of it."""
+        """Parse everything received by the wider grammar, to replace llhttp's result."""
         reads, self._reads = self._reads or [], None
         returned = _body_length(reads[:-1]) if had_head else 0
         self._transfer_coding = b""
@@ -217,12 +217,12 @@ class ResponseParser:
     # What both parsers call. An exception raised here stops llhttp and comes back without its text, hence _refusal.
 
     def on_message_begin(self) -> None:
-        """Record what comes after the response."""
+        """Record the bytes after the response."""
         if self.complete:
             self._excess = True
 
     def on_headers_complete(self) -> None:
-        """Judge the head."""
+        """Check the head."""
         if self.complete or self._parser is None:
             return
         status = self._parser.get_status_code()
@@ -253,7 +253,7 @@ class ResponseParser:
         self.head_complete = True
 
     def _received_head(self) -> bytes:
-        """Return the head that llhttp has just read."""
+        """Return the head that llhttp has just parsed."""
         reads = self._reads or []
         received = reads[0] if len(reads) == 1 else b"".join(reads)
         start, end = 0, -len(END_OF_HEAD)
@@ -266,7 +266,7 @@ class ResponseParser:
         return head
 
     def on_message_complete(self) -> None:
-        """Take the end of a response, interim or final."""
+        """Process the end of a response, interim or final."""
         if self.head_complete:
             if not self.complete:
                 self.complete = True
@@ -295,7 +295,7 @@ class ResponseParser:
 
 
 def _reads_folded_headers() -> bool:
-    """Return whether this version of llhttp reads headers that go on in the next line, and bare line feeds."""
+    """Return whether this version of llhttp accepts headers that continue in the next line, and bare line feeds."""
     try:
         httptools.HttpResponseParser(object()).feed_data(b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n")
     except httptools.HttpParserError:

@@ -1,8 +1,8 @@
 """TLS over any `SocketStream`: the standard `ssl` module on memory buffers.
 
-Here: the default context, the handshake, records to plain bytes and back. There is one implementation for every event
-loop, because the loops' own ones differ in how long a close waits for the peer, in what a cancelled handshake leaves
-open, and in speed. Not here: sockets (`streams`), addresses and the handshake's deadline (`connect`).
+Here: the default context, the handshake, records to plain bytes and back. There is one implementation for all event
+loops, because the loops' own implementations differ in how long a close waits for the peer, in what remains open after
+a cancelled handshake, and in speed. Not here: sockets (`streams`), addresses and the handshake's deadline (`connect`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def client_context(
     verify: ssl.SSLContext | str | PathLike[str] | bool,
     cert: str | PathLike[str] | tuple[str | PathLike[str], str | PathLike[str]] | None = None,
 ) -> ssl.SSLContext:
-    """Return the context for a client's arguments `verify` and `cert`, in the forms that httpx takes.
+    """Return the context for a client's arguments `verify` and `cert`, in the forms that httpx accepts.
 
     Raises:
-        ValueError: one of them can never be right; the error names it.
+        ValueError: one of them is invalid; the error names it.
     """
     if isinstance(verify, ssl.SSLContext):
         if cert is not None:
@@ -71,10 +71,10 @@ def client_context(
 
 
 class TLSStream:
-    """A `SocketStream` that encrypts what goes through another one.
+    """A `SocketStream` that encrypts the bytes of another one.
 
     Closing neither sends nor awaits close_notify, because the response was complete or is not wanted (RFC 9112, section
-    9.8, asks only servers to wait). The peer's close_notify is required where the end of the stream ends the body.
+    9.8, asks only servers to wait). The peer's close_notify is required if the end of the stream ends the body.
     """
 
     __slots__ = ("_ended", "_incoming", "_outgoing", "_plain", "_raw", "_tls")
@@ -165,7 +165,7 @@ class TLSStream:
         return self._raw.unsent()
 
     def poll(self) -> bytes | None:
-        """See `SocketStream`. A session ticket that arrived while the connection was idle does not spoil it."""
+        """See `SocketStream`. A session ticket may have arrived while the connection was idle."""
         while not (self._plain or self._ended):
             data = self._raw.poll()
             if data is None:
@@ -178,7 +178,7 @@ class TLSStream:
         return plain
 
     def is_quiet(self) -> bool:
-        """See `SocketStream`. What the event loop has not read yet may be a ticket, too, and does not count."""
+        """See `SocketStream`. Bytes that the event loop has not read yet may be a ticket, so they do not count."""
         return self.poll() is None
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:

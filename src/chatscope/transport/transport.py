@@ -1,7 +1,7 @@
-"""The transport itself: which connection a request goes out on, and whether it goes out again.
+"""The transport itself: chooses the connection of a request, and decides whether to send it again.
 
-Here: `HTTPTransport`, the only way in. It owns the pool of the event loop run that it is used in, the TLS context and
-the proxies. Not here: one request on its connection (`http1`), connecting (`connect`), what is kept (`pool`).
+Here: `HTTPTransport`, the only entry point. It owns the pool of its current event-loop run, the TLS context and the
+proxies. Not here: one request on its connection (`http1`), connecting (`connect`), idle connections (`pool`).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
     It also serves an `httpx2.AsyncClient`, whose types `chatscope.transport.httpx2.HTTPX2Transport` has.
 
-    It keeps connections, but a request never waits for one: limit concurrency above it. It follows no redirects. One
-    transport serves one event loop at a time. If used in a second run, it drops the connections of the first.
+    It keeps connections, but a request never waits for one: limit concurrency in the caller. It follows no redirects.
+    One transport serves one event loop at a time. If used in a second run, it drops the connections of the first.
 
     Args:
         verify: The TLS context, used as it is; `True` for the system's trust store, `False` to accept any certificate.
@@ -103,11 +103,11 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
     @property
     def max_decoded_bytes(self) -> int:
-        """The most that a body with a Content-Encoding may inflate to."""
+        """The largest decoded size of a body with a Content-Encoding."""
         return self._max_decoded_bytes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return the response as soon as its head is there.
+        """Send `request` and return the response as soon as its head has arrived.
 
         The body is read on demand from `response.stream`, whose `read_ns` says when its newest bytes arrived. It is
         decoded, and the headers that described its encoding are removed. A request whose pooled connection is lost
@@ -162,8 +162,9 @@ class HTTPTransport(httpx.AsyncBaseTransport):
     ) -> Coroutine[Any, Any, ResponseStream | httpx.Response]:
         """Send a prepared request, like `handle_async_request` but without httpx's objects, for clients that send many.
 
-        Awaited, it returns the response with its head, and its body still to be read and decoded; or httpx's response,
-        if the environment names a proxy for this address. Fails and is cancelled as `handle_async_request` is.
+        The result is the response with its head; its body must still be read and decoded. If the environment names a
+        proxy for this address, the result is httpx's response. Errors and cancellation are as for
+        `handle_async_request`.
         """
         pool = self._open_pool()
         origin = self._origin(template.key, template.url)
@@ -233,9 +234,9 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        """Close every connection, also those in use. Requests are refused from then on.
+        """Close every connection, even those in use. Requests are refused from then on.
 
-        Waits only for the loop's next tick, in which the loop lets go of the sockets, and ignores cancellation in it.
+        Waits only for the loop's next tick, in which the loop releases the sockets, and ignores cancellation there.
         """
         self._closed = True
         if self._pool is not None:
@@ -249,11 +250,11 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         await cancel_shielded_checkpoint()
 
     def statistics(self) -> TransportStatistics:
-        """Return counts of what the transport holds and has done so far."""
+        """Return counts of connections and requests so far."""
         return TransportStatistics.of(self._counts, idle=0 if self._pool is None else self._pool.idle)
 
     def _enter_run(self) -> Pool:
-        """Start afresh in this run of an event loop: connections of an earlier one are of no use here."""
+        """Start again in this run of an event loop: connections of an earlier run cannot be used here."""
         if self._pool is not None:
             self._pool.abandon()
         self._origins.clear()

@@ -1,7 +1,7 @@
-"""ReadWitness: when the kernel received what the client read, and so by how much the client's own stamps are late.
+"""ReadWitness: measures how late the client's own stamps are, by the kernel's stamps of received bytes.
 
-Here: sockets whose reads ask the kernel for its stamp (Linux, SO_TIMESTAMPNS in socket(7)). Not here: which loop reads
-them (`streams`), and what a lag means.
+Here: sockets whose reads ask the kernel for its stamp (Linux, SO_TIMESTAMPNS in socket(7)). Not here: reading them in
+an event loop (`streams`), and the meaning of a lag.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ONE_IN: Final = 16
 class ReadWitness:
     """Asks the kernel when it received what some connections read. Pass one to `HTTPTransport(witness=...)`.
 
-    A new connection is watched as long as fewer than four open ones are, and one in 16 in any case. For each of their
+    A new connection is watched if fewer than four open ones are; of the others, one in 16 is watched. For each of their
     reads, the lag is the time from when the kernel received its last byte until the client had it.
 
     Attributes:
@@ -51,7 +51,7 @@ class ReadWitness:
             self.obstacle = f"the kernel of this system ({sys.platform}, {platform.machine()}) gives no stamps"
 
     def watch(self, sock: socket.socket) -> socket.socket:
-        """Return the socket to be read: the same, or if it is to be watched, one that replaces it."""
+        """Return the socket to read: the same one, or a replacement if it is to be watched."""
         number, self._seen = self._seen, self._seen + 1
         is_tcp = sock.family in {socket.AF_INET, socket.AF_INET6}
         if self.obstacle is not None or not is_tcp or (number % ONE_IN and self._open() >= FEWEST):
@@ -70,7 +70,7 @@ class ReadWitness:
         return sum(sock.fileno() >= 0 for sock in self._watched)
 
     def record(self, read_ns: int, lag_ns: int) -> None:
-        """Record a read. A lag below zero is left out: the system's clock was set back since the kernel's stamp."""
+        """Record a read. A negative lag is ignored: the system's clock was set back since the kernel's stamp."""
         if lag_ns >= 0:
             self._reads.append(read_ns)
             self._lags.append(lag_ns)

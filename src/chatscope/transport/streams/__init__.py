@@ -43,7 +43,7 @@ UNIX_BACKLOG_WAIT = 0.01
 
 
 def _trio() -> Any:
-    """Return trio if the running task is one of its own, else `None`.
+    """Return trio if the running task is one of its tasks, else `None`.
 
     trio is asked before asyncio: in its guest mode the host's asyncio loop counts as running, too.
     """
@@ -74,15 +74,15 @@ class Waiter(Protocol):
     """One task's wait for one event."""
 
     def set(self) -> None:
-        """Wake the task, or let it not wait at all. Doing so twice does nothing."""
+        """Wake the task, or prevent it from waiting. A second call does nothing."""
 
     def wait(self) -> Awaitable[object]:
-        """Wait until `set` is called. To be awaited by one task, once."""
+        """Wait until `set` is called. One task may await this, once."""
         ...
 
 
 def new_waiter() -> Waiter:
-    """Return a waiter for the running loop. It costs half of an `anyio.Event`, which any number of tasks may await."""
+    """Return a waiter for the running loop. It costs half as much as `anyio.Event`, which many tasks may await."""
     trio = _trio()
     waiter: Waiter = AsyncioWaiter() if trio is None else trio.Event()
     return waiter
@@ -121,7 +121,7 @@ def _is_unix(sock: socket.socket) -> bool:
 
 
 async def attach(sock: socket.socket) -> SocketStream:
-    """Return the stream of a connected non-blocking socket, which it owns from here on.
+    """Return the stream of a connected non-blocking socket. The stream owns the socket from now on.
 
     If cancelled or failed, the socket is closed.
     """

@@ -1,4 +1,4 @@
-"""Tells whether anything has arrived on a socket that nobody reads at present: bytes, the end or an error."""
+"""Checks whether anything (bytes, the end or an error) has arrived on a socket that is not being read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["arrivals_on"]
 
 
 def arrivals_on(sock: socket.socket) -> Callable[[], object]:
-    """Return a function that tells, by a true result, whether anything has arrived. Nothing is read or waited for.
+    """Return a function whose result is true if anything has arrived. It neither reads nor waits.
 
     Call it only as long as the socket is open.
     """

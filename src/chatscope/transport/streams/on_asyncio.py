@@ -42,7 +42,7 @@ class AsyncioWaiter:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def set(self) -> None:
-        """Wake the task, or let it not wait at all."""
+        """Wake the task, or prevent it from waiting."""
         if not self._future.done():
             self._future.set_result(None)
 
@@ -52,7 +52,7 @@ class AsyncioWaiter:
 
 
 class AsyncioStream(asyncio.Protocol):
-    """A native protocol. `data_received` stamps and keeps the bytes, and wakes the waiting task, if there is one."""
+    """A native protocol. `data_received` stamps and stores the bytes, and wakes the waiting task, if there is one."""
 
     __slots__ = (
         "_buffered",
@@ -205,7 +205,7 @@ class AsyncioStream(asyncio.Protocol):
         return self._transport.get_write_buffer_size() > 0
 
     def _backlog(self) -> int:
-        """Return how many bytes were written and are still to be sent."""
+        """Return how many written bytes have not been sent yet."""
         return self._transport.get_write_buffer_size()
 
     def poll(self) -> bytes | None:
@@ -214,7 +214,7 @@ class AsyncioStream(asyncio.Protocol):
         return b"" if self._lost or self._transport.is_closing() else None
 
     def is_quiet(self) -> bool:
-        # The loop may not have read yet what has arrived.
+        # Bytes may have arrived that the loop has not read yet.
         return not (self._chunks or self._lost or self._transport.is_closing() or self._has_arrived())
 
     def watch(self, on_lost: Callable[[], object] | None) -> bool:
@@ -295,11 +295,11 @@ class AsyncioStream(asyncio.Protocol):
 class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
     """The same on asyncio's own selector loop, made to read and write as uvloop does.
 
-    All sockets of a loop are read into one buffer. This loop asks for it, reads and returns it without a pause; others
-    (proactor) read while they wait. And what tasks write in one tick of the loop goes out together at the beginning of
-    the next one, before anything is read. A server on the same machine then wakes once for all of it, not for every
-    request (measured by `python -m benchmarks --scenario plain-64`: 86 us of client CPU a request without this, 65 with
-    it).
+    All sockets of a loop are read into one buffer. This loop requests it, reads and returns it without a pause; others
+    (proactor) read while they wait. Bytes that tasks write in one tick of the loop are sent together at the start of
+    the next one, before anything is read. So a server on the same machine wakes once for all of them, not once per
+    request (measured by `python -m benchmarks --scenario plain-64`: 86 us of client CPU per request without this, 65
+    with it).
     """
 
     __slots__ = ("_buffer", "_later")
@@ -347,5 +347,5 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
 
 
 def stream_of(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> AsyncioStream:
-    """Return the stream that suits a loop best. It is not attached to the loop yet."""
+    """Return the best stream for a loop. It is not attached to the loop yet."""
     return (SelectorStream if isinstance(loop, asyncio.SelectorEventLoop) else AsyncioStream)(loop, sock)

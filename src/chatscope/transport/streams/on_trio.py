@@ -1,7 +1,7 @@
-"""Sockets on trio: the plain socket, waited for. Imported only while trio runs.
+"""Sockets on trio: waits for the plain socket. Imported only while trio runs.
 
-Here: waiting, the deadline of a single wait, closing, and threads in the place of timers. Not here: which loop runs
-(beside this).
+Here: waiting, the deadline of a single wait, closing, and threads instead of timers. Not here: which loop runs (the
+package's `__init__`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _REFUSALS = (trio.ClosedResourceError, trio.BusyResourceError)
 class TrioStream:
     """The plain non-blocking socket: wait until it is ready, then one system call.
 
-    The wait comes first. A token is seldom there already, so reading before waiting would cost a failed system call
-    each time, and the wait is also the checkpoint that every read owes the other tasks.
+    The wait comes first. A token has seldom arrived already, so reading before waiting would cost a failed system call
+    each time. The wait is also the checkpoint that every read must have.
     """
 
     __slots__ = ("_closed", "_error", "_has_arrived", "_sock", "_token", "_unsent", "read_ns", "write_refused")
@@ -207,7 +207,7 @@ async def connect(sock: socket.socket, address: Any) -> None:
 def start_thread(token: trio.lowlevel.TrioToken, work: Callable[[], object], then: Callable[[], object]) -> None:
     """Run `work` in a thread, then call `then` in the run of trio that `token` belongs to, unless it has ended.
 
-    It is one of the threads that trio keeps for `to_thread`. They are daemons: none keeps the program from ending.
+    It is one of the threads that trio caches for `to_thread`. They are daemons: none prevents the program from ending.
     """
 
     def run() -> None:
@@ -221,7 +221,7 @@ def start_thread(token: trio.lowlevel.TrioToken, work: Callable[[], object], the
 def call_later(token: trio.lowlevel.TrioToken, delay: float, callback: Callable[[], object]) -> Callable[[], object]:
     """Call `callback` in a run of trio after `delay` seconds, unless the run has ended; return a cancel function.
 
-    trio waits only in tasks, and a task needs a nursery that somebody holds open. So a thread waits here.
+    trio waits only in tasks, and a task needs an open nursery. So a thread waits here.
     """
     cancelled = threading.Event()
     start_thread(token, lambda: cancelled.wait(delay), lambda: cancelled.is_set() or callback())

@@ -1,7 +1,7 @@
-"""Streams on asyncio and uvloop whose reads the kernel stamps: the loops' own transports cannot pass such stamps on.
+"""Streams on asyncio and uvloop with the kernel's stamp of each read. The loops' own transports cannot deliver stamps.
 
-Here: reading with a reader of their own, in the same turn of the loop as other reads. Not here: everything else
-(`on_asyncio`), and trio, which reads any socket itself.
+Here: a separate reader, in the same iteration of the loop as other reads. Not here: everything else (`on_asyncio`), and
+trio, which reads any socket itself.
 """
 
 from __future__ import annotations
@@ -100,6 +100,6 @@ class WitnessedSelectorStream(_WitnessedReads, SelectorStream):
 def witnessed_stream_of(
     loop: asyncio.AbstractEventLoop, sock: socket.socket
 ) -> WitnessedStream | WitnessedSelectorStream:
-    """Return the stream that suits a loop best. It reads from `start_reading` on, once it is attached to the loop."""
+    """Return the best stream for a loop. Once attached to the loop, it reads from `start_reading` on."""
     is_selector = isinstance(stream_of(loop, sock), SelectorStream)
     return (WitnessedSelectorStream if is_selector else WitnessedStream)(loop, sock)
