@@ -1,6 +1,7 @@
-"""Reads the body of a response that was not streamed, and stops when it is whole, even if the server does not end it.
+"""Reads the body of a response that was not streamed, until it is complete, even if the server does not end it.
 
-Not here: when that is (`stream_state`), and what the body means (`completion`, `request_errors`).
+Not here: the grace after which it counts as complete (`stream_state`), and its meaning (`completion`,
+`request_errors`).
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ async def read_rest(
     Args:
         body: what the first read returned; the rest is appended.
         receive: returns the next bytes of the body, `b""` at its end.
-        content_type: the response's.
+        content_type: the response's content type.
         limit: how many bytes are enough.
         choices: how many choices were requested.
-        ends_by: when the grace ends at the latest, on the event loop's clock.
+        ends_by: the latest end of the grace, on the event loop's clock.
 
     Raises:
-        ChatError: what `receive` raises.
+        ChatError: as `receive`.
     """
     state = StreamState(StreamDecoder(content_type), choices)
     data = bytes(body)
@@ -48,7 +49,7 @@ async def read_rest(
         if state.decoder.reads_events or len(body) <= BODY_LIMIT:
             state.feed(data, 0)
         else:
-            state.is_open = True  # a large body is not looked at after every read
+            state.is_open = True  # a large body is not examined after every read
         if state.is_over or len(body) > limit:
             break
         data = await receive() if state.is_open else await _last(state, receive, ends_by)

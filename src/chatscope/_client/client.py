@@ -1,4 +1,4 @@
-"""ChatClient: requests to whole completions or streams. It knows retries, deadlines and limits, but no tasks."""
+"""ChatClient: sends requests and returns completions or streams, with retries, deadlines and limits, but no tasks."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _INSTEAD: Final = {
     "chat": "complete(...), or stream(...) for a streamed response",
     "close": "aclose(), or 'async with'",
 }
-"""What users of the openai package look for, and what there is instead."""
+"""Names that users of the openai package look for, and their equivalents here."""
 
 _RETRY: Final = RetryPolicy(refused_attempts=REFUSED_ATTEMPTS)
 
 
 class ChatClient:
-    """A client for one endpoint, for as long as its block is open.
+    """A client for one endpoint. It is open while its block is.
 
     ::
 
@@ -53,15 +53,15 @@ class ChatClient:
             completion = await client.complete(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
 
     Args:
-        api_key: default `OPENAI_API_KEY`; `""` sends no key, for servers that do not need one.
-        base_url: the endpoint's address; default `OPENAI_BASE_URL`, else OpenAI's own.
+        api_key: by default `OPENAI_API_KEY`; `""` sends no key, for servers that do not need one.
+        base_url: the endpoint's address; by default `OPENAI_BASE_URL`, or else OpenAI's own.
         timeout: how long the server may be silent, in seconds, or `Timeouts` for more; `None` waits forever. An
             `httpx.Timeout` also works.
         arguments: the keyword arguments of `ClientArguments`: `retry`, `transport`, `http_client`, `max_concurrency`,
             `telemetry` and so on.
 
     Raises:
-        ValueError: an argument can never be right; the error names it and shows no key.
+        ValueError: an argument is invalid; the error names it and shows no key.
         TypeError: an argument is unknown.
         ImportError: `telemetry=True`, and the extra `otel` is not installed.
     """
@@ -84,7 +84,7 @@ class ChatClient:
     if not TYPE_CHECKING:  # a checker would take any name
 
         def __getattr__(self, name: str) -> Any:
-            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            """Refuse a name that does not exist. For names of other libraries, the error says what to use instead."""
             raise unknown_attribute(self, name, _INSTEAD)
 
     def __repr__(self) -> str:
@@ -112,11 +112,10 @@ class ChatClient:
     def with_options(self, **options: Unpack[CopyOptions]) -> Self:
         """Return a copy with another `timeout` or `retry` for its requests.
 
-        The copy shares this client's connections and limits. It needs no block of its own: it is open while this client
-        is.
+        The copy shares this client's connections and limits. It needs no block: it is open while this client is.
 
         Raises:
-            ValueError: an argument can never be right.
+            ValueError: an argument is invalid.
             TypeError: an argument is unknown.
         """
         if unknown := options.keys() - CopyOptions.__annotations__:
@@ -158,7 +157,7 @@ class ChatClient:
     async def complete(
         self, *, model: str, messages: Sequence[Message], reask: int = 0, **parameters: Any
     ) -> Completion:
-        """Ask for one whole completion and return it. If cancelled, the request's connection is closed.
+        """Request one completion without streaming and return it. If cancelled, the request's connection is closed.
 
         If `response_format` is a type (a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, a union of
         them, or any other type that strict JSON schema can describe), `completion.parsed` is the response as a value of
@@ -173,8 +172,8 @@ class ChatClient:
                 `retry` and `strict` for this request.
 
         Raises:
-            ValueError: an argument can never be right; nothing was sent.
-            ChatError: what the last attempt failed with.
+            ValueError: an argument is invalid; nothing was sent.
+            ChatError: the error of the last attempt.
             OutputError: the response does not fit the type.
             RuntimeError: the client is not open.
         """
@@ -224,7 +223,7 @@ class ChatClient:
         on_step: Callable[[Completion], object] | None = None,
         **parameters: Any,
     ) -> RunResult:
-        """Let the model call functions until it answers. If cancelled, the request and running calls are cancelled.
+        """Let the model call functions until it responds. If cancelled, the request and running calls are cancelled.
 
         Async functions are awaited. Sync functions run in worker threads, which a cancellation or a deadline cannot
         stop: they run to completion, and their results are dropped. The calls of one turn run concurrently. A
@@ -242,8 +241,8 @@ class ChatClient:
                 model call.
 
         Raises:
-            ValueError: an argument can never be right, or a function has parameters that no schema can describe;
-                nothing was sent.
+            ValueError: an argument is invalid, or a function has parameters that no schema can describe; nothing was
+                sent.
             ToolLoopError: the model still called functions after `max_turns` calls.
             ChatError, OutputError, RuntimeError: as `complete`.
             Exception: with `on_tool_error="raise"`, what a function raised.
@@ -275,7 +274,7 @@ class ChatClient:
     def stream_tools(
         self, *, model: str, messages: Sequence[Message], tools: Sequence[Callable[..., Any]], **parameters: Any
     ) -> ToolStream:
-        """Do as `run_tools`, with streamed responses, and return what happens as a stream of events.
+        """Do the same as `run_tools` with streamed responses, and return a stream of events.
 
         Entering it sends the first request: `async with client.stream_tools(...) as run`.
 
@@ -314,7 +313,7 @@ class ChatClient:
             parameters: as for `complete`.
 
         Raises:
-            ValueError: an argument can never be right.
+            ValueError: an argument is invalid.
             RuntimeError: the client is not open.
         """
         check_names(parameters)

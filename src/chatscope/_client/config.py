@@ -1,7 +1,7 @@
 """The arguments of a client: stated and documented once, checked, and turned into one frozen value.
 
 Here: the arguments that `ChatClient` and `AsyncChatGPTAdapter` share, their defaults, the environment variables that
-stand in for missing ones, and every check. Not here: anything that opens connections, sends or counts (`core`).
+replace missing ones, and every check. Not here: opening connections, sending and counting (`core`).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class ClientArguments(TypedDict, total=False):
     """Keyword arguments that `ChatClient` and `AsyncChatGPTAdapter` share."""
 
     profile: str | None
-    """The server's name, where the base URL does not reveal it: `openai`, `azure`, `vllm`, `llama.cpp`, `ollama`,
-    `openrouter`, `mistral`, `groq` or `deepseek`. Requests are then shaped for that server; a server that follows the
-    endpoint's documentation needs none. See `chatscope.profiles`."""
+    """The server's name, if the base URL does not reveal it: `openai`, `azure`, `vllm`, `llama.cpp`, `ollama`,
+    `openrouter`, `mistral`, `groq` or `deepseek`. Requests are then adapted to that server. A server that follows the
+    endpoint's documentation needs no profile. See `chatscope.profiles`."""
 
     retry: RetryPolicy | int | None
-    """How often to try, and how long to wait in between. A number is the number of attempts: 1 means no retry. The
-    default is `RetryPolicy()`; a `ChatClient` then gives up at its third refused connection, after about 1.5 s."""
+    """How many attempts to make, and how long to wait in between. A number is the number of attempts: 1 means no retry.
+    By default `RetryPolicy()`; a `ChatClient` then gives up at its third refused connection, after about 1.5 s."""
 
     organization: str | None
     """Default: `OPENAI_ORG_ID`."""
@@ -88,7 +88,7 @@ class ClientArguments(TypedDict, total=False):
 
     backpressure: bool | None
     """Whether requests wait for the server: after a 429, for the limits in its `x-ratelimit-*` headers, and while it is
-    down. The default is `True`. A load generator must send a request when it is due, and sets `False`."""
+    down. By default `True`. A load generator must send a request when it is due, so it passes `False`."""
 
     telemetry: Observer | bool
     """Report calls to OpenTelemetry: `True`, or a `chatscope.telemetry.Telemetry` with settings of its own."""
@@ -113,7 +113,7 @@ class ClientOptions:
     Attributes:
         endpoint: where requests go, and the identity of the sender.
         has_key: whether a key was given, even an empty one, or found in the environment.
-        profile: the form that the server wants requests in.
+        profile: the form of requests that the server expects.
         timeouts, retry: the defaults for requests without their own.
         transport: the user's; `None` for the default one.
         verify: for the default transport.
@@ -183,9 +183,9 @@ class ClientOptions:
 
 
 def in_order(first: str | None, others: tuple[str | None, ...], base_url: str | None) -> tuple[str | None, str | None]:
-    """Return the key and the address of a call that gives both by position, address first.
+    """Return the key and the address of a call that passes both by position, address first.
 
-    That order is unambiguous, since no key contains `://`. The reverse order is rejected, because a key could be sent
+    That order is unambiguous, because no key contains `://`. The reverse order is rejected, because a key could be sent
     as an address.
 
     Raises:
@@ -197,7 +197,7 @@ def in_order(first: str | None, others: tuple[str | None, ...], base_url: str | 
 
 
 def _endpoint(base_url: str | None, api_key: str | None, arguments: ClientArguments) -> tuple[Endpoint, Profile]:
-    """Return where requests go, and the form that the server there wants them in."""
+    """Return the endpoint, and the profile of its server."""
     headers = arguments.get("default_headers")
     if headers is not None:
         check_headers(headers, "default_headers")

@@ -98,7 +98,7 @@ class ClientCore:
     def prepare(
         self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool
     ) -> PreparedRequest:
-        """Check and encode a request. Nothing is sent. `timeout` and `retry` among the parameters are left out.
+        """Check and encode a request. Nothing is sent. `timeout` and `retry` among the parameters are ignored.
 
         Raises:
             ValueError: an argument can never be right; the error names it.
@@ -159,12 +159,12 @@ class ClientCore:
         Args:
             model: the model's name.
             messages: the conversation.
-            parameters: the endpoint's, and `extra_body`, `extra_headers`, `extra_query`, `timeout` and `retry`.
-            stream: whether a streamed response is asked for.
-            timeouts: used if the parameters hold no `timeout`; default the client's.
-            retrier: runs the attempts; default a new one.
-            deadlines: those of the call that this request continues; default new ones.
-            observed: the telemetry of that call; default a new one, if there is an observer.
+            parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, `timeout` and `retry`.
+            stream: whether to request a streamed response.
+            timeouts: used if the parameters hold no `timeout`; by default the client's.
+            retrier: runs the attempts; by default a new one.
+            deadlines: the deadlines of the call that this request continues; by default new ones.
+            observed: the telemetry of that call; by default a new one, if there is an observer.
             priority: requests with a higher priority go first where they wait for limits.
 
         Raises:
@@ -236,7 +236,7 @@ class ClientCore:
         try:
             url = httpx.URL(endpoint.url(extra_query, model))
         except httpx.InvalidURL:
-            # From None, as httpx's own words may quote a password.
+            # From None, because httpx's message may quote a password.
             raise ValueError("base_url is not a URL: its host or port cannot be read") from None
         return PostTemplate(url, httpx.Headers(endpoint.request_headers(extra_headers)))
 

@@ -31,7 +31,7 @@ class EventStream:
         """Return the next event. If cancelled while waiting, the stream's connection is closed.
 
         Raises:
-            ChatError: what the stream failed with, after the events of the chunks before it. No part is complete then.
+            ChatError: the stream's error, after the events of the chunks before it. No part counts as complete then.
         """
         while not self._ready:
             if self._over:

@@ -28,11 +28,11 @@ class OwnParameters(CommonParameters, total=False):
     timeout: Timeout
     """How long the server may be silent, in seconds, or `Timeouts` for more; `None` waits forever."""
     retry: RetryPolicy | int | None
-    """How often to try; a number is the number of attempts."""
+    """How many attempts to make: a policy, or a number."""
     strict: bool
-    """Whether the endpoint holds the model to the schema of a type, or of a function. `strict=False` takes more types
-    (`dict[str, int]`, tuples, `Any`), and the model may leave out what has a default; a response is checked against the
-    type all the same."""
+    """Whether the endpoint enforces the schema of a type or of a function. `strict=False` allows more types
+    (`dict[str, int]`, tuples, `Any`), and the model may omit values with defaults. The response is still checked
+    against the type."""
 
 
 class RunParameters(OwnParameters, total=False):
@@ -72,13 +72,13 @@ class RequestParameters(TypedParameters, total=False):
 
 
 REQUEST_NAMES: Final = frozenset(RequestParameters.__annotations__)
-"""The parameters that `complete` and `stream` take besides their own arguments."""
+"""The parameters of `complete` and `stream` in addition to their own arguments."""
 
 RUN_NAMES: Final = frozenset(RunParameters.__annotations__) | {"response_format"}
-"""The parameters that `run_tools` and `stream_tools` take besides their own arguments."""
+"""The parameters of `run_tools` and `stream_tools` in addition to their own arguments."""
 
 TASK_NAMES: Final = frozenset({*TaskParameters.__annotations__, "retry", "timeout"})
-"""What `Task.parameters` may hold."""
+"""The names that `Task.parameters` may contain."""
 
 _HABITS: Final = {
     "max_retries": "use retry=, the number of attempts: one more than the retries",

@@ -15,7 +15,7 @@ _INCLUDE_USAGE: Final = b',"stream_options":{"include_usage":true}}'
 
 @dataclass(slots=True)
 class Server:
-    """The server that a client talks to: how it is reached, and what its responses have shown about it.
+    """The server of a client: how to reach it, and what its responses have shown about it.
 
     Attributes:
         sender: sends the requests.
@@ -39,7 +39,7 @@ class PreparedRequest(NamedTuple):
         adds_usage: whether `stream_options.include_usage` is added to it, as long as the server accepts it.
         model: the model's name.
         max_tokens: the limit on the output, for estimates.
-        choices: how many choices were asked for.
+        choices: how many choices were requested.
     """
 
     post: PostTemplate

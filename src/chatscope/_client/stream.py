@@ -23,7 +23,7 @@ _INSTEAD: Final = {
     "get_final_completion": "completion, after the last chunk",
     "text_stream": "chunk.text, or events()",
 }
-"""What users of other packages look for, and what there is instead."""
+"""Names that users of other packages look for, and their equivalents here."""
 
 
 class ChatStream:
@@ -36,10 +36,10 @@ class ChatStream:
                 print(chunk.text, end="")
         print(stream.completion.usage)
 
-    Entering sends the request, retries it as the retry policy says, and returns at the model's first output. From then
-    on nothing is retried. Leaving closes the response. If cancelled anywhere, the connection is closed. If the stream
-    fails, iterating raises the `ChatError` after the chunks that arrived before it; `completion` then holds what has
-    arrived.
+    Entering sends the request, retries it by the retry policy, and returns at the model's first output. From then on
+    nothing is retried. Leaving closes the response. A cancellation at any point closes the connection. If the stream
+    fails, iterating raises the `ChatError` after the chunks that arrived before it; `completion` then holds everything
+    that has arrived.
     """
 
     __slots__ = ("_is_entered", "_reader", "_request", "_started_ns", "_submitted_ns")
@@ -54,14 +54,14 @@ class ChatStream:
     if not TYPE_CHECKING:  # a checker would take any name
 
         def __getattr__(self, name: str) -> object:
-            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            """Refuse a name that does not exist. For names of other libraries, the error says what to use instead."""
             raise unknown_attribute(self, name, _INSTEAD)
 
     async def __aenter__(self) -> Self:
         """Send the request and wait for the model's first output. If cancelled, the connection is closed.
 
         Raises:
-            ChatError: what the last attempt failed with.
+            ChatError: the error of the last attempt.
             RuntimeError: the stream was entered before.
         """
         if self._is_entered:
@@ -105,7 +105,7 @@ class ChatStream:
         """Return the next chunk. If cancelled while waiting, the connection is closed.
 
         Raises:
-            ChatError: what the stream ended with.
+            ChatError: the stream's error.
             RuntimeError: the stream was not entered.
         """
         reader = self._reader
@@ -159,7 +159,7 @@ class ChatStream:
 
     @property
     def timings(self) -> Timings:
-        """When things happened, so far."""
+        """The timings so far."""
         return Timings(
             submitted_ns=self._submitted_ns,
             started_ns=self._started_ns,

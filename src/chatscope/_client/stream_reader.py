@@ -116,7 +116,7 @@ class StreamReader:
             observer: called at the first output, and after each read with text.
 
         Raises:
-            ChatError: what the stream failed with.
+            ChatError: the stream's error.
         """
         try:
             await self._begin()
@@ -136,7 +136,7 @@ class StreamReader:
         """Return the next chunk, `None` after the last. If cancelled while waiting, the connection is closed.
 
         Raises:
-            ChatError: what the stream failed with. Raised once.
+            ChatError: the stream's error. It is raised once.
         """
         if self.chunks:
             return self.chunks.popleft()
@@ -170,7 +170,7 @@ class StreamReader:
         return None
 
     async def abandon(self, error: BaseException) -> None:
-        """Close a response that failed or was cancelled, and annotate the error with what has arrived.
+        """Close a response that failed or was cancelled, and add what has arrived to the error.
 
         Takes at most `CLOSE_GRACE` seconds, even if cancelled.
         """

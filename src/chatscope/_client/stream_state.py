@@ -1,4 +1,4 @@
-"""StreamState: the one place that decides what state a streamed response is in, and when it is over.
+"""StreamState: the one place that decides the state of a streamed response, and when it is over.
 
 Sans-I/O: its input is reads, ends, failures and times; its output is chunks and the state. All readers use it: a
 `ChatStream`, a task, and the pump that runs outside of any task. Not here: reading (`stream_reader`), and the meaning
@@ -10,8 +10,8 @@ A stream is over
 - at the end of the body;
 - when all requested choices, and all others that appeared, have finished, and then no byte has arrived for
   `FINISH_GRACE` seconds. Any byte restarts that time, but comments only for `KEEP_ALIVE_SECONDS` after the last chunk.
-  A choice that continues reopens the stream. An event counts as it would with its blank line, which may never come;
-- when it failed. After an error that the server sent, reading goes on for `ERROR_TAIL_SECONDS`, since usage may follow.
+  A choice that continues reopens the stream. An event counts as if its blank line had arrived, because it may never;
+- when it failed. After an error that the server sent, reading continues for `ERROR_TAIL_SECONDS`: usage may follow.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from chatscope.protocol.response import Chunk
 from chatscope.protocol.stream_decoder import StreamDecoder
 
 KEEP_ALIVE_SECONDS: Final = 30.0
-"""How long comments keep a finished stream open. Gateways send one every 10 to 15 seconds while they wait."""
+"""How long comments keep a finished stream open, in seconds. Gateways send one every 10 to 15 s while they wait."""
 
 ERROR_TAIL_SECONDS: Final = 1.0
-"""How long reading goes on after an error that the server sent. Usage and [DONE] follow within milliseconds."""
+"""Seconds for which reading continues after an error from the server. Usage and [DONE] follow within milliseconds."""
 
 ERROR_TAIL_BYTES: Final = 64 * 1024
-"""How many bytes are read after it. A usage chunk is below 1 KiB."""
+"""How many bytes are read after such an error. A usage chunk is below 1 KiB."""
 
 
 class StreamState:
@@ -105,7 +105,7 @@ class StreamState:
         return chunks
 
     def end(self, at_ns: int, broken: APIConnectionError | None = None) -> list[Chunk]:
-        """Record the end of the body, or that the wait for it is over, and return the last chunks.
+        """Record the end of the body, or of the wait for it, and return the last chunks.
 
         Args:
             at_ns: when it ended.
@@ -124,7 +124,7 @@ class StreamState:
     def on_failure(self, error: ChatError, at_ns: int) -> list[Chunk]:
         """Record that reading failed, and return the last chunks.
 
-        An error that the server sent before stays the outcome. Silence ends a finished stream.
+        If the server has sent an error, that remains the outcome. Silence ends a finished stream.
 
         Raises:
             ChatError: `error`, unless it only means that the stream ended or broke.

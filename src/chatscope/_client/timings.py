@@ -15,7 +15,7 @@ class Timings:
 
     submitted_ns: int
     started_ns: int | None = None
-    """When it acquired its first permit to send."""
+    """When its first permit was acquired."""
     sent_ns: int | None = None
     """When the last attempt was sent: connecting follows, if it is needed."""
     headers_ns: int | None = None
@@ -23,9 +23,9 @@ class Timings:
     """For each chunk with output of the model, when it was read."""
     finished_ns: int | None = None
     written_ns: int | None = None
-    """When the last attempt's request had been written; unknown with other transports than chatscope's own."""
+    """When the last attempt's request had been written; unknown with a transport other than chatscope's own."""
     connect_ns: int | None = None
-    """How many nanoseconds connecting took for it, where a new connection was needed."""
+    """How many nanoseconds connecting took for the last attempt, if a new connection was needed."""
 
     @property
     def queue_seconds(self) -> float | None:

@@ -64,7 +64,7 @@ class ToolStream(Generic[OutputT]):
         """Send the first request and wait for the model's first output. If cancelled, the connection is closed.
 
         Raises:
-            ChatError: what the last attempt failed with.
+            ChatError: the error of the last attempt.
             RuntimeError: it was entered before.
         """
         if self._is_entered:
@@ -101,7 +101,7 @@ class ToolStream(Generic[OutputT]):
         Raises:
             ToolLoopError: the model still called functions after `max_turns` calls.
             OutputError: the last response does not fit the type.
-            ChatError: what a turn failed with.
+            ChatError: the error of a turn.
             Exception: with `on_tool_error="raise"`, what a function raised.
             RuntimeError: it was not entered.
         """
@@ -132,7 +132,7 @@ class ToolStream(Generic[OutputT]):
         return conversation.result()
 
     async def _advance(self) -> None:
-        """Take the next step: read an event, end a turn, make its calls, or begin the next turn."""
+        """Make the next step: read an event, end a turn, make its calls, or start the next turn."""
         conversation = self._turns.conversation
         if self._stream is not None and self._events is not None:
             try:
@@ -154,7 +154,7 @@ class ToolStream(Generic[OutputT]):
             await self._open()
 
     async def _open(self) -> None:
-        """Begin the next turn. If cancelled, its connection is closed."""
+        """Start the next turn. If cancelled, its connection is closed."""
         stream = _TurnStream(self._turns.next_request())
         await stream.__aenter__()
         self._stream = stream

@@ -25,11 +25,11 @@ from chatscope.telemetry.observer import observed
 def conversation_with(
     tools: Sequence[Callable[..., Any]], messages: Sequence[Message], parameters: dict[str, Any]
 ) -> Conversation:
-    """Return the conversation that `run_tools` was asked for.
+    """Return the conversation for the arguments of `run_tools`.
 
     Raises:
         TypeError: a parameter is unknown.
-        ValueError: an argument can never be right; the error names it.
+        ValueError: an argument is invalid; the error names it.
     """
     check_names(parameters, RUN_NAMES)
     pop = parameters.pop
@@ -46,7 +46,7 @@ class Turns:
     """The turns of one conversation.
 
     Args:
-        core: sends them.
+        core: sends the requests.
         model: the model's name.
         conversation: decides what each turn sends.
         stream: whether the responses are streamed.
@@ -57,7 +57,7 @@ class Turns:
 
     Attributes:
         conversation: as given.
-        request: that of the latest turn.
+        request: the request of the latest turn.
     """
 
     __slots__ = ("_core", "_model", "_stream", "conversation", "request")
@@ -86,11 +86,11 @@ class Turns:
 
 
 async def converse(turns: Turns, on_step: Callable[[Completion], object] | None = None) -> None:
-    """Take turns until the conversation is over. If cancelled, the request and running tool calls are cancelled.
+    """Run turns until the conversation is over. If cancelled, the request and running tool calls are cancelled.
 
     Args:
-        turns: of responses that are not streamed.
-        on_step: called with each response, before its tool calls are made; what it returns is awaited if it can be.
+        turns: the turns; their responses are not streamed.
+        on_step: called with each response, before its tool calls are made. An awaitable that it returns is awaited.
 
     Raises:
         Exception: as `Conversation.run`, and what `on_step` raised.

@@ -49,16 +49,16 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     readable afterwards. The caller's own cancellation passes through every method.
 
     Args:
-        api_key: default `OPENAI_API_KEY`. `""` sends no key.
+        api_key: by default `OPENAI_API_KEY`. `""` sends no key.
         model: the model for tasks that do not name one.
         timeout: how long the server may be silent, in seconds, or `Timeouts` for more.
-        base_url: default `OPENAI_BASE_URL`, else OpenAI's own address.
+        base_url: by default `OPENAI_BASE_URL`, or else OpenAI's own address.
         hedge_after: a request without output after this many seconds is sent a second time. The first attempt with
             output delivers; the other one is closed. Each second attempt takes one retry from the retry budget.
         max_cost, max_total_tokens: how much all tasks may use, in US dollars and in tokens, counted when a task ends.
             Once a limit is reached, waiting tasks and new ones fail at once with a `BudgetExceededError`; running tasks
-            may still exceed it. A task whose cost is not known does not count towards `max_cost`; the first such task
-            is logged.
+            may still exceed it. A task with an unknown cost does not count towards `max_cost`; the first such task is
+            logged.
         cancel_over_budget: also stop running tasks when a limit is reached, with the same error and their partial text.
         keep_finished: how many finished tasks are kept; the oldest are forgotten first.
         prices: the price of tokens: a table, a function, or `None` for the prices that come with the package.
@@ -66,8 +66,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             (default 100), `telemetry` and so on.
 
     Raises:
-        ValueError: an argument can never be right; the error names it and shows no key.
-        ImportError: `telemetry=True` where the extra `otel` is not installed.
+        ValueError: an argument is invalid; the error names it and shows no key.
+        ImportError: `telemetry=True`, and the extra `otel` is not installed.
     """
 
     platform = Platform.CHATGPT
@@ -140,8 +140,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         This does not wait, and cancelling the caller later leaves the task running.
 
         Raises:
-            ValueError: the task can never be right; the error names what is wrong and nothing was sent.
-            QueueFullError: as many tasks wait for their turn as `max_pending` allows.
+            ValueError: the task is invalid; the error names the argument, and nothing was sent.
+            QueueFullError: as many tasks wait for a slot as `max_pending` allows.
             RuntimeError: outside the adapter's block.
         """
         return typed_id(self._tasks.submit(task))
@@ -261,7 +261,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
         The source is read while tasks run, a bounded number of tasks ahead of the delivered results. So the source may
-        be endless, and a slow loop holds it back. Failed and refused tasks yield results too. Leaving the block early
+        be endless, and a slow loop slows it down. Failed and refused tasks yield results too. Leaving the block early
         cancels running tasks, and closes the source if it is a generator. If the source raises, running tasks are
         cancelled and the loop raises the same exception. The adapter forgets delivered results, so a long loop neither
         fills the memory nor evicts other tasks.
@@ -269,8 +269,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         Args:
             tasks: the source, of tasks or prompts. A sync source is read in the event loop, so it must not block.
             ordered: deliver results in the order of the source instead of the order in which tasks end. A slow task
-                then holds back the ones after it, as far as the bound allows.
-            look_ahead: how many tasks may be read but not delivered; default the number of slots plus 64. A number
+                then delays the ones after it, as far as the bound allows.
+            look_ahead: how many tasks may be read but not delivered; by default the number of slots plus 64. A number
                 below the number of slots leaves slots empty.
 
         Raises:
@@ -306,7 +306,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         return self._core.limiter.statistics()
 
     def counts(self) -> TaskCounts:
-        """Return how many tasks wait, run, and have ended in each way: `get_adapter_status` as a typed value."""
+        """Return how many tasks wait, run, and have ended with each status: `get_adapter_status` as a typed value."""
         ended = self._tasks.spending.ended
         return TaskCounts(
             pending=self._tasks.pending_count,
@@ -329,7 +329,8 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
     def get_adapter_status(self) -> dict[str, Any]:
         """Describe the adapter, with live counts.
 
-        `cost` leaves out the tasks counted in `unpriced`. Of those in `uncounted`, `tokens` has only what was reported.
+        `cost` omits the tasks counted in `unpriced`. `tokens` includes only the reported tokens of those in
+        `uncounted`.
         """
         spending = self._tasks.spending
         return {

@@ -1,4 +1,4 @@
-"""Alarms: callbacks at set times, all run by one watcher task, so that a wait needs no cancel scope of its own.
+"""Alarms: callbacks at set times, all run by one watcher task, so that a wait needs no separate cancel scope.
 
 They enforce the deadlines of tasks that have no coroutine yet, and the timeouts of `get_result`. A task that has its
 slot enforces its deadline by its own cancel scope (`runner.py`).
@@ -81,12 +81,12 @@ class Alarms:
             self._wake()
 
     def close(self) -> None:
-        """Let `watch` return as soon as no alarm is set."""
+        """Make `watch` return as soon as no alarm is set."""
         self._is_closing = True
         self._wake()
 
     async def watch(self) -> None:
-        """Run the alarms as they expire, until `close` is called and none is left. If cancelled, none is run."""
+        """Run the alarms as they expire, until `close` is called and none is left. If cancelled, run no more."""
         while self._live or not self._is_closing:
             while self._heap and self._heap[0][2].expire is None:
                 heappop(self._heap)

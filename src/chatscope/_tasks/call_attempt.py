@@ -22,7 +22,7 @@ class CallAttempt:
     Args:
         core: sends the request.
         prepared: the task.
-        request: what is sent.
+        request: the request.
         retrier: records the request.
         charged: receives an entry for each attempt that the server may charge for: its response, as far as it arrived.
 
@@ -93,8 +93,8 @@ class CallAttempt:
     def _may_be_charged(self, error: BaseException) -> bool:
         """Return whether the server may charge for an attempt that ended with an error.
 
-        It may if the model has written anything, or if the client gave up while the server may have been working. It
-        does not if the server refused the request, or dropped it before any output.
+        It may charge if the model has written anything, or if the client gave up while the server may have been
+        working. It does not charge if it refused the request, or dropped it before any output.
         """
         if self.request.sent_ns is None:
             return False

@@ -38,7 +38,7 @@ class TaskState:
         task: the task as it was submitted, with its id.
         result: the result, once the task has ended.
         id: the task's id.
-        steps: the completions of the turns so far; empty for a task of one turn, whose result has it.
+        steps: the completions of the turns so far; empty for a task of one turn, whose completion is in the result.
         parts: the text so far. A new attempt that replaces unread text replaces the sequence.
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
@@ -225,17 +225,18 @@ class ChatTask(Generic[OutputT]):
     def steps(self) -> StepStream:
         """Iterate over the completions of a task with tools, one for each turn, from the first on, as they arrive.
 
-        Each is there before its tools are called. A task without tools has one step. Any number of readers can attach.
+        Each is available before its tools are called. A task without tools has one step. Any number of readers can
+        attach.
         """
         return StepStream(self._state)
 
     async def cancel(self) -> bool:
         """Stop the task. When this returns, its connection is closed and its result is available.
 
-        If this call is cancelled, the task is stopped all the same.
+        If this call is cancelled, the task is still stopped.
 
         Returns:
-            True if the task ended as cancelled; False if it had already ended, or ended just then.
+            True if the task ended as cancelled; False if it had already ended, or ended at the same time.
         """
         return await self._state.cancel()
 
@@ -245,5 +246,5 @@ class ChatTask(Generic[OutputT]):
 
 
 def typed_id(state: TaskState) -> TaskId[Any]:
-    """Return a task's id; for a checker, it knows the type of the task's result."""
+    """Return a task's id. Type checkers infer the type of the task's result from it."""
     return cast("TaskId[Any]", state.id)  # as a text: to build the type costs more than all the rest

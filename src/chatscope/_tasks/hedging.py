@@ -1,4 +1,4 @@
-"""Hedging: a second attempt while a slow first one goes on. The first to deliver wins; the other is cancelled.
+"""Hedging: a second attempt while a slow first one continues. The first to deliver wins; the other is cancelled.
 
 Not here: what an attempt does, and whether a second one is allowed (`model_call.py`).
 """
@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 _T = TypeVar("_T")
 
 Claim = Callable[[], bool]
-"""Called by an attempt whenever it has output; returns whether that attempt delivers. The first to claim does."""
+"""Called by an attempt whenever it has output. Returns whether that attempt delivers: only the first to claim does."""
 
 HedgedAttempt = Callable[[Claim], Awaitable[_T]]
 

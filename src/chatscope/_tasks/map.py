@@ -1,6 +1,6 @@
 """Many tasks from one source: how far the source is read ahead, and in which order results are delivered.
 
-Not here: how one task runs. This module only starts tasks, counts them, and cancels those whose results are not wanted.
+Not here: how one task runs. This module only starts tasks, counts them, and cancels those whose results are not needed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LOOK_AHEAD: Final = 64
 handles a result. A task with a page of text takes about 10 KiB, so this is under 1 MiB."""
 
 TURN_SECONDS: Final = 0.001
-"""How long a source that never waits is read before the event loop gets a turn. If each turn read a single task,
-requests would start one by one, and with a server that answers fast only a few slots would ever be in use."""
+"""How long a source that never waits is read before the event loop runs other tasks, in seconds. If only one task were
+read at a time, requests would start one by one, and with a fast server only a few slots would be in use."""
 
 
 class Starter(Protocol):
-    """What starts tasks: the supervisor of an adapter."""
+    """Starts tasks: the supervisor of an adapter."""
 
     @property
     def slots_total(self) -> int | None:
@@ -52,9 +52,9 @@ class Starter(Protocol):
 class ResultStream(Generic[OutputT]):
     """The results of many tasks: enter it, then iterate it. Made by `AsyncChatGPTAdapter.map`.
 
-    A task of its own reads the source, at most as far ahead of the reader as the bound allows. The bound covers tasks
-    that are being read, wait, run, or have ended but are not delivered. So a slow reader holds back the source, and
-    memory use stays flat.
+    A separate task reads the source, as far ahead of the reader as the bound allows. The bound covers tasks that are
+    being read, wait, run, or have ended but are not delivered. So a slow reader slows the source down, and memory use
+    stays flat.
 
     Leaving the block cancels the tasks that still run, waits for their ends, and closes the source if it is a
     generator; each takes at most `CLOSE_GRACE` seconds. If cancelled while waiting for a result, nothing is lost: the

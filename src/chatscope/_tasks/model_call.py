@@ -1,7 +1,7 @@
-"""The model calls of one task: one, or one for each turn of its conversation, each retried until there is a response.
+"""The model calls of one task: one, or one per turn of its conversation, each retried until there is a response.
 
-Not here: how a task runs and ends (`runner.py`, `outcome.py`), how a response is read (`_client`), and what later turns
-send (`_conversation`).
+Not here: how a task runs and ends (`runner.py`, `outcome.py`), how a response is read (`_client`), and the messages of
+later turns (`_conversation`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ModelCalls:
     """The model calls of one task, one after the other; each attempt is hedged if `hedge_after` is set.
 
     Args:
-        core: sends them.
-        prepared: what the task sends.
+        core: sends the requests.
+        prepared: the prepared task.
         state: receives the text, and knows whether a reader has seen it.
         hedge_after: seconds without output after which a second attempt starts; `None` for never.
 
@@ -70,7 +70,7 @@ class ModelCalls:
         self._begin(prepared.request, retrier, state)
 
     def _begin(self, request: PreparedRequest, retrier: Retrier, observer: AttemptObserver) -> None:
-        """Begin a call."""
+        """Start a call."""
         self._request = request
         self._observer = observer
         self.retrier = retrier
@@ -103,7 +103,7 @@ class ModelCalls:
             slot: the task's slot. It is paused while tools run, since a tool may ask the same adapter.
 
         Raises:
-            Exception: what the last attempt of a call raised, or what the conversation ended with.
+            Exception: the error of a call's last attempt, or of the conversation.
         """
         conversation = self._prepared.conversation
         # A plain function, as is `_call`: each coroutine in the chain would cost every task some time.

@@ -23,7 +23,7 @@ from chatscope.protocol.usage import Usage
 
 
 class TaskType(StrEnum):
-    """What a task is about: a label that is kept with the task and not sent."""
+    """The kind of a task: a label that is stored with the task, but not sent."""
 
     CODE_GENERATION = "code_generation"
     REFACTORING = "refactoring"
@@ -53,12 +53,12 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """How many tasks of an adapter stand where, at one moment. Forgotten tasks are counted too.
+    """The numbers of an adapter's tasks by status, at one moment. Forgotten tasks are counted, too.
 
     Attributes:
-        pending: wait for their slots.
-        running: have begun and not ended.
-        succeeded, failed, cancelled: have ended so.
+        pending: tasks that wait for their slots.
+        running: tasks that have started and not ended.
+        succeeded, failed, cancelled: tasks that have ended with this status.
     """
 
     pending: int
@@ -69,14 +69,14 @@ class TaskCounts:
 
     @property
     def finished(self) -> int:
-        """How many have ended, in whichever way."""
+        """How many tasks have ended, with any status."""
         return self.succeeded + self.failed + self.cancelled
 
 
 class TaskId(str, Generic[OutputT]):
-    """The id of a task. For a type checker, it knows the type of the task's result.
+    """The id of a task. Type checkers infer the type of the task's result from it.
 
-    Like a `NewType` it exists for checkers only: at run time, ids are plain texts.
+    Like a `NewType`, it exists only for type checkers: at run time, ids are plain texts.
     """
 
     __slots__ = ()
@@ -96,11 +96,11 @@ class TaskConstraints:
     max_tokens: int | None = None
     temperature: float | None = None
     timeout_seconds: float | None = None
-    """The deadline of the whole task, in seconds after its submission: queueing, attempts and waits included."""
+    """The deadline of the whole task, in seconds after its submission, including queueing, attempts and waits."""
     priority: int = 0
     """Tasks with a higher priority get a slot first; equal ones in the order of submission."""
     max_turns: int = MAX_TURNS
-    """How many model calls a task with tools may make. A model that then still calls tools is a `ToolLoopError`."""
+    """How many model calls a task with tools may make. A model that still calls tools then causes a `ToolLoopError`."""
     tool_timeout_seconds: float | None = None
     """How long each call of a tool may take, in seconds."""
 
@@ -110,7 +110,7 @@ NO_CONSTRAINTS: Final = TaskConstraints()
 
 @dataclass(slots=True)
 class Task(Generic[OutputT]):
-    """Something to ask a model.
+    """A request to a model, with its settings.
 
     Submitting copies the task and encodes what it sends: later changes to the task, its messages or its parameters
     have no effect. A task is mutable (`submit_task` sets `task_id`), so it cannot be hashed.
@@ -132,9 +132,9 @@ class Task(Generic[OutputT]):
         reask: how often to ask again, with the problem described to the model, if the response does not fit the type.
         model, temperature: as in `constraints`, which must then leave them out.
         system: a system message, sent first.
-        strict: whether the endpoint holds the model to the schemas of `output_type` and `tools`. `strict=False` takes
-            more types (`dict[str, int]`, tuples, `Any`), and the model may leave out what has a default; a response is
-            checked against the type all the same.
+        strict: whether the endpoint enforces the schemas of `output_type` and `tools`. `strict=False` allows more types
+            (`dict[str, int]`, tuples, `Any`), and the model may omit values with defaults. The response is still
+            checked against the type.
     """
 
     prompt: str = ""
@@ -223,7 +223,7 @@ class Result(_Unbuilt, Generic[OutputT]):
         def __getattr__(self, name: str) -> Any:
             """Build a field that is read for the first time. Refuse a name that does not exist.
 
-            For those of other libraries, the error says what there is instead.
+            For names of other libraries, the error says what to use instead.
             """
             if name == "timings":
                 built: Any = Timings(*self._times)

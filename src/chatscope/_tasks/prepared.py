@@ -1,4 +1,4 @@
-"""A task, checked and prepared: one value with everything that will be sent, and when the task must end.
+"""Checks and prepares a task: one value with everything that will be sent, and when the task must end.
 
 All argument errors are raised here, at submission, before a slot is taken. Nothing here waits or sends.
 """
@@ -40,7 +40,7 @@ _task_values: Final = attrgetter(*(field.name for field in fields(Task)))
 
 
 class PreparedTask(NamedTuple):
-    """What a task will send, and when it must end.
+    """A prepared task: everything that it will send, and when it must end.
 
     Attributes:
         task: a copy of the task, with its id.
@@ -49,7 +49,7 @@ class PreparedTask(NamedTuple):
         request: the encoded request of the first turn.
         streams: whether the response is streamed.
         policy: how requests are retried.
-        timeouts: those of each request, without the limit of the whole task.
+        timeouts: the timeouts of each request, without the limit of the whole task.
         deadline: when the task must end.
         conversation: decides what later turns send; `None` if there is only one turn.
         observed: the task's telemetry, if there is any.
@@ -96,10 +96,10 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         core: will send the requests.
         task: the task; it is copied.
         task_id: its id.
-        defaults: for whatever the task leaves open.
+        defaults: the values that the task does not set.
 
     Raises:
-        ValueError: the task can never be right; the error names the argument.
+        ValueError: the task is invalid; the error names the argument.
         RuntimeError: the client is not open.
     """
     submitted_ns = time.perf_counter_ns()
@@ -177,7 +177,7 @@ def _messages(
 
 
 def _constraints(task: Task) -> TaskConstraints:
-    """Return a task's constraints, those that the task itself names among them, checked."""
+    """Return a task's constraints, including those that the task itself names, checked."""
     constraints = task.constraints
     if constraints is NO_CONSTRAINTS and task.model is None and task.temperature is None:
         return constraints

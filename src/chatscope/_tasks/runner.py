@@ -59,7 +59,7 @@ class TaskRun:
         prepared: the task, checked.
 
     Raises:
-        ValueError: the task can never be right; the error names the argument.
+        ValueError: the task is invalid; the error names the argument.
         RuntimeError: the client is not open.
 
     Attributes:
@@ -94,7 +94,7 @@ class TaskRun:
         self.is_waiting = False
 
     def enter(self) -> None:
-        """Take a slot and start, or take a place in the queue.
+        """Acquire a slot and start, or join the queue of slots.
 
         Raises:
             QueueFullError: as many tasks wait as `max_pending` allows.
@@ -136,7 +136,7 @@ class TaskRun:
             self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
 
     async def run(self, was_queued: bool) -> None:
-        """Run the task in a task group of its own, and give it its result.
+        """Run the task in its own task group, and publish its result.
 
         If cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
 
@@ -184,17 +184,18 @@ class TaskRun:
             self.state.request_cancel()
 
     def end(self, failure: Exception | None, status: TaskStatus | None = None) -> None:
-        """Give the task its result and return its slot.
+        """Publish the task's result and release its slot.
 
         Args:
             failure: the error that it ended with; `None` after a success.
-            status: default what the error says. A tool may raise the `TaskCancelledError` of another task.
+            status: by default the status that follows from the error. A tool may raise the `TaskCancelledError` of
+                another task.
         """
         self.is_waiting = False
         self._scope = self._context = None
         self._stop_watching()
         if self._slot is not None:
-            self._slot.on_grant = None  # the queue may hold on to the slot for a while
+            self._slot.on_grant = None  # the queue may refer to the slot for a while
             self._slot.release()
         state = self.state
         if isinstance(failure, ChatError):
@@ -213,7 +214,7 @@ class TaskRun:
             state.finish(result)
 
     def so_far(self, error: ChatError) -> Result:
-        """Return a result with what is known by now, and the error of a caller that no longer waits."""
+        """Return a result with everything known so far, and the error of a caller that stopped waiting."""
         self._annotate(error)
         ended = self.state.result
         finished_ns = ended.timings.finished_ns if ended is not None and ended.timings is not None else None

@@ -18,10 +18,10 @@ _log: Final = logging.getLogger("chatscope.tasks")
 class Spending:
     """The sums over all tasks that have ended, and their limits.
 
-    A task whose cost or usage is not known counts in `unpriced` or `uncounted`. The sums include what was reported.
+    A task with unknown cost or usage counts in `unpriced` or `uncounted`. The sums include what was reported.
 
     Args:
-        max_cost: in US dollars. Tasks whose cost is not known cannot be counted; the first one is logged.
+        max_cost: in US dollars. Tasks with unknown cost cannot be counted; the first one is logged.
         max_total_tokens: prompt and completion tokens.
 
     Raises:

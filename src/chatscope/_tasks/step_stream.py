@@ -33,7 +33,7 @@ class StepStream:
     """The completions of a task's turns: first those that have arrived, then live. Made by `ChatTask.steps`.
 
     It ends with the task. A failed task raises its error after the steps that arrived; a cancelled one just ends. A
-    reader may stop anywhere, and the task goes on.
+    reader may stop anywhere, and the task continues.
     """
 
     __slots__ = ("_log", "_position")
@@ -49,7 +49,7 @@ class StepStream:
         """Return the next completion. If cancelled while waiting, none is lost: the next call returns it.
 
         Raises:
-            Exception: what the task failed with.
+            Exception: the task's error.
         """
         log = self._log
         while True:

@@ -1,6 +1,6 @@
-"""The tasks of one adapter: their root task group, the tasks that wait or run, and the finished ones that are kept.
+"""The tasks of one adapter: their root task group, the tasks that wait or run, and the finished ones that are stored.
 
-Not here: how one task runs (`runner.py`), and what users call (`adapter.py`).
+Not here: how one task runs (`runner.py`), and the public methods (`adapter.py`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Supervisor:
         self._thread = 0
         self._host_id = 0
         self._running: dict[str, TaskRun] = {}
-        self._finished: OrderedDict[str, TaskState] = OrderedDict()  # a dict would look for its first item ever longer
+        self._finished: OrderedDict[str, TaskState] = (
+            OrderedDict()
+        )  # finding a dict's first item would take ever longer
         self.alarms = Alarms(self._start_watching)
 
     @property
@@ -141,10 +143,10 @@ class Supervisor:
                 run.end(TaskCancelledError("the task was cancelled"))
 
     def _check_host(self) -> None:
-        """Refuse to leave the block in another task than the one that entered it; cancel the tasks then.
+        """Check that the task that leaves the block is the one that entered it. If not, cancel all tasks.
 
         Raises:
-            RuntimeError: as said.
+            RuntimeError: another task leaves the block.
         """
         if anyio.get_current_task().id == self._host_id:
             return
@@ -171,7 +173,7 @@ class Supervisor:
         return self._group
 
     def submit(self, task: Task | str) -> TaskState:
-        """Accept a task, or a prompt for one. If this raises, it leaves no slot and no task behind.
+        """Accept a task, or a prompt for one. If this raises, no slot is held and no task remains.
 
         Raises:
             ValueError, QueueFullError, RuntimeError: as `AsyncChatGPTAdapter.start_task`.
@@ -220,7 +222,7 @@ class Supervisor:
             context.run(lambda: start_soon(run.run, True, name=run.state.id))
 
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
-        """Move a task that has just ended to the finished ones, and count what it used."""
+        """Move a task that has just ended to the finished ones, and count its usage."""
         self._running.pop(state.id, None)
         self._finished[state.id] = state
         if len(self._finished) > self._options.keep_finished:
@@ -247,11 +249,11 @@ class Supervisor:
 
 
 def _refuse_coroutine(task_id: Any) -> None:
-    """Refuse a coroutine that was not awaited, which is a common way to get no id.
+    """Refuse a coroutine in place of an id, which is a common mistake.
 
     Raises:
-        TypeError: as said.
+        TypeError: the id is a coroutine that was not awaited.
     """
     if iscoroutine(task_id):
-        task_id.close()  # else Python would warn of it as well
+        task_id.close()  # otherwise Python would warn about it, too
         raise TypeError(f"task_id is a coroutine: forgot 'await' before {task_id.__name__}()?")

@@ -38,7 +38,7 @@ class TextStream:
 
     A failed task raises its error after the text that arrived; a cancelled one just ends.
 
-    A reader of `stream_result` or `ChatTask.stream` may stop anywhere, and the task goes on. The iterator of
+    A reader of `stream_result` or `ChatTask.stream` may stop anywhere, and the task continues. The iterator of
     `execute_streaming` owns its task: `aclose`, the end of its `async with`, a cancellation of the reader, and the loss
     of the last reference to the iterator cancel the task. A `break` alone does not cancel it while a variable still
     refers to the iterator. Hence::
@@ -70,7 +70,7 @@ class TextStream:
         Cancelling a reader of `execute_streaming` cancels the task.
 
         Raises:
-            Exception: what the task failed with.
+            Exception: the task's error.
         """
         while (log := self._log) is not None:
             if self._position < len(log.parts):
