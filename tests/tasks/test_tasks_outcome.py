@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.one_loop
 
 TEN = Completion(usage=Usage(prompt_tokens=6, completion_tokens=4, total_tokens=10))
+HALF = Completion(usage=Usage(prompt_tokens=6, total_tokens=10))  # the completion's are missing or unreadable
+PROMPT = Completion(usage=Usage(prompt_tokens=10))
 SILENT = Completion()
 UNCOUNTED = Completion(usage=Usage())
 
@@ -37,6 +39,9 @@ UNCOUNTED = Completion(usage=Usage())
         ([SILENT, TEN], None, None),
         ([UNCOUNTED, TEN], None, None),
         ([UNCOUNTED], None, None),
+        ([HALF], 10, None),
+        ([TEN, HALF], 20, None),
+        ([PROMPT], 10, 1.0),
     ],
 )
 def test_a_usage_that_is_not_known_makes_the_sums_unknown(
@@ -44,7 +49,7 @@ def test_a_usage_that_is_not_known_makes_the_sums_unknown(
 ) -> None:
     bill = bill_for(charged, "m", "https://here", lambda query: query.usage.total_tokens / 10)
     assert (bill.usage and bill.usage.total_tokens, bill.cost) == (tokens, cost)
-    assert bill.reported_tokens == 10 * charged.count(TEN)
+    assert bill.reported_tokens == 10 * sum(charged.count(each) for each in (TEN, HALF, PROMPT))
     assert bill.is_charged is bool(charged)
     assert bill_for(charged, "m", "https://here", lambda _: None).cost is None
 

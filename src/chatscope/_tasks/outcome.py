@@ -71,8 +71,9 @@ def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, pr
             continue
         usages.append(usage)
         tokens += usage.total_tokens
-        if not (usage.prompt_tokens or usage.completion_tokens):
-            is_priced = False  # a total alone cannot be priced
+        if not (usage.prompt_tokens and usage.completion_tokens):
+            told = usage.prompt_tokens or usage.completion_tokens
+            is_priced = is_priced and bool(told) and usage.total_tokens <= told  # otherwise, a part was not reported
         if is_priced:
             dollars = price(
                 PriceQuery(
