@@ -15,6 +15,7 @@ from chatscope import (
     BadRequestError,
     InvalidResponseError,
     StreamProtocolError,
+    StreamTruncatedError,
     Timeouts,
 )
 from chatscope.simulator import Framing, Part, Plan, Repeat, Reply, Response, Send, Stage, Wait, faults
@@ -211,9 +212,16 @@ ENCODED = [
     fails(
         "a stream in gzip, cut off in good order",
         Response(200, GZIP, (Part(gzip.compress(STREAM_BYTES)[:30]),)),
-        InvalidResponseError,
-        200,
-        says="cut off",
+        StreamTruncatedError,
+        attempts=2,
+    ),
+    completes(
+        "a stream in gzip without its checksum", Response(200, GZIP, (Part(gzip.compress(STREAM_BYTES)[:-8]),)), "Hello"
+    ),
+    completes(
+        "a stream in gzip twice, in two headers",
+        Response(200, (GZIP[0], *GZIP), (Part(gzip.compress(gzip.compress(STREAM_BYTES))),)),
+        "Hello",
     ),
 ]
 

@@ -101,7 +101,8 @@ async def test_several_members(coding: str) -> None:
 
 
 async def test_a_padded_gzip() -> None:
-    assert await decoded("gzip", gzip.compress(b"hello") + b"\0" * 50) == [b"hello"]
+    for padding in (b"\0" * 50, b"more", b"\0\x1f"):
+        assert await decoded("gzip", gzip.compress(b"hello") + padding, size=20) == [b"hello"]
 
 
 async def test_what_follows_deflate_is_ignored() -> None:
@@ -121,9 +122,13 @@ async def test_nothing_at_all_is_nothing(coding: str) -> None:
 @pytest.mark.one_loop
 @pytest.mark.parametrize("coding", ENCODERS)
 async def test_cut_off(coding: str) -> None:
-    with pytest.raises(httpx.DecodingError, match="cut off") as caught:
-        await decoded(coding, ENCODERS[coding](b"hello" * 100)[:-1])
-    assert caught.value.request is REQUEST
+    """Whether a body is whole is told by the framing: some servers never finish their encoder."""
+    text = b"hello" * 100
+    assert text.startswith(b"".join(await decoded(coding, ENCODERS[coding](text)[:-1])))
+    if coding == "gzip":
+        encoder = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+        for end in (encoder.compress(text) + encoder.flush(zlib.Z_SYNC_FLUSH), gzip.compress(text)[:-6]):
+            assert b"".join(await decoded(coding, end, size=3)) == text
 
 
 @pytest.mark.parametrize("coding", [coding for coding in ENCODERS if coding != "Deflate"])

@@ -97,7 +97,7 @@ def response_of(response: httpx.Response, request: httpx.Request) -> HTTPRespons
     if isinstance(stream, TimedStream):
         return HTTPResponse(response.status_code, headers, stream, is_own=True)
     # Not httpx's own decoding: that leaves async generators to the garbage collector, and trio warns about them.
-    body = decoded(HttpxBody(response, request), headers.get("content-encoding"), request)
+    body = decoded(HttpxBody(response, request), headers.listed("content-encoding"), request)
     return HTTPResponse(response.status_code, headers, body, is_own=False)
 
 

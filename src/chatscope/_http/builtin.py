@@ -45,7 +45,7 @@ class BuiltinSender:
         if isinstance(response, httpx.Response):
             return response_of(response, response.request)
         headers = ResponseHeaders(response.head)
-        stream = decoded(response, headers.get("content-encoding"), limit=self.transport.max_decoded_bytes)
+        stream = decoded(response, headers.listed("content-encoding"), limit=self.transport.max_decoded_bytes)
         return HTTPResponse(response.status, headers, stream, is_own=True)
 
 

@@ -80,7 +80,7 @@ class Httpx2Sender:
         )
         response = await self.client.send(sent, stream=True, follow_redirects=False)
         headers = ResponseHeaders.of(response.headers.raw)
-        stream = decoded(_Body(response.stream), headers.get("content-encoding"))
+        stream = decoded(_Body(response.stream), headers.listed("content-encoding"))
         return HTTPResponse(response.status_code, headers, stream, is_own=False)
 
 

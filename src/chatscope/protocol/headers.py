@@ -143,7 +143,14 @@ class ResponseHeaders(Mapping[str, str]):
             return default
         value = line + len(name) + 2
         end = self._text.find("\r", value)
-        return self._text[value : end if end >= 0 else None].lstrip(" \t")
+        return self._text[value : end if end >= 0 else None].strip(" \t")
+
+    def listed(self, name: str) -> str | None:
+        """Return all values of a header that is a list, in one line (RFC 9110, section 5.3)."""
+        if self._lower.find(f"\n{name}:") < 0:
+            return None
+        lines = zip(self._lower.split("\r\n"), self._text.split("\r\n"), strict=False)
+        return ", ".join([line.partition(":")[2].strip(" \t") for lower, line in lines if lower.startswith(f"{name}:")])
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a header with this name."""

@@ -25,6 +25,7 @@ PART_SIZE = 1024 * 1024
 # `zstandard` cannot stop in the middle of its input, and 4 bytes may inflate to a block of 128 KiB (RFC 8878, 3.1.1.2).
 # With slices this small, a step stays at about two parts.
 ZSTD_SLICE = 64
+GZIP_MAGIC = b"\x1f\x8b"
 # Two bytes tell zlib's format from bare deflate: RFC 1950, section 2.2.
 ZLIB_HEADER = b"\x78\x9c"
 # curl has allowed five codings in one header since CVE-2022-32206. More are an attack.
@@ -42,16 +43,13 @@ class Decoder(Protocol):
         """Return at most about `PART_SIZE` decoded bytes, or `b""` if there are none without more input."""
         ...
 
-    def finished(self) -> bool:
-        """Return whether the encoded bytes may end here."""
-        ...
-
 
 class ZlibDecoder:
     """gzip, with any number of members, and both formats that are called deflate: zlib's and the bare one."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
+        self._has_ended = False
         self._input = b""
         self._member: zlib._Decompress | None = None
 
@@ -65,19 +63,18 @@ class ZlibDecoder:
             if self._member is None:
                 if len(self._input) < len(ZLIB_HEADER):
                     return b""
+                if self._has_ended and not self._input.startswith(GZIP_MAGIC):
+                    self._input = b""  # no further member; curl and httpx ignore it, too
+                    return b""
                 self._member = zlib.decompressobj(self._format())
             data = self._member.decompress(self._input, PART_SIZE)
             self._input = self._member.unconsumed_tail
             if self._member.eof:
                 # Zeros may pad a gzip file (gzip does that, though RFC 1952 does not say so). Deflate has one member.
                 self._input = self._member.unused_data.lstrip(b"\0") if self._gzip else b""
-                self._member = None
+                self._member, self._has_ended = None, True
             if data or not self._input:
                 return data
-
-    def finished(self) -> bool:
-        """See `Decoder`."""
-        return self._member is None and not self._input
 
     def _format(self) -> int:
         if self._gzip:
@@ -100,17 +97,13 @@ class BrotliDecoder:
 
     def read(self) -> bytes:
         """See `Decoder`."""
-        if self.finished() or not (self._input or self._more):
+        if self._stream.is_finished() or not (self._input or self._more):
             return b""
         # As long as it returns something there may be more, even if can_accept_more_data() says otherwise.
         data = bytes(self._stream.process(self._input, output_buffer_limit=PART_SIZE))
         self._input = b""
         self._more = bool(data)
         return data
-
-    def finished(self) -> bool:
-        """See `Decoder`."""
-        return bool(self._stream.is_finished())
 
 
 class ZstdDecoder:
@@ -138,10 +131,6 @@ class ZstdDecoder:
                 return bytes(data)
         return b""
 
-    def finished(self) -> bool:
-        """See `Decoder`."""
-        return self._frame is None
-
 
 class StandardZstdDecoder:
     """zstd, any number of frames, by the standard library."""
@@ -166,10 +155,6 @@ class StandardZstdDecoder:
             if data:
                 return bytes(data)
         return b""
-
-    def finished(self) -> bool:
-        """See `Decoder`."""
-        return self._frame is None
 
 
 def _optional(*names: str) -> Any:
@@ -226,7 +211,11 @@ def decoders_for(content_encoding: bytes, request: httpx.Request | None) -> list
 
 
 class DecodedStream(TimedStream):
-    """The body of a response, decoded on demand. Cancellation and closing act on the stream inside."""
+    """The body of a response, decoded on demand. Cancellation and closing act on the stream inside.
+
+    Only the HTTP framing decides whether the body is whole. Some servers flush their encoder and never finish it, which
+    curl and httpx accept. If a part is missing, whatever parses the body notices.
+    """
 
     def __init__(
         self, inner: TimedStream, decoders: list[Decoder], *, limit: int, request: httpx.Request | None
@@ -237,19 +226,12 @@ class DecodedStream(TimedStream):
         self._limit = limit
         self._request = request
         self._decoded = 0
-        self._fed = False
 
     async def __anext__(self) -> bytes:
-        """Return the next decoded bytes. Raises `httpx.DecodingError` if they are broken, cut off or too many."""
+        """Return the next decoded bytes. Raises `httpx.DecodingError` if they are broken or too many."""
         try:
             while not (data := self._read(len(self._decoders) - 1)):
-                try:
-                    self._decoders[0].feed(await self._inner.__anext__())
-                    self._fed = True
-                except StopAsyncIteration:
-                    if not self._fed or all(decoder.finished() for decoder in self._decoders):
-                        raise
-                    raise httpx.DecodingError("the encoded body is cut off", request=self._request) from None
+                self._decoders[0].feed(await self._inner.__anext__())
         except FAULTS as exc:
             await self._inner.aclose()
             raise httpx.DecodingError(f"the encoded body is broken: {exc}", request=self._request) from exc
