@@ -13,6 +13,6 @@ SEEDS = range(5)
 async def test_nothing_is_held_open_lost_or_logged_twice(hedge_after: float | None) -> None:
     figures = Figures()
     assert await run_seeds(SEEDS, hedge_after, figures) == []
-    assert figures.requests > 50
+    assert figures.requests > 30  # 45 to 65 on machines that were tried
     assert set(figures.statuses) == {"completed", "failed", "cancelled"}
     assert bool(figures.hedged) == (hedge_after is not None)
