@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -165,11 +166,15 @@ async def test_a_function_that_answers_with_a_decimal(serve: Serve) -> None:
     assert adapter.get_adapter_status()["cost"] == 0.25
 
 
-@pytest.mark.parametrize("answer", ["0.25 USD", [], float("nan")], ids=repr)
-async def test_a_function_that_answers_nonsense_touches_nobody(serve: Serve, answer: Any) -> None:
+async def _later() -> float:
+    return 0.25
+
+
+@pytest.mark.parametrize("answer", [lambda: "0.25 USD", list, lambda: float("nan"), lambda: -0.25, _later])
+async def test_a_function_that_answers_nonsense_touches_nobody(serve: Serve, answer: Callable[[], Any]) -> None:
     release = anyio.Event()
     server = serve([Reply("Hello, world.", faults=(faults.hold(1, release),)), HELLO])
-    async with AsyncChatGPTAdapter("sk-1", transport=server, prices=lambda query: answer) as adapter:
+    async with AsyncChatGPTAdapter("sk-1", transport=server, prices=lambda query: answer()) as adapter:
         sibling = adapter.start_task(Task("hi"))
         await server.wait_for_requests(1)
         result = await adapter.execute(Task("hi"))

@@ -17,7 +17,7 @@ from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Platform, Result, Task, TaskStatus
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
-from chatscope.pricing import PriceQuery, Pricer, Prices, resolve
+from chatscope.pricing import PriceQuery, Prices, resolve
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage, add_usage
 from chatscope.telemetry.guard import Guard
@@ -204,14 +204,16 @@ def pricer_of(prices: Prices | None) -> Price:
     if pricer is not prices:
         return pricer
     guard = Guard()
-    return lambda query: guard.call("prices", None, _checked_price, pricer, query)
+
+    def price(query: PriceQuery) -> float | None:
+        cost: object = guard.call("prices", None, pricer, query)
+        return None if cost is None else guard.call("prices", None, _dollars, cost)
+
+    return price
 
 
-def _checked_price(pricer: Pricer, query: PriceQuery) -> float | None:
-    cost: object = pricer(query)
-    if cost is None:
-        return None
+def _dollars(cost: object) -> float:
     dollars = float(cost)  # type: ignore[arg-type]  # it can be anything that `float` takes, a Decimal for instance
-    if not math.isfinite(dollars):
-        raise ValueError(f"prices returned {cost!r}, which is not a finite number")
+    if not 0.0 <= dollars < math.inf:
+        raise ValueError(f"prices returned {cost!r}, which is no number of dollars")
     return dollars
