@@ -31,7 +31,7 @@ Here: the exception classes, and the way out of a group of exceptions. Not here:
     │   └── ToolTimeoutError          a tool took too long
     └── TaskError                     a problem with a task, not with a request
         ├── QueueFullError            the queue of waiting tasks is full
-        ├── BudgetExceededError       the adapter's budget is used up
+        ├── BudgetExceededError       the adapter's budget is exhausted
         ├── TaskCancelledError        the task was cancelled
         ├── ResultTimeoutError        `get_result` stopped waiting; the task goes on
         └── UnknownTaskError          no task has this id (any more)
@@ -236,7 +236,7 @@ class QueueFullError(TaskError):
 
 
 class BudgetExceededError(TaskError):
-    """The adapter's `max_cost` or `max_total_tokens` is used up: this task was stopped, or never started."""
+    """The adapter's `max_cost` or `max_total_tokens` is exhausted: this task was stopped, or never started."""
 
 
 class TaskCancelledError(TaskError):

@@ -232,7 +232,7 @@ class Permit:
             max_tokens: its limit on the output.
             retry: whether this is the call's second attempt or a later one.
             patience: how long the call may be held back in all, in seconds.
-            most_refusals: how many refusals in a row (429) end the call's wait for the server's limits.
+            most_refusals: how many consecutive refusals (429) end the call's wait for the server's limits.
 
         Raises:
             APIConnectionError: the call was held back for that long because the server was failing, or the server

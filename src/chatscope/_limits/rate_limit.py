@@ -127,7 +127,7 @@ class RateLimiter:
             tokens: the estimated tokens of the request.
             priority: requests with a higher priority go first, whatever they wait for.
             refusals: those that the call has seen.
-            most_refusals: how many refusals in a row end the wait.
+            most_refusals: how many consecutive refusals end the wait.
 
         Raises:
             APIConnectionError: there were that many.

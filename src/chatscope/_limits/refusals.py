@@ -43,10 +43,10 @@ class RefusalCount:
         Args:
             limits: those of the model.
             now: the current time.
-            most: how many refusals in a row are too many.
+            most: how many consecutive refusals are too many.
 
         Raises:
-            APIConnectionError: as said.
+            APIConnectionError: there were that many.
         """
         if self._since is None or now < self._began_at + self._seconds:
             return

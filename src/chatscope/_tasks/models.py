@@ -245,7 +245,7 @@ class Result(_Unbuilt, Generic[OutputT]):
         request: tuple[str, str | None],
         prompt: str | None,
     ) -> Result[OutputT]:
-        """Have some fields built when they are first read. For whoever has just made the result.
+        """Defer building some fields until they are first read. Only the code that made the result may call this.
 
         Args:
             times: the fields of `timings`, in their order.

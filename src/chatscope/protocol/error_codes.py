@@ -124,7 +124,7 @@ STATUS_OF: Final = {
     "server_error": 500,
     "internal_server_error": 500,
     "internal_error": 500,
-    "api_connection_error": 503,  # the SDK's exceptions, handed on by LiteLLM
+    "api_connection_error": 503,  # the SDK's exceptions, passed on by LiteLLM
     "api_timeout_error": 504,
     "service_unavailable_error": 503,
     "timeout": 504,
@@ -301,7 +301,7 @@ def status_error_class(status: int, code: str | None = None, type: str | None = 
 
 
 def has_quota_code(*codes: str | None) -> bool:
-    """Return whether one of the codes or types means that an account is unpaid or used up."""
+    """Return whether one of the codes or types means that an account is unpaid or exhausted."""
     return any(code is not None and _bare(code) in _BARE_QUOTA_CODES for code in codes)
 
 

@@ -53,8 +53,8 @@ class ErrorReport:
         status: the HTTP status that the error states or implies.
         code, type, param: as the server sent them.
         retry_after: how long the body asks to wait, in seconds. A header takes precedence.
-        is_quota: whether an account is unpaid, suspended or used up.
-        is_used_up: whether a limit of a day or longer is used up. A header with a wait takes precedence.
+        is_quota: whether an account is unpaid, suspended or exhausted.
+        is_used_up: whether a limit of a day or longer is exhausted. A header with a wait takes precedence.
         is_too_large: whether the request alone exceeds the whole rate limit.
     """
 

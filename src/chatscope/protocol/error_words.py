@@ -44,7 +44,7 @@ _QUOTA_WORDS: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""Messages that mean that an account is unpaid, suspended or used up. Anthropic has no code for it, only a message
+"""Messages that mean that an account is unpaid, suspended or exhausted. Anthropic has no code for it, only a message
 ("Your credit balance is too low"). So do Zhipu (code 1113), MiniMax (1008), SiliconFlow (30001), Fireworks and xAI."""
 
 _TOO_LARGE_WORDS: Final = re.compile(r"\brequest (\w+ )?(is )?too large", re.IGNORECASE)
@@ -99,7 +99,7 @@ def status_said(message: str) -> int | None:
 
 
 def says_unpaid(message: str) -> bool:
-    """Return whether a message or a code says that an account is unpaid, suspended or used up."""
+    """Return whether a message or a code says that an account is unpaid, suspended or exhausted."""
     return _QUOTA_WORDS.search(message) is not None
 
 

@@ -46,7 +46,7 @@ _DUMPS: Final = {
     "model_dump_json": "msgspec.json.encode(....to_dict())",
     "json": "msgspec.json.encode(....to_dict())",
 }
-"""What users of the openai package look for, and what there is instead."""
+"""Names that users of the openai package look for, and their equivalents here."""
 
 _ELSEWHERE: Final = {
     "Completion": {"_request_id": "request_id", "content": "text, or message.content"},
@@ -63,7 +63,7 @@ class _Open(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
     if not TYPE_CHECKING:  # a checker would take any name
 
         def __getattr__(self, name: str) -> Any:
-            """Refuse a name that does not exist; for those of other libraries, say what there is instead."""
+            """Refuse a name that does not exist. For names of other libraries, the error says what to use instead."""
             dumps = _DUMPS if hasattr(type(self), "to_dict") else {}
             raise unknown_attribute(self, name, dumps | _ELSEWHERE.get(type(self).__name__, {}))
 
