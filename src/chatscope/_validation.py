@@ -1,4 +1,4 @@
-"""Argument checks: each rejects values that can never be right, and its message names the argument.
+"""Argument checks: each rejects values that are certainly invalid, and its message names the argument.
 
 Here: checks of plain values, before anything is sent. Not here: anything that only the server can judge.
 """

@@ -33,7 +33,7 @@ Here: the exception classes, and the way out of a group of exceptions. Not here:
         ├── QueueFullError            the queue of waiting tasks is full
         ├── BudgetExceededError       the adapter's budget is exhausted
         ├── TaskCancelledError        the task was cancelled
-        ├── ResultTimeoutError        `get_result` stopped waiting; the task goes on
+        ├── ResultTimeoutError        `get_result` stopped waiting; the task continues
         └── UnknownTaskError          no task has this id (any more)
 """
 

@@ -144,7 +144,7 @@ def test_a_run_that_stops_early_says_how_to_go_on(
     ran = chatscope(*run)
     assert ran.code == 3
     assert "stopped early (refused)" in ran.err
-    assert f"To go on: chatscope batch run {source}" in ran.err
+    assert f"To resume: chatscope batch run {source}" in ran.err
 
 
 def test_an_export_is_read_by_others(simulate: Simulate, chatscope: Run, source: Path) -> None:
@@ -183,7 +183,7 @@ def test_ctrl_c(simulate: Simulate, tmp_path: Path, backend: str, twice: bool) -
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     command[0] = Path(sys.executable).name
-    assert f"To go on: {shlex.join(command)}" in told
+    assert f"To resume: {shlex.join(command)}" in told
     assert len(simulated.server.requests) <= 5
     assert len(ids(output)) == (0 if twice else len(simulated.server.requests))
 

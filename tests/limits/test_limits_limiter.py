@@ -62,7 +62,7 @@ async def send_times(limiter: Limiter, count: int, **options: Any) -> list[float
 
 
 def fail(limiter: Limiter, count: int = DOWN_AFTER) -> InternalServerError:
-    """Let the server fail so often in a row; return the last failure."""
+    """Make the server fail this many consecutive requests; return the last failure."""
     error = InternalServerError("HTTP 500", status=500)
     for _ in range(count):
         Permit(limiter, "task").on_failure(error)
@@ -282,9 +282,9 @@ async def test_a_server_that_is_down_gets_one_request_at_a_time(caplog: pytest.L
     fail(limiter)
     assert await send_times(limiter, 1) == pytest.approx([PROBE_FIRST])  # probing begins anew
     assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "chatscope.retry"] == [
-        (logging.WARNING, "api.example failed 10 requests in a row: only probes are sent until it works"),
-        (logging.INFO, "api.example works again after 10 failures in a row"),
-        (logging.WARNING, "api.example failed 10 requests in a row: only probes are sent until it works"),
+        (logging.WARNING, "api.example failed 10 consecutive requests: only probes are sent until it works"),
+        (logging.INFO, "api.example works again after 10 consecutive failures"),
+        (logging.WARNING, "api.example failed 10 consecutive requests: only probes are sent until it works"),
     ]
 
 

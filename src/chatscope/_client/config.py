@@ -155,7 +155,7 @@ class ClientOptions:
 
         Raises:
             TypeError: an argument is unknown.
-            ValueError: an argument can never be right; the error names it and shows no key.
+            ValueError: an argument is invalid; the error names it and shows no key.
             ImportError: `telemetry=True`, and the extra `otel` is not installed.
         """
         for name in arguments:

@@ -101,7 +101,7 @@ class ClientCore:
         """Check and encode a request. Nothing is sent. `timeout` and `retry` among the parameters are ignored.
 
         Raises:
-            ValueError: an argument can never be right; the error names it.
+            ValueError: an argument is invalid; the error names it.
             RuntimeError: the client is not open.
         """
         self._open_server()
@@ -168,7 +168,7 @@ class ClientCore:
             priority: requests with a higher priority go first where they wait for limits.
 
         Raises:
-            ValueError: an argument can never be right; the error names it.
+            ValueError: an argument is invalid; the error names it.
             RuntimeError: the client is not open.
         """
         server = self._open_server()

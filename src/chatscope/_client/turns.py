@@ -52,7 +52,7 @@ class Turns:
         stream: whether the responses are streamed.
 
     Raises:
-        ValueError: an argument can never be right; the error names it.
+        ValueError: an argument is invalid; the error names it.
         RuntimeError: the client is not open.
 
     Attributes:

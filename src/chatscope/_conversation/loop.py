@@ -116,7 +116,7 @@ class Conversation:
         strict: whether the schemas of tools and output are strict, so that the endpoint holds the model to them.
 
     Raises:
-        ValueError: an argument can never be right. The error names it.
+        ValueError: an argument is invalid. The error names it.
 
     Attributes:
         messages, parameters: what the next turn sends.

@@ -63,14 +63,15 @@ class CircuitBreaker:
         self.failures += 1
         self.last_failure = error
         if self.failures == DOWN_AFTER:
-            _log.warning("%s failed %d requests in a row: only probes are sent until it works", self._name, DOWN_AFTER)
+            words = "%s failed %d consecutive requests: only probes are sent until it works"
+            _log.warning(words, self._name, DOWN_AFTER)
             self._probe_at = self._clock.now() + self._probe_wait
 
     def on_response(self) -> bool:
         """Record that the server works, even if it refused the request; return whether it was down."""
         was_open = self.is_open
         if was_open:
-            _log.info("%s works again after %d failures in a row", self._name, self.failures)
+            _log.info("%s works again after %d consecutive failures", self._name, self.failures)
             self._probe_wait = PROBE_FIRST
         self.failures = 0
         self.last_failure = None

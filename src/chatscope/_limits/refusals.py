@@ -52,7 +52,7 @@ class RefusalCount:
             return
         refused = limits.refusals - max(self._since, limits.forgiven)
         if refused >= most:
-            raise not_sent(f"the server refused {refused} times in a row", limits.last_refusal)
+            raise not_sent(f"the server refused {refused} consecutive requests", limits.last_refusal)
 
 
 def not_sent(why: str, failure: ChatError | None) -> APIConnectionError:

@@ -51,7 +51,7 @@ def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool
         name = changed[0]
         raise JournalError(
             f"{name} was {earlier.get(name)!r} when this output was begun, and is {now.get(name)!r} now."
-            " To resume all the same, say --new-settings, with --changed=keep to keep what is recorded or"
+            " To resume anyway, pass --new-settings, with --changed=keep to keep what is recorded or"
             " --changed=rerun to send it again"
         )
     if changed:

@@ -99,7 +99,7 @@ class BatchRun(StoppableRun):
             RuntimeError: the run was entered before.
         """
         if self._group is not None or self._summary is not None:
-            raise RuntimeError("a run can be entered once; call run_batch again to go on")
+            raise RuntimeError("a run can be entered once; call run_batch again to resume it")
         try:
             await prepare_in_thread(self._prepared, self._source, self._output, self._options, self._adapter)
             self._sender = BatchSender(

@@ -100,7 +100,7 @@ class StopRules:
         """
         options, spent = self._options, tally.cost + self._earlier_cost
         if result is not None and self._is_refused_again(result):
-            return "refused", f"{self._refusals} requests in a row were refused: {result.error}"
+            return "refused", f"{self._refusals} consecutive requests were refused: {result.error}"
         if options.max_errors is not None and tally.failed >= options.max_errors:
             return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
         if options.max_cost is not None and spent >= options.max_cost:

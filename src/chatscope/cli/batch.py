@@ -84,7 +84,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     if code in {0, USAGE}:
         return code
     # Also after a second Ctrl-C, which cancelled the run
-    Terminal(stderr=True, highlight=False).print(Text(f"To go on: {_this_command()}"), soft_wrap=True)
+    Terminal(stderr=True, highlight=False).print(Text(f"To resume: {_this_command()}"), soft_wrap=True)
     return 130 if code in {130, 143} else code
 
 

@@ -203,7 +203,7 @@ class _RecordsFile:
     """Writes `requests.jsonl` while its block is open. A run that fails before its first request leaves no file.
 
     Attributes:
-        failure: why it could not be written; the run goes on.
+        failure: why it could not be written; the run continues.
     """
 
     def __init__(self, folder: Path) -> None:

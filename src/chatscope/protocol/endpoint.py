@@ -41,7 +41,7 @@ class Endpoint:
         key_header: the header for the key: as a bearer token in `authorization`, unchanged in any other.
 
     Raises:
-        ValueError: an argument can never be right; the error names it and shows no key.
+        ValueError: an argument is invalid; the error names it and shows no key.
     """
 
     base_url: str

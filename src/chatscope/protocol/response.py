@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     # For editors: they offer the literals, and a checker takes any other text as well, since servers add values.
     # msgspec, which reads these fields, has no such unions.
-    Role = Literal["assistant", "user", "system", "developer", "tool", "function"] | str  # noqa: PYI051 - as said
-    FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"] | str  # noqa: PYI051 - as said
+    Role = Literal["assistant", "user", "system", "developer", "tool", "function"] | str  # noqa: PYI051 - for editors, see above
+    FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"] | str  # noqa: PYI051 - for editors, see above
 else:
     OutputT = TypeVar("OutputT", covariant=True)  # noqa: PLC0105 - as above
     Role = FinishReason = str

@@ -64,7 +64,7 @@ class ChatMap:
             key is `OPENAI_API_KEY` in the actors' environment.
 
     Raises:
-        ValueError: an argument can never be right; the message names it.
+        ValueError: an argument is invalid; the message names it.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class OpenAdapter:
         """Return the open adapter. If cancelled, it is still opened, for the next call.
 
         Raises:
-            ValueError: an argument can never be right, or there is no key.
+            ValueError: an argument is invalid, or there is no key.
             RuntimeError: it was closed, or the first call was in another event loop.
         """
         loop = asyncio.get_running_loop()

@@ -68,7 +68,7 @@ def run_batch_on_ray(
         options: how the batch is run. `dedup` cannot be combined with shards.
 
     Raises:
-        ValueError: an argument can never be right; the message names it.
+        ValueError: an argument is invalid; the message names it.
         ImportError: Ray is not installed.
     """
     ray_module()

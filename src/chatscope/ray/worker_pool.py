@@ -101,7 +101,7 @@ class WorkerPool:
                 self.running.pop(number, None)
                 self._kill(number)
                 await anyio.sleep(POLL_SECONDS)
-        raise BatchError(f"{shard}: {LIVES} workers in a row died with it; the last one: {self.last_loss}")
+        raise BatchError(f"{shard}: {LIVES} consecutive workers died with it; the last one: {self.last_loss}")
 
     async def _follow(self, number: int, actor: Any, shard: Path) -> BatchSummary:
         ray = ray_module()

@@ -19,7 +19,7 @@ __all__ = ["END_GRACE", "drain"]
 # Seconds. The end of a body arrives with the last of its content or in the next packet, and a new connection costs more
 # than this if it is encrypted.
 END_GRACE = 0.05
-# The end arrives in one read or two. A server that goes on sending does not keep the event loop here.
+# The end arrives in one read or two. A server that keeps sending does not occupy the event loop here.
 MOST_READS_AT_ONCE = 16
 
 
