@@ -336,6 +336,8 @@ def test_a_response_cut_by_its_limit_is_truncated_unless_it_is_whole() -> None:
     with pytest.raises(OutputTruncatedError, match="cut off at the token limit, before the end of its") as caught:
         Output.of(Street).read(reply('{"name": "Ma', "length"))
     assert caught.value.partial_text == '{"name": "Ma'
+    with pytest.raises(OutputTruncatedError):
+        Output.of(Street).read(reply('{"name": "Ma', "MAX_TOKENS"))
     assert Output.of(Point).read(reply('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)
 
 
@@ -345,6 +347,9 @@ def test_a_refusal_and_a_filtered_response_are_refused() -> None:
     with pytest.raises(OutputRefusedError, match="the server filtered the response") as caught:
         Output.of(Street).read(reply('{"na', "content_filter"))
     assert caught.value.partial_text == '{"na'
+    for reason in ("SAFETY", "sensitive", "content_filter: RECITATION"):
+        with pytest.raises(OutputRefusedError):
+            Output.of(Street).read(reply("", reason))
 
 
 def test_a_response_that_calls_tools_is_no_answer_yet_whatever_it_says_beside_the_calls() -> None:

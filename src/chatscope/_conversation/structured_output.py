@@ -26,6 +26,12 @@ T = TypeVar("T")
 _CACHED: Final = 256
 """How many types are cached with their schemas: more than a program declares, yet a bound if it creates types."""
 
+_CUT_OFF: Final = frozenset({"length", "max_tokens", "max_length", "model_length"})
+"""Finish reasons of responses that were cut off: the endpoint's, Anthropic's, Gemini's and Mistral's."""
+
+_FILTERED: Final = re.compile("filter|safety|sensitive|prohibited|blocklist|recitation|spii")
+"""Finish reasons of responses that were filtered: the endpoint's, Gemini's and Zhipu's."""
+
 _NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_-]")
 """Characters that the endpoint refuses in a schema's name, which may have 64 characters."""
 
@@ -87,10 +93,11 @@ class Output(Generic[T]):
         try:
             return self.decode(completion.text)
         except (ValueError, RecursionError) as error:
-            if completion.finish_reason == "length":
+            reason = (completion.finish_reason or "").lower()
+            if reason in _CUT_OFF:
                 problem = f"the response was cut off at the token limit, before the end of its {self.name}"
                 raise OutputTruncatedError(problem, completion=completion) from error
-            if completion.finish_reason == "content_filter":
+            if _FILTERED.search(reason) is not None:
                 raise OutputRefusedError("the server filtered the response", completion=completion) from error
             raise OutputInvalidError(
                 f"the response is not of type {self.name}: {error}", completion=completion
