@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatscope.transport.streams import attach, on_asyncio
+from chatscope.transport.streams import attach, on_asyncio, on_selector
 from chatscope.transport.streams.arrivals import arrivals_on
-from chatscope.transport.streams.on_asyncio import AsyncioStream, SelectorStream
+from chatscope.transport.streams.on_asyncio import AsyncioStream
+from chatscope.transport.streams.on_selector import SelectorStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +141,7 @@ async def test_what_is_written_in_one_turn_goes_out_in_the_next(pair: tuple[sock
 
 async def test_what_is_large_goes_out_at_once_and_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
-    large = b"x" * (on_asyncio.WRITE_LATER - 2)
+    large = b"x" * (on_selector.WRITE_LATER - 2)
     stream.write(b"one")
     stream.write(large)
     assert received(pair[1]) == b"one" + large

@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from chatscope.transport.base import READ_SIZE
-from chatscope.transport.streams.on_asyncio import AsyncioStream, SelectorStream, stream_of
+from chatscope.transport.streams.on_asyncio import AsyncioStream
+from chatscope.transport.streams.on_selector import SelectorStream, stream_of
 
 if TYPE_CHECKING:
     import asyncio
