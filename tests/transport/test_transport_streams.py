@@ -184,6 +184,23 @@ class SlowTransport(asyncio.Transport):
         return False
 
 
+async def test_an_interruption_while_one_stream_sends_keeps_no_other_from_sending(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [SelectorStream(asyncio.get_running_loop(), pair[0]) for _ in range(3)]
+    transports = [SlowTransport() for _ in streams]
+    for stream, transport in zip(streams, transports, strict=True):
+        stream.connection_made(transport)
+        stream.write(b"one")
+    monkeypatch.delattr(SlowTransport, "size")
+    transports[0].size = transports[2].size = 0  # the second one raises AttributeError
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [transports[0].size, transports[2].size, len(told)] == [3, 3, 1]
+
+
 async def test_what_was_put_off_does_not_hide_what_was_sent(pair: tuple[socket.socket, socket.socket]) -> None:
     """A slow upload makes progress although what waits to be sent has grown since it was last looked at."""
     transport = SlowTransport()

@@ -124,8 +124,11 @@ class ClientRequest:
             if not slot.is_granted:
                 with fail_at(deadlines.queue, self.last_failure):
                     await slot.wait()
-            with fail_at(deadlines.total, self.last_failure):
+            if (deadline := deadlines.total) is None:
                 result = await self.retrier.run(attempt)
+            else:
+                with fail_at(deadline, self.last_failure):
+                    result = await self.retrier.run(attempt)
         except BaseException as error:
             slot.release()
             if isinstance(error, ChatError):

@@ -18,8 +18,9 @@ _T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
-_LIMITS: Final = tuple(
-    (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")
+_LIMITS: Final = (
+    ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-limit-req-minute"),
+    ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-limit-tokens-minute"),
 )
 
 
@@ -93,11 +94,11 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 def has_plenty(headers: Mapping[str, str]) -> bool:
     """Return whether more than half of each limit is left, or there are no limits in the headers."""
-    if "x-ratelimit-limit-tokens-minute" in headers or "x-ratelimit-limit-req-minute" in headers:
-        return False  # Mistral's names: let them be read in full
     get = headers.get
-    for limited, remaining in _LIMITS:
+    for limited, remaining, elsewhere in _LIMITS:
         if (limit := get(limited)) is None or (left := get(remaining)) is None:
+            if elsewhere in headers:
+                return False  # Mistral's names: let them be read in full
             continue
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
             return False

@@ -1,12 +1,13 @@
 """Sockets on asyncio's own selector loop, which can save copies and system calls that other loops cannot.
 
-Here: one buffer for all sockets of a loop, and one write per tick. Not here: waiting, deadlines and backpressure
-(`on_asyncio`).
+Here: what all streams of a loop share, its one buffer and the turn in which they send. Not here: waiting, deadlines and
+backpressure (`on_asyncio`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -22,33 +23,56 @@ __all__ = ["stream_of"]
 WRITE_LATER = 64 * 1024
 
 
-class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
-    """A stream on asyncio's own selector loop, made to read and write as uvloop does.
+class Shared:
+    """What the streams of one loop share.
 
-    All sockets of a loop are read into one buffer. This loop requests it, reads and returns it without a pause; others
-    (proactor) read while they wait. Bytes that tasks write in one tick of the loop are sent together at the start of
-    the next one, before anything is read. So a server on the same machine wakes once for all of them, not once per
-    request (measured by `python -m benchmarks --scenario plain-64`: 86 us of client CPU per request without this, 65
-    with it).
+    Attributes:
+        buffer: every socket is read into it. This loop asks for it, reads and returns it without a pause; others
+            (proactor) read while they wait.
+        writing: the streams that have something to send in the loop's next turn.
     """
 
-    __slots__ = ("_buffer", "_later")
+    __slots__ = ("buffer", "writing")
 
-    _buffers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]] = WeakKeyDictionary()
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(READ_SIZE))
+        self.writing: deque[SelectorStream] = deque()
+
+    def send(self) -> None:
+        """Send for all streams that have something to send."""
+        try:
+            while self.writing:
+                self.writing.popleft().send_kept()
+        finally:
+            if self.writing:  # one of them was interrupted, and the others do not wait for it
+                asyncio.get_running_loop().call_soon(self.send)
+
+
+class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
+    """A stream whose reads go into its loop's one buffer, and whose writes go out together with those of other streams.
+
+    What tasks write in one tick of the loop goes out at the beginning of the next one, before anything is read. A
+    server on the same machine then wakes once for all of it, not for every request (measured by `python -m benchmarks
+    --scenario plain-64`: 86 us of client CPU a request without this, 65 with it).
+    """
+
+    __slots__ = ("_later", "_shared")
+
+    _shared_by: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Shared]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         super().__init__(loop, sock)
-        buffer = self._buffers.get(loop)
-        if buffer is None:
-            buffer = self._buffers[loop] = memoryview(bytearray(READ_SIZE))
-        self._buffer = buffer
+        shared = self._shared_by.get(loop)
+        if shared is None:
+            shared = self._shared_by[loop] = Shared()
+        self._shared = shared
         self._later = b""
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - this loop gives no hint
-        return self._buffer
+        return self._shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
+        self.data_received(bytes(self._shared.buffer[:nbytes]))
 
     def write(self, data: bytes) -> bool:
         if self._later:
@@ -57,7 +81,10 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
             self._later = b""
             return super().write(data)
         if not self._later:
-            self._loop.call_soon(self._write_later)
+            writing = self._shared.writing
+            if not writing:
+                self._loop.call_soon(self._shared.send)
+            writing.append(self)
         self._later = data
         return not (self._write_paused or self._chunks)
 
@@ -67,7 +94,8 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
     def _backlog(self) -> int:
         return len(self._later) + self._transport.get_write_buffer_size()
 
-    def _write_later(self) -> None:
+    def send_kept(self) -> None:
+        """Send what was kept for this turn of the loop."""
         data, self._later = self._later, b""
         if data:
             if not self._lost:
