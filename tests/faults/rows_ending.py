@@ -158,6 +158,16 @@ PLAIN = [
     completes(
         "plain, silent after a body without an end", wire(HEAD, WHOLE, Stall()), "a", via=Via.COMPLETE, timeouts=BRIEF
     ),
+    fails(
+        "plain, silent within a stream that was not requested",
+        wire(HEAD, TEXT_EVENT, Stall()),
+        APITimeoutError,
+        text="a",
+        attempts=2,
+        phase="first_token",
+        via=Via.COMPLETE,
+        timeouts=BRIEF,
+    ),
     completes("plain, silent after [DONE]", wire(HEAD, TEXT_EVENT, faults.DONE, Stall()), "a", via=Via.COMPLETE),
     fails(
         "plain, silent after an error without an end",

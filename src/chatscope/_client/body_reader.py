@@ -13,7 +13,7 @@ from math import inf
 import anyio
 
 from chatscope._client.stream_state import StreamState
-from chatscope.errors import APITimeoutError
+from chatscope.errors import APITimeoutError, ChatError
 from chatscope.protocol.error_body import BODY_LIMIT
 from chatscope.protocol.stream_decoder import StreamDecoder
 
@@ -52,7 +52,11 @@ async def read_rest(
             state.is_open = True  # a large body is not examined after every read
         if state.is_over or len(body) > limit:
             break
-        data = await receive() if state.is_open else await _last(state, receive, ends_by)
+        try:
+            data = await receive() if state.is_open else await _last(state, receive, ends_by)
+        except ChatError as error:
+            error.partial_text = state.decoder.assembler.text  # of a stream that was not requested
+            raise
         body += data
 
 
