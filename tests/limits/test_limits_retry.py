@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from tests.support.tables import each_row
 
 from chatscope import errors
+from chatscope._limits import stamina_hooks
 from chatscope._limits.attempts import Attempt, AttemptsLog
 from chatscope._limits.retry import MAX_RETRY_AFTER, Retrier, RetryPolicy
 from chatscope._limits.retry_decorators import retry_on_rate_limit, retry_on_transient
@@ -45,6 +46,7 @@ from chatscope.errors import (
     StreamTruncatedError,
 )
 from chatscope.protocol.error_codes import status_error_class
+from chatscope.telemetry.guard import Guard
 
 AT_ONCE = RetryPolicy(attempts=4, initial=0, max=0, jitter=0)
 NEVER = RetryPolicy(attempts=4, initial=1e9, max=1e9, jitter=0)
@@ -644,6 +646,32 @@ async def test_stamina_s_hooks_are_told(restored: None) -> None:
         (1, failures[0], 0.0),
         (2, failures[1], 0.0),
     ]
+
+
+async def test_stamina_s_hooks_that_fail_are_logged_and_touch_no_retry(
+    restored: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamina_hooks, "_guard", Guard())  # the one of the process may have logged these before
+
+    def raises(details: stamina.instrumentation.RetryDetails) -> None:
+        raise asyncio.CancelledError
+
+    @contextmanager
+    def raises_at_the_end(details: stamina.instrumentation.RetryDetails) -> Iterator[None]:
+        yield
+        raise LookupError
+
+    def is_no_factory() -> stamina.typing.RetryHook:
+        raise LookupError
+
+    for hooks in ([raises, raises_at_the_end], [stamina.instrumentation.RetryHookFactory(is_no_factory)]):
+        stamina.instrumentation.set_on_retry_hooks(hooks)
+        assert await Retrier(AT_ONCE).run(Attempts(APIConnectionError(), APIConnectionError())) == 3
+    logged = [
+        record.message.partition(" raised")[0] for record in caplog.records if record.name == "chatscope.callbacks"
+    ]
+    name = "stamina's retry hook test_stamina_s_hooks_that_fail_are_logged_and_touch_no_retry.<locals>."
+    assert logged == [f"{name}raises", f"{name}raises_at_the_end", "stamina's retry hooks"]
 
 
 async def test_inactive_stamina_means_no_retries(restored: None) -> None:

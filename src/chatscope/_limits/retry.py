@@ -20,7 +20,7 @@ import stamina
 
 from chatscope._limits.attempts import AttemptsLog
 from chatscope._limits.connection_errors import is_refused
-from chatscope._limits.stamina_hooks import is_scheduling, mute_unconfigured_structlog
+from chatscope._limits.stamina_hooks import guard_hooks, is_scheduling
 from chatscope._limits.timeouts import Deadline
 from chatscope._limits.transient import is_transient
 from chatscope._validation import check_count, check_wait
@@ -220,7 +220,7 @@ class Retrier:
         wait_after = partial(self._wait_after, should_retry, on_retry)
         try:
             retries = aiter(stamina.retry_context(on=wait_after, attempts=self.policy.attempts, timeout=None))
-            mute_unconfigured_structlog(retries)
+            guard_hooks(retries)
             while True:
                 stamina_attempt = await anext(retries)
                 with stamina_attempt:

@@ -1,26 +1,33 @@
-"""Keeps stamina's default hooks from printing bare lines about this package's retries if logging is not configured.
+"""Calls stamina's hooks for this package's retries: in a guard, and without bare lines if logging is not configured.
 
 Without any configuration, Python prints a record of its logging module to stderr, and structlog prints one to stdout.
 This package logs its retries itself. stamina's hooks are process-wide settings and never changed: hooks that a user has
 set are called, and so are the default ones once logging or structlog is configured (`structlog.configure()` is enough).
-Retries of other packages are not affected.
+Retries of other packages are not affected. What a hook raises is logged once; the retry goes on.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final
 
 from stamina.instrumentation import RetryDetails, get_on_retry_hooks
+
+from chatscope.telemetry.guard import Guard
 
 is_scheduling: Final[ContextVar[bool]] = ContextVar("chatscope_is_scheduling", default=False)
 """Whether the current task is scheduling a retry of this package, so that stamina's log records are about it."""
 
 _STRUCTLOG_HOOK: Final = "stamina.instrumentation._structlog"
 """The module of stamina's hook for structlog. It is the default hook if structlog is installed."""
+
+_guard: Final = Guard()
+"""One for all retries, since stamina's hooks are process-wide."""
 
 
 class _UnhandledFilter(logging.Filter):
@@ -33,23 +40,17 @@ class _UnhandledFilter(logging.Filter):
 logging.getLogger("stamina").addFilter(_UnhandledFilter())
 
 
-def mute_unconfigured_structlog(retries: Any) -> None:
-    """Make the retries of one `stamina.retry_context`, entered with `aiter`, skip structlog while it is unconfigured.
+def guard_hooks(retries: Any) -> None:
+    """Guard the hooks of one `stamina.retry_context`, entered with `aiter`, and skip structlog if it is unconfigured.
 
     stamina has no hooks for one context, so this replaces the one callback with which its tenacity object calls them.
     With a stamina that has no such object, nothing happens.
     """
     retrying = getattr(retries, "_t_a_retrying", None)
-    call_all = getattr(retrying, "before_sleep", None)
-    if retrying is None or call_all is None:
+    if retrying is None or getattr(retrying, "before_sleep", None) is None:
         return
 
     def before_sleep(state: Any) -> None:
-        hooks = get_on_retry_hooks()
-        heard = [hook for hook in hooks if not _prints_bare(hook)]
-        if len(heard) == len(hooks):
-            call_all(state)
-            return
         wait = state.upcoming_sleep
         details = RetryDetails(
             name="<context block>",
@@ -60,12 +61,36 @@ def mute_unconfigured_structlog(retries: Any) -> None:
             waited_so_far=state.idle_for - wait,
             caused_by=state.outcome.exception(),
         )
-        for hook in heard:
-            if isinstance(entered := hook(details), AbstractContextManager):
-                entered.__enter__()
-                retries._cms_to_exit.append(entered)  # stamina exits it before the next attempt
+        for hook in _guard.call("stamina's retry hooks", (), get_on_retry_hooks):
+            if not _prints_bare(hook) and (block := _Block.of(hook, details)) is not None:
+                retries._cms_to_exit.append(block)  # stamina exits it before the next attempt
 
     retrying.before_sleep = before_sleep
+
+
+class _Block(AbstractContextManager[None]):
+    """The block that a hook has entered until the next attempt."""
+
+    def __init__(self, name: str, block: AbstractContextManager[object]) -> None:
+        self._name = name
+        self._block: AbstractContextManager[object] | None = block
+
+    @classmethod
+    def of(cls, hook: Callable[[RetryDetails], object], details: RetryDetails) -> _Block | None:
+        """Call a hook, and enter the block that it returns, if it returns one."""
+        name = f"stamina's retry hook {getattr(hook, '__qualname__', type(hook).__name__)}"
+        block = _guard.call(name, None, hook, details)
+        if not isinstance(block, AbstractContextManager):
+            return None
+        failed = object()
+        return None if _guard.call(name, failed, block.__enter__) is failed else cls(name, block)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        block, self._block = self._block, None  # stamina exits it again after each further attempt
+        if block is not None:
+            _guard.call(self._name, None, block.__exit__, None, None, None)
 
 
 def _prints_bare(hook: object) -> bool:
