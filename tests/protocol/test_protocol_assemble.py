@@ -571,10 +571,12 @@ def only(made: dict[str, Any]) -> dict[str, Any]:
 def test_unknown_fields_of_deltas_are_merged_into_the_message() -> None:
     message = spoken(
         {"images": [{"index": 0, "url": "a"}], "note": "x"},
-        {"images": [{"index": 1, "url": "b"}], "note": "y", "content": ""},
-        {"images": None},
+        {"images": [{"index": 1, "url": "b"}], "note": "y", "content": "", "thought_signature": "s"},
+        {"images": None, "thought_signature": "s"},
+        {"thought_signature": None},
     )
-    assert message.extra == {"images": [{"index": 0, "url": "a"}, {"index": 1, "url": "b"}], "note": "xy"}
+    images = [{"index": 0, "url": "a"}, {"index": 1, "url": "b"}]
+    assert message.extra == {"images": images, "note": "xy", "thought_signature": "s"}
     assert message.to_dict()["note"] == "xy"
 
 
@@ -645,6 +647,7 @@ def test_the_verdict(chunks: list[dict[str, Any]], done: bool, broken: bool, say
         ({"a": "x", "b": 1}, {"a": "y", "c": []}, {"a": "xy", "b": 1, "c": []}),
         ({"id": "x", "type": "t"}, {"id": "y", "type": "t"}, {"id": "y", "type": "t"}),
         ({"signature": "x", "format": "f"}, {"signature": "y", "format": "f"}, {"signature": "y", "format": "f"}),
+        ({"thoughtSignature": "x"}, {"thoughtSignature": "x"}, {"thoughtSignature": "x"}),
         ({"id": "x"}, {"id": None}, {"id": "x"}),
         ({"a": 1}, "b", "b"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chatscope.protocol.content_parts import text_in
-from chatscope.protocol.merge import GrowingValue
+from chatscope.protocol.merge import GrowingValue, is_sent_whole
 from chatscope.protocol.response import (
     Choice,
     ChunkChoice,
@@ -93,10 +93,11 @@ class GrowingChoice:
             self._function_call = self._function_call or GrowingCall(None)
             self._function_call.add(ToolCallDelta(function=delta.function_call))
             gained = True
-        if delta.role and self._role is None:
-            self._role = delta.role
+        self._role = self._role or delta.role
         for name, value in delta.extra.items():
-            self._message_extra.setdefault(name, GrowingValue()).add(value)
+            if name not in self._message_extra or (value is not None and is_sent_whole(name)):
+                self._message_extra[name] = GrowingValue()
+            self._message_extra[name].add(value)
         if part.logprobs is not None:
             self._logprobs = self._logprobs or _GrowingLogprobs()
             self._logprobs.add(part.logprobs)

@@ -7,11 +7,19 @@ from typing import Any, Final
 _REPLACED: Final = frozenset({"id", "type", "index", "format", "signature"})
 """Fields that are repeated whole instead of being continued."""
 
+_SIGNATURES: Final = ("signature", "Signature")
+"""The ends of names of other such fields: opaque tokens, as Gemini's `thought_signature`."""
+
 _RUNS: Final = ("thinking", "reasoning.text", "reasoning.summary")  # not a set: a type may be anything
 """Types of items that are continued by the next item of the same type if the server sends no index."""
 
 _MAX_DEPTH: Final = 50
 """How deep values are merged. Below that, the last part replaces the ones before it."""
+
+
+def is_sent_whole(name: str) -> bool:
+    """Return whether a field is sent whole, again and again, by its name: an id, a type, a signature."""
+    return name in _REPLACED or name.endswith(_SIGNATURES)
 
 
 class GrowingValue:
@@ -61,7 +69,7 @@ def _merged(value: Any, new: Any, depth: int) -> Any:
     if kind is dict and depth <= _MAX_DEPTH:
         fields = value if type(value) is _Fields else _Fields()
         for name, field in new.items():
-            if name not in _REPLACED:
+            if name not in _REPLACED and not name.endswith(_SIGNATURES):
                 fields[name] = _merged(fields.get(name), field, depth + 1)
             elif type(field) is str or type(field) is int:
                 fields[name] = field
