@@ -190,6 +190,13 @@ async def test_the_input_is_not_written_over(serve: Serve, tmp_path: Path) -> No
             output.symlink_to(source)
         with pytest.raises(InputError, match="the input is a file that the run would write"):
             await finish(serve(HELLO), source, output)
+    (tmp_path / "out.meta").mkdir()
+    log = write_lines(tmp_path / "out.meta" / "started.log", [line(0)])
+    with pytest.raises(InputError, match="the input is a file that the run would write"):
+        await finish(serve(HELLO), log, tmp_path / "out.jsonl")
+    with pytest.raises(InputError, match="ordered reads the input again at the end"):
+        await finish(serve(HELLO), [line(0)], tmp_path / "out.jsonl", ordered=True)
+    assert not (tmp_path / "out.jsonl").exists()
     other = write_lines(tmp_path / "other.jsonl", [line(1)])
     with pytest.raises(JournalError, match="neither a response nor an error"):
         await finish(serve(HELLO), source, other)

@@ -22,6 +22,7 @@ from tests.support.memory_server import Serve
 
 from chatscope.batch import JournalError, LockedError, run_batch
 from chatscope.batch.journal import Journal, Paths
+from chatscope.batch.options import Fsync
 from chatscope.batch.status import read_status
 from chatscope.simulator import Reply
 
@@ -112,6 +113,47 @@ async def test_a_failed_sync_is_reported(serve: Serve, output: Path, monkeypatch
 
 
 @pytest.mark.one_loop
+def renamed(path: Path, name: str) -> None:
+    path.rename(path.with_name(name))
+
+
+def harmed(path: Path, harm: str) -> None:
+    if harm == "cut":
+        os.truncate(path, 5)
+    elif harm == "moved":
+        renamed(path, "moved.jsonl")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("fsync", ["group", "none"])
+@pytest.mark.parametrize(
+    ("harm", "how"), [("moved", "moved or deleted"), ("deleted", "moved or deleted"), ("cut", "cut")]
+)
+async def test_an_output_that_others_move_delete_or_cut_is_no_success(
+    serve: Serve, output: Path, fsync: Fsync, harm: str, how: str
+) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(9)])
+    async with adapter_of(serve(HELLO)) as adapter, run_batch(source, output, adapter=adapter, fsync=fsync) as run:
+        await anext(run)
+        harmed(output, harm)
+        summary = await run.finish()
+    assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
+    assert f"the file was {how} while the run was writing it" in (summary.stop_message or "")
+
+
+async def test_outputs_whose_names_differ_in_the_ending_do_not_share_their_failures(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(fails_for(1)), source, output)
+    for other in ("out", "out.json"):
+        with pytest.raises(JournalError, match=r"belong to out\.jsonl; give this output another name"):
+            await finish(serve(HELLO), source, output.with_name(other))
+        assert not output.with_name(other).exists()
+    renamed(output, "out.json")
+    summary = await finish(serve(HELLO), source, output.with_name("out.json"))
+    assert (summary.settled, summary.failed_rows) == (2, 1), "an output may be renamed"
+
+
 @pytest.mark.parametrize(("fsync", "syncs"), [("each", 20), ("none", 0)])
 async def test_lines_are_synced_as_asked(
     serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: int

@@ -145,6 +145,17 @@ def test_a_line_that_is_written_during_a_sync_is_not_covered_by_it(
     assert (seen[0], journal.unsynced) == (1, len(seen)), "what is being synced is not durable yet"
     journal.sync()
     assert journal.unsynced == 0
+    look = os.fstat
+
+    def appends_after_a_look(fd: int) -> os.stat_result:
+        found = look(fd)
+        journal.append(record(3), success=True)
+        journal.append(record(4), success=False)
+        return found
+
+    monkeypatch.setattr(os, "fstat", appends_after_a_look)
+    journal.check_in_place()
+    monkeypatch.undo()
     journal.close()
 
 

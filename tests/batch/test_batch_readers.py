@@ -86,9 +86,10 @@ def test_csv_cells_may_hold_line_feeds_and_quotes(tmp_path: Path) -> None:
     ]
 
 
-def test_tab_separated_values(tmp_path: Path) -> None:
-    path = tmp_path / "input.tsv"
-    path.write_text("id\ttext\n1\tone, two\n")
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_values_separated_by_tabs_or_semicolons(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "input.csv"
+    path.write_text(f"id{separator}text\n1{separator}one, two\n")
     assert rows(path) == [(2, {"id": "1", "text": "one, two"})]
 
 
@@ -98,6 +99,9 @@ def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": list(range(600)), "text": ["é"] * 600}), path, row_group_size=100)
     found = rows(path)
     assert (len(found), found[0], found[-1]) == (600, (1, {"id": 0, "text": "é"}), (600, {"id": 599, "text": "é"}))
+    parquet.write_table(pyarrow.table([["a"], ["b"]], names=["id", "id"]), path)
+    with pytest.raises(InputError, match="two columns have the same name"):
+        rows(path)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,9 @@ def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
         (gzip.compress(LINES * 100, mtime=0)[:-20], "cannot be read"),
         (b'[{"custom_id": "a"}]', "one JSON array"),
         (b"id,id\n1,2\n", "line 1 must name the columns"),
-        ("id,text\n1,é\n".encode("latin-1"), "is not UTF-8"),
+        ("id,text\n1,a\n2,é\n".encode("latin-1"), "line 3 is not UTF-8"),
+        (("id,text\n" + "1,a\n" * 9999 + "2,é\n").encode("latin-1"), "line 10001 is not UTF-8"),
+        (LINES.decode().encode("utf-16"), "the text is UTF-16; save it as UTF-8"),
         (b"PAR1 nothing", "not a readable Parquet file"),
     ],
 )

@@ -108,6 +108,8 @@ def test_what_can_never_be_sent_is_refused_with_the_reason(record: Any, options:
     [
         ({"prompt": "{"}, "prompt is not a template"),
         ({"prompt": "{}"}, "is not the name of a column"),
+        ({"prompt": "{a:d}"}, "a field's format does not fit text"),
+        ({"prompt": "{a:{b}}"}, "a field's format does not fit text"),
         ({"prompt": "{a.__class__}"}, "is not the name of a column"),
         ({"limit": 0}, "limit must be a whole number"),
         ({"max_cost": -1}, "max_cost must be"),

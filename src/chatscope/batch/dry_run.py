@@ -12,7 +12,7 @@ from chatscope import PriceQuery, Usage
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.journal import Paths
 from chatscope.batch.judging import Judge
-from chatscope.batch.manifest import check_manifest
+from chatscope.batch.manifest import check_manifest, check_owner
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, rows_of
 from chatscope.batch.prepare import settings_of
@@ -62,6 +62,7 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
     if str(source) == "-":
         raise InputError("a dry run reads the input twice: give a file instead of standard input")
     paths = Paths(output)
+    check_owner(paths)
     check_manifest(paths, settings_of(options, model, base_url), new_settings=options.new_settings)
     recorded = Recorded(retry_errors=options.retry_errors)
     recorded.read(paths, check=lambda: None)

@@ -75,6 +75,8 @@ class Journal:
         self._appended = self._synced = 0
         self._files: dict[str, _AppendedFile] = {}
         self._files_guard = threading.Lock()  # syncing and replacing happen in worker threads
+        if paths.output.name == "-":
+            raise JournalError("the output is read again when the run is resumed: name a file, not standard output")
         if paths.output.suffix.lower() in _OTHER_FORMATS:
             raise JournalError(
                 f"{paths.output}: the output is JSON lines: name it *.jsonl, and convert it when it is complete:"
@@ -147,6 +149,18 @@ class Journal:
                 if name in self._files:
                     self._files[name].sync()
             self._synced = appended
+        self.check_in_place()
+
+    def check_in_place(self) -> None:
+        """Check that the files are still where the next run looks for them.
+
+        Raises:
+            OSError: one of them was moved, deleted, replaced or cut by somebody else.
+        """
+        with self._files_guard:
+            for name in ("output", "errors"):
+                if name in self._files:
+                    self._files[name].check_in_place()
 
     def read_at(self, offset: int) -> bytes:
         """Return the line of the output at an offset."""
@@ -251,6 +265,17 @@ class _AppendedFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
         self.size = size
+
+    def check_in_place(self) -> None:
+        size = self.size  # before the look: another thread may append
+        opened = os.fstat(self._fd)
+        try:
+            is_same = os.path.samestat(opened, self.path.stat())
+        except FileNotFoundError:
+            is_same = False
+        if not is_same or opened.st_size < size:
+            how = "cut" if is_same else "moved or deleted"
+            raise OSError(errno.ESTALE, f"the file was {how} while the run was writing it", str(self.path))
 
     def sync(self) -> None:
         if self._synced != (size := self.size):

@@ -34,6 +34,19 @@ def read_manifest(paths: Paths) -> dict[str, Any] | None:
     return recorded
 
 
+def check_owner(paths: Paths) -> None:
+    """Refuse an output whose folder and failures belong to another one: `o`, `o.json` and `o.jsonl` would share them.
+
+    Raises:
+        JournalError: they do, and the other output still exists; or the manifest cannot be read.
+    """
+    owner = (read_manifest(paths) or {}).get("output")
+    if isinstance(owner, str) and owner != paths.output.name and paths.output.with_name(owner).exists():
+        raise JournalError(
+            f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
+        )
+
+
 def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool) -> list[dict[str, Any]]:
     """Compare the settings with those of the latest run; return the settings under which earlier lines were written.
 
@@ -76,5 +89,6 @@ def write_manifest(paths: Paths, settings: dict[str, Any], history: list[dict[st
         "settings": settings,
         "earlier_settings": history,
         "input": described,
+        "output": paths.output.name,
     }
     write_durably(paths.manifest, msgspec.json.format(msgspec.json.encode(content, enc_hook=str)) + b"\n")

@@ -124,4 +124,8 @@ def template_fields(template: str) -> list[str]:
     for name in fields:
         if not name or not name.replace("_", "a").replace("-", "a").replace(" ", "a").isalnum() or name.isdecimal():
             raise ValueError(f"prompt: {{{name}}} is not the name of a column")
+    try:
+        template.format_map(dict.fromkeys(fields, "text"))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"prompt: a field's format does not fit text: {error}") from error
     return fields

@@ -22,7 +22,7 @@ from chatscope.batch.errors import AbandonedError, InputError, JournalError, Lin
 from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.judging import Judge, Occurrences
-from chatscope.batch.manifest import check_manifest, write_manifest
+from chatscope.batch.manifest import check_manifest, check_owner, write_manifest
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, StreamPlan, rows_of
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally
@@ -96,6 +96,7 @@ class Prepared:
             BatchError: the output or the input cannot be read any more.
             OSError: the disk is full, or failed.
         """
+        self.journal.check_in_place()
         recorded, is_whole = self.recorded, isinstance(self.plan, FilePlan) and self.requests.is_exhausted
         invalid = self.requests.invalid if is_whole else None
         runs = [self.run_id] if runs is None else runs
@@ -204,8 +205,7 @@ def prepare(
     if options.schema is not None:
         validator(options.schema)
     paths = Paths(output)
-    if reader is not None:
-        _check_apart(reader.path, paths)
+    _check_files(None if reader is None or reader.path == "-" else reader.path, paths, options)
     journal = prepared.journal = Journal(paths)
     prepared._closes.append(journal)
     settings = settings_of(options, adapter.model, adapter.get_adapter_status()["base_url"])
@@ -245,11 +245,20 @@ def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, A
     return options.settings() | {"model": options.model or model, "base_url": address}
 
 
-def _check_apart(source: str, paths: Paths) -> None:
-    """Refuse an output that would overwrite its own input."""
-    for path in (paths.output, paths.errors, paths.summary):
-        if source != "-" and path.exists() and path.samefile(source):
+def _check_files(source: str | None, paths: Paths, options: BatchOptions) -> None:
+    """Refuse an output that would replace its own input, or share files with another output.
+
+    Args:
+        source: the input, if it is a file that can be read again.
+        paths: those of the output.
+        options: how the batch is run.
+    """
+    if source is None and options.ordered:
+        raise InputError("ordered reads the input again at the end: give a file")
+    for path in (paths.output, paths.errors, paths.summary, *paths.meta.glob("*")):
+        if source is not None and path.exists() and path.samefile(source):
             raise InputError(f"{source}: the input is a file that the run would write; give another output")
+    check_owner(paths)
 
 
 async def prepare_in_thread(

@@ -31,6 +31,7 @@ ROWS: Final = 256
 """Rows of one block where rows are not read by bytes (CSV, Parquet)."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _PARQUET: Final = b"PAR1"
@@ -159,6 +160,8 @@ class Reader:
             self._stream = stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)
             if head == _PARQUET or self._wanted == "parquet":
                 self._format = "parquet"
+            elif stream.peek(CHUNK).startswith(_UTF_16):
+                raise InputError(f"{self.path}: the text is UTF-16; save it as UTF-8")
             elif self._wanted != "auto":
                 self._format = self._wanted
             else:
@@ -182,8 +185,8 @@ class Reader:
         reader: Any = None
         try:
             first = text.readline()
-            dialect = "excel-tab" if "\t" in first and "," not in first else "excel"
-            reader = csv.reader(chain([first], text), dialect, strict=True)  # an open quote would swallow the rest
+            delimiter = next((each for each in ",\t;" if each in first), ",")
+            reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)  # else an open quote takes all
             columns: list[str] = next(reader, [])
             self.columns = columns
             if not columns or len(set(columns)) < len(columns):
@@ -198,7 +201,8 @@ class Reader:
             if block:
                 yield block
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: line {_next_line(reader)} is not UTF-8: {error}") from error
+            line = _next_line(reader) + error.object.count(b"\n", 0, error.start)  # of what was decoded at once
+            raise InputError(f"{self.path}: line {line} is not UTF-8: {error}") from error
         except csv.Error as error:
             raise InputError(f"{self.path}: line {_next_line(reader)} is not CSV: {error}") from error
         finally:
@@ -212,6 +216,8 @@ class Reader:
         try:
             file = parquet.ParquetFile(self._raw)
             self.columns = list(file.schema_arrow.names)
+            if len(set(self.columns)) < len(self.columns):
+                raise InputError(f"{self.path}: two columns have the same name")
             for batch in file.iter_batches(batch_size=ROWS):
                 yield [InputRow(number + at, record) for at, record in enumerate(batch.to_pylist(), 1)]
                 number += batch.num_rows

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 import anyio
 import click
@@ -113,11 +113,18 @@ def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
         adapter["model"] = given["model"]
     try:
         if schema is not None:
-            given["schema"] = json.load(schema)
+            given["schema"] = _json_of(schema)
         given["retry_errors"] = True if retry_errors == "*" else retry_errors or False
         return _Arguments(source, output, BatchOptions(**given), adapter, progress, as_json, ray, ray_workers)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _json_of(file: IO[bytes]) -> Any:
+    try:
+        return json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"schema: {file.name} is not JSON: {error}") from error
 
 
 def _stop(run: _Run) -> bool:
