@@ -126,6 +126,7 @@ async def test_a_task(serve: Serve) -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("wrong", [b"hello", None, {"prompt": "hi"}])
 async def test_what_is_no_task(serve: Serve, wrong: Any) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter:

@@ -170,6 +170,7 @@ async def _later() -> float:
     return 0.25
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("answer", [lambda: "0.25 USD", list, lambda: float("nan"), lambda: -0.25, _later])
 async def test_a_function_that_answers_nonsense_touches_nobody(serve: Serve, answer: Callable[[], Any]) -> None:
     release = anyio.Event()

@@ -6,7 +6,7 @@ import errno
 import ssl
 from collections.abc import Callable
 
-from tests.faults.rows import Row, Via, completes, fails, wire
+from tests.faults.rows import Row, Via, completes, fails, on_one_loop, wire
 from tests.support.certificates import Certificates
 from tests.support.defaults import BRIEF, TEXT
 from tests.support.loopback import (
@@ -148,4 +148,4 @@ BEFORE_THE_HEAD = [
     )
 ]
 
-ROWS = [*HOSTS, *TLS, *HTTP, *FRAMING, *BEFORE_THE_HEAD]
+ROWS = [*HOSTS, *TLS, *on_one_loop(*HTTP, *FRAMING), *BEFORE_THE_HEAD]

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 
-from tests.faults.rows import Row, Via, completes, fails, wire
+from tests.faults.rows import Row, Via, completes, fails, on_one_loop, wire
 from tests.faults.rows_ending import faulty
 from tests.support.defaults import TEXT
 
@@ -282,4 +282,12 @@ SLOW = [
     ),
 ]
 
-ROWS = [*KEEP_ALIVE, *ENDLESS_HEADS, *ENDLESS_LINES, *ENDLESS_FRAMING, *BOMBS, *ENCODED, *SLOW]
+ROWS = [
+    *KEEP_ALIVE,
+    *ENDLESS_HEADS,
+    *ENDLESS_LINES,
+    *ENDLESS_FRAMING,
+    *BOMBS,
+    *on_one_loop(*ENCODED),
+    *SLOW,
+]

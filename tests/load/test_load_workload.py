@@ -212,6 +212,7 @@ def test_a_malformed_trace_is_refused(tmp_path: Path, content: str, message: str
         list(read_trace(path))
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("style", "source", "asked"),
     [
