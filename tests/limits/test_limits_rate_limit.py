@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from chatscope._limits.budget_window import BudgetWindow
 from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT
+from chatscope._limits.pacer import BudgetPacer
 from chatscope._limits.rate_limit import (
     CHARACTERS_PER_TOKEN,
     FIRST_GUESS,
@@ -160,6 +162,28 @@ async def test_a_request_that_was_never_sent_gives_everything_back() -> None:
     assert scope.cancelled_caught
     assert limiter.waiting == 0
     assert await send_times(limiter, 1) == pytest.approx([30])
+
+
+@pytest.mark.parametrize("step", ["wait_for", "take", "settle", "cancel", "on_pause"])
+async def test_a_pacer_that_fails_fails_at_most_the_request_that_asks(
+    step: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> float:
+        raise LookupError
+
+    pacer = BudgetPacer(100, 6000)
+    monkeypatch.setattr(BudgetPacer, step, fail)
+    limiter = RateLimiter("server", pacer=pacer)
+    fails_request = step in {"wait_for", "take"}
+    with pytest.raises(LookupError) if fails_request else nullcontext():
+        limiter.cancel(await limiter.acquire("m", 1))
+        reservation = await respond(limiter)
+        limiter.pause("m", 1, "task")
+        limiter.settle(reservation, Usage(total_tokens=2))
+    assert (limiter.in_flight, limiter.waiting) == (0, 0)
+    assert [record.name for record in caplog.records if record.exc_info] == ["chatscope.callbacks"] * (
+        not fails_request
+    )
 
 
 async def test_the_estimate_learns_from_responses() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from chatscope._limits.budget_window import BudgetWindow, Use
+from chatscope.telemetry.guard import Guard
 
 
 @runtime_checkable
@@ -46,6 +47,35 @@ class Pacer(Protocol):
 
     def on_pause(self, model: str, seconds: float) -> None:
         """Record that the server asked this client for a pause of its requests for a model."""
+
+
+class GuardedPacer:
+    """A user's pacer. What it raises as it counts is logged; what it raises as it decides fails the request.
+
+    Args:
+        pacer: the user's.
+    """
+
+    __slots__ = ("_guard", "_pacer", "connect", "take", "wait_for")
+
+    def __init__(self, pacer: Pacer) -> None:
+        self._guard = Guard()
+        self._pacer = pacer
+        self.connect = pacer.connect
+        self.wait_for = pacer.wait_for
+        self.take = pacer.take
+
+    def settle(self, use: Any, used: float, now: float) -> None:
+        """Replace a request's estimated tokens."""
+        self._guard.call("the pacer's settle()", None, self._pacer.settle, use, used, now)
+
+    def cancel(self, use: Any, now: float) -> None:
+        """Give back what a request took."""
+        self._guard.call("the pacer's cancel()", None, self._pacer.cancel, use, now)
+
+    def on_pause(self, model: str, seconds: float) -> None:
+        """Record a pause."""
+        self._guard.call("the pacer's on_pause()", None, self._pacer.on_pause, model, seconds)
 
 
 class BudgetUse(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from chatscope._limits.clock import Clock
 from chatscope._limits.fifo import Order
 from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
-from chatscope._limits.pacer import BudgetPacer, Pacer
+from chatscope._limits.pacer import BudgetPacer, GuardedPacer, Pacer
 from chatscope._limits.refusals import RefusalCount
 from chatscope.errors import ChatError
 from chatscope.protocol.headers import has_plenty, rate_limits
@@ -77,6 +77,8 @@ class RateLimiter:
         self._name = name
         if pacer is None and (requests_per_minute is not None or tokens_per_minute is not None):
             pacer = BudgetPacer(requests_per_minute, tokens_per_minute)
+        elif pacer is not None:
+            pacer = GuardedPacer(pacer)
         self._pacer = pacer
         self._models: dict[str, ModelLimits] = {}
         self._shared_requests: dict[int, LearnedLimit] = {}
@@ -172,8 +174,8 @@ class RateLimiter:
         if wait <= 0 and self._is_behind(order, limits, now):
             return inf  # the request that goes first wakes this one
         if wait <= 0:
+            reservation.use = self._pacer.take(tokens, now)  # first: it may be a user's, and raise
             limits.take(tokens)
-            reservation.use = self._pacer.take(tokens, now)
         return wait
 
     def cancel(self, reservation: Reservation) -> None:
