@@ -13,6 +13,7 @@ from tests.support.tables import each_row
 from chatscope.errors import StreamTruncatedError
 from chatscope.protocol.assemble import Assembler
 from chatscope.protocol.chunk_decoder import ChunkDecoder
+from chatscope.protocol.events import EventReader, UsageReported
 from chatscope.protocol.merge import GrowingValue
 from chatscope.protocol.response import Chunk, Completion, CompletionMessage, FunctionDelta
 from chatscope.protocol.usage import Usage
@@ -540,6 +541,9 @@ def test_choices_that_report_their_own_usage_share_the_prompt() -> None:
         assert made.usage == made.completion().usage
         assert made.usage is not None
         assert (made.usage.prompt_tokens, made.usage.completion_tokens, made.usage.total_tokens) == (10, 12, 22)
+    reader = EventReader()
+    events = [event for sent in chunks for event in reader.feed(chunk_of(msgspec.json.encode(sent)))]
+    assert [event.usage for event in events if isinstance(event, UsageReported)][-1] == made.usage
 
 
 def test_what_is_said_once_per_reply() -> None:

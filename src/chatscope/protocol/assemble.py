@@ -13,8 +13,8 @@ from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import number_choices
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, ChunkChoice, Completion
+from chatscope.protocol.stream_usage import StreamUsage
 from chatscope.protocol.usage import Usage, merge_usage
-from chatscope.protocol.usage_reports import usage_of_choice, usage_of_choices
 
 _NOTHING: Final = ChunkChoice()
 
@@ -34,7 +34,6 @@ class Assembler:
     """
 
     __slots__ = (
-        "_choice_usages",
         "_choices",
         "_extra",
         "_head",
@@ -54,8 +53,7 @@ class Assembler:
         self._unfinished = 0  # choices seen that have not finished
         self._choices: dict[int, GrowingChoice] = {}
         self._head = Completion(object="chat.completion")
-        self._usage: Usage | None = None
-        self._choice_usages: dict[int, Usage] = {}  # where the server reports one for each choice
+        self._usage = StreamUsage()
         self._extra: dict[str, Any] = {}
 
     @property
@@ -66,12 +64,7 @@ class Assembler:
     @property
     def usage(self) -> Usage | None:
         """The usage so far, if the server has reported any."""
-        usage = self._usage
-        if len(self._choice_usages) > 1 and usage is not None:
-            together = usage_of_choices(self._choice_usages.values())
-            if together is not None and together.completion_tokens > usage.completion_tokens:
-                return together
-        return usage
+        return self._usage.total()
 
     @property
     def all_choices_finished(self) -> bool:
@@ -114,7 +107,7 @@ class Assembler:
             if part.finish_reason:
                 self.finished = True
         if chunk.usage is not None:
-            self._add_usage(chunk)
+            self._usage.add(chunk)
         if not gained or not self._head.model or chunk.extra or chunk.x_groq or chunk.moderation:
             self._add_head(chunk)
         self.chunks += 1
@@ -143,12 +136,12 @@ class Assembler:
         self.chunks += 1
         self._last_text = sent
         if sent is not None and sent.usage is not None:
-            self._usage = merge_usage(self._usage, sent.usage)
+            self._usage.merged = merge_usage(self._usage.merged, sent.usage)
 
     def add_epilogue(self, chunk: Chunk) -> None:
         """Add a chunk that arrived after an error. Its usage and unknown fields count, its text does not."""
         self._read_last_text()
-        self._usage = merge_usage(self._usage, chunk.usage)
+        self._usage.add(chunk)
         self._add_head(chunk)
 
     def close(self) -> None:
@@ -198,13 +191,6 @@ class Assembler:
         return self._truncated(
             "the stream held nothing but [DONE]" if done else "the stream ended before its first event"
         )
-
-    def _add_usage(self, chunk: Chunk) -> None:
-        self._usage = merge_usage(self._usage, chunk.usage)
-        for part in chunk.choices:
-            if (usage := usage_of_choice(part.extra | {"delta": part.delta.extra})) is not None:
-                merged = merge_usage(self._choice_usages.get(part.index), usage)
-                self._choice_usages[part.index] = merged or usage
 
     def _read_last_text(self) -> None:
         sent, self._last_text = self._last_text, None

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from chatscope.protocol.response import Chunk, ChunkChoice, Delta, FinishReason, ToolCall, ToolCallDelta
+from chatscope.protocol.stream_usage import StreamUsage
 from chatscope.protocol.tool_calls import ToolCalls, text_part
-from chatscope.protocol.usage import Usage, merge_usage
+from chatscope.protocol.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class EventReader:
 
     def __init__(self) -> None:
         self._choices: dict[int, _ChoiceEvents] = {}
-        self._usage: Usage | None = None
+        self._usage = StreamUsage()
 
     def feed(self, chunk: Chunk) -> Iterator[StreamEvent]:
         """Yield the events for what a chunk adds and completes."""
@@ -148,10 +149,12 @@ class EventReader:
             if choice is None:
                 choice = self._choices[part.index] = _ChoiceEvents(part.index)
             yield from choice.feed(part)
-        usage = merge_usage(self._usage, chunk.usage)
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            yield UsageReported(usage)
+        if chunk.usage is not None:
+            before = self._usage.total()
+            self._usage.add(chunk)
+            usage = self._usage.total()
+            if usage is not None and usage != before:
+                yield UsageReported(usage)
 
     def end(self) -> Iterator[StreamEvent]:
         """Yield the events for everything that the end of the response completes."""
