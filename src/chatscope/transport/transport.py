@@ -1,7 +1,8 @@
 """The transport itself: chooses the connection of a request, and decides whether to send it again.
 
 Here: `HTTPTransport`, the only entry point. It owns the pool of its current event-loop run, the TLS context and the
-proxies. Not here: one request on its connection (`http1`), connecting (`connect`), idle connections (`pool`).
+proxies. Not here: one request on its connection (`http1`), connecting (`connect`), idle connections (`pool`),
+the response that httpx gets (`httpx_response`).
 """
 
 from __future__ import annotations
@@ -17,22 +18,21 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from chatscope.transport.ahead import open_ahead
 from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION
 from chatscope.transport.connect import connect
-from chatscope.transport.decoding import DecodedStream, decoders_for
 from chatscope.transport.drain import drain
 from chatscope.transport.errors import Operation, note_proxy, translated
 from chatscope.transport.http1 import ResponseStream
+from chatscope.transport.httpx_response import decoded_response, response_from
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
 from chatscope.transport.proxies import HttpxBody, Proxies
 from chatscope.transport.request_head import PostTemplate, RequestHead
 from chatscope.transport.resolver import Resolver
-from chatscope.transport.response_parser import has_body, headers_in
 from chatscope.transport.streams import current_run
 from chatscope.transport.tls import default_context
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from chatscope.transport.base import ResendHook, SentHook, SocketStream, TimedStream
+    from chatscope.transport.base import ResendHook, SentHook, SocketStream
     from chatscope.transport.witness import ReadWitness
 
 __all__ = ["HTTPTransport"]
@@ -49,8 +49,6 @@ MAX_DECODED_BYTES = 128 * 1024 * 1024
 MAX_ORIGINS = 256
 # Seconds that closing a proxy's connections may take. TLS closes them politely, for which nobody waits here.
 PROXY_CLOSE_TIMEOUT = 1.0
-# Headers that are no longer true of a decoded body.
-ENCODED_ONLY = frozenset({b"content-encoding", b"content-length"})
 
 
 class HTTPTransport(httpx.AsyncBaseTransport):
@@ -145,7 +143,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             request.extensions.get(SENT_EXTENSION),
             request,
         )
-        return self._to_httpx(response, request)
+        return response_from(response, request, max_decoded_bytes=self._max_decoded_bytes)
 
     async def _handle_httpx2(self, request: Any) -> Any:
         from chatscope.transport.httpx2 import HTTPX2Transport  # noqa: PLC0415 - only an httpx2 client's request needs it
@@ -322,33 +320,14 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             raise
         stream = HttpxBody(response, request)
         try:
-            return self._build(response.status_code, response.headers.raw, stream, response.extensions, request)
+            return decoded_response(
+                response.status_code,
+                response.headers.raw,
+                stream,
+                response.extensions,
+                request,
+                max_decoded_bytes=self._max_decoded_bytes,
+            )
         except BaseException:
             await stream.aclose()
             raise
-
-    def _to_httpx(self, response: ResponseStream, request: httpx.Request) -> httpx.Response:
-        status_line = response.head.partition(b"\r\n")[0]
-        extensions = {"http_version": status_line[:8], "reason_phrase": status_line[13:]}  # HTTP/1.1 200 OK
-        try:
-            return self._build(response.status, headers_in(response.head), response, extensions, request)
-        except BaseException:
-            response.abort()
-            raise
-
-    def _build(
-        self,
-        status: int,
-        headers: list[tuple[bytes, bytes]],
-        stream: TimedStream,
-        extensions: dict[str, Any],
-        request: httpx.Request,
-    ) -> httpx.Response:
-        """Return httpx's response, with its body decoded and the headers of its encoding removed."""
-        codings = b",".join([value for name, value in headers if name.lower() == b"content-encoding"])
-        if codings and has_body(status, head_request=request.method == "HEAD"):
-            decoders = decoders_for(codings, request)
-            if decoders:
-                stream = DecodedStream(stream, decoders, limit=self._max_decoded_bytes, request=request)
-                headers = [header for header in headers if header[0].lower() not in ENCODED_ONLY]
-        return httpx.Response(status, headers=headers, stream=stream, extensions=extensions, request=request)
