@@ -209,8 +209,8 @@ def test_the_live_table() -> None:
 
 def test_a_search_tells_what_it_found(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:
     """A queue of one slot: the second request of two always waits for the first."""
-    simulate(lambda request: error(503) if request.number > 8 else REPLY)
-    given = ("load", "--model", "m", "--requests", "4", "--no-calibrate-prompts", "--quiet", "--slo", "failed<1%")
+    simulate(lambda request: error(503) if request.number > 16 else REPLY)
+    given = ("load", "--model", "m", "--requests", "8", "--no-calibrate-prompts", "--quiet", "--slo", "failed<1%")
     ran = chatscope(*given, "--search", "concurrency", "--concurrency", "2", "--out", str(tmp_path))
     assert ran.code in MEASURED
     report = load_report(tmp_path)

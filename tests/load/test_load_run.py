@@ -107,7 +107,7 @@ async def test_a_stall_shows_in_the_headline_as_the_schedule_implies(serve: Serv
 
 async def test_a_closed_loop_keeps_its_slots_busy(serve: Serve) -> None:
     server = serve(REPLY)
-    report = await run(plan(concurrency=[1, 3], requests=9), transport=server)
+    report = await run(plan(concurrency=[1, 3], requests=9, ramp=0), transport=server)
     assert server.peak == 3
     assert [stage.summary.ok for stage in report.stages] == [9, 9]
     assert [stage.summary.mean_concurrency for stage in report.stages] == pytest.approx([1, 3], abs=0.05)
@@ -134,11 +134,16 @@ async def test_windows_part_a_run_that_goes_on(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backlog", [0, 10])
-async def test_a_ramp_starts_slots_one_after_another(serve: Serve, backlog: int) -> None:
+@pytest.mark.parametrize(
+    ("ramp", "backlog", "starts"),
+    [(8, 0, [0, 2, 4, 6]), (8, 10, [0, 2, 4, 6]), (None, 0, [0, 0.005, 0.01, 0.015]), (0, 0, [0] * 4)],
+)
+async def test_slots_start_one_after_another(
+    serve: Serve, ramp: float | None, backlog: int, starts: list[float]
+) -> None:
     server = serve(Reply(tokens=5, first_token=100))
-    report = await run(plan(concurrency=4, ramp=8, requests=4 + backlog), transport=server)
-    assert sorted(offsets(report, lambda record: record.due_ns))[:4] == pytest.approx([0, 2, 4, 6], abs=1e-2)
+    report = await run(plan(concurrency=4, ramp=ramp, requests=4 + backlog), transport=server)
+    assert sorted(offsets(report, lambda record: record.due_ns))[:4] == pytest.approx(starts, abs=1e-6)
 
 
 async def test_the_first_token_is_the_first_output_and_the_first_answer_comes_after_the_reasoning(serve: Serve) -> None:
@@ -376,6 +381,7 @@ async def test_vllms_result_has_the_queue_of_a_limited_open_loop(serve: Serve, t
         ({"rate": 1}, "give requests or duration"),
         ({"rate": [], "requests": 1}, "at least one value"),
         ({"concurrency": 0, "requests": 1}, "concurrency"),
+        ({"concurrency": 1, "requests": 1, "ramp": -1}, "ramp"),
         ({"rate": 1, "requests": 1, "cooldown": 1}, "cooldown needs duration"),
         ({"rate": 1, "duration": 3, "warmup": 2, "cooldown": 1}, "leave nothing of duration"),
         ({"concurrency": 1, "requests": 1, "max_concurrency": 2}, "max_concurrency is for open loops"),

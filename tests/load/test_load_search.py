@@ -89,10 +89,16 @@ def test_a_rate_is_found_within_its_tolerance(start: float | None, knee: float) 
 @pytest.mark.one_loop
 @pytest.mark.parametrize("knee", [1, 2, 9, 10, 37, 200])
 def test_a_concurrency_is_found(knee: int) -> None:
-    _, found = searched(plan(search="concurrency", requests=9, slos=["failed<1%"]), "concurrency", knee)
+    _, found = searched(plan(search="concurrency", duration=9, slos=["failed<1%"]), "concurrency", knee)
     assert found is not None
     assert knee * 0.95 <= found <= knee
     assert knee > 20 or found == knee
+
+
+@pytest.mark.one_loop
+def test_no_more_slots_are_tried_than_there_are_requests() -> None:
+    given = plan(search="concurrency", requests=9, slos=["failed<1%"])
+    assert searched(given, "concurrency", 200) == ([1, 2, 4, 8], 8)
 
 
 @pytest.mark.one_loop
@@ -178,7 +184,9 @@ class TestOnSockets:
         """N slots of a closed loop on 4 of 60 ms: a request takes N / 4 * 60 ms, so 300 ms are reached at 20."""
         server = simulator(Reply(tokens=1, first_token=0.06), Config(max_running=4))
         async with server as base_url:
-            given = plan(base_url=base_url, search="concurrency", concurrency=6, requests=60, slos=["e2e:p50<307ms"])
+            given = plan(
+                base_url=base_url, search="concurrency", concurrency=6, requests=60, ramp=0, slos=["e2e:p50<307ms"]
+            )
             report = await run(given)
         assert report.search is not None
         assert report.search.value == pytest.approx(20, rel=0.1)

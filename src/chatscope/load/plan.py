@@ -31,6 +31,11 @@ token, and a load test must measure that wait."""
 ConnectionMode = Literal["ahead", "on-demand"]
 CONNECTION_MODES: Final = ("ahead", "on-demand")
 
+SLOT_SECONDS: Final = 0.005
+"""Between the starts of two slots without a ramp. Sending a request takes a client a tenth of it, so none is late for
+the sake of another, and a hundred slots run after half a second. Of responses of one length, all later requests are as
+far apart."""
+
 SearchKind = Literal["rate", "concurrency"]
 SEARCH_KINDS: Final = ("rate", "concurrency")
 
@@ -93,7 +98,8 @@ class LoadPlan:
         trace: a file of recorded arrivals and lengths (Mooncake, Azure, BurstGPT).
         arrivals: the gaps of an open loop: `constant`, `poisson` or `gamma`.
         burstiness: the shape of gamma gaps; less than 1 is burstier than Poisson.
-        ramp: seconds over which the load of a stage grows to its full size.
+        ramp: seconds over which the load of a stage grows to its full size. By default, an open loop has none, and the
+            slots of a closed loop start 5 ms apart: all at once would delay each other in the client.
         time_scale: stretches the arrivals of an open loop or trace: 0.5 is twice as fast.
         max_concurrency: how many requests of an open loop or trace may run at a time; others wait for a slot.
         requests: the most requests that a stage sends.
@@ -127,7 +133,7 @@ class LoadPlan:
     trace: Path | None = None
     arrivals: ArrivalProcess = "poisson"
     burstiness: float = 1.0
-    ramp: float = 0.0
+    ramp: float | None = None
     time_scale: float = 1.0
     max_concurrency: int | None = None
     requests: int | None = None
@@ -158,6 +164,8 @@ class LoadPlan:
             check_seconds(getattr(self, name), name)
         for name in ("warmup", "cooldown", "grace"):
             check_wait(getattr(self, name), name)
+        if self.ramp is not None:
+            check_wait(self.ramp, "ramp")
         if self.duration is not None:
             check_wait(self.duration, "duration")  # a schedule without an end cannot be made
         check_rate(self.time_scale, "time_scale")
@@ -211,8 +219,13 @@ class LoadPlan:
         """Return a stage with a number of slots, or of requests per second, after so many others of the same load."""
         if self.concurrency is not None or self.search == "concurrency":
             return LoadStage(index, concurrency=int(load), repetition=repetition)
-        shape = OpenLoop(load, self.arrivals, self.burstiness, self.ramp, self.time_scale)
+        shape = OpenLoop(load, self.arrivals, self.burstiness, self.ramp or 0.0, self.time_scale)
         return LoadStage(index, shape=shape, repetition=repetition)
+
+    def slot_offset(self, slot: int, slots: int) -> int:
+        """Return when a slot of a closed loop starts, in nanoseconds from the start of the stage."""
+        seconds = SLOT_SECONDS * slot if self.ramp is None else self.ramp * slot / slots
+        return round(seconds * SECOND)
 
     def objectives(self) -> list[Objective]:
         """Return the objectives of `slos`."""

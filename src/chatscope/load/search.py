@@ -36,6 +36,8 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
     value = 2 * highest if is_doubtful else _next_value(plan.search, _outcomes(ended))
     if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:
         return None
+    if plan.search == "concurrency" and plan.requests is not None and value > plan.requests:
+        return None  # slots without a request are no load
     return plan.stage_at(len(ended), value)
 
 

@@ -69,7 +69,7 @@ def shape_of(plan: LoadPlan, base_url: str) -> LoadPlan:
         duration=duration,
         warmup=min(plan.warmup * shrunk, MOST_SECONDS / 2),
         cooldown=plan.cooldown * shrunk,
-        ramp=plan.ramp * shrunk,
+        ramp=None if plan.ramp is None else plan.ramp * shrunk,
         parameters={},
         slos=(),
         search=None,

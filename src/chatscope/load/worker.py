@@ -128,7 +128,7 @@ class StageWorker:
         # The slots end with `_sending`, but the requests that they wait for do not.
         async with anyio.create_task_group() as slots:
             for slot in self._share.slots(concurrency):
-                starts_ns = self.started_ns + round(self._plan.ramp * SECOND * slot / concurrency)
+                starts_ns = self.started_ns + self._plan.slot_offset(slot, concurrency)
                 slots.start_soon(self._run_slot, starts_ns, requests)
 
     async def _run_slot(self, starts_ns: int, requests: anyio.abc.TaskGroup) -> None:
