@@ -33,7 +33,7 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
             await request.send()
             stream = request.stream
             request.read_ns = stream.read_ns
-            data = stream.rest()  # nearly always all of it has arrived with the headers
+            data = stream.rest()  # nearly always, the whole body has arrived with the headers
             if data is None:
                 data = await _read(request, MAX_BODY_BYTES)
         completion = _completion(data, request)

@@ -50,7 +50,7 @@ class Pacer(Protocol):
 
 
 class GuardedPacer:
-    """A user's pacer. What it raises as it counts is logged; what it raises as it decides fails the request.
+    """A user's pacer. Errors of methods that only count are logged; those of `wait_for` and `take` fail the request.
 
     Args:
         pacer: the user's.
@@ -70,7 +70,7 @@ class GuardedPacer:
         self._guard.call("the pacer's settle()", None, self._pacer.settle, use, used, now)
 
     def cancel(self, use: Any, now: float) -> None:
-        """Give back what a request took."""
+        """Return the amounts of a request that was never sent."""
         self._guard.call("the pacer's cancel()", None, self._pacer.cancel, use, now)
 
     def on_pause(self, model: str, seconds: float) -> None:

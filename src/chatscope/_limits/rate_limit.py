@@ -174,7 +174,7 @@ class RateLimiter:
         if wait <= 0 and self._is_behind(order, limits, now):
             return inf  # the request that goes first wakes this one
         if wait <= 0:
-            reservation.use = self._pacer.take(tokens, now)  # first: it may be a user's, and raise
+            reservation.use = self._pacer.take(tokens, now)  # before the limits: a user's pacer may raise
             limits.take(tokens)
         return wait
 

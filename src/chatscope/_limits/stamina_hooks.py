@@ -1,9 +1,10 @@
-"""Calls stamina's hooks for this package's retries: in a guard, and without bare lines if logging is not configured.
+"""Calls stamina's hooks for this package's retries, guarded, and prints nothing if logging is not configured.
 
 Without any configuration, Python prints a record of its logging module to stderr, and structlog prints one to stdout.
-This package logs its retries itself. stamina's hooks are process-wide settings and never changed: hooks that a user has
-set are called, and so are the default ones once logging or structlog is configured (`structlog.configure()` is enough).
-Retries of other packages are not affected. What a hook raises is logged once; the retry goes on.
+This package logs its retries itself. stamina's hooks are process-wide settings, which this package never changes. Hooks
+that a user has set are called, and so are the default ones once logging or structlog is configured
+(`structlog.configure()` is enough). Retries of other packages are not affected. If a hook raises, the error is logged
+once and the retry continues.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STRUCTLOG_HOOK: Final = "stamina.instrumentation._structlog"
 """The module of stamina's hook for structlog. It is the default hook if structlog is installed."""
 
 _guard: Final = Guard()
-"""One for all retries, since stamina's hooks are process-wide."""
+"""All retries share it, because stamina's hooks are process-wide."""
 
 
 class _UnhandledFilter(logging.Filter):
@@ -41,10 +42,10 @@ logging.getLogger("stamina").addFilter(_UnhandledFilter())
 
 
 def guard_hooks(retries: Any) -> None:
-    """Guard the hooks of one `stamina.retry_context`, entered with `aiter`, and skip structlog if it is unconfigured.
+    """Guard the hooks of a `stamina.retry_context` that `aiter` has entered; skip structlog if it is unconfigured.
 
-    stamina has no hooks for one context, so this replaces the one callback with which its tenacity object calls them.
-    With a stamina that has no such object, nothing happens.
+    stamina has no hooks for one context, so this replaces the callback with which the context's tenacity object calls
+    them. If a version of stamina has no such object, this does nothing.
     """
     retrying = getattr(retries, "_t_a_retrying", None)
     if retrying is None or getattr(retrying, "before_sleep", None) is None:

@@ -73,7 +73,8 @@ def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, pr
         tokens += usage.total_tokens
         if not (usage.prompt_tokens and usage.completion_tokens):
             told = usage.prompt_tokens or usage.completion_tokens
-            is_priced = is_priced and bool(told) and usage.total_tokens <= told  # otherwise, a part was not reported
+            # Where only one count is known, a larger total shows that the other kind has tokens, too.
+            is_priced = is_priced and bool(told) and usage.total_tokens <= told
         if is_priced:
             dollars = price(
                 PriceQuery(
@@ -215,5 +216,5 @@ def pricer_of(prices: Prices | None) -> Price:
 def _dollars(cost: object) -> float:
     dollars = float(cost)  # type: ignore[arg-type]  # it can be anything that `float` takes, a Decimal for instance
     if not 0.0 <= dollars < math.inf:
-        raise ValueError(f"prices returned {cost!r}, which is no number of dollars")
+        raise ValueError(f"prices returned {cost!r}, not a number of dollars")
     return dollars

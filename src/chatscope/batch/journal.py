@@ -152,7 +152,7 @@ class Journal:
         self.check_in_place()
 
     def check_in_place(self) -> None:
-        """Check that the files are still where the next run looks for them.
+        """Check that the files are still where the next run will look for them.
 
         Raises:
             OSError: one of them was moved, deleted, replaced or cut by somebody else.
@@ -267,7 +267,7 @@ class _AppendedFile:
         self.size = size
 
     def check_in_place(self) -> None:
-        size = self.size  # before the look: another thread may append
+        size = self.size  # read before fstat, because another thread may append meanwhile
         opened = os.fstat(self._fd)
         try:
             is_same = os.path.samestat(opened, self.path.stat())

@@ -35,10 +35,10 @@ def read_manifest(paths: Paths) -> dict[str, Any] | None:
 
 
 def check_owner(paths: Paths) -> None:
-    """Refuse an output whose folder and failures belong to another one: `o`, `o.json` and `o.jsonl` would share them.
+    """Refuse an output whose folder and failures belong to another output: `o`, `o.json` and `o.jsonl` share them.
 
     Raises:
-        JournalError: they do, and the other output still exists; or the manifest cannot be read.
+        JournalError: they belong to another output that still exists; or the manifest cannot be read.
     """
     owner = (read_manifest(paths) or {}).get("output")
     if isinstance(owner, str) and owner != paths.output.name and paths.output.with_name(owner).exists():

@@ -186,7 +186,8 @@ class Reader:
         try:
             first = text.readline()
             delimiter = next((each for each in ",\t;" if each in first), ",")
-            reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)  # else an open quote takes all
+            # Strict, so that an open quote is an error instead of swallowing the rest of the file.
+            reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
             columns: list[str] = next(reader, [])
             self.columns = columns
             if not columns or len(set(columns)) < len(columns):

@@ -94,7 +94,7 @@ def clustered_distribution(clusters: Iterable[Sequence[float]]) -> Distribution:
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the interval of a share (E. B. Wilson, JASA 22, 1927): right near 0 and 1 too, unlike the bootstrap's."""
+    """Return the interval of a share (E. B. Wilson, JASA 22, 1927). Unlike the bootstrap's, it holds near 0 and 1."""
     share, z = successes / count, _QUANTILE
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))

@@ -24,9 +24,9 @@ _STATISTICS: Final = ("mean", *(f"p{percent}" for percent in PERCENTS))
 
 
 class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An objective and what was measured; `value` is `None` if it is unknown, and the objective is then not met.
+    """An objective and what was measured. `value` is `None` if it is unknown; the objective is then not met.
 
-    `may_be_chance` is whether it is missed by no more than can be chance: too few requests were beyond the limit.
+    `may_be_chance` tells whether chance may explain the miss, because so few requests were beyond the limit.
     """
 
     objective: str
@@ -86,7 +86,7 @@ class Objective:
         return math.fsum(values) / len(values) < self.limit if values else self._has_none(record)
 
     def _has_none(self, record: RequestRecord) -> bool:
-        """Return whether a request has no value that could be too long, rather than an unknown one."""
+        """Return whether a request really has no value, which meets any limit, rather than an unknown one."""
         if self.metric == "connect":
             return record.sent_ns is not None  # over a connection that was open already
         if self.metric == "tpot" and record.output_tokens is None:
@@ -94,10 +94,10 @@ class Objective:
         return self.metric in {"icl", "tpot"} and len(record.token_ns) == 1
 
     def _may_be_chance(self, records: Sequence[RequestRecord]) -> bool:
-        """Return whether so many requests may be beyond the limit although fewer would be in the long run.
+        """Return whether chance may explain the miss: in the long run, the share beyond the limit may be small enough.
 
-        A p99 below a limit means that at most 1 % of the requests are beyond it, so the interval of that share tells.
-        Of a mean, the limit is that of the median.
+        A p99 below a limit means that at most 1 % of the requests are beyond it. So chance may explain the miss if the
+        interval of that share reaches down to 1 %. A mean is judged as if it were the median.
         """
         if not records:
             return False

@@ -216,7 +216,7 @@ class LoadPlan:
         return [self.stage_at(index, load, loads[:index].count(load)) for index, load in enumerate(loads)]
 
     def stage_at(self, index: int, load: float, repetition: int = 0) -> LoadStage:
-        """Return a stage with a number of slots, or of requests per second, after so many others of the same load."""
+        """Return a stage of `load` slots or requests per second; `repetition` stages had the same load before it."""
         if self.concurrency is not None or self.search == "concurrency":
             return LoadStage(index, concurrency=int(load), repetition=repetition)
         shape = OpenLoop(load, self.arrivals, self.burstiness, self.ramp or 0.0, self.time_scale)

@@ -32,7 +32,7 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
     if _may_have_failed_by_chance(last) and load_of(last) not in map(load_of, ended[:-1]):
         return plan.stage_at(len(ended), load_of(last), repetition=1)
     highest = max(map(load_of, ended))
-    is_doubtful = _failed_by_chance(ended, highest)  # a higher load has more requests, and tells more
+    is_doubtful = _failed_by_chance(ended, highest)  # a higher load has more requests, so chance decides less
     value = 2 * highest if is_doubtful else _next_value(plan.search, _outcomes(ended))
     if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:
         return None
@@ -66,19 +66,19 @@ def holds(stage: StageReport) -> bool:
 
 
 def _may_have_failed_by_chance(stage: StageReport) -> bool:
-    """Return whether another run of the load might hold: with few requests, one slow response misses a p99."""
+    """Return whether the load may hold in another run. With few requests, one slow response is enough to miss a p99."""
     missed = [result for result in stage.objectives if not result.is_met]
     return not holds(stage) and all(result.may_be_chance for result in missed)
 
 
 def _failed_by_chance(ended: Sequence[StageReport], load: float) -> bool:
-    """Return whether every run of a load may have failed by chance; a client in the way is none."""
+    """Return whether every run of a load may have failed by chance. A client that was in the way is no chance."""
     stages = [stage for stage in ended if load_of(stage) == load]
     return all(_may_have_failed_by_chance(stage) and stage.verdict.state != "invalid" for stage in stages)
 
 
 def _outcomes(ended: Sequence[StageReport]) -> list[tuple[float, bool]]:
-    """Return each load with whether it held: in one of its runs, or since it failed by chance below one that held."""
+    """Return each load, and whether it held: it did in a run, or failed by chance while a higher load held."""
     loads = {load_of(stage) for stage in ended}
     held = {load_of(stage) for stage in ended if holds(stage)}
     highest = max(held, default=0.0)

@@ -1,4 +1,4 @@
-"""Adds up the usage that the chunks of one stream report. Not here: where in a chunk it is (`usage_reports.py`)."""
+"""Adds up the usage that the chunks of one stream report. Not here: finding it in a chunk (`usage_reports.py`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class StreamUsage:
     """The usage of one stream so far.
 
     Attributes:
-        merged: all reports merged as if each were about the whole response.
+        merged: all reports, merged as if each covered the whole response.
     """
 
     __slots__ = ("_by_choice", "merged")
 
     def __init__(self) -> None:
         self.merged: Usage | None = None
-        self._by_choice: dict[int, Usage] = {}  # if the server reports one for each choice
+        self._by_choice: dict[int, Usage] = {}  # empty unless the server reports usage for each choice
 
     def add(self, chunk: Chunk) -> None:
         """Add what a chunk reports."""

@@ -213,8 +213,8 @@ def decoders_for(content_encoding: bytes, request: httpx.Request | None) -> list
 class DecodedStream(TimedStream):
     """The body of a response, decoded on demand. Cancellation and closing act on the stream inside.
 
-    Only the HTTP framing decides whether the body is whole. Some servers flush their encoder and never finish it, which
-    curl and httpx accept. If a part is missing, whatever parses the body notices.
+    Only the HTTP framing decides whether the body is whole. Some servers flush their encoder and never finish it; curl
+    and httpx accept that. If a part is missing, the parser of the body notices.
     """
 
     def __init__(

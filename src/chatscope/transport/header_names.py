@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lower_names"]
 
-# Servers use a few sequences each. Made-up ones must not add up, neither in number nor in length.
+# A server uses a few sequences. One that invents names must not fill the memory, by their number or their length.
 MAX_SEQUENCES = 64
 MAX_NAMES = 64
 

@@ -1,7 +1,7 @@
-"""What httpx gets: a response whose body is decoded and whose headers say so.
+"""Builds httpx's responses: the body is decoded, and the headers that described its encoding are removed.
 
-Here: `response_from`, of the transport's own response; `decoded_response`, of a response that a proxy's transport read.
-Not here: the decoders and the stream that applies them (`decoding`), the head's parts (`response_parser`).
+Here: `response_from`, for the transport's own response; `decoded_response`, for one that a proxy's transport read.
+Not here: the decoders and the stream that applies them (`decoding`), parsing the head (`response_parser`).
 """
 
 from __future__ import annotations

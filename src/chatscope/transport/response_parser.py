@@ -195,7 +195,7 @@ class ResponseParser:
                 self._ended_at = len(self._body)
 
     def _judge_head_of(self, data: bytes) -> None:
-        """Check a read after which there is no head yet, or a head that no body may follow."""
+        """Check a read after which the head is still incomplete, or complete and not to be followed by a body."""
         if not self.head_complete:
             if self._received > self._limit:
                 raise MalformedResponseError(f"more than {self._limit} bytes of headers")

@@ -18,7 +18,7 @@ def arrivals_on(sock: socket.socket) -> Callable[[], object]:
 
     Call it only as long as the socket is open.
     """
-    # Nearly always the answer is no. poll says so for a third of what a read costs that fails.
+    # Nearly always, nothing has arrived. poll finds that out at a third of the cost of a read that fails.
     if not hasattr(select, "poll"):
         return partial(_can_be_read, sock)
     poller = select.poll()

@@ -1,7 +1,7 @@
 """Sockets on asyncio's own selector loop, which can save copies and system calls that other loops cannot.
 
-Here: what all streams of a loop share, its one buffer and the turn in which they send. Not here: waiting, deadlines and
-backpressure (`on_asyncio`).
+Here: what all streams of a loop share, which is one buffer and the callback that sends for all of them. Not here:
+waiting, deadlines and backpressure (`on_asyncio`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Shared:
     """What the streams of one loop share.
 
     Attributes:
-        buffer: every socket is read into it. This loop asks for it, reads and returns it without a pause; others
-            (proactor) read while they wait.
+        buffer: every socket is read into it. This loop reads without giving up control between asking for the buffer
+            and returning it; others (proactor) read while they wait.
         writing: the streams that have something to send in the loop's next turn.
     """
 
@@ -44,7 +44,7 @@ class Shared:
             while self.writing:
                 self.writing.popleft().send_kept()
         finally:
-            if self.writing:  # one of them was interrupted, and the others do not wait for it
+            if self.writing:  # a stream's write was interrupted; the others must still send
                 asyncio.get_running_loop().call_soon(self.send)
 
 
