@@ -117,7 +117,7 @@ def test_a_chunk_that_does_not(template: TextTemplate, event: dict[str, Any]) ->
 
 @each_row("damage", [b"\xff", b"\n", b"\r", b'b"},"x":{"y":"z', b"\\", b"\xc2\x85"])
 def test_bytes_that_do_not_stand_for_themselves_do_not_fit(template: TextTemplate, damage: bytes) -> None:
-    before, after = template.ends
+    before, after, _ = template.ends
     assert template.text_of(before + damage + after, template.ends) is None
     assert template.text_of(before + b"b" + after, template.ends) == "b"
     assert template.text_of(before[:-1] + after[1:], template.ends) is None

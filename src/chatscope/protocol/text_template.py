@@ -28,7 +28,7 @@ class TextTemplate:
         was_used: whether any other chunk has fitted.
         has_containers: whether an unknown field in it is an object or a list, which two chunks should not share.
         padding: the padding of the last chunk that fitted; `None` if such chunks have none.
-        ends, ends_of_read: the bytes before and after the text, of a chunk and of a read that is one event.
+        ends, ends_of_read: the bytes around the gap and its place, of a chunk and of a read that is one event.
     """
 
     __slots__ = ("_middle", "ends", "ends_of_read", "has_containers", "padding", "sent", "was_used")
@@ -39,8 +39,8 @@ class TextTemplate:
         self.padding: str | None = None
         unknown = [*sent.unknown().values(), *sent.choices[0].unknown().values()]
         self.has_containers = any(isinstance(value, _CONTAINERS) for value in unknown)
-        self.ends = before, after
-        self.ends_of_read = b"data: " + before, after + b"\n\n"
+        self.ends = _ends(before, after)
+        self.ends_of_read = _ends(b"data: " + before, after + b"\n\n")
         self._middle = middle
 
     @classmethod
@@ -71,17 +71,17 @@ class TextTemplate:
             return None
         return cls(sent, before, middle, after)
 
-    def text_of(self, data: bytes, ends: tuple[bytes, bytes]) -> str | None:
+    def text_of(self, data: bytes, ends: tuple[bytes, bytes, slice]) -> str | None:
         """Return the text of a chunk, or of a read that consists of one, if it fits; otherwise `None`.
 
         Args:
             data: the chunk or the read.
             ends: `ends` or `ends_of_read`.
         """
-        before, after = ends
+        before, after, place = ends
         if not (data.startswith(before) and data.endswith(after)):
             return None
-        gap = data[len(before) : -len(after)]
+        gap = data[place]
         if self._middle is not None:
             gap, middle, padding = gap.partition(self._middle)
             if not middle or (decoded := _plain_text(padding)) is None:
@@ -91,6 +91,10 @@ class TextTemplate:
         if text:
             self.was_used = True
         return text or None
+
+
+def _ends(before: bytes, after: bytes) -> tuple[bytes, bytes, slice]:
+    return before, after, slice(len(before), -len(after))
 
 
 def _plain_text(gap: bytes) -> str | None:
