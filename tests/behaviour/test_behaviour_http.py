@@ -166,6 +166,16 @@ async def test_transport_and_client_exclude_each_other(serve: Serve) -> None:
 # -- respx -------------------------------------------------------------------------------------------------------------
 
 
+async def test_what_a_transport_of_ones_own_raises_comes_out_as_it_is() -> None:
+    async def fails(_: httpx.Request) -> httpx.Response:
+        raise LookupError("mine") from KeyError("its own cause")
+
+    async with AsyncChatGPTAdapter("sk-1", transport=httpx.MockTransport(fails)) as adapter:
+        failure = (await adapter.execute(Task("hi"))).exception
+    assert isinstance(failure, LookupError)
+    assert isinstance(failure.__cause__, KeyError), "not itself, which would be an endless chain"
+
+
 async def test_respx_as_a_router_behind_a_transport() -> None:
     router = respx.MockRouter(assert_all_called=True)
     route = router.post(URL).mock(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import TypeVar
 
-from chatscope._client.request_errors import locate_error, status_error_of, translated_for
+from chatscope._client.request_errors import locate_error, raise_from, status_error_of, translated_for
 from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
 from chatscope._http.base import HTTPResponse
 from chatscope._limits.attempts import AttemptRecord
@@ -204,8 +204,8 @@ class ClientRequest:
             body = prepared.body_with_usage() if adds_usage else prepared.body
             try:
                 response = await server.sender.send(post, body, self.deadlines.timeouts, self._on_lost, self._on_sent)
-            except Exception as error:
-                raise self._translated(error, "headers") from error
+            except Exception as error:  # noqa: BLE001 - raised again
+                raise_from(self._translated(error, "headers"), error)
             self._on_headers(response)
             if 200 <= response.status < 300:
                 if prepared.adds_usage and not adds_usage:
@@ -263,8 +263,8 @@ class ClientRequest:
                 pass  # an empty read is not the end
         except StopAsyncIteration:
             data = b""
-        except Exception as error:
-            raise self._translated(error, phase) from error
+        except Exception as error:  # noqa: BLE001 - raised again
+            raise_from(self._translated(error, phase), error)
         self.read_ns = stream.read_ns
         return data
 
@@ -280,8 +280,8 @@ class ClientRequest:
         stream = self.stream
         try:
             is_enough = await stream.pump(take)
-        except Exception as error:
-            raise self._translated(error, "idle") from error
+        except Exception as error:  # noqa: BLE001 - raised again
+            raise_from(self._translated(error, "idle"), error)
         self.read_ns = stream.read_ns
         return is_enough
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 import httpx
 
@@ -64,6 +64,13 @@ def translated_for(
         has_response=has_response,
     )
     return chat_error or error
+
+
+def raise_from(error: Exception, cause: Exception) -> NoReturn:
+    """Raise an error from its cause; if both are the same, as it is: it would be its own cause, an endless chain."""
+    if error is cause:
+        raise error
+    raise error from cause
 
 
 def locate_error(error: ChatError, url: httpx.URL, headers: Mapping[str, str]) -> None:
