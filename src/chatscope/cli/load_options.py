@@ -73,7 +73,7 @@ OPTIONS: Final = (
     click.option("--trace", type=_FILE, help="Recorded arrivals: Mooncake, Azure or BurstGPT."),
     click.option("--arrivals", type=click.Choice(ARRIVAL_PROCESSES), default="poisson", help="Gaps of an open loop."),
     click.option("--burstiness", type=_POSITIVE, metavar="B", default=1.0, help="Of gamma arrivals; below 1: bursts."),
-    click.option("--ramp", type=_SECONDS, metavar="SECONDS", help="In which the load grows to its size."),
+    click.option("--ramp", type=_SECONDS, metavar="SECONDS", help="Increase the load over this time."),
     click.option("--time-scale", type=_POSITIVE, metavar="X", default=1.0, help="0.5 sends twice as fast."),
     click.option("--max-concurrency", type=_COUNT, metavar="N", help="Of an open loop; others wait for a slot."),
     click.option("--requests", type=_COUNT, metavar="N", help="Requests per stage."),

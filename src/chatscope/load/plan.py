@@ -32,9 +32,9 @@ ConnectionMode = Literal["ahead", "on-demand"]
 CONNECTION_MODES: Final = ("ahead", "on-demand")
 
 SLOT_SECONDS: Final = 0.005
-"""Between the starts of two slots without a ramp. Sending a request takes a client a tenth of it, so none is late for
-the sake of another, and a hundred slots run after half a second. Of responses of one length, all later requests are as
-far apart."""
+"""Seconds between the starts of two slots if there is no ramp. Sending a request takes a client a tenth of this time,
+so no request delays another, and a hundred slots run after half a second. If all responses take equally long, later
+requests are as far apart."""
 
 SearchKind = Literal["rate", "concurrency"]
 SEARCH_KINDS: Final = ("rate", "concurrency")
@@ -98,8 +98,8 @@ class LoadPlan:
         trace: a file of recorded arrivals and lengths (Mooncake, Azure, BurstGPT).
         arrivals: the gaps of an open loop: `constant`, `poisson` or `gamma`.
         burstiness: the shape of gamma gaps; less than 1 is burstier than Poisson.
-        ramp: seconds over which the load of a stage grows to its full size. By default, an open loop has none, and the
-            slots of a closed loop start 5 ms apart: all at once would delay each other in the client.
+        ramp: seconds over which the load of a stage grows to its full size. By default, an open loop has no ramp, and
+            the slots of a closed loop start 5 ms apart, because requests sent at once delay each other in the client.
         time_scale: stretches the arrivals of an open loop or trace: 0.5 is twice as fast.
         max_concurrency: how many requests of an open loop or trace may run at a time; others wait for a slot.
         requests: the most requests that a stage sends.

@@ -37,7 +37,7 @@ def next_stage(plan: LoadPlan, ended: Sequence[StageReport]) -> LoadStage | None
     if value is None or not first / MAX_FACTOR <= value <= first * MAX_FACTOR:
         return None
     if plan.search == "concurrency" and plan.requests is not None and value > plan.requests:
-        return None  # slots without a request are no load
+        return None  # more slots than requests would add no load
     return plan.stage_at(len(ended), value)
 
 
