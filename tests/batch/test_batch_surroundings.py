@@ -39,7 +39,7 @@ async def test_a_busy_adapter_does_not_starve_a_run(serve: Serve, output: Path) 
             with anyio.fail_after(20):
                 at_once += [run.progress().running async for _ in run]
         group.cancel_scope.cancel()
-    assert max(at_once) >= 4
+    assert max(at_once) >= 3, "besides the one that has just ended"
 
 
 @pytest.mark.parametrize("concurrency", ["auto", None, 1])

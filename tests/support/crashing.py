@@ -22,9 +22,9 @@ from chatscope import AsyncChatGPTAdapter
 from chatscope.batch import BatchSummary, run_batch
 from chatscope.simulator import Reply, error
 
-REQUESTS = 8
+REQUESTS = 12
 CONCURRENCY = 3
-"""So many requests can be under way at a kill, and one that is about to be sent."""
+"""So many requests can be under way at a kill."""
 
 
 def main(folder: Path, mode: str) -> None:
