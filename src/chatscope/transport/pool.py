@@ -46,6 +46,11 @@ class Counts:
     closed: int = 0
     proxied: int = 0
 
+    def statistics(self, *, idle: int) -> TransportStatistics:
+        """Return them as a value, with a number of idle connections."""
+        open_ = self.connects - self.closed
+        return TransportStatistics(open=open_, active=open_ - idle, idle=idle, **asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
@@ -64,12 +69,6 @@ class TransportStatistics:
     resent: int
     closed: int
     proxied: int
-
-    @classmethod
-    def of(cls, counts: Counts, *, idle: int) -> TransportStatistics:
-        """Return the statistics for counts and a number of idle connections."""
-        open_ = counts.connects - counts.closed
-        return cls(open=open_, active=open_ - idle, idle=idle, **asdict(counts))
 
 
 class Origin:

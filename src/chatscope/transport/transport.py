@@ -249,7 +249,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
 
     def statistics(self) -> TransportStatistics:
         """Return counts of connections and requests so far."""
-        return TransportStatistics.of(self._counts, idle=0 if self._pool is None else self._pool.idle)
+        return self._counts.statistics(idle=0 if self._pool is None else self._pool.idle)
 
     def _enter_run(self) -> Pool:
         """Start again in this run of an event loop: connections of an earlier run cannot be used here."""
