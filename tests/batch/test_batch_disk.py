@@ -126,6 +126,7 @@ def harmed(path: Path, harm: str) -> None:
         path.unlink()
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("fsync", ["group", "none"])
 @pytest.mark.parametrize(
     ("harm", "how"), [("moved", "moved or deleted"), ("deleted", "moved or deleted"), ("cut", "cut")]
@@ -142,6 +143,7 @@ async def test_an_output_that_others_move_delete_or_cut_is_no_success(
     assert f"the file was {how} while the run was writing it" in (summary.stop_message or "")
 
 
+@pytest.mark.one_loop
 async def test_outputs_whose_names_differ_in_the_ending_do_not_share_their_failures(serve: Serve, output: Path) -> None:
     source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
     await finish(serve(fails_for(1)), source, output)
@@ -154,6 +156,7 @@ async def test_outputs_whose_names_differ_in_the_ending_do_not_share_their_failu
     assert (summary.settled, summary.failed_rows) == (2, 1), "an output may be renamed"
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(("fsync", "syncs"), [("each", 20), ("none", 0)])
 async def test_lines_are_synced_as_asked(
     serve: Serve, output: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, syncs: int

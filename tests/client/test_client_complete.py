@@ -91,6 +91,7 @@ async def test_a_stream_although_none_was_asked_for(serve: Serve) -> None:
     assert (caught.value.request_id, caught.value.attempts) == ("req_2", 1)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("fault", "kind"), [(faults.malformed(2), StreamProtocolError), (faults.stream_error(2), StreamServerError)]
 )

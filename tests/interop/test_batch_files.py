@@ -56,6 +56,7 @@ VLLM_OUTPUT: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_openai_package_reads_successes_and_failures(serve: Serve, tmp_path: Path, stream: bool) -> None:
     source = write_lines(tmp_path / "in.jsonl", [line(number, n=2, logprobs=True) for number in range(4)])
@@ -70,6 +71,7 @@ async def test_the_openai_package_reads_successes_and_failures(serve: Serve, tmp
     assert ErrorObject.model_validate(refused["response"]["body"]["error"]).type == "invalid_request_error"
 
 
+@pytest.mark.one_loop
 @pytest.mark.slow
 @pytest.mark.parametrize("output_format", ["batch", "record"])
 async def test_pandas_reads_the_lines_and_both_exports(serve: Serve, tmp_path: Path, output_format: str) -> None:
@@ -86,6 +88,7 @@ async def test_pandas_reads_the_lines_and_both_exports(serve: Serve, tmp_path: P
         assert table["cost_usd"].sum() > 0
 
 
+@pytest.mark.one_loop
 async def test_an_output_of_vllm_is_read_exported_and_resumed(serve: Serve, tmp_path: Path) -> None:
     output = write_lines(tmp_path / "out.jsonl", VLLM_OUTPUT)
     status = read_status(output)

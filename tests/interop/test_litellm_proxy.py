@@ -97,6 +97,7 @@ async def test_two_choices(litellm_proxy: LiteLLMProxy) -> None:
     assert streamed == [(REPLY, "stop"), (REPLY, None)]
 
 
+@pytest.mark.one_loop
 @ERRORS
 async def test_an_error_has_its_class(
     litellm_proxy: LiteLLMProxy, model: str, error_class: type[ChatError], status: int, error_type: str
