@@ -283,7 +283,7 @@ class Permit:
     def on_first_output(self) -> None:
         """Record the first output of the model."""
         self._limiter._on_success()
-        if self._reservation is not None:
+        if self._reservation is not None and self._reservation.limits.last_refusal is not None:
             self._reservation.limits.on_success()
 
     def on_failure(self, error: ChatError) -> None:
