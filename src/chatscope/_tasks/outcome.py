@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
-from chatscope._tasks.models import Platform, Result, Task, TaskStatus
+from chatscope._tasks.models import Platform, Result, ResultDraft, Task, TaskStatus, finished
 from chatscope._tasks.prepared import PreparedTask
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery, Prices, resolve
@@ -117,7 +117,7 @@ def result_of(
     if message is not None and message.content is not None and message.content == output:
         output = message.content  # one string, not two: results are kept by the thousand
     attempts = () if calls is None else calls.retrier.log.values()
-    result = Result(
+    draft = ResultDraft(
         task=state.task,
         platform=Platform.CHATGPT,
         output=output,
@@ -135,11 +135,10 @@ def result_of(
         messages=messages,
         parsed=None if conversation is None else conversation.parsed,
         completion=completion,
-        metadata={},  # built when it is read, as below; the default would be built now
     )
     prompt = str(messages[0].get("content")) if state.task.messages is None and len(messages) == 1 else None
     request = prepared.model, None if calls is None else calls.request.request_id
-    return result.leave_unbuilt(_times(prepared.submitted_ns, state, calls, finished_ns), attempts, request, prompt)
+    return finished(draft, _times(prepared.submitted_ns, state, calls, finished_ns), attempts, request, prompt)
 
 
 def _times(submitted_ns: int, state: TaskState, calls: ModelCalls | None, finished_ns: int | None) -> tuple[Any, ...]:
