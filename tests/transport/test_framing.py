@@ -41,6 +41,7 @@ BOTH_READ = {
     "obs-text in a value": sized("X-A: é\u2028\x80ÿ".encode()),
     "latin-1 in a value": sized(b"X-A: \x80\xff"),
     "an empty value": sized(b"X-A:"),
+    "a padded value": sized(b"X-A: \t a b \t "),
     "a folded header": sized(b"X-A: a", b" b", b"\tc"),
     "an empty fold": sized(b"X-A: a", b" "),
     "a folded header at the end": OK + LENGTH + b"X-A: a\r\n  b\r\n\r\nhello",

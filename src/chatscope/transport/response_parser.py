@@ -37,9 +37,9 @@ def has_body(status: int, *, head_request: bool) -> bool:
 
 
 def headers_in(head: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the names and values in a head."""
+    """Return the names and values in a head, without the blanks around the values."""
     fields = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
-    return [(name, value.lstrip(b" \t")) for name, _, value in fields]
+    return [(name, value.strip(b" \t")) for name, _, value in fields]
 
 
 class ResponseParser:
