@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, Final
 
-from stamina.instrumentation import RetryDetails, get_on_retry_hooks
+from stamina.instrumentation import RetryDetails, RetryHook, get_on_retry_hooks
 
-from chatscope.telemetry.guard import Guard
+from chatscope.telemetry.guard import Guard, GuardedBlock
 
 is_scheduling: Final[ContextVar[bool]] = ContextVar("chatscope_is_scheduling", default=False)
 """Whether the current task is scheduling a retry of this package, so that stamina's log records are about it."""
@@ -63,35 +61,21 @@ def guard_hooks(retries: Any) -> None:
             caused_by=state.outcome.exception(),
         )
         for hook in _guard.call("stamina's retry hooks", (), get_on_retry_hooks):
-            if not _prints_bare(hook) and (block := _Block.of(hook, details)) is not None:
-                retries._cms_to_exit.append(block)  # stamina exits it before the next attempt
+            if not _prints_bare(hook) and (block := _entered(hook, details)) is not None:
+                retries._cms_to_exit.append(block)  # stamina exits it before each further attempt
 
     retrying.before_sleep = before_sleep
 
 
-class _Block(AbstractContextManager[None]):
-    """The block that a hook has entered until the next attempt."""
-
-    def __init__(self, name: str, block: AbstractContextManager[object]) -> None:
-        self._name = name
-        self._block: AbstractContextManager[object] | None = block
-
-    @classmethod
-    def of(cls, hook: Callable[[RetryDetails], object], details: RetryDetails) -> _Block | None:
-        """Call a hook, and enter the block that it returns, if it returns one."""
-        name = f"stamina's retry hook {getattr(hook, '__qualname__', type(hook).__name__)}"
-        block = _guard.call(name, None, hook, details)
-        if not isinstance(block, AbstractContextManager):
-            return None
-        failed = object()
-        return None if _guard.call(name, failed, block.__enter__) is failed else cls(name, block)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        block, self._block = self._block, None  # stamina exits it again after each further attempt
-        if block is not None:
-            _guard.call(self._name, None, block.__exit__, None, None, None)
+def _entered(hook: RetryHook, details: RetryDetails) -> GuardedBlock | None:
+    """Call a hook, and enter the block that it returns, if it returns one."""
+    name = f"stamina's retry hook {getattr(hook, '__qualname__', type(hook).__name__)}"
+    block = _guard.call(name, None, hook, details)
+    if not isinstance(block, AbstractContextManager):
+        return None
+    guarded = GuardedBlock(_guard, name, lambda: block)
+    guarded.__enter__()
+    return guarded
 
 
 def _prints_bare(hook: object) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Final, ParamSpec, TypeVar
 
 _T = TypeVar("_T")
@@ -52,6 +54,43 @@ class Guard:
                 _log.exception("%s raised an error; it is ignored here, and further ones are not logged", name)
             return default
         return result
+
+
+class GuardedBlock(AbstractContextManager[None]):
+    """A user's context manager that can neither raise into the block nor suppress the block's own exception.
+
+    It is exited once: a further exit does nothing.
+
+    Args:
+        guard: logs the errors of the user's context manager.
+        name: what the log calls it.
+        make: returns it; `None` for a block without one.
+    """
+
+    __slots__ = ("_block", "_guard", "_make", "_name")
+
+    def __init__(self, guard: Guard, name: str, make: Callable[[], AbstractContextManager[object]] | None) -> None:
+        self._guard = guard
+        self._name = name
+        self._make = make
+        self._block: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        if self._make is not None:
+            self._block = self._guard.call(self._name, None, _entered, self._make)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            self._guard.call(self._name, None, block.__exit__, None, None, None)
+
+
+def _entered(make: Callable[[], AbstractContextManager[object]]) -> AbstractContextManager[object]:
+    block = make()
+    block.__enter__()
+    return block
 
 
 def _ends_program(error: BaseException) -> bool:

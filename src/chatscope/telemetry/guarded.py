@@ -5,16 +5,15 @@ All other packages see an observer only through these wrappers, which implement 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 from chatscope._validation import check_headers
 from chatscope.protocol.messages import SentMessage
 from chatscope.protocol.response import Completion
 from chatscope.protocol.usage import Usage
-from chatscope.telemetry.guard import Guard
+from chatscope.telemetry.guard import Guard, GuardedBlock
 from chatscope.telemetry.observer import ObservedAttempt, ObservedCall, Observer
 
 
@@ -65,7 +64,7 @@ class GuardedCall:
 
     def current(self) -> AbstractContextManager[object]:
         """Return a block in which the call is current."""
-        return _GuardedBlock(self._guard, "telemetry's current()", lambda: self._call.current())  # noqa: PLW0108 - looked up inside the guard
+        return GuardedBlock(self._guard, "telemetry's current()", lambda: self._call.current())  # noqa: PLW0108 - looked up inside the guard
 
     def permit_acquired(self) -> None:
         """Report that the call may be sent."""
@@ -112,7 +111,7 @@ class GuardedAttempt:
         """Return a block in which the attempt is current."""
         attempt = self._attempt
         make = None if attempt is None else lambda: attempt.current()  # noqa: PLW0108 - looked up inside the guard
-        return _GuardedBlock(self._guard, "telemetry's attempt.current()", make)
+        return GuardedBlock(self._guard, "telemetry's attempt.current()", make)
 
     def on_response(self, status: int, request_id: str | None) -> None:
         """Report the headers of a success."""
@@ -123,35 +122,6 @@ class GuardedAttempt:
         """Report the end of the attempt."""
         if (attempt := self._attempt) is not None:
             self._guard.call("telemetry's attempt.end()", None, lambda: attempt.end(error))
-
-
-class _GuardedBlock(AbstractContextManager[None]):
-    """A user's context manager that can neither raise into the block nor suppress the block's own exception."""
-
-    __slots__ = ("_block", "_guard", "_make", "_name")
-
-    def __init__(self, guard: Guard, name: str, make: Callable[[], AbstractContextManager[object]] | None) -> None:
-        self._guard = guard
-        self._name = name
-        self._make = make
-        self._block: AbstractContextManager[object] | None = None
-
-    def __enter__(self) -> None:
-        if self._make is not None:
-            self._block = self._guard.call(self._name, None, _entered, self._make)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        block, self._block = self._block, None
-        if block is not None:
-            self._guard.call(self._name, None, block.__exit__, None, None, None)
-
-
-def _entered(make: Callable[[], AbstractContextManager[object]]) -> AbstractContextManager[object]:
-    block = make()
-    block.__enter__()
-    return block
 
 
 def _headers(attempt: ObservedAttempt) -> dict[str, str]:
