@@ -15,14 +15,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
 from chatscope import AsyncChatGPTAdapter
 from chatscope.batch.delivery import Delivery, Wakeup
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
-from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, Tally, waiting_for
+from chatscope.batch.progress import BatchProgress, BatchSummary, Tally, waiting_for
 from chatscope.batch.result import BatchResult
 from chatscope.batch.sending import BatchSender
 from chatscope.batch.source import Source
@@ -75,15 +74,12 @@ class BatchRun(StoppableRun):
     """
 
     def __init__(self, source: Source, output: Path, adapter: AsyncChatGPTAdapter, options: BatchOptions) -> None:
-        super().__init__()
+        super().__init__(Prepared(secrets.token_hex(4)))
         self._source = source
         self._output = output
         self._adapter = adapter
         self._options = options
-        self._prepared = Prepared(secrets.token_hex(4))
-        self._group: anyio.abc.TaskGroup | None = None
         self._sender: BatchSender | None = None
-        self._is_finishing = False
         room = Wakeup()
         self._delivery = Delivery(room)
         self._room = room
@@ -167,16 +163,6 @@ class BatchRun(StoppableRun):
     def _waiting_for(self) -> str | None:
         is_full = self._sender is not None and self._sender.is_full
         return waiting_for(self._adapter.statistics(), is_full=is_full)
-
-    @property
-    def _phase(self) -> Phase:
-        if self._summary is not None:
-            return "ended"
-        if self._group is None:
-            return self._prepared.phase
-        if self._is_finishing:
-            return "finishing"
-        return "stopping" if self._stop.is_asked else "running"
 
     async def _send(self) -> None:
         """Send the requests until nothing is left, then do the last steps and set the summary."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import anyio
+import anyio.abc
 
 from chatscope import ChatError, QuotaExceededError, Result
 from chatscope.batch.options import BatchOptions
+from chatscope.batch.prepare import Prepared
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
 
 REFUSALS: Final = 5
@@ -50,15 +52,28 @@ class Stop:
 
 
 class StoppableRun:
-    """The base of all runs of a batch: they can be stopped, and have a summary once they have ended."""
+    """The base of all runs of a batch: they can be stopped, and have a summary once they have ended.
 
-    def __init__(self) -> None:
+    Args:
+        prepared: the prepared input and output.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._group: anyio.abc.TaskGroup | None = None  # exists while requests may run
+        self._is_finishing = False
         self._stop = Stop()
         self._summary: BatchSummary | None = None
 
     @property
     def _phase(self) -> Phase:
-        raise NotImplementedError
+        if self._summary is not None:
+            return "ended"
+        if self._group is None:
+            return self._prepared.phase
+        if self._is_finishing:
+            return "finishing"
+        return "stopping" if self._stop.is_asked else "running"
 
     def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
         """Send nothing new. Running requests get the grace period to end; the next run sends those that do not."""

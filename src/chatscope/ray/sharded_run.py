@@ -26,7 +26,7 @@ from chatscope import AsyncChatGPTAdapter
 from chatscope.batch import BatchOptions, BatchProgress, BatchSummary, InputError, LockedError
 from chatscope.batch.journal import Paths
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
-from chatscope.batch.progress import Phase, StopReason, Tally
+from chatscope.batch.progress import StopReason, Tally
 from chatscope.batch.recorder import DiskError, Recorder
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
@@ -98,11 +98,11 @@ class ShardedRun(StoppableRun):
         arguments: dict[str, Any],
         options: BatchOptions,
     ) -> None:
-        super().__init__()
+        self._id = secrets.token_hex(4)
+        super().__init__(Prepared(self._id))
         for name in ("api_key", "base_url"):  # the nodes have environments of their own
             if arguments.get(name) is None:
                 arguments[name] = os.environ.get(f"OPENAI_{name.upper()}")
-        self._id = secrets.token_hex(4)
         budgets = (arguments.pop("requests_per_minute", None), arguments.pop("tokens_per_minute", None))
         self._limit = SharedLimit(*budgets, name=f"chatscope-limit-{self._id}")
         self._adapter = AsyncChatGPTAdapter(**arguments)  # never opened: it checks the arguments
@@ -110,9 +110,6 @@ class ShardedRun(StoppableRun):
             raise InputError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
         self._source, self._output, self._options = source, output, options
         self._address, self._workers, self._arguments = address, workers, arguments
-        self._prepared = Prepared(self._id)
-        self._is_finishing = False
-        self._group: anyio.abc.TaskGroup | None = None
         self._recorder: Recorder | None = None
         self._sharder: Sharder | None = None
         self._pool: WorkerPool | None = None
@@ -189,16 +186,6 @@ class ShardedRun(StoppableRun):
             waiting_for=waits.most_common(1)[0][0] if waits else None,
             stop_reason=self._stop.reason,
         )
-
-    @property
-    def _phase(self) -> Phase:
-        if self._summary is not None:
-            return "ended"
-        if self._group is None:
-            return self._prepared.phase
-        if self._is_finishing:
-            return "finishing"
-        return "stopping" if self._stop.is_asked else "running"
 
     async def _prepare(self) -> None:
         """Prepare as a local run does. Workers of a killed run may still lock the parts for a while."""
