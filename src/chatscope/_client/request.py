@@ -154,7 +154,7 @@ class ClientRequest:
             hedged: another attempt is running, so this one takes a token from the retry budget.
 
         Raises:
-            APIConnectionError: the server has been down for too long.
+            APIConnectionError: the server has been down, or has refused requests, for too long.
         """
         retrier = self.retrier
         self._is_hedged = hedged

@@ -116,7 +116,8 @@ class LoadPlan:
         slos: objectives such as `ttft:p99<500ms` and `failed<1%`.
         search: find the highest `rate` or `concurrency` that meets every objective. The first stage has the given
             value, or 1. Each further stage doubles the load, or halves the interval between success and failure.
-        calibrate: send two small requests first, whose usage shows how many tokens a word has.
+        calibrate: measure first how many tokens a word has, by the server's tokenizer, or else by the usage of two
+            small requests.
         timeout: seconds of silence after which a request fails.
         grace: seconds that running requests get when the run is stopped.
 
