@@ -205,14 +205,14 @@ async def test_the_log_has_an_entry_for_each_request_and_no_other() -> None:
         calls.append(retrier.failed)
         record = retrier.log.start()
         if len(calls) == 1:
-            record.on_response(400, "req_0")
+            record.status, record.request_id = 400, "req_0"
             record.finish(BadRequestError())
             record.finish(None)  # only the first end counts
             record = retrier.log.start()  # a second request of the same attempt
-            record.on_response(429, "req_1")
+            record.status, record.request_id = 429, "req_1"
             record.finish(error := RateLimitError(status=429))
             raise error
-        record.on_response(200, "req_2")
+        record.status, record.request_id = 200, "req_2"
         record.finish(None)
         return "done"
 

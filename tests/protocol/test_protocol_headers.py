@@ -223,7 +223,10 @@ def test_no_limits() -> None:
     ],
 )
 def test_whether_plenty_is_left(values: dict[str, str], plenty: bool) -> None:
-    assert has_plenty({f"x-ratelimit-{name}": value for name, value in values.items()}) is plenty
+    headers = {f"x-ratelimit-{name}": value for name, value in values.items()}
+    assert has_plenty(headers) is plenty
+    raw = [(name.title().encode(), value.encode()) for name, value in headers.items()]
+    assert has_plenty(ResponseHeaders.of([(b"Server", b"x-ratelimit-limit-requests: 1"), *raw])) is plenty
 
 
 RAW_HEADERS = [

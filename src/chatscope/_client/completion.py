@@ -24,12 +24,11 @@ async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Com
     Raises:
         ChatError: the attempt failed.
     """
-    if acquires_permit:
-        await request.acquire_permit()
-    deadlines = request.deadlines
-    deadlines.on_attempt()
+    if acquires_permit and (acquiring := request.acquire_permit()) is not None:
+        await acquiring
+    deadline = request.deadlines.on_attempt()
     try:
-        with fail_at(deadlines.first_token()):
+        with fail_at(deadline):
             await request.send()
             stream = request.stream
             request.read_ns = stream.read_ns

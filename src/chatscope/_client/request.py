@@ -16,9 +16,8 @@ from chatscope._client.server import PreparedRequest, Server, refuses_include_us
 from chatscope._http.base import HTTPResponse
 from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.concurrency import Slot
-from chatscope._limits.connection_errors import is_refused
-from chatscope._limits.limiter import PATIENCE, Permit
-from chatscope._limits.retry import REFUSED_PATIENCE, Retrier
+from chatscope._limits.limiter import Permit
+from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import APIStatusError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import request_id
@@ -147,32 +146,33 @@ class ClientRequest:
         if self._slot is not None:
             self._slot.release()
 
-    def acquire_permit(self, *, hedged: bool = False) -> Awaitable[None]:
+    def acquire_permit(self, *, hedged: bool = False) -> Awaitable[None] | None:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
 
         Args:
             hedged: another attempt is running, so this one takes a token from the retry budget.
 
+        Returns:
+            What to await, or `None` if the permit has been acquired, which is the usual case.
+
         Raises:
             APIConnectionError: the server has been down, or has refused requests, for too long.
         """
-        retrier = self.retrier
+        retrier, prepared, observed = self.retrier, self.prepared, self.observed
         self._is_hedged = hedged
-        acquired = self._permit.acquire(
-            self.prepared.body,
-            self.prepared.max_tokens,
-            retry=hedged or bool(retrier.failed),
-            patience=self._patience(),
+        is_retry = hedged or bool(retrier.failed)
+        if not is_retry and self._permit.try_acquire(prepared.body, prepared.max_tokens):
+            if observed is not None:
+                observed.permit_acquired()
+            return None
+        acquiring = self._permit.acquire(
+            prepared.body,
+            prepared.max_tokens,
+            retry=is_retry,
+            patience=retrier.patience(self._server.limiter.outage),
             most_refusals=retrier.policy.attempts if retrier.deadline is None else inf,
         )
-        return acquired if self.observed is None else _then(acquired, self.observed.permit_acquired)
-
-    def _patience(self) -> float:
-        """Return how long the call may be held back while its server fails, in seconds."""
-        retrier, outage = self.retrier, self._server.limiter.outage
-        if retrier.policy.refused_attempts is not None and outage is not None and is_refused(outage):
-            return REFUSED_PATIENCE
-        return PATIENCE if retrier.deadline is None else inf
+        return acquiring if observed is None else _then(acquiring, observed.permit_acquired)
 
     def release_permit(self) -> None:
         """Release the permit, as `close` also does. Releasing it twice does nothing."""
@@ -243,7 +243,7 @@ class ClientRequest:
         given = request_id(headers)
         self.request_id = redact(given, self.secret) if given else None
         if self._record is not None:
-            self._record.on_response(self.status, self.request_id)
+            self._record.status, self._record.request_id = self.status, self.request_id
         self._permit.on_headers(headers)
 
     async def receive(self, phase: Phase = "first_token") -> bytes:

@@ -172,7 +172,8 @@ class ChatStream:
         )
 
     async def _attempt(self) -> None:
-        await self._request.acquire_permit()
+        if (acquiring := self._request.acquire_permit()) is not None:
+            await acquiring
         self._started_ns = self._started_ns or time.perf_counter_ns()
         await self._reader.read_to_output()
 

@@ -198,8 +198,7 @@ class StreamReader:
         self._has_begun = True
         request = self.request
         deadlines = request.deadlines
-        deadlines.on_attempt()
-        with fail_at(deadlines.first_token()):
+        with fail_at(deadlines.on_attempt()):
             await request.send()
             decoder = StreamDecoder(request.headers.get("content-type", ""), secret=request.secret)
             state = self.state = StreamState(decoder, request.prepared.choices)

@@ -34,22 +34,22 @@ AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | Non
 
 
 class AttemptRecord:
-    """The record of one request, while it is being written."""
+    """The record of one request, while it is being written.
 
-    __slots__ = ("_error", "_finished", "_request_id", "_started", "_status", "wait_seconds")
+    Attributes:
+        status, request_id: the response's, once its headers have arrived.
+        wait_seconds: how long the retry policy waited after it.
+    """
+
+    __slots__ = ("_error", "_finished", "_started", "request_id", "status", "wait_seconds")
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._finished: float | None = None
-        self._status: int | None = None
-        self._request_id: str | None = None
+        self.status: int | None = None
+        self.request_id: str | None = None
         self._error: str | None = None
         self.wait_seconds: float | None = None
-
-    def on_response(self, status: int, request_id: str | None) -> None:
-        """Record that the response's headers arrived."""
-        self._status = status
-        self._request_id = request_id
 
     def finish(self, error: BaseException | None) -> None:
         """Record the end of the request. Only the first end counts."""
@@ -60,7 +60,7 @@ class AttemptRecord:
     def values(self, zero: float) -> AttemptValues:
         """Return the fields of an `Attempt`. Times count from `zero`, by `time.perf_counter`."""
         duration = (self._finished or time.perf_counter()) - self._started
-        return self._started - zero, duration, self._status, self._error, self._request_id, self.wait_seconds
+        return self._started - zero, duration, self.status, self._error, self.request_id, self.wait_seconds
 
 
 class AttemptsLog:

@@ -69,7 +69,7 @@ class Slots:
             QueueFullError: too many calls wait.
         """
         slot = Slot(self, priority, next(self._numbers), on_grant)
-        if self._free():
+        if self.taken + 1 <= self._total:
             self.taken += 1
             slot.is_granted = True
             return slot
@@ -92,7 +92,7 @@ class Slots:
         """
         if slot.is_granted or slot.is_released:
             return
-        if self._free():
+        if self.taken + 1 <= self._total:
             self._grant(slot)
         else:
             self._push(slot)
@@ -120,9 +120,6 @@ class Slots:
         slot.is_queued = True
         self.waiting += 1
 
-    def _free(self) -> bool:
-        return self.taken < int(self._total) if self._total != inf else True
-
     def _grant(self, slot: Slot) -> None:
         self.taken += 1
         slot.is_granted = True
@@ -132,7 +129,7 @@ class Slots:
             slot.on_grant()
 
     def _serve(self) -> None:
-        while self._queue and self._free():
+        while self._queue and self.taken + 1 <= self._total:
             *_, slot = heappop(self._queue)
             if not slot.is_released:
                 slot.is_queued = False
@@ -146,7 +143,8 @@ class Slots:
         slot.is_released = True
         if slot.is_granted:
             self.taken -= 1
-            self._serve()
+            if self._queue:
+                self._serve()
             return
         if not slot.is_queued:
             return

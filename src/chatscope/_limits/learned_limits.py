@@ -304,15 +304,16 @@ class ModelLimits:
         self.requests.give_back(1.0)
         self.tokens.give_back(tokens)
 
-    def on_response(self, tokens: float) -> None:
-        """Record that a request has a response, or will not get one."""
+    def on_response(self, tokens: float) -> bool:
+        """Record that a request has a response, or will not get one; return whether nothing limits this model."""
         self.sent -= 1
         if self.is_free:
             self.requests.in_flight -= 1.0
             self.tokens.in_flight -= tokens
-        else:
-            self.requests.on_response(1.0)
-            self.tokens.on_response(tokens)
+            return True
+        self.requests.on_response(1.0)
+        self.tokens.on_response(tokens)
+        return False
 
     def learn(self, tokens: float, limits: RateLimitHeaders, now: float) -> None:
         """Record what the headers of a response report. `on_response` was called for its request."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from math import inf
-from typing import Final, Literal
+from typing import Literal
 
 import anyio
 
@@ -21,15 +21,11 @@ from chatscope._limits.fifo import Order, WaiterQueue
 from chatscope._limits.pacer import Pacer
 from chatscope._limits.rate_limit import RateLimiter, Reservation
 from chatscope._limits.refusals import RefusalCount, not_sent
-from chatscope._limits.retry import MAX_RETRY_AFTER, waits_disabled
+from chatscope._limits.retry import MAX_RETRY_AFTER, PATIENCE, waits_disabled
 from chatscope._limits.retry_budget import RetryBudget
 from chatscope._limits.transient import is_transient
 from chatscope.errors import APIConnectionError, APIStatusError, ChatError, RateLimitError
 from chatscope.protocol.usage import Usage
-
-PATIENCE: Final = 30.0
-"""How long a call without a deadline is held back while its server fails before the call fails too, in seconds, for all
-its attempts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +218,29 @@ class Permit:
         self._is_held = self._is_sent = self._is_answered = self._took_retry = False
         self._sent_ns = 0
 
+    def try_acquire(self, body: bytes, max_tokens: int | None) -> bool:
+        """Acquire a permit for a call's first attempt, if that needs no wait; return whether it was acquired.
+
+        Args:
+            body: as for `acquire`.
+            max_tokens: as for `acquire`.
+        """
+        limiter = self._limiter
+        if limiter._breaker.failures >= DOWN_AFTER:
+            return False
+        reservation = limiter._rate.acquire_nowait(self._model, limiter._rate.estimate(body, max_tokens))
+        if reservation is None:
+            return False
+        self._took_retry = False
+        self._begin(reservation)
+        return True
+
+    def _begin(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+        self._is_held = True
+        self._is_sent = self._is_answered = False
+        self._limiter._requests += 1
+
     async def acquire(
         self, body: bytes, max_tokens: int | None, *, retry: bool, patience: float, most_refusals: float = inf
     ) -> None:
@@ -238,26 +257,15 @@ class Permit:
             APIConnectionError: the call was held back for that long because the server was failing, or the server
                 refused that often.
         """
-        limiter = self._limiter
-        rate = limiter._rate
+        rate = self._limiter._rate
         tokens = rate.estimate(body, max_tokens)
-        reservation = None
-        self._took_retry = False
-        if not (retry or limiter._breaker.failures >= DOWN_AFTER):
-            reservation = rate.acquire_nowait(self._model, tokens)
-        if reservation is None:
-            self._took_retry = await self._hold_back(retry=retry, patience=patience)
-            try:
-                reservation = await rate.acquire(
-                    self._model, tokens, self._priority, self._refusals_seen(), most_refusals
-                )
-            except BaseException:
-                self._give_back_retry()
-                raise
-        self._reservation = reservation
-        self._is_held = True
-        self._is_sent = self._is_answered = False
-        limiter._requests += 1
+        self._took_retry = await self._hold_back(retry=retry, patience=patience)
+        try:
+            reservation = await rate.acquire(self._model, tokens, self._priority, self._refusals_seen(), most_refusals)
+        except BaseException:
+            self._give_back_retry()
+            raise
+        self._begin(reservation)
 
     async def _hold_back(self, *, retry: bool, patience: float) -> bool:
         limiter = self._limiter

@@ -195,8 +195,7 @@ class RateLimiter:
         As long as plenty remains, nothing is learned. This is the usual case, and the cheapest.
         """
         limits = reservation.limits
-        limits.on_response(reservation.tokens)
-        if limits.is_free and has_plenty(headers):
+        if limits.on_response(reservation.tokens) and has_plenty(headers):
             return
         reported = rate_limits(headers)
         if reported is not None:
@@ -208,7 +207,7 @@ class RateLimiter:
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Replace a request's estimate by the tokens that it really used, if the server counts them."""
-        if usage.total_tokens:
+        if usage.total_tokens and reservation.use is not None:
             self._settle_tokens(reservation, usage.total_tokens)
         if usage.completion_tokens:
             # The smoothing of TCP's round-trip time, RFC 6298.

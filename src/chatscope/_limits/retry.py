@@ -13,6 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Final, TypeVar
 
 import anyio
@@ -39,6 +40,10 @@ REFUSED_ATTEMPTS: Final = 3
 """How many refused connections end a request of a client without its own policy: after about 1.5 s, as with the openai
 package. The caller is waiting, and most often the address is wrong or no server was started. A task of an adapter
 outlasts a server's restart."""
+
+PATIENCE: Final = 30.0
+"""How long a call without a deadline is held back while its server fails before the call fails too, in seconds, for all
+its attempts together."""
 
 REFUSED_PATIENCE: Final = 1.5
 """How long such a request is held back, in seconds, while the server counts as down because it refuses connections: as
@@ -161,6 +166,16 @@ class Retrier:
     def successor(self) -> Retrier:
         """Return the retrier for the next call of the same conversation: it counts from zero and shares the log."""
         return Retrier(self.policy, label=self.label, deadline=self.deadline, log=self.log, level=self._level)
+
+    def patience(self, outage: ChatError | None) -> float:
+        """Return how long the call may be held back while its server fails, in seconds.
+
+        Args:
+            outage: the error for which the server counts as down, if it does.
+        """
+        if self.policy.refused_attempts is not None and outage is not None and is_refused(outage):
+            return REFUSED_PATIENCE
+        return PATIENCE if self.deadline is None else inf
 
     def on_lost(self, error: Exception) -> bool:
         """Record that a request was lost together with its connection; return whether to send it again at once."""

@@ -157,31 +157,31 @@ class CallDeadlines:
 
     Args:
         timeouts: those of the call, which starts now.
+
+    Attributes:
+        total: the deadline of the whole call.
     """
 
-    __slots__ = ("_attempt_at", "_began_at", "_chunk_at", "timeouts")
+    __slots__ = ("_attempt_at", "_chunk_at", "timeouts", "total")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self._began_at = anyio.current_time() if timeouts.total else 0.0
+        seconds = timeouts.total
+        self.total = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
         self._attempt_at = 0.0
         self._chunk_at = 0.0
 
-    def on_attempt(self) -> None:
-        """Record that a request is about to be sent."""
-        if self.timeouts.first_token:
-            self._attempt_at = anyio.current_time()
+    def on_attempt(self) -> Deadline | None:
+        """Record that a request is about to be sent; return the deadline for the model's first output."""
+        if not self.timeouts.first_token:
+            return None
+        self._attempt_at = anyio.current_time()
+        return self.first_token()
 
     def on_chunk(self) -> None:
         """Record that a chunk was parsed."""
         if self.timeouts.idle:
             self._chunk_at = anyio.current_time()
-
-    @property
-    def total(self) -> Deadline | None:
-        """The deadline of the whole call."""
-        seconds = self.timeouts.total
-        return Deadline(self._began_at + seconds, "total", seconds) if seconds else None
 
     @property
     def queue(self) -> Deadline | None:

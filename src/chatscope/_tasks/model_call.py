@@ -129,7 +129,8 @@ class ModelCalls:
 
     async def _make_attempt(self) -> Completion:
         attempt, state = self._attempt, self._state
-        await attempt.request.acquire_permit()
+        if (acquiring := attempt.request.acquire_permit()) is not None:
+            await acquiring
         try:
             await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
             self.sent_ns = time.perf_counter_ns()
@@ -155,8 +156,8 @@ class ModelCalls:
                 self._attempt = attempt
             return self._attempt is attempt
 
-        if is_second:
-            await attempt.request.acquire_permit(hedged=True)
+        if is_second and (acquiring := attempt.request.acquire_permit(hedged=True)) is not None:
+            await acquiring
         try:
             completion = await attempt.read(_HedgeObserver(attempt, delivers, self._observer))
         finally:

@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
+_RATE_LIMIT_LINE: Final = re.compile(r"\n(x-ratelimit-(?:limit|remaining)-[^:\r]+): ?([^\r]*)")
 _LIMITS: Final = (
     ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-limit-req-minute"),
     ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-limit-tokens-minute"),
@@ -94,10 +95,12 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 def has_plenty(headers: Mapping[str, str]) -> bool:
     """Return whether more than half of each limit is left, or there are no limits in the headers."""
-    get = headers.get
+    found = headers.limit_values() if isinstance(headers, ResponseHeaders) else headers
+    if not found:
+        return True
     for limited, remaining, elsewhere in _LIMITS:
-        if (limit := get(limited)) is None or (left := get(remaining)) is None:
-            if elsewhere in headers:
+        if (limit := found.get(limited)) is None or (left := found.get(remaining)) is None:
+            if elsewhere in found:
                 return False  # Mistral's names: let them be read in full
             continue
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
@@ -145,6 +148,10 @@ class ResponseHeaders(Mapping[str, str]):
         value = line + len(name) + 2
         end = self._text.find("\r", value)
         return self._text[value : end if end >= 0 else None].strip(" \t")
+
+    def limit_values(self) -> dict[str, str]:
+        """Return the limits and what remains of them, as the server wrote them, found in one search."""
+        return dict(_RATE_LIMIT_LINE.findall(self._lower))
 
     def listed(self, name: str) -> str | None:
         """Return all values of a header that is a list, in one line (RFC 9110, section 5.3)."""
