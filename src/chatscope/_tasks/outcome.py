@@ -72,9 +72,9 @@ def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, pr
         usages.append(usage)
         tokens += usage.total_tokens
         if not (usage.prompt_tokens and usage.completion_tokens):
-            told = usage.prompt_tokens or usage.completion_tokens
+            reported = usage.prompt_tokens or usage.completion_tokens
             # Where only one count is known, a larger total shows that the other kind has tokens, too.
-            is_priced = is_priced and bool(told) and usage.total_tokens <= told
+            is_priced = is_priced and bool(reported) and usage.total_tokens <= reported
         if is_priced:
             dollars = price(
                 PriceQuery(
@@ -195,7 +195,7 @@ def without_frames(error: Exception) -> Exception:
 
 
 def pricer_of(prices: Prices | None) -> Price:
-    """Return the function that prices requests. A user's own one can neither raise nor return what is no price.
+    """Return the function that prices requests. A user's own can neither raise nor return an invalid price.
 
     Raises:
         TypeError, ValueError: as `resolve`.

@@ -207,7 +207,7 @@ class TaskRun:
             result = self._result(failure, status, bill, finished_ns)
             self._report(result)
         finally:
-            if result is None:  # Ctrl-C in a user's function: those who wait for the result still get it
+            if result is None:  # Ctrl-C in a user's function: waiting tasks still get the result
                 bill = self._bill(lambda _: None)
                 result = self._result(failure, status, bill, finished_ns)
             self._host.on_end(state, bill, result)

@@ -22,7 +22,7 @@ SPARE: Final = 4
 might occupy all threads of a server that has one thread per connection (llama.cpp has 8 on a small machine)."""
 
 OPEN_SECONDS: Final = 10.0
-"""That opening them may take. The requests then say what is wrong, and a run can be stopped meanwhile."""
+"""Seconds that opening them may take. After that, the requests report what is wrong. A run can be stopped meanwhile."""
 
 LOOK_SECONDS: Final = 0.02
 """Seconds between two checks for idle connections: at a hundred requests per second, a few arrive meanwhile."""

@@ -90,14 +90,14 @@ def _words(text: str) -> str:
 
 
 def is_stated(code: object) -> bool:
-    """Return whether a code says anything, be it that all is well. An empty one beside a message does not."""
+    """Return whether a code has a meaning, even if it means success. An empty code beside a message has none."""
     if isinstance(code, str):
         return _words(code) not in _NOTHING_WORDS
     return number_of(code) is not None or bool(code)
 
 
 def means_success(code: object) -> bool:
-    """Return whether a code says that all is well, or nothing."""
+    """Return whether a code means success, or nothing."""
     number = number_of(code)
     return not has_meaning(code) if number is None else number == 0 or 200 <= number <= 299
 
@@ -122,5 +122,5 @@ def number_of(value: object) -> int | None:
 
 
 def text_of(value: object) -> str | None:
-    """Return a value as text: JSON, if it is none."""
+    """Return a value as text: as JSON if it is not a text itself."""
     return value if value is None or isinstance(value, str) else dump(value)

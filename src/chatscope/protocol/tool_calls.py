@@ -94,7 +94,7 @@ class GrowingCall:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
-        self.has_arguments = False  # the field was sent, be it empty: the name before it is whole
+        self.has_arguments = False  # the field was sent, even if empty, so the name is complete
         self._type = ""
         self._is_custom = False
         self._scanner = _JSONScanner()
@@ -113,7 +113,7 @@ class GrowingCall:
 
         A server that gives every call index 0, or none, begins a new one with a name and another id (Ollama, Gemini).
         Without ids, or with the same id for all, a name begins a new call after complete arguments if it brings more of
-        them. Without ids, so does a name with a type, and another name after arguments of any kind, be they empty, or
+        them. Without ids, so does a name with a type, and another name after any arguments, even empty ones, or
         together with a type. Servers without indexes send names whole, so there another name is another call. Another
         id alone begins nothing: vLLM once made a new one for every delta.
         """
@@ -157,8 +157,8 @@ class GrowingCall:
     def _without_repeat(self, text: str) -> str:
         """Return the text of a part without the arguments so far: some servers send them again with every part.
 
-        Whether they do shows where the text can be no continuation. Where it can (`{"a":`, then `{"a": 1}`), the next
-        part or the end tells. Empty arguments that are followed by others were a placeholder.
+        A text that cannot continue the arguments shows that the server does. If it can be either (`{"a":`, then
+        `{"a": 1}`), the next part or the end decides. Empty arguments that others follow were a placeholder.
         """
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None and text.startswith(snapshot):

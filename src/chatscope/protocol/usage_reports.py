@@ -55,7 +55,7 @@ def usage_in(loaded: Mapping[str, Any]) -> Usage | None:
 
 
 def usage_of_choice(choice: Mapping[str, Any]) -> Usage | None:
-    """Return the usage that a decoded choice reports, be it in its message or delta."""
+    """Return the usage that a decoded choice reports, itself or in its message or delta."""
     return _merged([choice.get("message"), choice.get("delta"), choice], None)
 
 
@@ -129,7 +129,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> int:
 
 
 def _is_count(value: object) -> bool:
-    """Return whether a value reports a number, be it an implausible one; a negative one says that there is none."""
+    """Return whether a value reports a number, even an implausible one. A negative number means that there is none."""
     is_digits = isinstance(value, str) and value.isascii() and value.isdecimal()
     return is_digits or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
 

@@ -1,6 +1,6 @@
 """The `/tokenize` of servers that have one, by the simulator's token rule: each server's own request and response.
 
-Here: what a request to it gets. Not here: the token rule (`tokens`), and which simulators have one (`config`).
+Here: the response to such a request. Not here: the token rule (`tokens`), and which simulators have one (`config`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def tokenized(content: bytes, style: TokenizerStyle) -> Response:
     """Return the response to a request for tokens. vLLM counts messages with their template; the others only text.
 
     Raises:
-        RefusedError: the request is not one that the server takes.
+        RefusedError: the server would refuse the request.
     """
     try:
         body = msgspec.json.decode(content, type=dict[str, Any])
