@@ -211,6 +211,11 @@ async def test_a_failure_that_was_recorded_was_not_in_flight(serve: Serve, outpu
     await finish(serve(error(503)), source, output)
     assert read_status(output).in_flight == 0
     assert (await finish(serve(HELLO), source, output)).in_flight_at_kill == 0
+    rows: list[dict[str, Any]] = [line(0), {"id": 1}, {"id": 2}]
+    server, stopped = serve(HELLO), output.with_name("stopped.jsonl")
+    summary = await finish(server, write_lines(source, rows), stopped, max_errors=2)
+    assert (summary.stop_reason, len(server.requests)) == ("max_errors", 0)
+    assert read_status(stopped).in_flight == 0, "nor was a row that a stop kept from being sent"
 
 
 @pytest.mark.one_loop

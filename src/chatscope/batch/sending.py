@@ -121,7 +121,7 @@ class BatchSender:
                     return
 
     def _begin(self, group: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
-        """Record invalid rows, and the requests that are about to be sent. Return the requests that must be sent."""
+        """Record invalid rows, and the requests that are about to be sent. Return the requests to send."""
         requests: list[BatchRequest] = []
         try:
             for item in group:
@@ -132,7 +132,8 @@ class BatchSender:
                     self._stop_if_due(None)
                 elif self.recorder.begin(item):
                     requests.append(item)
-            self.recorder.start(requests)
+            if not self._stop.is_asked:  # otherwise none of them is sent
+                self.recorder.start(requests)
         except DiskError as error:
             self._stop_for_disk(error)
         return requests
