@@ -36,7 +36,7 @@ from chatscope.load.worker_loops import WorkerLoop
 from chatscope.ray import run_load_on_ray
 
 FAILED: Final = 1
-"""The exit code when nothing succeeded."""
+"""The exit code when nothing succeeded, or a file could not be written."""
 
 USAGE: Final = 2
 """The exit code when an option, a file or the key is invalid; nothing was sent."""
@@ -75,7 +75,7 @@ def load(
     \b
     Exit codes:
       0    measured
-      1    nothing succeeded
+      1    nothing succeeded, or a file of --out could not be written
       2    bad arguments; nothing was sent
       3    an objective (--slo) is not met; with --search, no load meets it
       4    the client was in the way; the figures are still printed
