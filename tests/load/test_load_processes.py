@@ -183,7 +183,7 @@ async def test_a_worker_that_is_killed_loses_its_requests_and_the_verdict_is_inv
     trace.write_text(f"Timestamp,Session ID,Request tokens,Response tokens\n{rows}")
 
     async def measure() -> None:
-        given = plan(simulated.base_url, trace=trace, slos=["failed<1%"])
+        given = plan(simulated.base_url, trace=trace, workload=Workload(), slos=["failed<1%"])
         reports.append(await run_in_processes(given, workers=2))
 
     async with anyio.create_task_group() as group:

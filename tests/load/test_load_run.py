@@ -285,7 +285,7 @@ async def test_vllm_is_asked_for_exact_lengths(serve: Serve) -> None:
 async def test_a_trace_is_replayed(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "azure.csv"
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:01,40,3\n2023-01-01 00:00:03,50,4\n")
-    report = await run(plan(trace=path, time_scale=0.5), transport=serve(REPLY))
+    report = await run(plan(trace=path, time_scale=0.5, workload=Workload()), transport=serve(REPLY))
     assert offsets(report, lambda record: record.due_ns) == [0, 1]
     assert [record.requested_output_tokens for record in report.records] == [3, 4]
 
@@ -302,10 +302,10 @@ async def test_a_malformed_trace_ends_the_run_with_its_line(serve: Serve, tmp_pa
     path = tmp_path / "azure.csv"
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-01-01 00:00:01,4,3\n" * 100 + "x,1,1\n")
     with pytest.raises(ValueError, match="row 101 is malformed"):
-        await run(plan(trace=path), transport=serve(REPLY))
+        await run(plan(trace=path, workload=Workload()), transport=serve(REPLY))
     path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
     with pytest.raises(ValueError, match="there is no row in it"):
-        await run(plan(trace=path), transport=serve(REPLY))
+        await run(plan(trace=path, workload=Workload()), transport=serve(REPLY))
 
 
 @pytest.mark.slow
@@ -385,6 +385,12 @@ async def test_vllms_result_has_the_queue_of_a_limited_open_loop(serve: Serve, t
         ({"rate": 1, "requests": 1, "cooldown": 1}, "cooldown needs duration"),
         ({"rate": 1, "duration": 3, "warmup": 2, "cooldown": 1}, "leave nothing of duration"),
         ({"concurrency": 1, "requests": 1, "max_concurrency": 2}, "max_concurrency is for open loops"),
+        ({"search": "concurrency", "max_concurrency": 2, "slos": ["failed<1%"]}, "max_concurrency is for open loops"),
+        ({"concurrency": 1, "requests": 1, "time_scale": 2}, "time_scale is for open loops"),
+        ({"concurrency": 1, "requests": 1, "arrivals": "gamma"}, "arrivals is for a rate"),
+        ({"rate": 1, "requests": 1, "burstiness": 0.5}, "burstiness is the shape of gamma arrivals"),
+        ({"trace": Path("t.csv"), "ramp": 1}, "ramp is for a rate or concurrency"),
+        ({"trace": Path("t.csv"), "workload": Workload(output_tokens=Length(9))}, "rows have lengths of their own"),
         ({"rate": 1, "requests": 1, "slos": ["ttft"]}, "slo 'ttft'"),
         ({"rate": 1, "requests": 1, "parameters": {"stream": False}}, "parameters must not have 'stream'"),
     ],

@@ -198,7 +198,7 @@ class TestOnSockets:
     [
         ({"search": "speed", "slos": ["failed<1%"]}, "search must be one of rate, concurrency"),
         ({"search": "rate"}, "search needs slos"),
-        ({"search": "rate", "concurrency": 1, "slos": ["failed<1%"]}, "needs no concurrency"),
+        ({"search": "rate", "concurrency": 1, "slos": ["failed<1%"]}, "starts at rate: do not give concurrency"),
         ({"search": "rate", "rate": [1, 2], "slos": ["failed<1%"]}, "starts at one value"),
     ],
 )

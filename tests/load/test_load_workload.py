@@ -104,6 +104,8 @@ def test_share_gpt_gives_first_turns(tmp_path: Path) -> None:
     turns = [[{"from": sender, "value": value} for sender, value in row] for row in rows]
     path.write_text(json.dumps([{"id": "a", "conversations": each} for each in turns]))
     assert [text(list(source.messages)) for source in read_prompts(path)] == ["One", "Two"]
+    asked = Workload(prompts=path, output_tokens=Length(9)).prompt_sources()
+    assert [source.output_tokens for source in itertools.islice(asked, 3)] == [9, 9, 9]
 
 
 @pytest.mark.parametrize("read_at_once", [1, 7, 1 << 20])
@@ -125,7 +127,7 @@ def test_an_array_is_read_as_a_stream(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"prompt": "x"}\n{"question": "y"}\n', "prompt 2 is malformed"),
+        ('{"prompt": "x"}\n{"question": "y"}\n', "prompt 2 is malformed: it has neither messages"),
         ("{", "prompt 1 is malformed"),
         ('"x"\n', "prompt 1 is malformed"),
         ('{"prompt": null}\n', "the prompt is not a text"),

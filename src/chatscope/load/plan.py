@@ -17,7 +17,7 @@ from chatscope.load.objectives import Objective
 from chatscope.load.prompts import PromptSource
 from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets
 from chatscope.load.traces import read_trace
-from chatscope.load.workload import Workload
+from chatscope.load.workload import PROMPT_TOKENS, Workload
 from chatscope.protocol.request import max_tokens_name
 
 GRACE: Final = 5.0
@@ -172,6 +172,7 @@ class LoadPlan:
         check_rate(self.time_scale, "time_scale")
         if self.connections not in CONNECTION_MODES:
             raise ValueError(f"connections must be one of {', '.join(CONNECTION_MODES)}, not {self.connections!r}")
+        self._check_arrivals()
         self._check_lengths()
         if not self.stages():  # created here, because shapes and objectives check themselves
             raise ValueError("give at least one value of concurrency or rate")
@@ -189,7 +190,7 @@ class LoadPlan:
         if self.search not in SEARCH_KINDS:
             raise ValueError(f"search must be one of {', '.join(SEARCH_KINDS)}, not {self.search!r}")
         if given not in ([], [self.search]):
-            raise ValueError(f"a search for {self.search} needs no {' or '.join(given)}, only where to start")
+            raise ValueError(f"a search for {self.search} starts at {self.search}: do not give {' or '.join(given)}")
         if len(_values(getattr(self, self.search))) > 1:
             raise ValueError(f"a search starts at one value of {self.search}")
         if not self.slos:
@@ -204,8 +205,22 @@ class LoadPlan:
             raise ValueError("warmup and cooldown leave nothing of duration to measure")
         if self.workload.turns > 1 and self.trace is not None:
             raise ValueError("turns must be 1 with a trace: a trace has sessions of its own")
-        if self.max_concurrency is not None and self.concurrency is not None:
+
+    def _check_arrivals(self) -> None:
+        """Check that every option of the arrivals has an effect."""
+        is_closed = self.concurrency is not None or self.search == "concurrency"
+        if is_closed and self.max_concurrency is not None:
             raise ValueError("max_concurrency is for open loops: concurrency limits a closed one already")
+        if is_closed and self.time_scale != 1:
+            raise ValueError("time_scale is for open loops and traces: a closed loop has no arrivals")
+        if (is_closed or self.trace is not None) and self.arrivals != "poisson":
+            raise ValueError("arrivals is for a rate: a closed loop has no arrivals, and a trace has its own")
+        if self.trace is not None and self.ramp is not None:
+            raise ValueError("ramp is for a rate or concurrency: a trace has its own arrivals")
+        if self.trace is not None and (self.workload.output_tokens or self.workload.prompt_tokens != PROMPT_TOKENS):
+            raise ValueError("prompt_tokens and output_tokens are not for a trace: its rows have lengths of their own")
+        if self.burstiness != 1 and self.arrivals != "gamma":
+            raise ValueError("burstiness is the shape of gamma arrivals: give arrivals as gamma")
 
     def stages(self) -> list[LoadStage]:
         """Return the stages in the order in which they run. For a search, return the first stage."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from chatscope._validation import check_messages
-from chatscope.load.traces import MALFORMED, TraceRow, length_of
+from chatscope.load.traces import MALFORMED, TraceRow, length_of, reason_of
 from chatscope.protocol.messages import SentMessage
 
 READ_CHARACTERS: Final = 1 << 20
@@ -70,7 +70,7 @@ def read_prompts(path: Path) -> Iterator[PromptSource]:
             except StopIteration:
                 return
             except MALFORMED as error:
-                raise ValueError(f"{path}: prompt {number} is malformed: {error!r}") from error
+                raise ValueError(f"{path}: prompt {number} is malformed: {reason_of(error)}") from error
             if source is not None:
                 yield source
 
@@ -102,6 +102,8 @@ def _rows(file: TextIO) -> Iterator[Any]:
 def _prompt(row: Mapping[str, Any]) -> PromptSource:
     messages = row.get("messages")
     if messages is None:
+        if not {"prompt", "text_input"} & row.keys():
+            raise ValueError("it has neither messages, nor prompt, nor text_input")
         text = row["prompt"] if "prompt" in row else row["text_input"]
         if not isinstance(text, str):
             raise ValueError("the prompt is not a text")

@@ -26,6 +26,14 @@ MOST_TOKENS: Final = 100_000_000
 MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """The exceptions that parsing a malformed value raises."""
 
+
+def reason_of(error: Exception) -> str:
+    """Return why a value is malformed, in words where the exception has any."""
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return str(error) if isinstance(error, ValueError) else repr(error)
+
+
 _Reader = Callable[[Iterator[str]], Iterator["TraceRow"]]
 
 
@@ -71,7 +79,7 @@ def read_trace(path: Path) -> Iterator[TraceRow]:
             except StopIteration:
                 return
             except MALFORMED as error:
-                raise ValueError(f"{path}: row {number} is malformed: {error!r}") from error
+                raise ValueError(f"{path}: row {number} is malformed: {reason_of(error)}") from error
             if first is None or last is None:
                 first = last = row.arrived
             if row.arrived < last:

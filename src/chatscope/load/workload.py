@@ -52,6 +52,9 @@ class Length:
         return max(1, round(random.gauss(self.mean, self.deviation))) if self.deviation else self.mean
 
 
+PROMPT_TOKENS: Final = Length(512)
+
+
 @dataclass(frozen=True, slots=True)
 class WordScale:
     """How many tokens the server counts for a prompt: `overhead + per_word * words`."""
@@ -70,7 +73,8 @@ class Workload:
 
     Args:
         prompt_tokens: the length of synthetic prompts.
-        output_tokens: the length of the responses to request; `None` lets the model decide.
+        output_tokens: the length of the responses to request, unless a file of prompts has it; `None` lets the model
+            decide.
         shared_prefix_tokens: the length of the prefix that all synthetic prompts share.
         prompts: a file of prompts instead of synthetic ones: JSON lines with `messages`, `prompt` or `text_input`, or
             ShareGPT's JSON. At its end it is read again; repeated prompts then start with unique words.
@@ -83,7 +87,7 @@ class Workload:
         ValueError: a value is out of range; the message names it.
     """
 
-    prompt_tokens: Length = Length(512)
+    prompt_tokens: Length = PROMPT_TOKENS
     output_tokens: Length | None = None
     shared_prefix_tokens: int = 0
     prompts: Path | None = None
@@ -99,6 +103,10 @@ class Workload:
             raise ValueError("think_time passes between the turns of a session: give turns above 1")
         if self.shared_prefix_tokens:
             check_count(self.shared_prefix_tokens, "shared_prefix_tokens")
+        if self.prompts is not None and (self.shared_prefix_tokens or self.prompt_tokens != PROMPT_TOKENS):
+            raise ValueError(
+                "prompt_tokens and shared_prefix_tokens are for synthetic prompts: prompts is a file of them"
+            )
 
     def sessions(self) -> Iterator[tuple[PromptSource, ...]]:
         """Yield the turns of each session, without end. Without `turns`, a session is one request.
@@ -124,9 +132,10 @@ class Workload:
         if self.prompts is None:
             yield from map(self._synthetic, itertools.count())
             return
+        numbers = itertools.count()
         for repetition in itertools.count():
             is_empty = True
-            for source in read_prompts(self.prompts):
+            for source in map(self._with_lengths, read_prompts(self.prompts), numbers):
                 is_empty = False
                 yield replace(source, repetition=repetition) if repetition else source
             if is_empty:
@@ -162,6 +171,17 @@ class Workload:
         return PromptSource(
             prompt_tokens=prompt, output_tokens=None if self.output_tokens is None else self.output_tokens.draw(random)
         )
+
+    def _with_lengths(self, source: PromptSource, index: int) -> PromptSource:
+        """Return a prompt of a file, with a length of the response for each turn that has none."""
+        if self.output_tokens is None:
+            return source
+        random, length = Random(f"{self.seed}:lengths:{index}"), self.output_tokens  # noqa: S311 - no secret
+        first, *later = (
+            turn if turn.output_tokens is not None else replace(turn, output_tokens=length.draw(random))
+            for turn in (source, *source.later)
+        )
+        return replace(first, later=tuple(later))
 
     def _block(self, block: int, scale: WordScale) -> list[str]:
         return _words(f"{self.salt}:block:{block}", round(BLOCK_TOKENS / scale.per_word))
