@@ -227,7 +227,8 @@ async def test_permanent_failures_are_settled_in_each_format(serve: Serve, outpu
     server = serve(HELLO)
     summary = await finish(server, source, output, **options)
     assert (server.requests, summary.exit_code) == ([], 1)
-    assert (await finish(server, source, output, retry_errors="404", **options)).settled == 4
+    summary = await finish(server, source, output, retry_errors="404", **options)
+    assert (summary.settled, summary.notices) == (4, ("no recorded failure is of the class '404'; there are 400",))
     assert (await finish(server, source, output, retry_errors="400", **options)).exit_code == 0
 
 

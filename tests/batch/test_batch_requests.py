@@ -111,6 +111,7 @@ def test_what_can_never_be_sent_is_refused_with_the_reason(record: Any, options:
         ({"prompt": "{a:d}"}, "a field's format does not fit text"),
         ({"prompt": "{a:{b}}"}, "a field's format does not fit text"),
         ({"prompt": "{a.__class__}"}, "is not the name of a column"),
+        ({"id_column": "id"}, "id_column names the id of records, and records need a prompt"),
         ({"limit": 0}, "limit must be a whole number"),
         ({"max_cost": -1}, "max_cost must be"),
         ({"grace": -1}, "grace must be"),

@@ -32,7 +32,7 @@ class BatchOptions:
     Args:
         model, system, parameters: defaults for the lines. A line's own values take precedence.
         prompt: a template such as `"Translate: {text}"`, for rows that are records. Its fields are columns.
-        id_column: the column that holds the custom_id of a record.
+        id_column: the column that holds the custom_id of a record; needs `prompt`.
         schema: a JSON schema. It is requested by `response_format`, and each response is validated against it.
         url: the endpoint that the lines must name.
         stream: stream the responses on the wire. Otherwise a request costs less CPU, but the time of the first token is
@@ -104,6 +104,8 @@ class BatchOptions:
             raise ValueError(f"schema must be a JSON object, not {type(self.schema).__name__}")
         if self.prompt is not None:
             template_fields(self.prompt)
+        elif self.id_column is not None:
+            raise ValueError("id_column names the id of records, and records need a prompt: give one")
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that change responses, for the manifest."""

@@ -215,6 +215,7 @@ def prepare(
     prepared.in_flight_at_kill = merge_parts(journal)
     recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
     recorded.read(paths, check=prepared.check)
+    journal.notices.extend(_unmatched(options.retry_errors, recorded))
     prepared.in_flight_at_kill += started_without_record(paths, recorded)
     parser, judge = RowParser(options, adapter.model), Judge(recorded, options)
     prepared.judge, prepared.phase = judge, "reading the input"
@@ -235,6 +236,13 @@ def prepare(
     write_manifest(paths, settings, history, None if reader is None else reader.path)
     journal.clear_started(prepared.run_id)
     prepared.requests = requests
+
+
+def _unmatched(retry_errors: bool | str, recorded: Recorded) -> Iterator[str]:
+    """Yield a notice if the class to run again is that of no recorded failure: a mistyped class has no effect."""
+    classes = sorted(recorded.failures)
+    if isinstance(retry_errors, str) and classes and retry_errors not in classes:
+        yield f"no recorded failure is of the class {retry_errors!r}; there are {', '.join(classes)}"
 
 
 def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:

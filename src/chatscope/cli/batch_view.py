@@ -127,7 +127,9 @@ def summary_lines(summary: BatchSummary) -> list[str]:
     if summary.not_sent:
         lines.append(f"{summary.not_sent:,} have no outcome yet")
     if summary.vanished:
-        lines.append(f"{summary.vanished:,} recorded requests are not in the input any more; their lines stay")
+        lines.append(
+            f"{summary.vanished:,} recorded requests were removed from the input or changed in it; their lines stay"
+        )
     lines.append(
         f"tokens: {summary.prompt_tokens:,} in ({summary.cached_tokens:,} cached), {summary.completion_tokens:,} out"
         f" ({summary.reasoning_tokens:,} reasoning); cost ${summary.cost:.6g}, all runs ${summary.total_cost:.6g}"
