@@ -161,6 +161,8 @@ def test_an_export_is_read_by_others(simulate: Simulate, chatscope: Run, source:
     table = parquet.read_table(source.with_name("x.parquet")).to_pylist()
     assert {row["custom_id"]: row["completion_tokens"] for row in table}["request-1"] == 2
     assert chatscope("batch", "export", str(output), "--to", "x.txt").code == 2
+    ran = chatscope("batch", "export", str(output), "--to", "no/folder.csv")
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "Error: no/folder.csv: No such file or directory")
 
 
 @pytest.mark.slow

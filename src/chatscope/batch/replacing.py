@@ -41,11 +41,16 @@ class Replacement:
     file: BinaryIO
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._target = path.resolve()
         self._temporary = temporary_of(path)
 
     def __enter__(self) -> Self:
-        self.file = self._temporary.open("wb", _BUFFER)
+        try:
+            self.file = self._temporary.open("wb", _BUFFER)
+        except OSError as error:
+            error.filename = str(self._path)  # the temporary file's name tells the caller nothing
+            raise
         return self
 
     def __exit__(

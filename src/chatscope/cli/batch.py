@@ -22,7 +22,7 @@ from chatscope.cli.batch_outputs import export_command, failed_command, status_c
 from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.progress_views import NoProgress, ProgressView
-from chatscope.cli.terminal import Terminal, without_controls
+from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.ray import ShardedRun, run_batch_on_ray
 
 _Run: TypeAlias = BatchRun | ShardedRun
@@ -222,7 +222,7 @@ def _print_dry_run(arguments: _Arguments) -> int:
         base_url = adapter.get_adapter_status()["base_url"]
         found = inspect_input(arguments.source, arguments.output, arguments.options, adapter.model, base_url)
     except (BatchError, ValueError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
     for problem in found.problems:
         click.echo(problem, err=True)
     tokens = "an unknown number of" if found.completion_tokens is None else f"at most {found.completion_tokens:,}"

@@ -13,6 +13,7 @@ import click
 from chatscope.batch import BatchError
 from chatscope.batch.export import export
 from chatscope.batch.status import failed_requests, read_status
+from chatscope.cli.terminal import error_text
 
 _PATH: Final = click.Path(dir_okay=False, path_type=Path)
 
@@ -25,7 +26,7 @@ def status_command(output: Path, as_json: bool) -> int:
     try:
         status = read_status(output)
     except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
     if as_json:
         keys = ("succeeded", "failed", "failures", "cost", "unpriced", "in_flight", "input")
         click.echo(json.dumps({name: getattr(status, name) for name in keys}, indent=2))
@@ -55,7 +56,7 @@ def _readable(lines: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from lines
     except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
 
 
 @click.command("export")
@@ -66,6 +67,6 @@ def export_command(output: Path, target: Path) -> int:
     try:
         rows = export(output, target)
     except (BatchError, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
     click.echo(f"{rows:,} rows in {target}")
     return 0

@@ -21,7 +21,7 @@ from chatscope.cli.load_reports import compare_command, report_command, write_pa
 from chatscope.cli.load_view import LoadLines, LoadTable, report_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.progress_views import NoProgress, ProgressView
-from chatscope.cli.terminal import Terminal, without_controls
+from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.load import (
     LoadMonitor,
     LoadPlan,
@@ -140,7 +140,7 @@ async def _run(
 
 
 def _print_error(stderr: Terminal, error: Exception) -> None:
-    stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
+    stderr.print(Text(f"Error: {without_controls(error_text(error))}", style="bold red"), soft_wrap=True)
 
 
 async def _measure(
@@ -152,6 +152,8 @@ async def _measure(
     self_test: bool,
     ray: str | None,
 ) -> LoadReport:
+    if plan.api_key is None:  # checked before the self-test, which takes as long as the run
+        raise ValueError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
     found = await measure_client_error(plan, workers=workers, loop=loop) if self_test else None
     if ray is None:
         report = await run_in_processes(plan, workers=workers, loop=loop, monitor=monitor)

@@ -11,7 +11,7 @@ import msgspec
 from rich.text import Text
 
 from chatscope.cli.load_view import comparison_lines
-from chatscope.cli.terminal import Terminal, without_controls
+from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.load import LoadReport, compare, comparison_page, load_report, plan_differences, report_page
 
 PAGE: Final = "report.html"
@@ -37,7 +37,7 @@ def compare_command(first: Path, second: Path, as_json: bool, html: Path | None)
             names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
             html.write_text(comparison_page(*reports, names), encoding="utf-8")
     except (OSError, ValueError, ImportError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(stage) for stage in compared], indent=2))
     else:
@@ -55,7 +55,7 @@ def report_command(folder: Path) -> int:
     try:
         (folder / PAGE).write_text(report_page(load_report(folder)), encoding="utf-8")
     except (OSError, ValueError, ImportError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
     click.echo(folder / PAGE)
     return 0
 

@@ -90,7 +90,8 @@ def comparison_lines(stages: Sequence[StageComparison]) -> Iterator[str]:
                 interval = f"  {found.low * scale:+,.3g} to {found.high * scale:+,.3g}"
             star = " *" if found.is_significant else ""
             unit = "ms" if found.unit == "s" else found.unit
-            yield f"{f'{found.name} ({unit})':22}{values}{interval}{star}"
+            name = f"{found.name} ({unit})" if unit else found.name
+            yield f"{name:22}{values}{interval}{star}"
         yield ""
     yield "* more than chance; figures whose client was not valid compare clients, not servers"
 

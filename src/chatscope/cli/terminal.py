@@ -26,6 +26,13 @@ def without_controls(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def error_text(error: Exception) -> str:
+    """Return an error's message. For an error of the system it is the file and the reason, without a number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
 def seconds(value: float | None) -> str:
     """Format a duration."""
     return "-" if value is None else f"{value:.2f} s"
