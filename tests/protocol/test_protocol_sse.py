@@ -22,7 +22,14 @@ def event(data: bytes, name: str = "message", last_id: str = "") -> ServerSentEv
 
 def decode(pieces: Iterable[bytes], *, closes: bool = False, error_field: bool = False) -> list[ServerSentEvent]:
     decoder = SSEDecoder(error_field=error_field)
-    events = [found for piece in pieces for found in decoder.feed(piece)]
+    events: list[ServerSentEvent] = []
+    for piece in pieces:
+        plain = decoder.plain_data(piece)
+        found = decoder.feed(piece)
+        if plain is not None:
+            assert [("message", part) for part in plain] == [(event.event, event.data) for event in found]
+            assert decoder.is_fresh
+        events += found
     return events + decoder.close() if closes else events
 
 
@@ -126,6 +133,7 @@ places = st.lists(st.integers(min_value=0), max_size=12)
 @given(streams | st.binary(max_size=200), places)
 @example(b"data: a\r\n\r\n", [8, 9, 10])
 @example(BOM + b"data: a\n\n", [1, 2])
+@example(b"\ndata: a\n\ndata: b\n\ndata:\n\ndata: \n\ndata: c\n\n", [1, 21, 29])
 def test_any_split_gives_the_events_of_the_standard(raw: bytes, where: list[int]) -> None:
     assert decode(cut(raw, where)) == by_the_standard(raw)
 

@@ -90,6 +90,16 @@ class SSEDecoder:
             return data[6:-2]
         return None
 
+    def plain_data(self, data: bytes) -> list[bytes] | None:
+        """Return the data of each event of a read that is whole events: one `data: ` line of a `message` each.
+
+        This builds no events. If it returns `None`, nothing has changed, and `feed` must be called.
+        """
+        if not (self.is_fresh and data[-2:] == b"\n\n" and _CR not in data):
+            return None
+        parts, end = self._plain_parts(data)
+        return parts if end == len(data) else None
+
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Process the bytes of a read and return the events that they complete, in order.
 
@@ -119,7 +129,8 @@ class SSEDecoder:
                 self._tail.append(data)
                 data = b"".join(self._tail)
                 self._tail.clear()
-            events, end = self._plain_events(data)
+            parts, end = self._plain_parts(data)
+            events = [_event(("message", part, self._id)) for part in parts]
             lines = data[end:].split(b"\n")
             rest = lines.pop()
             events += self._lines(lines)
@@ -173,8 +184,8 @@ class SSEDecoder:
             raise self._too_long()
         return events
 
-    def _plain_events(self, data: bytes) -> tuple[list[ServerSentEvent], int]:
-        """Return the events at the start of data, and where they end, if every event in it is one `data: ` line.
+    def _plain_parts(self, data: bytes) -> tuple[list[bytes], int]:
+        """Return the data of the events at the start of data, and where they end, if each of them is one `data: ` line.
 
         In nearly every chat stream, a read of several events is like that. This takes a third of the time of `_lines`.
         """
@@ -184,8 +195,7 @@ class SSEDecoder:
         parts = data[6:end].split(b"\n\ndata: ")
         if end < 0 or data.count(b"\n", 0, end) != 2 * (len(parts) - 1):
             return [], 0
-        last_id = self._id
-        return [_event(("message", part, last_id)) for part in parts], end + 2
+        return parts, end + 2
 
     def _lines(self, lines: list[bytes]) -> list[ServerSentEvent]:
         """Interpret whole lines without their endings."""

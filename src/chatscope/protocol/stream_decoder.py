@@ -7,6 +7,8 @@ Sans-I/O: the caller reads the connection, feeds the bytes and delivers the chun
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Final
 
 from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
@@ -30,7 +32,7 @@ from chatscope.protocol.event_data import (
 from chatscope.protocol.loading import dump, is_whole_json, load, load_object
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.response import Chunk
-from chatscope.protocol.sse import ServerSentEvent, SSEDecoder
+from chatscope.protocol.sse import SSEDecoder
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """The largest response that is accepted as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
@@ -92,6 +94,9 @@ class StreamDecoder:
         if lone is not None and lone[:1] == b"{" and self.error is None:
             chunk = self._chunk(lone, at_ns)
             return [] if chunk is None else [chunk]
+        parts = self._sse.plain_data(data)
+        if parts is not None:
+            return self._chunks(zip(repeat("message"), parts, repeat("")), at_ns)
         try:
             events = self._sse.feed(data)
         except StreamProtocolError as error:
@@ -175,15 +180,19 @@ class StreamDecoder:
             self.error = None  # an event that is cut off only means a truncated stream, as the verdict will say
         return chunks
 
-    def _chunks(self, events: list[ServerSentEvent], at_ns: int) -> list[Chunk]:
+    def _chunks(self, events: Iterable[tuple[str, bytes, str]], at_ns: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        decoder, builds_text_chunks = self._chunk_decoder, self.builds_text_chunks
+        decoder, assembler, builds_text_chunks = self._chunk_decoder, self.assembler, self.builds_text_chunks
         for name, sent, _ in events:
             if self.done:
                 break
-            if self._expects_text and name == "message" and (text := self._take_text(sent, at_ns)) is not None:
-                chunks.append(decoder.text_chunk(text, sent) if builds_text_chunks else _UNBUILT)
-                continue
+            if self._expects_text and name == "message":
+                if (text := decoder.decode_text(sent)) is not None:
+                    assembler.add_text(text, decoder.sent, decoder.kind)
+                    self.token_ns.append(at_ns)
+                    chunks.append(decoder.text_chunk(text, sent) if builds_text_chunks else _UNBUILT)
+                    continue
+                self._expects_text = False
             if not sent or sent[:1] == b":" or (name != "message" and is_keep_alive(name.encode())):
                 continue
             data = sent
@@ -205,17 +214,6 @@ class StreamDecoder:
                 chunks.append(chunk)
         return chunks
 
-    def _take_text(self, data: bytes, at_ns: int) -> str | None:
-        """Take the data of one event if it adds text and nothing else; return the text, or `None`."""
-        decoder = self._chunk_decoder
-        text = decoder.decode_text(data)
-        if text is None:
-            self._expects_text = False
-            return None
-        self.assembler.add_text(text, decoder.sent, decoder.kind)
-        self.token_ns.append(at_ns)
-        return text
-
     def _take_read(self, data: bytes, at_ns: int) -> str | None:
         """Take a read if it is one event that adds text and nothing else; return the text, or `None`."""
         sse, decoder = self._sse, self._chunk_decoder
@@ -223,7 +221,12 @@ class StreamDecoder:
             return None
         text = decoder.text_of_read(data)
         if text is None:
-            return None if (lone := sse.lone_data(data)) is None else self._take_text(lone, at_ns)
+            if (lone := sse.lone_data(data)) is None:
+                return None
+            text = decoder.decode_text(lone)
+            if text is None:
+                self._expects_text = False
+                return None
         self.assembler.add_text(text, decoder.sent, decoder.kind)
         self.token_ns.append(at_ns)
         return text
