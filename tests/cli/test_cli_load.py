@@ -111,6 +111,7 @@ def test_parameters_reach_the_server(simulate: Simulate, chatscope: Run, tmp_pat
         (["--rate", "1", "--requests", "1", "--prompt-tokens", "x"], "not N tokens, nor MEAN,DEVIATION"),
         (["--rate", "1", "--requests", "1", "--extra-body", "[]"], "must be a JSON object"),
         (["--rate", "1", "--requests", "1", "--slo", "fast"], "slo 'fast' is not METRIC:STATISTIC<LIMIT"),
+        (["--rate", "1", "--requests", "1", "--calibrate", "--no-stream"], "it needs streams"),
         (["--trace", __file__], "neither a Mooncake trace"),
     ],
 )

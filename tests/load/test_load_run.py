@@ -389,6 +389,7 @@ async def test_vllms_result_has_the_queue_of_a_limited_open_loop(serve: Serve, t
         ({"concurrency": 1, "requests": 1, "time_scale": 2}, "time_scale is for open loops"),
         ({"concurrency": 1, "requests": 1, "arrivals": "gamma"}, "arrivals is for a rate"),
         ({"rate": 1, "requests": 1, "burstiness": 0.5}, "burstiness is the shape of gamma arrivals"),
+        ({"rate": 1, "requests": 1, "slos": ["ttft:p50<1s"], "stream": False}, "'ttft:p50<1s' needs streams"),
         ({"trace": Path("t.csv"), "ramp": 1}, "ramp is for a rate or concurrency"),
         ({"trace": Path("t.csv"), "workload": Workload(output_tokens=Length(9))}, "rows have lengths of their own"),
         ({"rate": 1, "requests": 1, "slos": ["ttft"]}, "slo 'ttft'"),

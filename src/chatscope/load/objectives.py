@@ -22,6 +22,9 @@ _FAILED: Final = re.compile(r"failed<(?P<limit>[\d.]+)%")
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _STATISTICS: Final = ("mean", *(f"p{percent}" for percent in PERCENTS))
 
+STREAMED: Final = frozenset({"ttft", "ttft_service", "ttfat", "tpot", "icl"})
+"""The metrics that need the time of the first token, which only a stream shows."""
+
 
 class ObjectiveResult(msgspec.Struct, frozen=True, kw_only=True):
     """An objective and what was measured. `value` is `None` if it is unknown; the objective is then not met.

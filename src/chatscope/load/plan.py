@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from chatscope._validation import check_count, check_model, check_rate, check_seconds, check_wait
-from chatscope.load.objectives import Objective
+from chatscope.load.objectives import STREAMED, Objective
 from chatscope.load.prompts import PromptSource
 from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets
 from chatscope.load.traces import read_trace
@@ -176,7 +176,9 @@ class LoadPlan:
         self._check_lengths()
         if not self.stages():  # created here, because shapes and objectives check themselves
             raise ValueError("give at least one value of concurrency or rate")
-        self.objectives()
+        for objective in self.objectives():
+            if objective.metric in STREAMED and not self.stream:
+                raise ValueError(f"slo {objective.text!r} needs streams: a whole response has no time of a first token")
         for name in ("messages", "model", "stream"):
             if name in self.parameters:
                 raise ValueError(f"parameters must not have {name!r}: the plan sets it")

@@ -49,8 +49,10 @@ async def measure_client_error(
     Raises:
         ImportError: the simulator's extra is not installed.
         OSError: a process cannot be started.
-        ValueError: as for the run itself.
+        ValueError: the plan does not stream, so no token has a time; or as for the run itself.
     """
+    if not plan.stream:
+        raise ValueError("the client's own error is that of tokens: it needs streams")
     async with _simulator(plan) as simulated:
         report = await run_in_processes(shape_of(plan, simulated.base_url), workers=workers, loop=loop)
         written = await simulated.end()
