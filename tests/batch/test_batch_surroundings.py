@@ -103,6 +103,11 @@ async def test_what_is_spent_already_stops_a_run_before_it_sends(serve: Serve, o
     server = serve(HELLO)
     summary = await finish(server, source, output, max_cost=1e-9)
     assert (server.requests, summary.stop_reason, summary.exit_code) == ([], "budget", 3)
+    unpriced = write_lines(output.with_name("others.jsonl"), [line(0, model="unpriced")])
+    summary = await finish(serve(HELLO), unpriced, output.with_name("others-out.jsonl"), max_cost=1e-9)
+    assert summary.exit_code == 0
+    (notice,) = summary.notices
+    assert notice.startswith("max_cost did not limit 1 requests")
 
 
 @pytest.mark.slow

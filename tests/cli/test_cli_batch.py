@@ -101,6 +101,7 @@ def _to_closed_pipe(command: list[str]) -> tuple[int, str]:
         (["missing.jsonl"], "missing.jsonl: No such file or directory"),
         (["IN", "--parameter", "temperature"], "'temperature' is not NAME=JSON"),
         (["IN", "--prompt", "{"], "prompt is not a template"),
+        (["IN", "--ray-workers", "2"], "--ray-workers needs --ray"),
         (["IN", "--max-concurrency", "0"], "must be a whole number of at least 1, or auto"),
         (["IN", "--strict", "--prompt", "{q}"], "line 1: there is no 'q', which the prompt names"),
     ],

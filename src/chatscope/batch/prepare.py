@@ -132,7 +132,7 @@ class Prepared:
             in_flight_at_kill=self.in_flight_at_kill,
             stop_reason=reason,
             stop_message=message,
-            notices=tuple(self.journal.notices),
+            notices=(*self.journal.notices, *_unlimited(self._options, tally.unpriced)),
         )
         try:
             content = msgspec.json.format(msgspec.json.encode(summary.to_dict())) + b"\n"
@@ -236,6 +236,12 @@ def prepare(
     write_manifest(paths, settings, history, None if reader is None else reader.path)
     journal.clear_started(prepared.run_id)
     prepared.requests = requests
+
+
+def _unlimited(options: BatchOptions, unpriced: int) -> Iterator[str]:
+    """Yield a notice if the limit on the cost did not hold for some requests, because their prices are not known."""
+    if options.max_cost is not None and unpriced:
+        yield f"max_cost did not limit {unpriced:,} requests, whose cost is not known; max_tokens_total limits them"
 
 
 def _unmatched(retry_errors: bool | str, recorded: Recorded) -> Iterator[str]:

@@ -96,6 +96,8 @@ def _this_command() -> str:
 
 
 def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
+    if given["ray"] is None and given["ray_workers"] is not None:
+        raise click.UsageError("--ray-workers needs --ray: without a cluster, one process sends")
     schema = given.pop("schema")
     retry_errors = given.pop("retry_errors")
     progress, as_json, ray, ray_workers = (given.pop(name) for name in ("progress", "as_json", "ray", "ray_workers"))
