@@ -19,6 +19,7 @@ import anyio
 import pytest
 
 from chatscope.cli import main
+from chatscope.cli.options import NO_KEY
 from chatscope.simulator import Answer, ChatRequest, Outcome, Reply, error, faults
 
 if TYPE_CHECKING:
@@ -157,13 +158,17 @@ def test_bad_arguments_exit_2_and_send_nothing(simulate: Simulate, chatscope: Ru
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_missing_key_exits_2_and_names_the_variable(
-    chatscope: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+def test_a_missing_key_exits_2_and_an_empty_one_is_not_sent(
+    simulate: Simulate, chatscope: Run, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     ran = chatscope("ask", "hi", *options)
-    assert (ran.code, ran.err) == (2, "Error: no API key: set OPENAI_API_KEY in the environment\n")
-    assert ran.out == "" or json.loads(ran.out)["error"] == "no API key: set OPENAI_API_KEY in the environment"
+    assert (ran.code, ran.err) == (2, f"Error: {NO_KEY}\n")
+    assert ran.out == "" or json.loads(ran.out)["error"] == NO_KEY
+    simulated = simulate(Reply("Hello."))
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    assert chatscope("ask", "hi", *options).code == 0
+    assert "authorization" not in simulated.server.requests[0].headers
 
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------

@@ -117,11 +117,18 @@ def test_what_cannot_be_right_exits_with_2_and_sends_nothing(
     assert not simulated.server.requests
 
 
-def test_without_a_key_nothing_is_sent(chatscope: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_nothing_is_sent_and_an_empty_one_is_none(
+    simulate: Simulate, chatscope: Run, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    ran = chatscope("batch", "run", str(source), "-o", str(source.with_name("out.jsonl")))
+    run = ["batch", "run", str(source), "-o", str(source.with_name("out.jsonl"))]
+    ran = chatscope(*run)
     assert ran.code == 2
     assert "set OPENAI_API_KEY" in ran.err
+    simulated = simulate(HELLO)
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    assert chatscope(*run).code == 0
+    assert not [request for request in simulated.server.requests if "authorization" in request.headers]
 
 
 def test_a_dry_run_checks_and_estimates(simulate: Simulate, chatscope: Run, tmp_path: Path) -> None:

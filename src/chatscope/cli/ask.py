@@ -28,6 +28,7 @@ from chatscope import (
     TaskStatus,
     content,
 )
+from chatscope.cli.options import NO_KEY, key_from_environment
 from chatscope.cli.terminal import Terminal, dollars, logs_shown, seconds, without_controls
 
 FAILED: Final = 1
@@ -107,10 +108,14 @@ async def ask(question: Question) -> int:
     try:
         task = question.task()
         adapter = AsyncChatGPTAdapter(
-            base_url=question.base_url, model=question.model, profile=question.profile, retry=question.retry
+            key_from_environment(),
+            base_url=question.base_url,
+            model=question.model,
+            profile=question.profile,
+            retry=question.retry,
         )
         if adapter.implementation_status == "unavailable":
-            raise ValueError("no API key: set OPENAI_API_KEY in the environment")
+            raise ValueError(NO_KEY)
         for note in question.notes():
             printer.print_note(note)
         with logs_shown(printer.print_note):

@@ -21,6 +21,7 @@ from chatscope.cli.batch_options import with_options
 from chatscope.cli.batch_outputs import export_command, failed_command, status_command
 from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
 from chatscope.cli.loop import run as run_loop
+from chatscope.cli.options import NO_KEY, key_from_environment
 from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.ray import ShardedRun, run_batch_on_ray
@@ -154,9 +155,9 @@ async def _run(arguments: _Arguments, started: list[_Run]) -> int:
 
 
 async def _run_here(arguments: _Arguments, started: list[_Run], terminal: Terminal) -> None:
-    adapter = AsyncChatGPTAdapter(**arguments.adapter)
+    adapter = AsyncChatGPTAdapter(key_from_environment(), **arguments.adapter)
     if adapter.implementation_status == "unavailable":
-        raise BatchError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
+        raise BatchError(NO_KEY)
     async with adapter:
         run = run_batch(arguments.source, arguments.output, adapter=adapter, options=arguments.options)
         started.append(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +19,7 @@ from chatscope.cli.load_options import WORKLOAD_OPTIONS, with_load_options
 from chatscope.cli.load_reports import compare_command, report_command, write_page
 from chatscope.cli.load_view import LoadLines, LoadTable, report_lines
 from chatscope.cli.loop import run as run_loop
+from chatscope.cli.options import NO_KEY, key_from_environment
 from chatscope.cli.progress_views import NoProgress, ProgressView
 from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.load import (
@@ -89,8 +89,7 @@ def load(
     if (extra_body := given.pop("extra_body")) is not None:
         given["parameters"] = {**given["parameters"], "extra_body": extra_body}
     try:
-        # An empty key in the environment is intended: many servers need none.
-        plan = LoadPlan(workload=Workload(**asked), api_key=os.environ.get("OPENAI_API_KEY"), **given)
+        plan = LoadPlan(workload=Workload(**asked), api_key=key_from_environment(), **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if out is not None and (out / "summary.json").exists():
@@ -153,7 +152,7 @@ async def _measure(
     ray: str | None,
 ) -> LoadReport:
     if plan.api_key is None:  # checked before the self-test, which takes as long as the run
-        raise ValueError("no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)")
+        raise ValueError(NO_KEY)
     found = await measure_client_error(plan, workers=workers, loop=loop) if self_test else None
     if ray is None:
         report = await run_in_processes(plan, workers=workers, loop=loop, monitor=monitor)

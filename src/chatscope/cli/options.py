@@ -12,6 +12,14 @@ import click
 
 from chatscope.load.worker_loops import WORKER_LOOPS
 
+NO_KEY: Final = "no API key: set OPENAI_API_KEY in the environment (OPENAI_API_KEY= sends none)"
+
+
+def key_from_environment() -> str | None:
+    """Return the key, which is empty if `OPENAI_API_KEY` is set to nothing: many servers need none."""
+    return os.environ.get("OPENAI_API_KEY")
+
+
 BACKEND_OPTION: Final = click.option(
     "--backend", type=click.Choice(WORKER_LOOPS), default="asyncio", show_default=True, help="Event loop."
 )
