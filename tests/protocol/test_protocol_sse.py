@@ -21,14 +21,15 @@ def event(data: bytes, name: str = "message", last_id: str = "") -> ServerSentEv
 
 
 def decode(pieces: Iterable[bytes], *, closes: bool = False, error_field: bool = False) -> list[ServerSentEvent]:
-    decoder = SSEDecoder(error_field=error_field)
+    decoder, plain_first = SSEDecoder(error_field=error_field), SSEDecoder(error_field=error_field)
     events: list[ServerSentEvent] = []
     for piece in pieces:
-        plain = decoder.plain_data(piece)
         found = decoder.feed(piece)
-        if plain is not None:
-            assert [("message", part) for part in plain] == [(event.event, event.data) for event in found]
-            assert decoder.is_fresh
+        parts, rest = plain_first.plain_data(piece)
+        read = [("message", part) for part in parts]
+        read += [(each.event, each.data) for each in plain_first.feed(rest)] if rest else []
+        assert read == [(each.event, each.data) for each in found]
+        assert plain_first.is_fresh is decoder.is_fresh
         events += found
     return events + decoder.close() if closes else events
 

@@ -90,15 +90,22 @@ class SSEDecoder:
             return data[6:-2]
         return None
 
-    def plain_data(self, data: bytes) -> list[bytes] | None:
-        """Return the data of each event of a read that is whole events: one `data: ` line of a `message` each.
+    def plain_data(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Return the data of the first events of a read, and the rest of the read, which `feed` must get.
 
-        This builds no events. If it returns `None`, nothing has changed, and `feed` must be called.
+        It takes the events that are one `data: ` line of a `message` each, and builds no events for them. If the read
+        does not start with such events, the rest is the whole read, and nothing has changed.
         """
-        if not (self.is_fresh and data[-2:] == b"\n\n" and _CR not in data):
-            return None
-        parts, end = self._plain_parts(data)
-        return parts if end == len(data) else None
+        if self._start is not None or self._skip_lf or self._overflow or _CR in data or b"\n" not in data:
+            return [], data
+        unread = b"".join([*self._tail, data]) if self._tail else data
+        parts, end = self._plain_parts(unread)
+        if not parts:
+            return [], data
+        self._tail.clear()
+        self._held = 0
+        self.is_fresh = True
+        return parts, unread[end:]
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Process the bytes of a read and return the events that they complete, in order.

@@ -94,15 +94,15 @@ class StreamDecoder:
         if lone is not None and lone[:1] == b"{" and self.error is None:
             chunk = self._chunk(lone, at_ns)
             return [] if chunk is None else [chunk]
-        parts = self._sse.plain_data(data)
-        if parts is not None:
-            return self._chunks(zip(repeat("message"), parts, repeat("")), at_ns)
+        parts, rest = self._sse.plain_data(data)
+        chunks = self._chunks(zip(repeat("message"), parts, repeat("")), at_ns)
+        if not rest:
+            return chunks
         try:
-            events = self._sse.feed(data)
+            chunks += self._chunks(self._sse.feed(rest), at_ns)
         except StreamProtocolError as error:
             self._fail(error)
-            return []
-        chunks = self._chunks(events, at_ns)
+            return chunks
         if not self.done and is_done(self._sse.first_pending_line):
             self._end_with(self.assembler.verdict(done=True, broken=False))  # its blank line may never come
         return chunks
