@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from chatscope.transport.base import READ_SIZE
 from chatscope.transport.streams.arrivals import arrivals_on
 
 if TYPE_CHECKING:
@@ -102,15 +103,23 @@ class AsyncioStream(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # sockets get a Transport, as asyncio documents
 
     def data_received(self, data: bytes) -> None:
+        at_ns = perf_counter_ns()
+        # uvloop reads up to 256 KiB at a time. Buffers of that size are slow (see `READ_SIZE`), and each step from here
+        # to the chunks makes another one.
+        for start in range(0, len(data), READ_SIZE):
+            self._on_read(data[start : start + READ_SIZE], at_ns)
+
+    def _on_read(self, data: bytes, at_ns: int) -> None:
+        """Pass on what was read at `at_ns`, at most `READ_SIZE` bytes, or keep it until it is asked for."""
         if (on_bytes := self._on_bytes) is not None:
-            self.read_ns = perf_counter_ns()
+            self.read_ns = at_ns
             try:
                 if on_bytes(data):
                     self._end_pump(None)
             except BaseException as exc:  # noqa: BLE001 - raised again in the task that pumps
                 self._end_pump(exc)
             return
-        self._chunks.append((perf_counter_ns(), data))
+        self._chunks.append((at_ns, data))
         self._buffered += len(data)
         if self._buffered > HIGH_WATER and not self._paused:
             self._paused = True

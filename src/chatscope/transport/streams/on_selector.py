@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -72,7 +73,7 @@ class SelectorStream(AsyncioStream, asyncio.BufferedProtocol):
         return self._shared.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._shared.buffer[:nbytes]))
+        self._on_read(bytes(self._shared.buffer[:nbytes]), perf_counter_ns())
 
     def write(self, data: bytes) -> bool:
         if self._later:
