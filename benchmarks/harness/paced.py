@@ -17,7 +17,8 @@ import msgspec
 from benchmarks.harness.cores import settle
 from benchmarks.harness.processes import ROOT, environment
 from chatscope.simulator import ChatRequest, Reply
-from chatscope.simulator.paced import PacedServer, WrittenResponses
+from chatscope.simulator.paced import PacedServer
+from chatscope.simulator.written import WrittenResponses
 
 FIRST_TOKEN: Final = 0.05
 BETWEEN_TOKENS: Final = 0.01

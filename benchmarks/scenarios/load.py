@@ -26,7 +26,7 @@ from benchmarks.scenarios.load_tools import Compared, compare_tools
 from chatscope.load import Length, LoadPlan, LoadReport, RequestRecord, StageReport, Workload, run, run_in_processes
 from chatscope.load.distributions import linear_percentile
 from chatscope.load.worker_loops import WORKER_LOOPS, WorkerLoop, anyio_backend_of
-from chatscope.simulator.paced import WrittenResponse, WrittenResponses
+from chatscope.simulator.written import WrittenResponse, WrittenResponses
 from chatscope.transport import HTTPTransport, ReadWitness
 
 MOST_ERROR: Final = 0.010

@@ -12,7 +12,7 @@ from benchmarks.contenders.load_tools import TOOLS, Figures, LoadTool, Shape
 from benchmarks.harness.cores import Cores
 from benchmarks.harness.paced import paced_server
 from chatscope.load.distributions import linear_percentile
-from chatscope.simulator.paced import WrittenResponses
+from chatscope.simulator.written import WrittenResponses
 
 STREAMS: Final = 50
 SECONDS: Final = 10

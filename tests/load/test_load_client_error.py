@@ -23,7 +23,7 @@ from chatscope.load.schedule import WorkShare
 from chatscope.load.self_test import shape_of
 from chatscope.load.setup import RunSetup
 from chatscope.load.verdict import WorkerEvidence
-from chatscope.simulator.paced import WrittenResponse, WrittenResponses
+from chatscope.simulator.written import WrittenResponse, WrittenResponses
 
 MS = 1_000_000
 KEY = "sk-secret"

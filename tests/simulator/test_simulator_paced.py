@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from chatscope.simulator import Config, Reply, Script, error, faults
-from chatscope.simulator.paced import PacedServer, WrittenResponses
+from chatscope.simulator.paced import PacedServer
+from chatscope.simulator.written import WrittenResponses
 
 BODY: dict[str, Any] = {
     "model": "m",

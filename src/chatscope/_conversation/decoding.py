@@ -15,18 +15,15 @@ import msgspec
 from chatscope._conversation.type_parts import (
     Alternatives,
     Described,
-    Field,
     Items,
     Leaf,
     MixedEnum,
     Record,
     Values,
-    classes_in,
-    fields_of,
-    is_pydantic_class,
     part_of,
     type_adapter,
 )
+from chatscope._conversation.type_readers import Field, classes_in, fields_of, is_pydantic_class
 
 Converter: TypeAlias = Callable[[Any, str], Any]
 """Converts plain JSON values to a value; the second argument is the place, for errors. Raises `ValueError`."""

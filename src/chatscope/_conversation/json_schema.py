@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from chatscope._conversation.raw_schema import DEFS, raw_schemas
-from chatscope._conversation.type_parts import Field
+from chatscope._conversation.type_readers import Field
 
 _BOUNDS: Final = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 

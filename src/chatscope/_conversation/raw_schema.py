@@ -19,11 +19,10 @@ from chatscope._conversation.type_parts import (
     MixedEnum,
     Record,
     Values,
-    classes_in,
-    fields_of,
     part_of,
     type_adapter,
 )
+from chatscope._conversation.type_readers import classes_in, fields_of
 
 DEFS: Final = "#/$defs/"
 """What references to definitions begin with."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, get_o
 
 from chatscope._conversation.decoding import arguments_decoder, text_decoder
 from chatscope._conversation.json_schema import class_schema, closed_object
-from chatscope._conversation.type_parts import Field
+from chatscope._conversation.type_readers import Field
 from chatscope.errors import OutputInvalidError, OutputRefusedError, OutputTruncatedError
 from chatscope.protocol.response import Completion
 

@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from chatscope._conversation.decoding import arguments_decoder
 from chatscope._conversation.json_schema import object_schema
 from chatscope._conversation.tool_runner import encode_result, run_function, whole_text
-from chatscope._conversation.type_parts import Field
+from chatscope._conversation.type_readers import Field
 from chatscope._validation import check_on_tool_error, check_seconds
 from chatscope.errors import ToolTimeoutError
 from chatscope.protocol.response import ToolCall

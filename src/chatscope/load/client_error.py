@@ -17,7 +17,7 @@ from chatscope.load.records import RequestRecord
 from chatscope.load.verdict import VerdictState
 
 if TYPE_CHECKING:
-    from chatscope.simulator.paced import WrittenResponse, WrittenResponses
+    from chatscope.simulator.written import WrittenResponse, WrittenResponses
 
 _NS: Final = 1e9
 

@@ -12,7 +12,8 @@ from typing import Final
 import anyio
 import httpx
 
-from chatscope.load.plan import LoadPlan, LoadStage
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import LoadStage
 from chatscope.load.schedule import WorkShare
 from chatscope.load.verdict import ClientEvidence
 from chatscope.transport import HTTPTransport, ReadWitness

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from chatscope.load.plan import LoadStage, PlannedRequest
+from chatscope.load.planned import LoadStage, PlannedRequest
 from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import WorkShare
 from chatscope.load.setup import RunSetup

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from chatscope.load.distributions import linear_percentile
 from chatscope.load.metrics import FORMULAS
-from chatscope.load.plan import LoadPlan, LoadStage
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import LoadStage
 from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import SECOND
 from chatscope.load.verdict import ClientEvidence, VerdictState, judge, own_lateness

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from chatscope._validation import check_count, check_model, check_rate, check_seconds, check_wait
 from chatscope.load.objectives import STREAMED, Objective
+from chatscope.load.planned import LoadStage, PlannedRequest
 from chatscope.load.prompts import PromptSource
 from chatscope.load.schedule import SECOND, ArrivalProcess, OpenLoop, Windows, due_offsets
 from chatscope.load.traces import read_trace
@@ -27,7 +28,6 @@ TIMEOUT: Final = 600.0
 """Seconds of silence after which a request fails. An overloaded server may be silent for minutes before the first
 token, and a load test must measure that wait."""
 
-
 ConnectionMode = Literal["ahead", "on-demand"]
 CONNECTION_MODES: Final = ("ahead", "on-demand")
 
@@ -38,46 +38,6 @@ requests are as far apart."""
 
 SearchKind = Literal["rate", "concurrency"]
 SEARCH_KINDS: Final = ("rate", "concurrency")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRequest:
-    """One request of a stage: its number in the stage, when it is due, and its content.
-
-    `offset` is in nanoseconds from the start of the stage. In a closed loop it is `None`: a request is due when a slot
-    is free. `later` has the other turns of its session. Each is due when the previous response has ended and the think
-    time has passed.
-    """
-
-    index: int
-    offset: int | None
-    source: PromptSource
-    session: str | None = None
-    later: tuple[PlannedRequest, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LoadStage:
-    """One load, sustained for a while: a number of slots, a rate, or a trace. `repetition` counts equal ones."""
-
-    index: int
-    concurrency: int | None = None
-    shape: OpenLoop | None = None
-    trace: Path | None = None
-    repetition: int = 0
-
-    @property
-    def name(self) -> str:
-        """The load in words; no two stages of a run have the same."""
-        again = f" ({self.repetition + 1})" if self.repetition else ""
-        if self.concurrency is not None:
-            return f"concurrency {self.concurrency}{again}"
-        return f"trace {self.trace.name}" if self.trace is not None else f"rate {self.rate:g}{again}"
-
-    @property
-    def rate(self) -> float | None:
-        """Requests per second of an open loop; `None` for others."""
-        return None if self.shape is None else self.shape.rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from chatscope.load.messages import (
     decode_order,
     encode_message,
 )
-from chatscope.load.plan import PlannedRequest
+from chatscope.load.planned import PlannedRequest
 from chatscope.load.records import RequestRecord
 from chatscope.load.sending import Encoder
 from chatscope.load.setup import client_of

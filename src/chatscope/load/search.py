@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from chatscope.load.plan import LoadPlan, LoadStage, SearchKind
+from chatscope.load.plan import LoadPlan, SearchKind
+from chatscope.load.planned import LoadStage
 from chatscope.load.report import SearchResult, StageReport, worst_verdict
 from chatscope.load.verdict import VerdictState
 

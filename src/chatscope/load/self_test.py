@@ -21,7 +21,7 @@ from chatscope.load.processes import run_in_processes
 from chatscope.load.worker_loops import WorkerLoop
 
 if TYPE_CHECKING:
-    from chatscope.simulator.paced import WrittenResponses
+    from chatscope.simulator.written import WrittenResponses
 
 FIRST_TOKEN: Final = 0.05
 BETWEEN_TOKENS: Final = 0.01
@@ -90,7 +90,7 @@ class _SimulatorProcess:
 
     async def end(self) -> WrittenResponses:
         """Stop it and return what it wrote. If cancelled, it is killed with the block."""
-        from chatscope.simulator.paced import WrittenResponses  # noqa: PLC0415 - an extra
+        from chatscope.simulator.written import WrittenResponses  # noqa: PLC0415 - an extra
 
         assert self.process.stdin is not None  # noqa: S101 - pipes
         assert self.process.stdout is not None  # noqa: S101

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chatscope import ChatClient, ChatError, ChatStream, Chunk, Completion
-from chatscope.load.plan import LoadPlan, PlannedRequest
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import PlannedRequest
 from chatscope.load.records import RequestError, RequestRecord
 from chatscope.load.setup import RunSetup
 from chatscope.load.workload import WordScale, Workload

@@ -7,7 +7,8 @@ import os
 from typing import Final, Literal
 
 from chatscope._validation import check_count
-from chatscope.load.plan import LoadPlan, LoadStage
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import LoadStage
 from chatscope.load.schedule import SECOND
 
 EVENT_SECONDS: Final = 60e-6

@@ -16,7 +16,8 @@ from chatscope.errors import first_in
 from chatscope.load.connections import StageConnections
 from chatscope.load.metrics import summarise
 from chatscope.load.objectives import goodput
-from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import LoadStage, PlannedRequest
 from chatscope.load.records import RequestRecord
 from chatscope.load.report import StageReport
 from chatscope.load.schedule import ALL, WorkShare

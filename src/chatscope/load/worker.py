@@ -16,7 +16,8 @@ import anyio.abc
 import anyio.lowlevel
 
 from chatscope import Completion
-from chatscope.load.plan import LoadPlan, LoadStage, PlannedRequest
+from chatscope.load.plan import LoadPlan
+from chatscope.load.planned import LoadStage, PlannedRequest
 from chatscope.load.records import RequestRecord
 from chatscope.load.schedule import ALL, SECOND, WorkShare
 from chatscope.load.sending import EncodedRequest, Encoder

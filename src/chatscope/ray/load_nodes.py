@@ -29,9 +29,9 @@ from chatscope.load.messages import (
     WorkerMessage,
     encode_order,
 )
-from chatscope.load.processes import run_stages
 from chatscope.load.schedule import SECOND, WorkShare
 from chatscope.load.setup import RunSetup, prepare_alone, report_of
+from chatscope.load.shared_stage import run_stages
 from chatscope.load.worker_loops import WorkerLoop
 from chatscope.ray.engine import connect, count_nodes, ray_module
 

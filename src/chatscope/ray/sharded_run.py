@@ -273,20 +273,8 @@ class ShardedRun(StoppableRun):
 
     def _live_tally(self) -> Tally:
         tally = Tally() if self._recorder is None else replace(self._recorder.tally, failures=Counter())
-        if self._pool is None:
-            return tally
-        parts: list[BatchProgress | BatchSummary] = [*self._pool.ended, *self._pool.running.values()]
-        for part in parts:
-            tally.succeeded += part.succeeded
-            tally.failed += part.failed
-            tally.cost += part.cost
-            tally.unpriced += part.unpriced
-            tally.failures.update(part.failures)
-            if isinstance(part, BatchProgress):
-                tally.prompt_tokens += part.tokens  # of both kinds
-            else:
-                tally.prompt_tokens += part.prompt_tokens
-                tally.completion_tokens += part.completion_tokens
+        if self._pool is not None:
+            self._pool.add_to(tally)
         return tally
 
     def _summarise(self, tally: Tally) -> None:

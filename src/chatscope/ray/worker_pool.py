@@ -16,7 +16,7 @@ import anyio.to_thread
 from anyio.abc import ObjectReceiveStream
 
 from chatscope.batch import BatchError, BatchOptions, BatchProgress, BatchSummary
-from chatscope.batch.progress import StopReason
+from chatscope.batch.progress import StopReason, Tally
 from chatscope.ray.engine import ray_module
 from chatscope.ray.limit import SharedLimit
 from chatscope.ray.shard_worker import ShardWorker
@@ -84,6 +84,21 @@ class WorkerPool:
         self._stop = (reason, message)
         for actor in self._actors.values():
             actor.stop.remote(reason, message)
+
+    def add_to(self, tally: Tally) -> None:
+        """Add the counts of the shards that have ended, and of those that run."""
+        parts: list[BatchProgress | BatchSummary] = [*self.ended, *self.running.values()]
+        for part in parts:
+            tally.succeeded += part.succeeded
+            tally.failed += part.failed
+            tally.cost += part.cost
+            tally.unpriced += part.unpriced
+            tally.failures.update(part.failures)
+            if isinstance(part, BatchProgress):
+                tally.prompt_tokens += part.tokens  # of both kinds
+            else:
+                tally.prompt_tokens += part.prompt_tokens
+                tally.completion_tokens += part.completion_tokens
 
     async def _run_shard(self, number: int, shard: Path) -> BatchSummary:
         errors = ray_module().exceptions

@@ -103,7 +103,7 @@ class Connection:
                     raise BodyTooLargeError
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 self._unread = parser.trailing_data[0]
-                return _incoming(head, bytes(content))
+                return incoming_of(head, bytes(content))
             else:
                 try:
                     if parser.they_are_waiting_for_100_continue:
@@ -186,7 +186,8 @@ class Connection:
         return Outcome.COMPLETED
 
 
-def _incoming(head: h11.Request, content: bytes) -> Incoming:
+def incoming_of(head: h11.Request, content: bytes) -> Incoming:
+    """Return a request that has arrived completely."""
     headers = Headers()
     for name, value in head.headers:
         key, text = name.decode("latin-1"), value.decode("latin-1")

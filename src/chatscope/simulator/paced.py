@@ -30,42 +30,15 @@ import msgspec
 
 from chatscope.simulator.arrivals import receive, stamp_arrivals
 from chatscope.simulator.config import DEFAULT_CONFIG, Config, Script
-from chatscope.simulator.connection import BODY_LIMIT, HEAD_LIMIT, READ_SIZE, Incoming, _incoming
+from chatscope.simulator.connection import BODY_LIMIT, HEAD_LIMIT, READ_SIZE, Incoming, incoming_of
 from chatscope.simulator.endpoint import Received, ScriptedEndpoint
 from chatscope.simulator.plan import Close, Repeat, Reset, Send, Stall, Step, Until, Wait
 from chatscope.simulator.replies import Reply
-
-MOST_LATE: Final = 0.002
-"""Seconds by which writes may be late at p99. If they are later, the core cannot sustain the load."""
+from chatscope.simulator.written import WrittenResponse, WrittenResponses
 
 BACKLOG: Final = 4096
 SENDS_A_TURN: Final = 32
 """Writes between two looks for new requests."""
-
-
-class WrittenResponse(msgspec.Struct):
-    """When a request had arrived, and when each token of its response was passed to the operating system.
-
-    Both are `time.perf_counter_ns`, a clock that all processes of a Linux machine share. There the kernel says when a
-    request had arrived, however busy the server was.
-    """
-
-    arrived_ns: int
-    token_ns: list[int] = []
-
-
-class WrittenResponses(msgspec.Struct):
-    """All responses by request id, and the seconds by which the server's writes were late."""
-
-    responses: dict[str, WrittenResponse]
-    tokens: int
-    late_p50: float
-    late_p99: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the server was on time."""
-        return self.late_p99 <= MOST_LATE
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +70,7 @@ class _Peer:
                 if len(self.content) > BODY_LIMIT:
                     raise h11.RemoteProtocolError("the body is too large", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and self.head is not None:
-                incoming = _incoming(self.head, bytes(self.content))
+                incoming = incoming_of(self.head, bytes(self.content))
                 rest = self.parser.trailing_data[0]
                 self.parser, self.head, self.content = h11.Connection(h11.SERVER, HEAD_LIMIT), None, bytearray()
                 if rest:
