@@ -293,7 +293,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         """
         found: dict[int, Result[OutputT]] = {}
         async with self.map(tasks) as results:
-            while (item := await results.next_numbered()) is not None:
+            while (item := await results._next_numbered()) is not None:
                 found.update([item])
         return [found[number] for number in range(len(found))]
 

@@ -143,12 +143,12 @@ class ResultStream(Generic[OutputT]):
             Exception: what the source raised, unchanged, after the results that were available by then.
             RuntimeError: the block was not entered.
         """
-        item = await self.next_numbered()
+        item = await self._next_numbered()
         if item is None:
             raise StopAsyncIteration
         return item[1]
 
-    async def next_numbered(self) -> tuple[int, Result[OutputT]] | None:
+    async def _next_numbered(self) -> tuple[int, Result[OutputT]] | None:
         """Return the next result with its task's number in the source, or `None` at the end.
 
         If cancelled, no result is lost.

@@ -133,7 +133,7 @@ class Encoder:
             model=self.plan.model, messages=request.messages, **dict(request.parameters)
         )
         record.finished_ns = time.perf_counter_ns()
-        _note_completion(record, completion)
+        _record_completion(record, completion)
         return completion
 
 
@@ -155,7 +155,7 @@ async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
         record.connect_ns = timings.connect_ns
         record.token_ns = list(timings.token_ns)
         record.request_id = stream.request_id
-        _note_completion(record, stream.completion)
+        _record_completion(record, stream.completion)
 
 
 def _tokens_so_far(record: RequestRecord) -> int | None:
@@ -174,7 +174,7 @@ def _is_answer(chunk: Chunk) -> bool:
     return False
 
 
-def _note_completion(record: RequestRecord, completion: Completion) -> None:
+def _record_completion(record: RequestRecord, completion: Completion) -> None:
     record.finish_reason = completion.finish_reason
     record.request_id = record.request_id or completion.request_id
     usage: Usage | None = completion.usage

@@ -18,7 +18,7 @@ import msgspec
 from chatscope.load.plan import LoadPlan
 from chatscope.protocol.messages import SentMessage
 
-ANSWER_SECONDS: Final = 20.0
+RESPONSE_SECONDS: Final = 20.0
 """Seconds of silence after which the server counts as having no tokenizer. Counting takes milliseconds."""
 
 
@@ -50,7 +50,7 @@ class ServerTokenizer:
         return await self._count({"model": self._model, "prompt": text, "content": text})
 
     async def _count(self, body: Mapping[str, Any]) -> int | None:
-        timeout = dict.fromkeys(("connect", "read", "write", "pool"), ANSWER_SECONDS)
+        timeout = dict.fromkeys(("connect", "read", "write", "pool"), RESPONSE_SECONDS)
         request = httpx.Request(
             "POST", self._url, headers=self._headers, content=msgspec.json.encode(body), extensions={"timeout": timeout}
         )

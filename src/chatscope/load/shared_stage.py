@@ -40,16 +40,16 @@ async def run_stages(setup: RunSetup, workers: Sequence[StartedWorker], monitor:
 
 
 class _SharedStage:
-    """One stage in all workers; a monitor's control of it."""
+    """One stage in all workers. It is also what a monitor controls: see `LoadMonitor.on_stage`."""
 
     def __init__(
-        self, setup: RunSetup, stage: LoadStage, processes: Sequence[StartedWorker], monitor: LoadMonitor
+        self, setup: RunSetup, stage: LoadStage, workers: Sequence[StartedWorker], monitor: LoadMonitor
     ) -> None:
         self.started_ns = 0
         self._setup = setup
         self._plan = setup.plan
         self._stage = stage
-        self._processes = processes
+        self._workers = workers
         self._monitor = monitor
         self._shares: dict[StartedWorker, tuple[PlannedRequest, ...]] = {}
         self._evidence: list[WorkerEvidence] = []
@@ -60,12 +60,12 @@ class _SharedStage:
     @property
     def running(self) -> int:
         """How many requests are running."""
-        return sum(process.running for process in self._processes)
+        return sum(worker.running for worker in self._workers)
 
     @property
     def dispatched(self) -> int:
         """How many requests were sent."""
-        return sum(process.dispatched for process in self._processes)
+        return sum(worker.dispatched for worker in self._workers)
 
     def stop(self, grace: float) -> None:
         """Send nothing more, and give running requests a number of seconds to end."""
@@ -77,22 +77,22 @@ class _SharedStage:
         plan, monitor, first = self._plan, self._monitor, len(self._monitor.records)
         if self._stage.concurrency is None or plan.requests is not None:
             schedule = list(plan.schedule(self._stage, self._setup.workload))
-            for process in self._processes:
-                self._shares[process] = tuple(process.share.requests(schedule, self._stage.concurrency))
+            for worker in self._workers:
+                self._shares[worker] = tuple(worker.share.requests(schedule, self._stage.concurrency))
         await self._in_all(self._prepare)
         self._check()
         self.started_ns = time.perf_counter_ns() + round(LEAD_SECONDS * SECOND)
         monitor.on_stage(self._stage, self, plan)
         if monitor.is_stopped:
             self.stop(plan.grace)
-        for process in self._processes:
-            await process.send(StartStage(self.started_ns))
+        for worker in self._workers:
+            await worker.send(StartStage(self.started_ns))
         async with anyio.create_task_group() as group:
-            group.start_soon(self._tell_to_stop)
+            group.start_soon(self._forward_stop)
             await self._in_all(self._follow)
             group.cancel_scope.cancel()
         self._check()
-        losses = [self._loss(process, first) for process in self._processes if process.death is not None]
+        losses = [self._loss(worker, first) for worker in self._workers if worker.death is not None]
         return conclude(
             plan,
             self._stage,
@@ -109,21 +109,21 @@ class _SharedStage:
 
     async def _in_all(self, work: Callable[[StartedWorker], Coroutine[Any, Any, None]]) -> None:
         async with anyio.create_task_group() as group:
-            for process in self._processes:
-                group.start_soon(work, process)
+            for worker in self._workers:
+                group.start_soon(work, worker)
 
-    async def _prepare(self, process: StartedWorker) -> None:
-        process.running = process.dispatched = 0
-        await process.send(PrepareStage(self._stage, self._shares.get(process)))
-        message = await process.receive()
+    async def _prepare(self, worker: StartedWorker) -> None:
+        worker.running = worker.dispatched = 0
+        await worker.send(PrepareStage(self._stage, self._shares.get(worker)))
+        message = await worker.receive()
         if isinstance(message, StageFailed):
             self._failure = message.message
 
-    async def _follow(self, process: StartedWorker) -> None:
+    async def _follow(self, worker: StartedWorker) -> None:
         """Receive a worker's messages until its stage has ended, or the worker has died."""
-        while (message := await process.receive()) is not None:
+        while (message := await worker.receive()) is not None:
             if isinstance(message, RequestEnded):
-                process.dispatched, process.running = message.dispatched, message.running
+                worker.dispatched, worker.running = message.dispatched, message.running
                 self._monitor.add(message.record)
             elif isinstance(message, StageEnded):
                 self._evidence.append(message.evidence)
@@ -132,21 +132,22 @@ class _SharedStage:
                 self._failure = message.message
                 return
 
-    async def _tell_to_stop(self) -> None:
+    async def _forward_stop(self) -> None:
+        """Order every worker to stop, each time that `stop` is called."""
         while True:
             await self._stop.wait()
             self._stop = anyio.Event()
-            for process in self._processes:
-                await process.send(StopStage(self._grace))
+            for worker in self._workers:
+                await worker.send(StopStage(self._grace))
 
-    def _loss(self, process: StartedWorker, first: int) -> WorkerLoss:
-        """Return the loss that a worker's death means, and record its requests whose due time is known."""
-        worker, reason, share = process.share.worker, process.death or "", self._shares.get(process)
+    def _loss(self, worker: StartedWorker, first: int) -> WorkerLoss:
+        """Return what a worker's death lost, and record those of its requests whose due time is known."""
+        number, reason, share = worker.share.worker, worker.death or "", self._shares.get(worker)
         if share is None:  # in a closed loop without an end, only the running requests are known
             return WorkerLoss(
-                worker=worker, reason=reason, requests=len(process.share.slots(self._stage.concurrency or 0))
+                worker=number, reason=reason, requests=len(worker.share.slots(self._stage.concurrency or 0))
             )
-        seen = {record.index for record in self._monitor.records[first:] if record.worker == worker}
+        seen = {record.index for record in self._monitor.records[first:] if record.worker == number}
         turns = (turn for planned in share for turn in (planned, *planned.later))
         lost = [planned for planned in turns if planned.index not in seen]
         now, windows = time.perf_counter_ns(), self._plan.windows()
@@ -158,7 +159,7 @@ class _SharedStage:
                 RequestRecord(
                     index=planned.index,
                     stage=self._stage.index,
-                    worker=worker,
+                    worker=number,
                     due_ns=due_ns,
                     session=planned.session,
                     turn=planned.source.turn,
@@ -168,4 +169,4 @@ class _SharedStage:
                     window=windows.of(planned.offset),
                 )
             )
-        return WorkerLoss(worker=worker, reason=reason, requests=len(lost))
+        return WorkerLoss(worker=number, reason=reason, requests=len(lost))

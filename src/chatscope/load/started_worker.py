@@ -66,7 +66,7 @@ class WorkerProcess:
         try:
             await self._process.stdin.send(data)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await self._note_death()
+            await self._record_death()
 
     async def receive(self) -> WorkerMessage | None:
         """Return its next message; `None` once it has died. If cancelled, no message is lost."""
@@ -75,10 +75,10 @@ class WorkerProcess:
             while not self._messages and self.death is None:
                 self._messages.extend(self._frames.feed(await self._process.stdout.receive()))
         except (anyio.EndOfStream, anyio.BrokenResourceError):
-            await self._note_death()
+            await self._record_death()
         return self._messages.popleft() if self._messages else None
 
-    async def _note_death(self) -> None:
+    async def _record_death(self) -> None:
         status = await self._process.wait()
         self.running = 0
         self.death = f"its process ended with status {status}"

@@ -206,11 +206,11 @@ class AttemptSpan:
         headers: the span's context, to be sent to the server.
     """
 
-    __slots__ = ("_is_answered", "_span", "headers")
+    __slots__ = ("_has_response", "_span", "headers")
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        self._is_answered = False
+        self._has_response = False
         self.headers: dict[str, str] = {}
         propagate.inject(self.headers, trace.set_span_in_context(span))
 
@@ -220,14 +220,14 @@ class AttemptSpan:
 
     def on_response(self, status: int, request_id: str | None) -> None:
         """Record the HTTP status, and the id that the server gave the request."""
-        self._is_answered = True
+        self._has_response = True
         self._span.set_attribute("http.response.status_code", status)
         if request_id is not None:
             self._span.set_attribute("http.response.header.x-request-id", [request_id])
 
     def end(self, error: BaseException | None) -> None:
         """End the span."""
-        if isinstance(error, APIStatusError) and error.status is not None and not self._is_answered:
+        if isinstance(error, APIStatusError) and error.status is not None and not self._has_response:
             self.on_response(error.status, error.request_id)
         _end(self._span, error)
 
