@@ -116,13 +116,13 @@ def lost(value: Any, table: dict[str, Any], *without: str) -> dict[str, Any]:
     return {".".join(map(str, path)): found[path] for path in wanted if found[path] != wanted[path]}
 
 
-def answering(content: bytes, kind: str = "application/json") -> httpx.MockTransport:
+def responding(content: bytes, kind: str = "application/json") -> httpx.MockTransport:
     return httpx.MockTransport(lambda _: httpx.Response(200, headers={"content-type": kind}, content=content))
 
 
 def events(*chunks: dict[str, Any]) -> httpx.MockTransport:
     data = [b"data: %b\n\n" % msgspec.json.encode(chunk) for chunk in chunks]
-    return answering(b"".join([*data, b"data: [DONE]\n\n"]), "text/event-stream")
+    return responding(b"".join([*data, b"data: [DONE]\n\n"]), "text/event-stream")
 
 
 async def ask(transport: httpx.MockTransport, stream: bool) -> tuple[Completion, list[Chunk]]:
@@ -130,9 +130,9 @@ async def ask(transport: httpx.MockTransport, stream: bool) -> tuple[Completion,
     async with ChatClient(api_key="k", transport=transport, retry=RetryPolicy(attempts=1)) as client:
         if not stream:
             return await client.complete(**ASK), []
-        async with client.stream(**ASK) as reply:
-            chunks = [chunk async for chunk in reply]
-        return reply.completion, chunks
+        async with client.stream(**ASK) as opened:
+            chunks = [chunk async for chunk in opened]
+        return opened.completion, chunks
 
 
 def test_the_tables_have_every_field() -> None:
@@ -167,7 +167,7 @@ def test_the_tables_have_every_field() -> None:
 
 
 async def test_every_field_of_a_whole_response() -> None:
-    completion, _ = await ask(answering(msgspec.json.encode(COMPLETION)), stream=False)
+    completion, _ = await ask(responding(msgspec.json.encode(COMPLETION)), stream=False)
     assert lost(completion, COMPLETION) == {}
     assert lost(completion.to_dict(), COMPLETION) == {}
 
@@ -192,7 +192,7 @@ async def both_ways(spoken: dict[str, Any], *, top: dict[str, Any] | None = None
     """Return the completion of one choice, received whole and as a stream."""
     whole = {"choices": [{"index": 0, "message": spoken, "finish_reason": "stop"} | choice]} | (top or {})
     chunk = {"choices": [{"index": 0, "delta": spoken, "finish_reason": "stop"} | choice]} | (top or {})
-    received, _ = await ask(answering(msgspec.json.encode(whole)), stream=False)
+    received, _ = await ask(responding(msgspec.json.encode(whole)), stream=False)
     assembled, (only,) = await ask(events(chunk), stream=True)
     assert only.extra == (top or {})
     return [received, assembled]
@@ -230,7 +230,7 @@ async def test_several_choices_each_with_its_own() -> None:
         ]
         for spoken in ("delta", "message")
     }
-    whole, _ = await ask(answering(msgspec.json.encode({"choices": choices["message"][::-1]})), stream=False)
+    whole, _ = await ask(responding(msgspec.json.encode({"choices": choices["message"][::-1]})), stream=False)
     assembled, _ = await ask(events({"choices": choices["delta"]}), stream=True)
     for completion in (whole, assembled):
         assert [(choice.index, choice.message.content, choice.finish_reason) for choice in completion.choices] == [

@@ -217,7 +217,7 @@ async def test_records_keep_their_columns(serve: Serve, tmp_path: Path) -> None:
     assert server.requests == []
 
 
-async def test_responses_can_be_asked_for_in_one_piece(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
+async def test_responses_can_be_asked_for_whole(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
     source, output, _ = paths
     server = serve(HELLO)
     await finish(server, source, output, stream=False)

@@ -85,7 +85,7 @@ async def test_a_finished_task(serve: Serve) -> None:
         assert result.status is TaskStatus.COMPLETED
 
 
-async def test_before_the_reply_has_begun(serve: Serve) -> None:
+async def test_before_the_response_has_begun(serve: Serve) -> None:
     server = serve(faults.stall(Stage.STATUS))
     async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
         task_id = await adapter.submit_task(Task("hi"))

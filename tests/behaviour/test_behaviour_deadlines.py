@@ -85,7 +85,7 @@ async def test_the_tasks_own_constraint_goes_before_the_adapters(serve: Serve) -
     assert took == 7
 
 
-async def test_total_covers_a_plain_reply(serve: Serve) -> None:
+async def test_total_covers_a_plain_response(serve: Serve) -> None:
     server = serve(faults.stall(Stage.STATUS))
     result, took = await run(server, Task("hi", constraints=at_most(3), parameters={"stream": False}))
     check(result, "total", 3)
@@ -221,7 +221,7 @@ async def test_silence_is_broken_by_keep_alive_comments(serve: Serve) -> None:
     assert (result.success, took) == (True, 600)
 
 
-async def test_silence_in_a_plain_reply(serve: Serve) -> None:
+async def test_silence_in_a_plain_response(serve: Serve) -> None:
     for at, phase in ((Stage.STATUS, "headers"), (Stage.CONTENT, "first_token")):
         result, _ = await run(serve(faults.stall(at)), Task("hi", parameters={"stream": False}), timeout=7)
         check(result, phase, 7)
@@ -361,7 +361,7 @@ async def test_a_finished_stream_is_kept_alive_for_a_while(
 
 
 @pytest.mark.parametrize("at", [Stage.USAGE, Stage.DONE])
-async def test_a_reply_that_is_finished_and_cut_off_is_not(serve: Serve, at: Stage) -> None:
+async def test_a_response_that_is_finished_and_cut_off_is_not(serve: Serve, at: Stage) -> None:
     result, _ = await run(serve(Reply("Hello, world.", faults=(faults.reset(at),))), Task("hi"))
     assert (result.success, result.output) == (False, "Hello, world.")
 
@@ -395,7 +395,7 @@ async def test_closing_a_transport_that_hangs_is_given_up(serve: Serve, monkeypa
     assert anyio.current_time() - began == pytest.approx(2)
 
 
-async def test_closing_a_reply_that_hangs_is_given_up(serve: Serve) -> None:
+async def test_closing_a_response_that_hangs_is_given_up(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=_HangingClose(serve(faults.stall(1)))) as adapter:
         handle = adapter.start_task(Task("hi"))
         assert await anext(handle.stream()) == "You"
@@ -405,7 +405,7 @@ async def test_closing_a_reply_that_hangs_is_given_up(serve: Serve) -> None:
 
 
 async def test_a_task_that_completes_while_it_is_cancelled_has_completed(serve: Serve) -> None:
-    """The reply was there in full; the order to cancel came while its connection was being closed."""
+    """The response was there in full; the order to cancel came while its connection was being closed."""
     async with AsyncChatGPTAdapter("sk-1", transport=_HangingClose(serve())) as adapter:
         task_id = await adapter.submit_task(Task("hi"))
         result = await adapter.get_result(task_id, timeout=0.5, cancel_on_timeout=True)
@@ -414,14 +414,14 @@ async def test_a_task_that_completes_while_it_is_cancelled_has_completed(serve: 
 
 
 class _HangingClose(httpx.AsyncBaseTransport):
-    """A transport whose replies never finish closing."""
+    """A transport whose responses never finish closing."""
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await self._server.handle_async_request(request)
-        response.stream.aclose = anyio.sleep_forever  # type: ignore[union-attr, method-assign]  # one fault in one reply
+        response.stream.aclose = anyio.sleep_forever  # type: ignore[union-attr, method-assign]  # one fault in one response
         return response
 
 

@@ -47,7 +47,7 @@ async def test_a_transport_is_closed_at_the_end_of_the_block(serve: Serve) -> No
     assert server.closed
 
 
-async def test_every_reply_is_closed(serve: Serve) -> None:
+async def test_every_response_is_closed(serve: Serve) -> None:
     answers = [Reply("Hello"), error(400), faults.end(1), faults.stream_error(0), respond(200, b"<html>", "text/html")]
     server = serve([*answers, *answers])
     async with AsyncChatGPTAdapter("sk-1", transport=server, retry=ONCE) as adapter:
@@ -143,7 +143,7 @@ async def test_a_client_that_is_closed_fails_the_task(serve: Serve) -> None:
     assert "closed" in str(result.error)
 
 
-async def test_cancelling_closes_the_reply_of_the_users_client(serve: Serve) -> None:
+async def test_cancelling_closes_the_response_of_the_users_client(serve: Serve) -> None:
     server = serve(faults.stall(1))
     async with (
         httpx.AsyncClient(transport=server) as http_client,

@@ -78,7 +78,7 @@ async def test_where_the_server_repeats_it(
     async with AsyncChatGPTAdapter(transport=server, retry=policy) as adapter:
         result = await adapter.execute(Task("hi", parameters={"stream": stream}))
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    if result.exception is None:  # a fault in a stream says nothing about a plain reply
+    if result.exception is None:  # a fault in a stream says nothing about a plain response
         assert not stream
         return
     # Not the locals: the bytes that the server sent are in those of the frame that reads them.

@@ -98,7 +98,7 @@ async def test_aclose_returns_when_the_connection_is_closed(server: MemoryServer
             await anext(stream)
 
 
-async def test_aclose_before_the_first_piece(server: MemoryServer, task: Task) -> None:
+async def test_aclose_before_the_first_part(server: MemoryServer, task: Task) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
         await adapter.execute_streaming(task).aclose()
         await check_cancelled(adapter, task, server, "")
@@ -179,7 +179,7 @@ async def test_a_cancelled_reader(server: MemoryServer, task: Task) -> None:
         await check_cancelled(adapter, task, server)
 
 
-async def test_a_reader_cancelled_before_the_first_piece(serve: Serve, task: Task) -> None:
+async def test_a_reader_cancelled_before_the_first_part(serve: Serve, task: Task) -> None:
     server = serve(faults.stall(0))
     async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
         async with anyio.create_task_group() as group:

@@ -103,7 +103,7 @@ async def test_cancelling_a_task_closes_its_connection() -> None:
         assert handle.text.startswith("You")
 
 
-async def test_cancelling_before_the_reply_closes_the_connection() -> None:
+async def test_cancelling_before_the_response_closes_the_connection() -> None:
     server = simulator(faults.stall(Stage.STATUS))
     async with server as base_url, AsyncChatGPTAdapter("sk-1", base_url=base_url) as adapter:
         handle = adapter.start_task(Task("hi"))
@@ -185,7 +185,7 @@ async def test_the_tasks_own_deadline() -> None:
 
 
 async def test_a_plain_httpx_client() -> None:
-    """Replies are read to their end, so that httpx keeps the connection and, on trio, leaves no generator behind."""
+    """Responses are read to their end, so that httpx keeps the connection and, on trio, leaves no generator behind."""
     server = simulator(Reply("Hello, world."))
     async with server as base_url, httpx.AsyncClient(trust_env=False) as http_client:
         async with AsyncChatGPTAdapter("sk-1", base_url=base_url, http_client=http_client) as adapter:

@@ -141,7 +141,7 @@ async def test_prices_of_none_are_no_price(serve: Serve) -> None:
     assert (await result_of(serve, prices=lambda query: None)).cost is None
 
 
-async def test_a_function_that_raises_costs_nobody_the_reply(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_function_that_raises_costs_nobody_the_response(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def price(query: PriceQuery) -> float:
         raise LookupError("no such price")
 

@@ -242,7 +242,7 @@ async def test_one_attempt_is_no_retry(serve: Serve) -> None:
         assert (await adapter.execute(Task("hi"))).attempts == 1
 
 
-async def test_a_plain_reply_is_tried_again_too(serve: Serve) -> None:
+async def test_a_plain_response_is_tried_again_too(serve: Serve) -> None:
     server = serve([error(503), faults.close(0), Reply("Hello, world.")])
     async with adapter_for(server) as adapter:
         result = await adapter.execute(Task("hi", parameters={"stream": False}))

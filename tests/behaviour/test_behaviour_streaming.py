@@ -24,7 +24,7 @@ from chatscope.simulator import ErrorShape, Reply, error, faults
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
 
-PIECES = ["Hello", ",", " wide", " world", "."]
+PARTS = ["Hello", ",", " wide", " world", "."]
 
 
 async def read_into(texts: list[str], stream: AsyncIterator[str]) -> None:
@@ -33,23 +33,23 @@ async def read_into(texts: list[str], stream: AsyncIterator[str]) -> None:
 
 
 async def test_it_is_live(serve: Serve) -> None:
-    gates = [anyio.Event() for _ in PIECES]
-    held = Reply("".join(PIECES), faults=tuple(faults.hold(at, gate) for at, gate in enumerate(gates)))
+    gates = [anyio.Event() for _ in PARTS]
+    held = Reply("".join(PARTS), faults=tuple(faults.hold(at, gate) for at, gate in enumerate(gates)))
     async with AsyncChatGPTAdapter("sk-1", transport=serve(held)) as adapter:
         task_id = await adapter.submit_task(Task("hi"))
         stream = adapter.stream_result(task_id)
         for number, gate in enumerate(gates):
             assert await adapter.get_status(task_id) is not TaskStatus.COMPLETED
             gate.set()
-            assert await anext(stream) == PIECES[number]
+            assert await anext(stream) == PARTS[number]
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
         assert await adapter.get_status(task_id) is TaskStatus.COMPLETED
 
 
-async def test_readers_early_and_late_get_the_same_pieces(serve: Serve) -> None:
+async def test_readers_early_and_late_get_the_same_parts(serve: Serve) -> None:
     first, second = anyio.Event(), anyio.Event()
-    held = Reply("".join(PIECES), faults=(faults.hold(1, first), faults.hold(3, second)))
+    held = Reply("".join(PARTS), faults=(faults.hold(1, first), faults.hold(3, second)))
     early: list[str] = []
     twin: list[str] = []
     midway: list[str] = []
@@ -58,26 +58,26 @@ async def test_readers_early_and_late_get_the_same_pieces(serve: Serve) -> None:
         async with anyio.create_task_group() as readers:
             readers.start_soon(read_into, early, handle.stream())
             readers.start_soon(read_into, twin, adapter.stream_result(handle.id))
-            while early != PIECES[:1]:
+            while early != PARTS[:1]:
                 await checkpoint()
             await anyio.wait_all_tasks_blocked()
-            assert early == twin == PIECES[:1]
+            assert early == twin == PARTS[:1]
             first.set()
-            while early != PIECES[:3]:
+            while early != PARTS[:3]:
                 await checkpoint()
             readers.start_soon(read_into, midway, handle.stream())
             await anyio.wait_all_tasks_blocked()
-            assert early == twin == midway == PIECES[:3]
+            assert early == twin == midway == PARTS[:3]
             assert handle.text == "Hello, wide"
             second.set()
-        assert early == twin == midway == PIECES
-    assert [text async for text in adapter.stream_result(handle.id)] == PIECES
-    assert [text async for text in handle.stream()] == PIECES
+        assert early == twin == midway == PARTS
+    assert [text async for text in adapter.stream_result(handle.id)] == PARTS
+    assert [text async for text in handle.stream()] == PARTS
 
 
 async def test_a_failed_task_raises_after_its_text_to_every_reader(serve: Serve) -> None:
     release = anyio.Event()
-    failing = Reply("".join(PIECES), faults=(faults.stream_error(3), faults.hold(1, release)))
+    failing = Reply("".join(PARTS), faults=(faults.stream_error(3), faults.hold(1, release)))
     early: list[str] = []
     caught: list[Exception] = []
 
@@ -96,7 +96,7 @@ async def test_a_failed_task_raises_after_its_text_to_every_reader(serve: Serve)
     late: list[str] = []
     with pytest.raises(StreamServerError) as raised:
         await read_into(late, handle.stream())
-    assert early == late == PIECES[:3]
+    assert early == late == PARTS[:3]
     assert handle.result is not None
     assert caught == [raised.value] == [handle.result.exception]
     assert raised.value.partial_text == handle.result.output == "Hello, wide"
@@ -113,43 +113,43 @@ async def test_an_error_is_raised_once_per_iterator(serve: Serve) -> None:
 
 
 async def test_a_cancelled_task_ends_its_streams_quietly(serve: Serve) -> None:
-    held = Reply("".join(PIECES), faults=(faults.stall(2),))
+    held = Reply("".join(PARTS), faults=(faults.stall(2),))
     early: list[str] = []
     async with AsyncChatGPTAdapter("sk-1", transport=serve(held)) as adapter:
         handle = adapter.start_task(Task("hi"))
         async with anyio.create_task_group() as readers:
             readers.start_soon(read_into, early, handle.stream())
-            while early != PIECES[:2]:
+            while early != PARTS[:2]:
                 await checkpoint()
             assert await handle.cancel() is True
-    assert early == PIECES[:2]
-    assert [text async for text in handle.stream()] == PIECES[:2]
+    assert early == PARTS[:2]
+    assert [text async for text in handle.stream()] == PARTS[:2]
 
 
 async def test_a_cancelled_read_loses_nothing(serve: Serve) -> None:
     release = anyio.Event()
-    held = Reply("".join(PIECES), faults=(faults.hold(1, release),))
+    held = Reply("".join(PARTS), faults=(faults.hold(1, release),))
     async with AsyncChatGPTAdapter("sk-1", transport=serve(held)) as adapter:
         stream = adapter.start_task(Task("hi")).stream()
-        assert await anext(stream) == PIECES[0]
+        assert await anext(stream) == PARTS[0]
         with anyio.move_on_after(0) as scope:
             await anext(stream)
         assert scope.cancelled_caught
         release.set()
-        assert [text async for text in stream] == PIECES[1:]
+        assert [text async for text in stream] == PARTS[1:]
 
 
 async def test_leaving_a_reader_leaves_the_task_running(serve: Serve) -> None:
     release = anyio.Event()
-    held = Reply("".join(PIECES), faults=(faults.hold(2, release),))
+    held = Reply("".join(PARTS), faults=(faults.hold(2, release),))
     async with AsyncChatGPTAdapter("sk-1", transport=serve(held)) as adapter:
         handle = adapter.start_task(Task("hi"))
         async for _ in handle.stream():
             break
         async with handle.stream() as stream:
-            assert await anext(stream) == PIECES[0]
+            assert await anext(stream) == PARTS[0]
         stream = adapter.stream_result(handle.id)
-        assert await anext(stream) == PIECES[0]
+        assert await anext(stream) == PARTS[0]
         await stream.aclose()
         await stream.aclose()
         with pytest.raises(StopAsyncIteration):
@@ -158,10 +158,10 @@ async def test_leaving_a_reader_leaves_the_task_running(serve: Serve) -> None:
         await anyio.wait_all_tasks_blocked()
         assert handle.status is TaskStatus.RUNNING
         release.set()
-        assert (await handle.wait()).output == "".join(PIECES)
+        assert (await handle.wait()).output == "".join(PARTS)
 
 
-async def test_a_task_without_text_has_no_pieces(serve: Serve) -> None:
+async def test_a_task_without_text_has_no_parts(serve: Serve) -> None:
     async with AsyncChatGPTAdapter("sk-1", transport=serve(Reply(""))) as adapter:
         handle = adapter.start_task(Task("hi"))
         assert [text async for text in handle.stream()] == []
@@ -170,7 +170,7 @@ async def test_a_task_without_text_has_no_pieces(serve: Serve) -> None:
 
 async def test_the_text_of_a_task_that_waits_for_its_turn(serve: Serve) -> None:
     release = anyio.Event()
-    held = Reply("".join(PIECES), faults=(faults.hold(1, release),))
+    held = Reply("".join(PARTS), faults=(faults.hold(1, release),))
     async with AsyncChatGPTAdapter("sk-1", transport=serve(held), max_concurrency=1) as adapter:
         adapter.start_task(Task("hi"))
         waiting = adapter.start_task(Task("hi"))
@@ -179,7 +179,7 @@ async def test_the_text_of_a_task_that_waits_for_its_turn(serve: Serve) -> None:
             await anext(stream)
         assert (waiting.status, waiting.text) == (TaskStatus.PENDING, "")
         release.set()
-        assert [text async for text in stream] == PIECES
+        assert [text async for text in stream] == PARTS
 
 
 # -- starting over -----------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ async def test_metadata_type_and_id_stay_here(serve: Serve) -> None:
     assert body.keys() == {"model", "messages", "stream", "stream_options"}
 
 
-async def test_a_task_may_ask_for_a_plain_reply(serve: Serve) -> None:
+async def test_a_task_may_ask_for_a_plain_response(serve: Serve) -> None:
     server = serve()
     async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
         handle = adapter.start_task(Task("Write hello world", parameters={"stream": False}))

@@ -126,7 +126,7 @@ async def test_what_is_no_completion(serve: Serve, body: bytes) -> None:
     assert len(server.requests) == 1
 
 
-async def test_a_reply_that_is_too_large(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_that_is_too_large(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatscope._client.completion.MAX_BODY_BYTES", 100)
     server = serve(respond(200, b"x" * 101))
     async with ChatClient(api_key="k", transport=server) as client:
@@ -264,7 +264,7 @@ async def test_max_concurrency(serve: Serve) -> None:
     assert (server.peak, len(server.requests)) == (2, 5)
 
 
-async def test_cancelled_it_closes_its_reply(serve: Serve) -> None:
+async def test_cancelled_it_closes_its_response(serve: Serve) -> None:
     for at in (Stage.STATUS, Stage.CONTENT):
         server = serve(faults.stall(at))
         async with ChatClient(api_key="k", transport=server, max_concurrency=1) as client:

@@ -1,4 +1,4 @@
-"""`stream.events()`: the events of a live reply, its errors, its cancellation, and the snapshot beside it."""
+"""`stream.events()`: the events of a live response, its errors, its cancellation, and the snapshot beside it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def collect(events: EventStream, seen: list[StreamEvent]) -> None:
         seen.append(event)  # noqa: PERF401 - a comprehension would lose it
 
 
-async def test_every_event_of_a_reply_in_order(serve: Serve) -> None:
+async def test_every_event_of_a_response_in_order(serve: Serve) -> None:
     reply = Reply("Let me see.", reasoning="Hm.", tool_calls=(ToolCall("weather", {"city": "Oslo"}),))
     async with (
         client_of(serve(reply)) as client,
@@ -92,7 +92,7 @@ async def test_a_stream_that_breaks_off_completes_nothing(serve: Serve) -> None:
             await anext(events)
 
 
-async def test_a_reply_that_is_not_of_the_type_raises_after_its_events(serve: Serve) -> None:
+async def test_a_response_that_is_not_of_the_type_raises_after_its_events(serve: Serve) -> None:
     seen: list[StreamEvent] = []
     async with (
         client_of(serve(Reply("no number"))) as client,

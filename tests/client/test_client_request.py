@@ -143,10 +143,10 @@ async def test_many_at_once_find_out_together(serve: Serve) -> None:
 
 
 def failing(failure: Exception) -> httpx.MockTransport:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         raise failure
 
-    return httpx.MockTransport(answer)
+    return httpx.MockTransport(respond)
 
 
 @pytest.mark.one_loop
@@ -217,20 +217,20 @@ async def test_a_connect_timeout_names_its_own_seconds() -> None:
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_compressed_reply() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
+async def test_a_compressed_response() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
         body = gzip.compress(b'{"choices": [{"message": {"content": "Hello"}}]}')
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_Pieces([body[:9], body[9:]]))
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_Parts([body[:9], body[9:]]))
 
-    async with open_client(httpx.MockTransport(answer)) as client:
+    async with open_client(httpx.MockTransport(respond)) as client:
         assert (await client.complete(**ASK)).text == "Hello"
 
 
-async def test_a_reply_that_cannot_be_decoded() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_Pieces([b"no gzip"]))
+async def test_a_response_that_cannot_be_decoded() -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=_Parts([b"no gzip"]))
 
-    async with open_client(httpx.MockTransport(answer)) as client:
+    async with open_client(httpx.MockTransport(respond)) as client:
         with pytest.raises(InvalidResponseError, match="cannot be decoded"):
             await client.complete(**ASK)
 
@@ -247,12 +247,12 @@ async def test_of_an_error_page_only_so_much_is_kept(serve: Serve) -> None:
 
 
 async def test_an_error_page_without_end_is_read_no_further() -> None:
-    body = _Pieces(b"x" * 16_384 for _ in iter(int, 1))
+    body = _Parts(b"x" * 16_384 for _ in iter(int, 1))
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(502, stream=body)
 
-    async with open_client(httpx.MockTransport(answer)) as client:
+    async with open_client(httpx.MockTransport(respond)) as client:
         with pytest.raises(ChatError, match="HTTP 502"):
             await client.complete(**ASK)
     assert body.closed
@@ -285,23 +285,23 @@ async def test_what_an_error_carries(serve: Serve) -> None:
 
 @pytest.mark.parametrize("closing", [httpx.ReadError("gone"), httpx.CloseError("gone")])
 async def test_closing_that_fails_hides_nothing(closing: httpx.RequestError) -> None:
-    body = _Pieces([b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'], closing)
+    body = _Parts([b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'], closing)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
 
-    async with open_client(httpx.MockTransport(answer)) as client, client.stream(**ASK) as stream:
+    async with open_client(httpx.MockTransport(respond)) as client, client.stream(**ASK) as stream:
         assert [chunk.text async for chunk in stream] == ["Hi"]
     assert body.closed
 
 
 async def test_a_cancelled_refusal_is_closed() -> None:
-    body = _Pieces(None)
+    body = _Parts(None)
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(500, stream=body)
 
-    async with open_client(httpx.MockTransport(answer)) as client, anyio.create_task_group() as group:
+    async with open_client(httpx.MockTransport(respond)) as client, anyio.create_task_group() as group:
         group.start_soon(lambda: client.complete(**ASK))
         await anyio.wait_all_tasks_blocked()
         assert not body.closed
@@ -309,11 +309,11 @@ async def test_a_cancelled_refusal_is_closed() -> None:
     assert body.closed
 
 
-class _Pieces(httpx.AsyncByteStream):
-    """A body in pieces; `None` for one that never comes. Its closing may fail."""
+class _Parts(httpx.AsyncByteStream):
+    """A body in parts; `None` for one that never comes. Its closing may fail."""
 
-    def __init__(self, pieces: Any, closing: Exception | None = None) -> None:
-        self._pieces = None if pieces is None else iter(pieces)
+    def __init__(self, parts: Any, closing: Exception | None = None) -> None:
+        self._parts = None if parts is None else iter(parts)
         self._closing = closing
         self.closed = False
 
@@ -321,12 +321,12 @@ class _Pieces(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._pieces is None:
+        if self._parts is None:
             await anyio.sleep_forever()
         else:
-            for piece in self._pieces:
+            for part in self._parts:
                 await anyio.lowlevel.checkpoint()
-                return bytes(piece)
+                return bytes(part)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

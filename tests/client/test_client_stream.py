@@ -153,7 +153,7 @@ async def test_unknown_fields_stay_reachable(serve: Serve) -> None:
     assert stream.completion.extra == {"brand_new": {"a": 1}}
 
 
-async def test_leaving_early_closes_the_reply(serve: Serve) -> None:
+async def test_leaving_early_closes_the_response(serve: Serve) -> None:
     server = serve(faults.stall(2))
     async with open_client(server, max_concurrency=1) as client:
         async with client.stream(**ASK) as stream:
@@ -193,7 +193,7 @@ async def test_a_whole_completion_although_a_stream_was_asked_for(serve: Serve) 
     assert stream.completion.usage is not None
 
 
-async def test_an_empty_reply_that_is_complete(serve: Serve) -> None:
+async def test_an_empty_response_that_is_complete(serve: Serve) -> None:
     async with open_client(serve(Reply(""))) as client, client.stream(**ASK) as stream:
         assert "".join([chunk.text async for chunk in stream]) == ""
     assert (stream.has_output, stream.completion.finish_reason) == (False, "stop")
@@ -356,10 +356,10 @@ async def test_a_body_that_is_a_generator_is_closed_in_order() -> None:
         finally:
             closed.append("body")
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Generated(body))
 
-    async with ChatClient(api_key="k", transport=httpx.MockTransport(answer)) as client:
+    async with ChatClient(api_key="k", transport=httpx.MockTransport(respond)) as client:
         async with client.stream(**ASK) as stream:
             assert (await anext(stream)).text == "Hello"
         assert closed == ["body"]
@@ -367,7 +367,7 @@ async def test_a_body_that_is_a_generator_is_closed_in_order() -> None:
 
 
 async def test_an_empty_read_is_not_the_end() -> None:
-    """Some transports hand out empty pieces, as HTTP/2 has empty frames."""
+    """Some transports hand out empty parts, as HTTP/2 has empty frames."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b""
@@ -375,10 +375,10 @@ async def test_an_empty_read_is_not_the_end() -> None:
         yield b""
         yield b"data: [DONE]\n\n"
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Generated(body))
 
-    async with open_client(httpx.MockTransport(answer)) as client, client.stream(**ASK) as stream:
+    async with open_client(httpx.MockTransport(respond)) as client, client.stream(**ASK) as stream:
         assert [chunk.text async for chunk in stream] == ["Hello"]
 
 
@@ -460,7 +460,7 @@ class TestDeadlines:
                 await client.stream(**ASK, timeout=Timeouts(total=5)).__aenter__()
         assert caught.value.phase == "queue"
 
-    async def test_a_finished_reply_that_falls_silent_is_complete(self, serve: Serve) -> None:
+    async def test_a_finished_response_that_falls_silent_is_complete(self, serve: Serve) -> None:
         server = serve(Reply("Hello, world.", faults=(faults.stall(Stage.USAGE),)))
         async with open_client(server) as client, client.stream(**ASK) as stream:
             began = anyio.current_time()

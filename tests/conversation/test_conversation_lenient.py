@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ASK: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def reply(text: str) -> Completion:
+def response(text: str) -> Completion:
     return Completion(choices=[Choice(message=CompletionMessage(content=text), finish_reason="stop")])
 
 
@@ -91,9 +91,9 @@ def test_without_strict_mode_more_types_have_a_schema(
     output = Output.of(kind, strict=False)
     asked = output.response_format["json_schema"]
     assert (asked["strict"], asked["schema"]) == (False, schema)
-    assert output.read(reply(text)) == value
+    assert output.read(response(text)) == value
     with pytest.raises(OutputInvalidError):
-        output.read(reply('{"scores": 1, "tags": 1, "a": "x"}'))
+        output.read(response('{"scores": 1, "tags": 1, "a": "x"}'))
 
 
 def test_without_strict_mode_a_mapping_may_hold_what_two_libraries_read() -> None:
@@ -102,11 +102,11 @@ def test_without_strict_mode_a_mapping_may_hold_what_two_libraries_read() -> Non
     jsonschema.Draft202012Validator.check_schema(schema)
     text = '{"a": {"ranked": {"r": {"scores": {}, "pair": [1, "b"]}}, "tagged": {"t": {"tags": {"u": [1]}}}}}'
     jsonschema.validate(json.loads(text), schema)
-    assert output.read(reply(text)) == {"a": Both({"r": Ranked({}, (1, "b"))}, {"t": Tagged(tags={"u": [1]})})}
+    assert output.read(response(text)) == {"a": Both({"r": Ranked({}, (1, "b"))}, {"t": Tagged(tags={"u": [1]})})}
     assert "p:" not in json.dumps(schema)
     with pytest.raises(OutputInvalidError, match=r"a\.tagged"):
-        output.read(reply(text.replace("[1]", '["x"]')))
-    assert Output.of(int, strict=False).read(reply('{"value": 3}')) == 3
+        output.read(response(text.replace("[1]", '["x"]')))
+    assert Output.of(int, strict=False).read(response('{"value": 3}')) == 3
     with pytest.raises(ValueError, match="or strict=False"):
         Output.of(dict[str, int])
 

@@ -1,4 +1,4 @@
-"""Types to strict JSON schemas, and the text of a reply to values of them."""
+"""Types to strict JSON schemas, and the text of a response to values of them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
     return json_schema
 
 
-def reply(text: str | None, finish_reason: str = "stop", **message: Any) -> Completion:
+def response(text: str | None, finish_reason: str = "stop", **message: Any) -> Completion:
     choice = Choice(message=CompletionMessage(role="assistant", content=text, **message), finish_reason=finish_reason)
     return Completion(choices=[choice], request_id="req_7")
 
@@ -303,7 +303,7 @@ def test_a_response_becomes_a_value() -> None:
         (Numbers, '{"value": [1, 2]}', Numbers([1, 2])),
     ]
     for kind, text, value in responses:
-        assert Output.of(kind).read(reply(text)) == value, kind
+        assert Output.of(kind).read(response(text)) == value, kind
 
 
 def test_a_response_of_another_kind_is_invalid() -> None:
@@ -327,40 +327,40 @@ def test_a_response_of_another_kind_is_invalid() -> None:
     ]
     for kind, text, says in responses:
         with pytest.raises(OutputInvalidError, match=f"^{says}") as caught:
-            Output.of(kind).read(reply(text))
+            Output.of(kind).read(response(text))
         assert caught.value.partial_text == caught.value.completion.text == text
         assert caught.value.request_id == "req_7"
 
 
 def test_a_response_cut_by_its_limit_is_truncated_unless_it_is_whole() -> None:
     with pytest.raises(OutputTruncatedError, match="cut off at the token limit, before the end of its") as caught:
-        Output.of(Street).read(reply('{"name": "Ma', "length"))
+        Output.of(Street).read(response('{"name": "Ma', "length"))
     assert caught.value.partial_text == '{"name": "Ma'
     with pytest.raises(OutputTruncatedError):
-        Output.of(Street).read(reply('{"name": "Ma', "MAX_TOKENS"))
-    assert Output.of(Point).read(reply('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)
+        Output.of(Street).read(response('{"name": "Ma', "MAX_TOKENS"))
+    assert Output.of(Point).read(response('{"x": 1, "y": 2}  ', "length")) == Point(1, 2)
 
 
 def test_a_refusal_and_a_filtered_response_are_refused() -> None:
     with pytest.raises(OutputRefusedError, match=re.escape("the model refused: I can't help with that.")):
-        Output.of(Street).read(reply(None, refusal="I can't help with that."))
+        Output.of(Street).read(response(None, refusal="I can't help with that."))
     with pytest.raises(OutputRefusedError, match="the server filtered the response") as caught:
-        Output.of(Street).read(reply('{"na', "content_filter"))
+        Output.of(Street).read(response('{"na', "content_filter"))
     assert caught.value.partial_text == '{"na'
     for reason in ("SAFETY", "sensitive", "content_filter: RECITATION"):
         with pytest.raises(OutputRefusedError):
-            Output.of(Street).read(reply("", reason))
+            Output.of(Street).read(response("", reason))
 
 
 def test_a_response_that_calls_tools_is_no_answer_yet_whatever_it_says_beside_the_calls() -> None:
     calls: list[dict[str, Any]] = [{"tool_calls": [ToolCall(id="a")]}, {"function_call": FunctionCall(name="f")}]
     for call in calls:
         for text in (None, "\n\n", "Let me look.", '{"x": 1, "y": 2}'):
-            assert Output.of(Point).read(reply(text, "tool_calls", **call)) is None
+            assert Output.of(Point).read(response(text, "tool_calls", **call)) is None
 
 
 def test_a_parsed_completion_is_a_completion_and_its_json_is_the_servers() -> None:
-    completion = reply('{"kind": "cat", "lives": 2}')
+    completion = response('{"kind": "cat", "lives": 2}')
     parsed = msgspec.structs.replace(completion, parsed=Cat(kind="cat", lives=2))
     assert (parsed.parsed, parsed.text, parsed.request_id) == (Cat(kind="cat", lives=2), completion.text, "req_7")
     assert parsed.to_dict() == completion.to_dict()

@@ -1,4 +1,4 @@
-"""Structured output over the wire: `complete`, `stream` and tasks; replies right and wrong, asked once or again."""
+"""Structured output over the wire: `complete`, `stream` and tasks; responses right and wrong, asked once or again."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_asking_again_needs_a_type_and_a_number(serve: Serve) -> None:
     assert server.requests == []
 
 
-async def test_another_reply_is_a_typed_error_that_keeps_the_text(serve: Serve) -> None:
+async def test_another_response_is_a_typed_error_that_keeps_the_text(serve: Serve) -> None:
     rows: list[tuple[Reply, type[OutputError], str]] = [
         (Reply(WRONG), OutputInvalidError, WRONG),
         (Reply(ANN[:9], finish_reason="length"), OutputTruncatedError, ANN[:9]),
@@ -178,7 +178,7 @@ async def test_a_later_turns_error_counts_the_requests_of_all(serve: Serve) -> N
     assert caught.value.attempts == 3
 
 
-async def test_a_reply_that_calls_tools_has_no_value_yet(serve: Serve) -> None:
+async def test_a_response_that_calls_tools_has_no_value_yet(serve: Serve) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
     server = serve(Reply(tool_calls=(ToolCall("f"),)))
     async with client(server) as chat:
@@ -266,10 +266,10 @@ async def test_a_task_asks_again_and_adds_up_its_turns(serve: Serve) -> None:
 
     async with adapter(server, prices=price) as chat:
         task = chat.start_task(Task("Who?", output_type=Person, reask=1))
-        pieces = [piece async for piece in task.stream()]
+        parts = [part async for part in task.stream()]
         result = await task.wait()
     assert result.parsed == Person("Ann", 7)
-    assert "".join(pieces) == result.output == WRONG + ANN
+    assert "".join(parts) == result.output == WRONG + ANN
     assert result.message is not None
     assert result.message.content == ANN
     assert [message["role"] for message in result.messages] == ["user", "assistant", "user"]

@@ -60,12 +60,12 @@ async def test_a_task_takes_its_turns_and_adds_them_up(serve: Serve) -> None:
             server = serve([calls("Let me see. "), calls(), Reply("It is 3.")])
             async with adapter(server) as chat:
                 task = chat.start_task(Task("How much?", tools=[add], parameters=parameters))
-                pieces = [piece async for piece in task.stream()]
+                parts = [part async for part in task.stream()]
                 result = await task.wait()
-                late = [piece async for piece in chat.stream_result(task.id)]
+                late = [part async for part in chat.stream_result(task.id)]
                 status = chat.get_adapter_status()
             assert result.status is TaskStatus.COMPLETED
-            assert "".join(pieces) == "".join(late) == result.output == task.text == "Let me see. It is 3."
+            assert "".join(parts) == "".join(late) == result.output == task.text == "Let me see. It is 3."
             assert result.message is not None
             assert result.message.content == "It is 3."
             assert result.finish_reason == result.metadata["finish_reason"] == "stop"
@@ -134,13 +134,13 @@ async def test_a_turn_whose_server_counts_nothing_has_no_known_cost(serve: Serve
     assert result.cost is None
 
 
-async def test_a_reply_begun_anew_replaces_its_own_text_alone(serve: Serve) -> None:
+async def test_a_response_begun_anew_replaces_its_own_text_alone(serve: Serve) -> None:
     broken = Reply("It is four.", faults=(faults.end(2),))
     server = serve([calls("Let me see. "), broken, Reply("It is 3.")])
     policy = RetryPolicy(initial=0, jitter=0, restart_unread=True)
     async with adapter(server, retry=policy) as chat:
         result = await chat.execute(Task("How much?", tools=[add]))
-        assert [piece async for piece in chat.stream_result(result.task.task_id or "")] != []  # type: ignore[union-attr]  # it has one
+        assert [part async for part in chat.stream_result(result.task.task_id or "")] != []  # type: ignore[union-attr]  # it has one
     assert result.raise_for_error().output == "Let me see. It is 3."
     assert result.attempts == 3
 
@@ -218,8 +218,8 @@ async def test_cancelling_a_later_turn_closes_its_connection(serve: Serve) -> No
     async with adapter(server) as chat:
         task = chat.start_task(Task("How much?", tools=[add]))
         text = ""
-        async for piece in task.stream():
-            text += piece
+        async for part in task.stream():
+            text += part
             if "It" in text:
                 break
         assert await task.cancel()

@@ -100,8 +100,8 @@ async def _replayed(adapter: AsyncChatGPTAdapter, task_id: str) -> tuple[str, Ex
     """Return what a late reader gets."""
     text = ""
     try:
-        async for piece in adapter.stream_result(task_id):
-            text += piece
+        async for part in adapter.stream_result(task_id):
+            text += part
     except ChatError as error:
         return text, error
     return text, None

@@ -151,16 +151,16 @@ def ends_within(at: Point) -> Fault:
 
 def last_words(*data: bytes, at: Point = 1) -> Fault:
     """Return a fault that ends the body in good order with other bytes."""
-    parts = tuple(Part(piece) for piece in data)
+    parts = tuple(Part(part) for part in data)
     return Fault("last-words", lambda response: replace(response, body=(*response.body[: response.index(at)], *parts)))
 
 
-def wire(*pieces: bytes | Step) -> Plan:
-    """Return an answer spelled out byte by byte."""
-    return Plan(tuple(Send(piece) if isinstance(piece, bytes) else piece for piece in pieces))
+def wire(*parts: bytes | Step) -> Plan:
+    """Return a response spelled out byte by byte."""
+    return Plan(tuple(Send(part) if isinstance(part, bytes) else part for part in parts))
 
 
 def events(*data: str | bytes, content_type: str = "text/event-stream") -> Response:
     """Return a stream with these events and nothing else."""
-    encoded = (piece.encode() if isinstance(piece, str) else piece for piece in data)
-    return Response(200, (("content-type", content_type),), tuple(Part(b"data: %b\n\n" % piece) for piece in encoded))
+    encoded = (part.encode() if isinstance(part, str) else part for part in data)
+    return Response(200, (("content-type", content_type),), tuple(Part(b"data: %b\n\n" % part) for part in encoded))

@@ -138,8 +138,8 @@ BEFORE_THE_HEAD = [
         "within the status line": (b"HTTP/1.1 2",),
         "after the status line": (b"HTTP/1.1 200 OK\r\n",),
         "within a header": (b"HTTP/1.1 200 OK\r\ncontent-ty",),
-        "after interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 3,),
-        "after an interim answer": (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",),
+        "after interim responses": (b"HTTP/1.1 100 Continue\r\n\r\n" * 3,),
+        "after an interim response": (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",),
     }.items()
     for how, step, error, phase in (
         ("closed", Close(), APIConnectionError, None),

@@ -34,7 +34,7 @@ from chatscope.simulator.plan import Point, Step
 
 
 def faulty(*made: Fault, text: str = TEXT) -> Reply:
-    """Return the usual reply with faults."""
+    """Return the usual response with faults."""
     return Reply(text, faults=made)
 
 
@@ -67,7 +67,7 @@ Cut = Callable[[Step], Fault]
 
 
 def at(point: Point) -> Cut:
-    """Return the stage before a part of the reply."""
+    """Return the stage before a part of the response."""
     return lambda step: Fault("cut", lambda response: response.interrupted(point, step))
 
 
@@ -90,7 +90,7 @@ def broken_off_at_the_end(where: str, cut: Cut) -> list[Row]:
 
 
 def unharmed(where: str, cut: Cut) -> list[Row]:
-    """Return the rows in which what happens to the connection concerns the reply no more."""
+    """Return the rows in which what happens to the connection concerns the response no more."""
     return [
         completes(f"{how} {where}", faulty(cut(step)))
         for how, step in (("closed", Close()), ("reset", Reset()), ("silent", Stall()))
@@ -108,7 +108,7 @@ BREAKING_OFF = [
     *broken_off_at_the_end("before [DONE]", at(Stage.DONE)),
     *broken_off_at_the_end("within [DONE]", partial(instead, faults.cut_chunk(Stage.DONE))),
     *unharmed("after [DONE]", at(Stage.END)),
-    *unharmed("after the whole reply", at(Stage.IDLE)),
+    *unharmed("after the whole response", at(Stage.IDLE)),
 ]
 
 STREAMED = [

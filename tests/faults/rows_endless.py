@@ -1,4 +1,4 @@
-"""Rows: replies that are too much or too slow. No end, no measure, a bomb, a byte at a time."""
+"""Rows: responses that are too much or too slow. No end, no measure, a bomb, a byte at a time."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ KEEP_ALIVE = [
 ]
 
 
-def without_end(name: str, *pieces: bytes | Step, memory: int = 8 * MIB) -> Row:
+def without_end(name: str, *parts: bytes | Step, memory: int = 8 * MIB) -> Row:
     """Return a row in which HTTP itself has no end."""
-    return fails(name, wire(*pieces), InvalidResponseError, memory=memory, says="not valid HTTP")
+    return fails(name, wire(*parts), InvalidResponseError, memory=memory, says="not valid HTTP")
 
 
 ENDLESS_HEADS = [
@@ -85,7 +85,7 @@ ENDLESS_HEADS = [
     without_end("an endless header", HEAD + b"x: ", Repeat(b"x" * 16 * KIB)),
     without_end("an endless name of a header", HEAD, Repeat(b"x" * 16 * KIB)),
     without_end("an endless status line", b"HTTP/1.1 200 ", Repeat(b"x" * 16 * KIB)),
-    without_end("endless interim answers", Repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)),
+    without_end("endless interim responses", Repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)),
     without_end("endless blank lines before the head", Repeat(b"\r\n" * 1000)),
 ]
 
@@ -129,8 +129,8 @@ ENDLESS_LINES = [
 ]
 
 ENDLESS_FRAMING = [
-    fails(name, wire(*pieces), InvalidResponseError, 200, memory=8 * MIB, says="not valid HTTP")
-    for name, pieces in {
+    fails(name, wire(*parts), InvalidResponseError, 200, memory=8 * MIB, says="not valid HTTP")
+    for name, parts in {
         "endless trailers": (HEAD + b"\r\n0\r\n", Repeat(b"x: " + b"x" * 16 * KIB + b"\r\n")),
         "an endless trailer": (HEAD + b"\r\n0\r\nx: ", Repeat(b"x" * 16 * KIB)),
         "an endless chunk extension": (HEAD + b"\r\n5;", Repeat(b"x" * 16 * KIB)),

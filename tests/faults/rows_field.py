@@ -118,7 +118,7 @@ CHUNKS = [
     completes("created: 0, id: ''", events(chunk({"content": "Hello"}, created=0, id=""), DONE), "Hello"),
     completes("created in fractions", events(chunk({"content": "Hello"}, created=1.5), DONE), "Hello"),
     completes("numbers as text", events(chunk({"content": "Hello"}, created="7"), DONE), "Hello"),
-    completes("finish_reason: null on a complete reply", events(HELLO, DONE), "Hello"),
+    completes("finish_reason: null on a complete response", events(HELLO, DONE), "Hello"),
     completes("a finish_reason that nobody knows", events(HELLO, chunk(finish="eos_token")), "Hello"),
     completes("a finish_reason twice", events(HELLO, STOP, STOP, DONE), "Hello"),
     completes("text after the finish_reason", events(HELLO, STOP, says("!"), DONE), "Hello!"),
@@ -320,7 +320,7 @@ REPORTED_OTHERWISE = [
         says="not separated by blank lines",
         attempts=1,
     ),
-    completes("an empty error beside the answer", events(chunk({"content": "Hello"}, error={}), STOP, DONE), "Hello"),
+    completes("an empty error beside the response", events(chunk({"content": "Hello"}, error={}), STOP, DONE), "Hello"),
     completes("data: null and keep-alives", events("null", HELLO, "keep-alive", STOP, DONE), "Hello"),
     fails(
         "an error event that is no JSON",
@@ -331,7 +331,7 @@ REPORTED_OTHERWISE = [
     ),
     fails("an error as a body, though a stream was asked", respond(200, b'{"error": "no"}'), StreamServerError),
     fails(
-        "a broken chunk after a token, in one piece",
+        "a broken chunk after a token, in one read",
         wire(
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\ndata: %b\n\n\r\nzz\r\n"
             % (len(HELLO) + 8, HELLO.encode()),

@@ -42,7 +42,7 @@ TRIED_AGAIN = {408, 409, 425, 429}
 
 
 def refused(name: str, response: Response, **more: Any) -> Row:
-    """Return the row of an error reply, which its status alone decides."""
+    """Return the row of an error response, which its status alone decides."""
     status = response.status
     error_class = InternalServerError if status >= 500 else CLASSES.get(status, APIStatusError)
     attempts = 2 if status in TRIED_AGAIN or status >= 500 else 1
@@ -165,7 +165,7 @@ def ordered(status: int, value: str) -> Response:
 
 
 def asking(**headers: str) -> list[Response | Reply]:
-    """Return an error that asks for a wait, and the reply after it."""
+    """Return an error that asks for a wait, and the response after it."""
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
     return [error(503, headers=named), Reply(TEXT)]
 

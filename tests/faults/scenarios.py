@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
-from tests.support.loopback import Listener, Server, answers
+from tests.support.loopback import Listener, Server, responds
 
 from chatscope import AsyncChatGPTAdapter, ChatClient, Result, RetryPolicy, Task, TaskStatus, Timeouts, ToolResult
 from chatscope.simulator import Answer, Reply, ToolCall, error, faults
@@ -31,7 +31,7 @@ HELLO = (
 )
 
 PACED = Reply(TEXT, first_token=0.001, between_tokens=0.001)
-"""A reply that is read in several pieces, so that there are checkpoints between them."""
+"""A response that is read in several parts, so that there are checkpoints between them."""
 
 DONE = (TaskStatus.COMPLETED, TEXT)
 
@@ -166,7 +166,7 @@ async def inside_cancel_task(world: World) -> object:
 async def streaming_with_a_reader(world: World) -> object:
     async with world.adapter() as adapter:
         task = Task("hi")
-        text = "".join([piece async for piece in adapter.execute_streaming(task)])
+        text = "".join([part async for part in adapter.execute_streaming(task)])
         return (await adapter.get_result(task.task_id or "")).status, text
 
 
@@ -176,8 +176,8 @@ async def two_readers(world: World) -> object:
         texts = ["", ""]
 
         async def read(place: int) -> None:
-            async for piece in handle.stream():
-                texts[place] += piece
+            async for part in handle.stream():
+                texts[place] += part
 
         async with anyio.create_task_group() as group:
             group.start_soon(read, 0)
@@ -186,8 +186,8 @@ async def two_readers(world: World) -> object:
 
 
 async def client_stream(world: World) -> object:
-    async with world.client() as client, client.stream(model=MODEL, messages=MESSAGES) as reply:
-        return "".join([chunk.text async for chunk in reply])
+    async with world.client() as client, client.stream(model=MODEL, messages=MESSAGES) as stream:
+        return "".join([chunk.text async for chunk in stream])
 
 
 async def client_complete(world: World) -> object:
@@ -219,8 +219,8 @@ async def client_queue(world: World) -> object:
         async with anyio.create_task_group() as group:
             for _ in range(2):
                 group.start_soon(_complete, client)
-        async with client.stream(model=MODEL, messages=MESSAGES) as reply:
-            return "".join([chunk.text async for chunk in reply])
+        async with client.stream(model=MODEL, messages=MESSAGES) as stream:
+            return "".join([chunk.text async for chunk in stream])
 
 
 async def _complete(client: ChatClient) -> None:
@@ -238,16 +238,16 @@ async def outer_get_result(world: World) -> object:
 
 async def outer_stream_result(world: World) -> object:
     task_id = await world.around.submit_task(Task("hi"))
-    return "".join([piece async for piece in world.around.stream_result(task_id)])
+    return "".join([part async for part in world.around.stream_result(task_id)])
 
 
 async def outer_streaming(world: World) -> object:
-    async with world.around.execute_streaming(Task("hi")) as pieces:
-        return "".join([piece async for piece in pieces])
+    async with world.around.execute_streaming(Task("hi")) as parts:
+        return "".join([part async for part in parts])
 
 
 async def outer_streaming_left_alone(world: World) -> object:
-    return "".join([piece async for piece in world.around.execute_streaming(Task("hi"))])
+    return "".join([part async for part in world.around.execute_streaming(Task("hi"))])
 
 
 REFUSED: Sequence[Answer] = [error(429, retry_after=0.002), error(429, retry_after=0.01), Reply(TEXT)]
@@ -270,7 +270,7 @@ SCENARIOS = [
         name="large request",
         run=large_request,
         expected=(TaskStatus.COMPLETED, "Hello"),
-        server=lambda: Listener(answers(HELLO)),
+        server=lambda: Listener(responds(HELLO)),
     ),
     Scenario(name="two at once", run=two_at_once, expected=[DONE, DONE]),
     Scenario(name="block exit", run=block_exit, expected=[DONE, DONE]),

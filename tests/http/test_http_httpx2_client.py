@@ -32,30 +32,30 @@ ONCE = RetryPolicy(attempts=1)
 DONE = b'{"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}'
 
 
-class Pieces(httpx2.AsyncByteStream):  # type: ignore[misc, name-defined]  # httpx2 is there, or this module is skipped
-    """A body that comes in pieces; an exception among them is raised."""
+class Parts(httpx2.AsyncByteStream):  # type: ignore[misc, name-defined]  # httpx2 is there, or this module is skipped
+    """A body that comes in parts; an exception among them is raised."""
 
-    def __init__(self, *pieces: bytes | Exception) -> None:
-        self.pieces = pieces
+    def __init__(self, *parts: bytes | Exception) -> None:
+        self.parts = parts
         self.closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            if isinstance(piece, Exception):
-                raise piece
-            yield piece
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
 
     async def aclose(self) -> None:
         self.closed = True
 
 
-def answering(answer: Any, **options: Any) -> Any:
+def responding(respond: Any, **options: Any) -> Any:
     """Return a client whose requests are answered by a function, or fail with an exception."""
 
     def handle(request: Any) -> Any:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request)
+        if isinstance(respond, Exception):
+            raise respond
+        return respond(request)
 
     return httpx2.AsyncClient(transport=httpx2.MockTransport(handle), **options)
 
@@ -63,14 +63,14 @@ def answering(answer: Any, **options: Any) -> Any:
 async def test_all_the_client_has_applies() -> None:
     requests = []
 
-    def answer(request: Any) -> Any:
+    def respond(request: Any) -> Any:
         requests.append(request)
         return httpx2.Response(200, headers={"x-request-id": "req_1"}, content=DONE)
 
     async def hook(request: Any) -> None:
         request.headers["x-hook"] = "ran"
 
-    async with answering(answer, headers={"x-mine": "yes"}, event_hooks={"request": [hook]}) as http_client:
+    async with responding(respond, headers={"x-mine": "yes"}, event_hooks={"request": [hook]}) as http_client:
         timeout = Timeouts(connect=3, read=7)
         async with ChatClient(api_key="sk-1", http_client=http_client, timeout=timeout) as client:
             completion = await client.complete(**ASK, extra_query={"a": "b"})
@@ -84,11 +84,11 @@ async def test_all_the_client_has_applies() -> None:
 
 
 async def test_redirects_are_not_followed() -> None:
-    def answer(_: Any) -> Any:
+    def respond(_: Any) -> Any:
         return httpx2.Response(307, headers={"location": "https://elsewhere.example/"})
 
     async with (
-        answering(answer, follow_redirects=True) as http_client,
+        responding(respond, follow_redirects=True) as http_client,
         ChatClient(api_key="k", http_client=http_client) as client,
     ):
         with pytest.raises(APIStatusError) as caught:
@@ -96,12 +96,12 @@ async def test_redirects_are_not_followed() -> None:
     assert caught.value.status == 307
 
 
-async def test_a_compressed_reply() -> None:
-    def answer(_: Any) -> Any:
+async def test_a_compressed_response() -> None:
+    def respond(_: Any) -> Any:
         body = gzip.compress(DONE)
-        return httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(body[:9], body[9:]))
+        return httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Parts(body[:9], body[9:]))
 
-    async with answering(answer) as http_client, ChatClient(api_key="k", http_client=http_client) as client:
+    async with responding(respond) as http_client, ChatClient(api_key="k", http_client=http_client) as client:
         assert (await client.complete(**ASK)).text == "Hello"
 
 
@@ -122,7 +122,7 @@ async def test_a_compressed_reply() -> None:
 )
 async def test_its_errors_become_this_packages(failure: Exception, kind: type[ChatError], phase: str | None) -> None:
     async with (
-        answering(failure) as http_client,
+        responding(failure) as http_client,
         ChatClient(api_key="k", http_client=http_client, retry=ONCE) as client,
     ):
         with pytest.raises(kind) as caught:
@@ -143,18 +143,18 @@ async def test_its_errors_become_this_packages(failure: Exception, kind: type[Ch
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 async def test_errors_within_a_stream(failure: Exception, kind: type[ChatError]) -> None:
-    stream = Pieces(b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n', failure)
+    stream = Parts(b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n', failure)
 
-    def answer(_: Any) -> Any:
+    def respond(_: Any) -> Any:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
 
     async with (
-        answering(answer) as http_client,
+        responding(respond) as http_client,
         ChatClient(api_key="k", http_client=http_client, retry=ONCE) as client,
     ):
         with pytest.raises(kind) as caught:
-            async with client.stream(**ASK) as reply:
-                [chunk async for chunk in reply]
+            async with client.stream(**ASK) as opened:
+                [chunk async for chunk in opened]
     assert (type(caught.value), caught.value.partial_text) == (kind, "Hel")
     assert stream.closed
 
@@ -164,7 +164,7 @@ async def test_what_is_not_its_comes_out_as_it_is() -> None:
         pass
 
     failure = MineError()
-    async with answering(failure) as http_client, ChatClient(api_key="k", http_client=http_client) as client:
+    async with responding(failure) as http_client, ChatClient(api_key="k", http_client=http_client) as client:
         with pytest.raises(MineError) as caught:
             await client.complete(**ASK)
     assert caught.value is failure

@@ -20,7 +20,7 @@ from chatscope.transport import HTTPTransport
 ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 ONCE = RetryPolicy(attempts=1)
 BODY = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}'
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_a_request_that_a_kept_connection_lost_is_an_attempt(
 ) -> None:
     def script(peer: Peer) -> None:
         peer.request()
-        peer.send(ANSWER)
+        peer.send(RESPONSE)
         peer.request()  # the second one is read, and lost
 
     caplog.set_level(logging.INFO, "chatscope.retry")

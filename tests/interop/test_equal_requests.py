@@ -1,6 +1,6 @@
 """The same requests through chatscope and through the official `openai` package: the same bodies, the same results.
 
-Each client has a simulator of its own with the same script, so that ids and counts in the replies agree.
+Each client has a simulator of its own with the same script, so that ids and counts in the responses agree.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ async def theirs(base_url: str, request: dict[str, Any], *, stream: bool) -> Any
                 completion: Any = await _final(events)
         else:
             completion = await client.chat.completions.create(**request)
-    # What the package adds is not in the reply.
+    # What the package adds is not in the response.
     call = {"index": True, "function": {"parsed_arguments": True}}
     ignored = {"choices": {"__all__": {"message": {"parsed": True, "tool_calls": {"__all__": call}}}}}
     return comparable(completion.model_dump(mode="json", exclude=ignored, warnings=False))
@@ -160,7 +160,7 @@ async def test_equal_requests_and_results(name: str, stream: bool) -> None:
 async def test_the_same_through_the_litellm_proxy(
     litellm_proxy: LiteLLMProxy, upstream: tuple[Simulator, str], name: str, stream: bool
 ) -> None:
-    """The proxy asks the server behind it the same for both, and hands both the same reply on."""
+    """The proxy asks the server behind it the same for both, and hands both the same response on."""
     server, _ = upstream
     reply, parameters = REQUESTS[name]
     request = {"model": "simulated", "messages": HELLO} | parameters

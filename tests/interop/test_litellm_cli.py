@@ -57,7 +57,7 @@ def ask(proxy: LiteLLMProxy, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_ask_prints_the_reply(litellm_proxy: LiteLLMProxy) -> None:
+def test_ask_prints_the_response(litellm_proxy: LiteLLMProxy) -> None:
     code, out, err = ask(litellm_proxy, "hi", "--model", "gpt-4o-mini")
     assert (code, out.strip(), err) == (0, REPLY, "")
 

@@ -68,17 +68,17 @@ async def test_streaming_with_usage() -> None:
         options: Any = {"include_usage": True}
         stream = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, stream_options=options)
         chunks = [chunk async for chunk in stream]
-    *pieces, usage = chunks
-    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    *parts, usage = chunks
+    text = "".join(part.choices[0].delta.content or "" for part in parts)
     assert text == "Hello, wörld."
-    assert pieces[0].choices[0].delta.role == "assistant"
-    assert [piece.choices[0].finish_reason for piece in pieces] == [None] * 5 + ["stop"]
+    assert parts[0].choices[0].delta.role == "assistant"
+    assert [part.choices[0].finish_reason for part in parts] == [None] * 5 + ["stop"]
     assert usage.choices == []
     assert usage.usage is not None
     assert (usage.usage.completion_tokens, usage.usage.total_tokens) == (4, usage.usage.prompt_tokens + 4)
 
 
-async def test_the_stream_helper_accumulates_what_the_plain_reply_says() -> None:
+async def test_the_stream_helper_accumulates_what_the_plain_response_says() -> None:
     reply = Reply(reasoning="Hm, well.", tokens=30)
     async with connect(simulator(reply)) as client:
         plain = await client.chat.completions.create(model=MODEL, messages=HELLO, logprobs=True, top_logprobs=2)
@@ -148,8 +148,8 @@ async def test_a_round_of_tools(streamed: bool) -> None:
             {"role": "assistant", "tool_calls": [call.model_dump(exclude={"function": {"parsed_arguments"}})]},
             {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
         ]
-        answer = await client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
-    assert (answer.choices[0].message.content or "").startswith("The tools said: “sunny”.")
+        response = await client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
+    assert (response.choices[0].message.content or "").startswith("The tools said: “sunny”.")
 
 
 async def test_scripted_calls_of_several_tools() -> None:

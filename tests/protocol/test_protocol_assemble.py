@@ -47,10 +47,10 @@ def call(
     name: str | None = None,
     arguments: str | None = None,
 ) -> dict[str, Any]:
-    """Return a piece of a tool call, with what is given and nothing else."""
+    """Return a part of a tool call, with what is given and nothing else."""
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
-    piece: dict[str, Any] = {"function": function} if function else {}
-    return piece | {key: value for key, value in (("index", index), ("id", call_id)) if value is not None}
+    part: dict[str, Any] = {"function": function} if function else {}
+    return part | {key: value for key, value in (("index", index), ("id", call_id)) if value is not None}
 
 
 Calls = list[tuple[str, str, str]]
@@ -95,7 +95,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [call(0, None, "f", PARIS), call(0, None, "g", ROME)],
         [("", "f", PARIS), ("", "g", ROME)],
     ),
-    "all with index 0, in pieces": (
+    "all with index 0, in parts": (
         [
             call(0, "a", "f"),
             call(0, None, None, PARIS),
@@ -105,7 +105,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         ],
         [("a", "f", PARIS), ("b", "g", ROME)],
     ),
-    "without index, in pieces": (
+    "without index, in parts": (
         [call(None, "a", "f"), call(None, None, None, PARIS), call(None, "b", "g"), call(None, "b", None, ROME)],
         [("a", "f", PARIS), ("b", "g", ROME)],
     ),
@@ -133,7 +133,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [call(None, None, "f", PARIS[:6]), call(None, None, "f", PARIS[6:])],
         [("", "f", PARIS)],
     ),
-    "the name in pieces": (
+    "the name in parts": (
         [call(0, "a", "get_"), call(0, None, "wea"), call(0, None, "ther"), call(0, None, None, PARIS)],
         [("a", "get_weather", PARIS)],
     ),
@@ -145,7 +145,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [call(0, "a", "get"), call(0, "a", "get_weather"), call(0, None, None, PARIS)],
         [("a", "get_weather", PARIS)],
     ),
-    "another id with every piece": (
+    "another id with every part": (
         [call(0, "a", "f"), call(0, "b", None, PARIS[:6]), call(0, "c", None, PARIS[6:])],
         [("a", "f", PARIS)],
     ),
@@ -188,7 +188,7 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         ],
         [("a", "f", PARIS), ("b", "g", ROME)],
     ),
-    "all arguments so far in every piece": (
+    "all arguments so far in every part": (
         [call(0, "a", "f", PARIS[:size]) for size in (2, 8, len(PARIS), len(PARIS))],
         [("a", "f", PARIS)],
     ),
@@ -205,13 +205,13 @@ TOOL_CALLS: dict[str, tuple[list[dict[str, Any]], Calls]] = {
         [("a", "f", '{"a":{"a":{"a":1}}}')],
     ),
     "empty arguments first": ([call(0, "a", "f", "{}"), call(0, arguments=PARIS)], [("a", "f", PARIS)]),
-    "a piece with nothing in it": ([call(0, "a", "f", PARIS), {}, call(0)], [("a", "f", PARIS)]),
+    "a part with nothing in it": ([call(0, "a", "f", PARIS), {}, call(0)], [("a", "f", PARIS)]),
 }
 
 
-@each_row(("pieces", "calls"), TOOL_CALLS.values(), ids=TOOL_CALLS)
-def test_tool_calls(pieces: list[dict[str, Any]], calls: Calls) -> None:
-    deltas = [{"tool_calls": piece.get("several", [piece])} for piece in pieces]
+@each_row(("parts", "calls"), TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_tool_calls(parts: list[dict[str, Any]], calls: Calls) -> None:
+    deltas = [{"tool_calls": part.get("several", [part])} for part in parts]
     message = spoken(*deltas)
     assert [(made.id, made.function.name, made.function.arguments) for made in message.tool_calls or ()] == calls
     assert {made.type for made in message.tool_calls or ()} == {"function"}
@@ -418,22 +418,22 @@ def test_choices_are_kept_apart_and_in_order() -> None:
     assert assembler.text_parts == ["a1", "a2"]
 
 
-def test_pieces_are_a_log_that_readers_keep_their_place_in() -> None:
+def test_text_parts_are_a_log_that_readers_keep_their_place_in() -> None:
     assembler = Assembler()
-    pieces = assembler.text_parts
+    parts = assembler.text_parts
     for text in ("a", "", "b"):
         assembler.add(chunk_of(msgspec.json.encode(chunk(content=text))))
-    assert pieces is assembler.text_parts
-    assert pieces == ["a", "b"]
+    assert parts is assembler.text_parts
+    assert parts == ["a", "b"]
 
 
-def test_a_reply_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
+def test_a_response_without_a_choice_0_has_a_first_choice_at_its_end() -> None:
     assembler = assemble(chunk(2, content="c"), chunk(1, content="a"), chunk(1, content="b"))
-    pieces = assembler.text_parts
-    assert (pieces, assembler.completion().text) == ([], "ab"), "a choice 0 may still come"
+    parts = assembler.text_parts
+    assert (parts, assembler.completion().text) == ([], "ab"), "a choice 0 may still come"
     for _ in range(2):
         assembler.close()
-        assert pieces == ["a", "b"]
+        assert parts == ["a", "b"]
     assert (assembler.text, assembler.completion().text) == ("ab", "ab")
     assembler = assemble(chunk(1, content="b"), chunk(0, content="a"))
     assembler.close()
@@ -546,7 +546,7 @@ def test_choices_that_report_their_own_usage_share_the_prompt() -> None:
     assert [event.usage for event in events if isinstance(event, UsageReported)][-1] == made.usage
 
 
-def test_what_is_said_once_per_reply() -> None:
+def test_what_is_said_once_per_response() -> None:
     completion = assemble(
         {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [1]},
         {"id": "c1", "created": 5, "model": "m", "system_fingerprint": "fp", **only(chunk(content="a"))},
@@ -669,12 +669,12 @@ def test_merging(so_far: object, new: object, merged: object) -> None:
 @given(st.text(max_size=30), st.lists(st.integers(min_value=0), max_size=8))
 def test_any_cut_of_text_and_arguments_gives_the_same_message(text: str, where: list[int]) -> None:
     ends = [*sorted(place % (len(text) + 1) for place in where), len(text)]
-    pieces = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    parts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     message = spoken(
-        *({"content": piece, "reasoning": piece, "refusal": piece} for piece in pieces),
+        *({"content": part, "reasoning": part, "refusal": part} for part in parts),
         *(
-            {"tool_calls": [call(0, "a" if not place else None, "f" if not place else None, piece)]}
-            for place, piece in enumerate(pieces)
+            {"tool_calls": [call(0, "a" if not place else None, "f" if not place else None, part)]}
+            for place, part in enumerate(parts)
         ),
     )
     assert (message.content or "", message.reasoning_text or "", message.refusal or "") == (text, text, text)

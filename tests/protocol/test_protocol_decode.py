@@ -357,12 +357,12 @@ def test_numbers_that_are_no_numbers_are_left_out() -> None:
 
 
 def _plain() -> dict[str, Any]:
-    reply: dict[str, Any] = deepcopy(COMPLETION)
-    del reply["citations"], reply["choices"][0]["message"]["images"]
-    return reply
+    response: dict[str, Any] = deepcopy(COMPLETION)
+    del response["citations"], response["choices"][0]["message"]["images"]
+    return response
 
 
-def test_a_reply_without_surprises_needs_one_look() -> None:
+def test_a_response_without_surprises_needs_one_look() -> None:
     exact = decode_exact(msgspec.json.encode(_plain()))
     assert exact == completion_from(_plain())
     assert type(exact) is Completion
@@ -370,12 +370,12 @@ def test_a_reply_without_surprises_needs_one_look() -> None:
 
 
 def _edited(path: tuple[str | int, ...], value: object) -> bytes:
-    reply = _plain()
-    place: Any = reply
+    response = _plain()
+    place: Any = response
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    return msgspec.json.encode(reply)
+    return msgspec.json.encode(response)
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -404,7 +404,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         b"",
     ],
 )
-def test_a_reply_with_surprises_needs_a_closer_look(body: bytes) -> None:
+def test_a_response_with_surprises_needs_a_closer_look(body: bytes) -> None:
     assert decode_exact(body) is None
 
 
@@ -424,7 +424,7 @@ def _chunk_of(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
         {"choices": [{"delta": {"content": "a"}}]},
     ],
 )
-def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
+def test_a_part_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
     assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)) == "a"
 
 
@@ -458,12 +458,12 @@ def test_a_piece_of_text_and_nothing_else(chunk: dict[str, Any]) -> None:
         CHUNK | {"choices": _chunk_of({"content": "a"})["choices"] * 2},
     ],
 )
-def test_more_than_a_piece_of_text(chunk: dict[str, Any]) -> None:
+def test_more_than_a_part_of_text(chunk: dict[str, Any]) -> None:
     assert ChunkDecoder().decode_text(msgspec.json.encode(chunk)) is None
 
 
 @each_row("data", [b"", b"[DONE]", b'{"choices": [{"delta": {"content": "\xff"}}]}', b"[" * 100_000])
-def test_no_piece_of_text(data: bytes) -> None:
+def test_no_part_of_text(data: bytes) -> None:
     assert ChunkDecoder().decode_text(data) is None
 
 

@@ -1,4 +1,4 @@
-"""Error replies, in all the shapes that servers give them, to typed errors."""
+"""Error responses, in all the shapes that servers give them, to typed errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOW = 1_700_000_000.0
 
 
 def refusal(status: int, body: object, *, secret: str = "", **headers: str) -> APIStatusError:
-    """Return the error for a reply; underscores in the headers' names stand for hyphens."""
+    """Return the error for a response; underscores in the headers' names stand for hyphens."""
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return status_error(
         status,
@@ -380,9 +380,9 @@ def test_an_account_is_unpaid_wherever_it_is_said(body: Any) -> None:
 
 
 @each_row("code", ["9" * 5000, f'"{"9" * 5000}"', "1.5", '"1008"'])
-@each_row("answer", ["", '"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],'])
-def test_a_code_of_a_base_resp_that_is_not_success_is_an_error(code: str, answer: str) -> None:
-    body = f'{{{answer}"base_resp":{{"status_code":{code},"status_msg":"no"}}}}'
+@each_row("rest", ["", '"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}],'])
+def test_a_code_of_a_base_resp_that_is_not_success_is_an_error(code: str, rest: str) -> None:
+    body = f'{{{rest}"base_resp":{{"status_code":{code},"status_msg":"no"}}}}'
     report = find_error(load(body.encode()))
     assert report is not None
     assert report.message == "no"
@@ -518,16 +518,16 @@ def test_an_error_inside_a_stream() -> None:
     assert error.body == load(data)
 
 
-def answer(**fields: Any) -> dict[str, Any]:
+def response(**fields: Any) -> dict[str, Any]:
     return {"id": "c", "choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}], **fields}
 
 
 @each_row(
     "empty", [None, {}, "", False, 0, [], {"message": ""}, {"message": None, "code": 0}, "null", "none", "-", "{}"]
 )
-def test_an_empty_error_beside_an_answer_is_none(empty: object) -> None:
+def test_an_empty_error_beside_a_response_is_none(empty: object) -> None:
     for name in ("error", "errors"):
-        assert find_error(answer(**{name: empty})) is None
+        assert find_error(response(**{name: empty})) is None
         assert find_error({"choices": [{"message": {"content": "a"}, name: empty}]}) is None
         assert find_error({"choices": [{"message": {"content": "a", name: empty}}]}) is None
 
@@ -545,7 +545,7 @@ def test_an_empty_error_beside_an_answer_is_none(empty: object) -> None:
     ],
 )
 def test_success_in_words_is_no_error(fields: dict[str, Any]) -> None:
-    assert find_error(answer(**fields)) is None
+    assert find_error(response(**fields)) is None
     assert find_error({"id": "c", "choices": [], "usage": {}, **fields}) is None
 
 

@@ -1,4 +1,4 @@
-"""Chunks to events: every kind told apart, every piece completed once, in the order of the wire."""
+"""Chunks to events: every kind told apart, every part completed once, in the order of the wire."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ def test_tool_calls_without_index_and_with_the_arguments_before_the_name() -> No
 
 
 def test_a_custom_tool_and_the_deprecated_function_call() -> None:
-    piece = {"index": 0, "id": "1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
-    assert events(delta(tool_calls=[piece]), delta("tool_calls")) == [
+    part = {"index": 0, "id": "1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+    assert events(delta(tool_calls=[part]), delta("tool_calls")) == [
         ToolCallStarted(0, 0, "1", "sql"),
         ToolArgumentsDelta(0, 0, "SELECT 1"),
         ToolCallDone(0, 0, ToolCall(id="1", type="custom", custom=CustomCall(name="sql", input="SELECT 1"))),

@@ -1,4 +1,4 @@
-"""Fields that the endpoint does not list, wherever in a reply they stand, are found again in what is handed out."""
+"""Fields that the endpoint does not list, wherever in a response they stand, are found again in what is handed out."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ def event(data: bytes, name: str = "message", last_id: str = "") -> ServerSentEv
     return ServerSentEvent(name, data, last_id)
 
 
-def decode(pieces: Iterable[bytes], *, closes: bool = False, error_field: bool = False) -> list[ServerSentEvent]:
+def decode(reads: Iterable[bytes], *, closes: bool = False, error_field: bool = False) -> list[ServerSentEvent]:
     decoder, plain_first = SSEDecoder(error_field=error_field), SSEDecoder(error_field=error_field)
     events: list[ServerSentEvent] = []
-    for piece in pieces:
-        found = decoder.feed(piece)
-        parts, rest = plain_first.plain_data(piece)
+    for raw in reads:
+        found = decoder.feed(raw)
+        parts, rest = plain_first.plain_data(raw)
         read = [("message", part) for part in parts]
         read += [(each.event, each.data) for each in plain_first.feed(rest)] if rest else []
         assert read == [(each.event, each.data) for each in found]
@@ -207,8 +207,8 @@ def test_what_is_too_long_is_refused_after_the_events_before_it(before: bytes, r
     decoder = SSEDecoder(error_field=True, max_event_bytes=LIMIT)
     events: list[ServerSentEvent] = []
     with pytest.raises(StreamProtocolError, match="longer than 20 bytes"):  # noqa: PT012 - where it comes depends on the reads
-        for piece in split(before + raw):
-            events += decoder.feed(piece)
+        for part in split(before + raw):
+            events += decoder.feed(part)
         decoder.close()
     assert events == ([event(b"before")] if before.startswith(b"data") else [])
     with pytest.raises(StreamProtocolError):
@@ -228,9 +228,9 @@ def test_what_is_too_long_is_refused_after_the_events_before_it(before: bytes, r
     ],
 )
 def test_what_is_just_short_enough_passes(raw: bytes) -> None:
-    for pieces in ([raw], one_by_one(raw)):
+    for parts in ([raw], one_by_one(raw)):
         decoder = SSEDecoder(max_event_bytes=LIMIT)
-        events = [found for piece in pieces for found in decoder.feed(piece)]
+        events = [found for part in parts for found in decoder.feed(part)]
         assert events + decoder.close() == by_the_standard(raw + b"\n\n")
 
 
@@ -238,12 +238,12 @@ def test_what_is_just_short_enough_passes(raw: bytes) -> None:
 @example(b"data\ndata: too long\nx\n\n", [18])
 @example(b"data\nunknown: long\n\n", [18])
 def test_any_split_overflows_alike(raw: bytes, where: list[int]) -> None:
-    def run(pieces: list[bytes]) -> tuple[list[ServerSentEvent], bool]:
+    def run(parts: list[bytes]) -> tuple[list[ServerSentEvent], bool]:
         decoder = SSEDecoder(max_event_bytes=12)
         events: list[ServerSentEvent] = []
         try:
-            for piece in pieces:
-                events += decoder.feed(piece)
+            for part in parts:
+                events += decoder.feed(part)
             events += decoder.close()
         except StreamProtocolError:
             return events, True

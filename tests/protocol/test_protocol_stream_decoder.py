@@ -69,7 +69,7 @@ WHOLE = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What came of reading a reply."""
+    """What came of reading a response."""
 
     reader: StreamDecoder
     chunks: list[Chunk]
@@ -94,17 +94,17 @@ class Reading:
 
 
 def read(
-    *pieces: bytes, content_type: str = "text/event-stream", broken: bool = False, secret: str = "", ends: bool = True
+    *parts: bytes, content_type: str = "text/event-stream", broken: bool = False, secret: str = "", ends: bool = True
 ) -> Reading:
     """Read as a stream does: until the reader has had enough, and tell it of the end only if it has not."""
     reader = StreamDecoder(content_type, secret=secret)
     chunks: list[Chunk] = []
-    for at_ns, piece in enumerate(pieces):
-        chunks += reader.feed(piece, at_ns)
+    for at_ns, part in enumerate(parts):
+        chunks += reader.feed(part, at_ns)
         if reader.done or reader.error is not None:
             return Reading(reader, chunks)
     if ends:
-        chunks += reader.end(len(pieces), broken=broken)
+        chunks += reader.end(len(parts), broken=broken)
     return Reading(reader, chunks)
 
 
@@ -211,9 +211,9 @@ COMPLETE["duplicate keys"] = (COMPLETE["duplicate keys"][0] + DONE, "one", None)
 
 
 @each_row(("raw", "text", "finish"), COMPLETE.values(), ids=COMPLETE)
-def test_a_complete_reply(raw: bytes, text: str, finish: str | None) -> None:
-    for pieces in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
-        reading = read(*pieces)
+def test_a_complete_response(raw: bytes, text: str, finish: str | None) -> None:
+    for parts in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
+        reading = read(*parts)
         assert reading.error is None
         assert reading.reader.done
         assert reading.text == text
@@ -255,9 +255,9 @@ FAILED: dict[str, tuple[bytes, type[ChatError], str]] = {
 
 
 @each_row(("raw", "kind", "text"), FAILED.values(), ids=FAILED)
-def test_a_reply_that_failed(raw: bytes, kind: type[ChatError], text: str) -> None:
-    for pieces in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
-        reading = read(*pieces)
+def test_a_response_that_failed(raw: bytes, kind: type[ChatError], text: str) -> None:
+    for parts in ([raw], [raw[place : place + 1] for place in range(len(raw))]):
+        reading = read(*parts)
         assert type(reading.error) is kind
         assert isinstance(reading.error, ChatError)
         assert reading.text == reading.error.partial_text == text
@@ -417,8 +417,8 @@ ERRORS: dict[str, tuple[bytes, int | None, str | None, str | None, str]] = {
 def test_an_error_inside_a_stream(
     before: bytes, raw: bytes, status: int | None, code: str | None, kind: str | None, message: str
 ) -> None:
-    for pieces in ([before + raw], [bytes([byte]) for byte in before + raw]):
-        reading = read(*pieces)
+    for parts in ([before + raw], [bytes([byte]) for byte in before + raw]):
+        reading = read(*parts)
         assert type(reading.error) is StreamServerError
         assert (reading.error.status, reading.error.code, reading.error.type) == (status, code, kind)
         assert str(reading.error).endswith(f": {message}")
@@ -486,12 +486,12 @@ def test_chunks_before_an_error_in_the_same_read_are_handed_out() -> None:
 @each_row("start", [b"", b"\n\n\n", BOM, BOM + b"\r\n \t"])
 def test_a_whole_completion_although_a_stream_was_asked(content_type: str, start: bytes) -> None:
     body = start + msgspec.json.encode(WHOLE)
-    for pieces in ([body], [bytes([byte]) for byte in body]):
-        reading = read(*pieces, content_type=content_type)
+    for parts in ([body], [bytes([byte]) for byte in body]):
+        reading = read(*parts, content_type=content_type)
         assert reading.error is None
         assert [chunk.text for chunk in reading.chunks] == ["whole"]
         assert reading.completion.finish_reason == "stop"
-        assert list(reading.reader.token_ns) == [len(pieces)]
+        assert list(reading.reader.token_ns) == [len(parts)]
 
 
 @each_row("content_type", ["application/json", "text/plain", "application/octet-stream", ""])
@@ -545,8 +545,8 @@ def test_an_event_beyond_the_limit(monkeypatch: pytest.MonkeyPatch, ends: bool, 
         reader_module, "SSEDecoder", lambda *, error_field: decoder(error_field=error_field, max_event_bytes=99)
     )
     long = b"data: " + b"x" * 100
-    for pieces in ([ONE + long], [ONE, long], [bytes([byte]) for byte in ONE + long]):
-        reading = read(*pieces, *(() if ends else (b"\n",)), ends=ends, broken=broken)
+    for parts in ([ONE + long], [ONE, long], [bytes([byte]) for byte in ONE + long]):
+        reading = read(*parts, *(() if ends else (b"\n",)), ends=ends, broken=broken)
         assert type(reading.error) is StreamProtocolError
         assert [chunk.text for chunk in reading.chunks] == ["one"]
         assert reading.error.partial_text == "one"
@@ -662,13 +662,13 @@ def test_any_json_object_as_the_body(sent: dict[str, Any]) -> None:
     assert (reading.error is None) <= bool(reading.completion.choices)
 
 
-pieces_of_streams = st.sampled_from(
+parts_of_streams = st.sampled_from(
     [ONE, TWO, STOP, DONE, BOM, b"\n", b"\r", b"data:", b"data: ", b"{", b"}", b"<", b"[DONE]", b": x\n\n", b"\xff"]
 ) | st.sampled_from(
     [b"error: ", b"event: error\n", b"event: ping\n", b"data: nonsense\n\n", data({"error": "x"}), b'{"choices": []}']
 )
 anything = st.binary(max_size=100) | st.builds(
-    b"".join, st.lists(pieces_of_streams | st.binary(max_size=4), max_size=12)
+    b"".join, st.lists(parts_of_streams | st.binary(max_size=4), max_size=12)
 )
 
 
@@ -690,7 +690,7 @@ roles = st.just(data({"choices": [{"index": 0, "delta": {"role": "assistant", "c
 odd = st.builds(lambda text, more: data(says(text) | more), st.text(max_size=3), st.dictionaries(names, json_values))
 
 
-@given(st.lists(texts | roles | odd | st.builds(data, chunks()) | pieces_of_streams | st.just(BOM + ONE), max_size=12))
+@given(st.lists(texts | roles | odd | st.builds(data, chunks()) | parts_of_streams | st.just(BOM + ONE), max_size=12))
 @example([ONE, TWO, TWO, STOP, DONE])
 @example([ONE, TWO + TWO + TWO, TWO + STOP + DONE])
 @example([b"data: {}", b"\n\n", ONE, TWO])

@@ -44,13 +44,13 @@ def read_as_one_that_knows_nothing(events: list[bytes]) -> None:
     assert list(reader.token_ns) == list(watcher.token_ns) == list(burst.token_ns)
 
 
-pieces = st.text(max_size=4) | st.sampled_from(['"', "\\", "\n", "\r", "\x7f", "\x85", "\u2028", "</p>", 'a","b":"c'])
+parts = st.text(max_size=4) | st.sampled_from(['"', "\\", "\n", "\r", "\x7f", "\x85", "\u2028", "</p>", 'a","b":"c'])
 padding = st.none() | st.sampled_from(["", "aB3", "x" * 20])
 values = st.none() | st.integers(0, 1) | st.sampled_from(["p", "q", {"hate": {"filtered": False}}, ["x"]])
 
 
 @pytest.mark.slow
-@given(st.lists(st.tuples(pieces, padding, values, values), max_size=9), st.sampled_from(SEPARATORS))
+@given(st.lists(st.tuples(parts, padding, values, values), max_size=9), st.sampled_from(SEPARATORS))
 def test_text_padding_and_own_fields_are_read_as_they_are(
     sent: list[tuple[str, str | None, object, object]], separators: tuple[str, str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every fault, as the bytes and steps that it makes of a stream or a plain reply."""
+"""Every fault, as the bytes and steps that it makes of a stream or a plain response."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def stream(chat: Chat) -> Make:
 
 @pytest.fixture
 def plain(chat: Chat) -> Make:
-    """Make the plain reply "one two" with faults."""
+    """Make the plain response "one two" with faults."""
 
     def make(*made: Fault, text: str = "one two") -> Response:
         response = respond_to(chat(), Reply(text, faults=made))
@@ -216,7 +216,7 @@ def test_whole_bodies(stream: Make) -> None:
     assert stream(faults.blank_lines(3)).content == b"\n\n\n" + whole
 
 
-def test_blank_lines_before_a_plain_reply(plain: Make) -> None:
+def test_blank_lines_before_a_plain_response(plain: Make) -> None:
     response = plain(faults.blank_lines(), faults.header("content-type", "text/plain"))
     assert response.content == b"\n" * 5 + plain().content
     assert dict(response.headers)["content-type"] == "text/plain"

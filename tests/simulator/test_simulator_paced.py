@@ -1,4 +1,4 @@
-"""The paced server: the simulator's answers, each write stamped. Over sockets, in real time."""
+"""The paced server: the simulator's responses, each write stamped. Over sockets, in real time."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_each_token_is_stamped_when_it_is_written(serve: Callable[..., Running])
     assert all(after > before for before, after in pairwise(first.token_ns))
 
 
-def test_answers_are_those_of_the_simulator(serve: Callable[..., Running]) -> None:
+def test_responses_are_those_of_the_simulator(serve: Callable[..., Running]) -> None:
     answers = [error(503, "overloaded"), Reply("Hello"), Reply(tokens=5, faults=(faults.reset(2),)), Reply("Again")]
     running = serve(answers)
     assert running.ask().status_code == 503

@@ -97,8 +97,8 @@ def test_a_stream(chat: Chat, chunks: Chunks) -> None:
     stages = [item.stage for item in response.body if isinstance(item, Part)]
     assert stages == [Stage.ROLE, *[Stage.CONTENT] * 4, Stage.FINISH, Stage.USAGE, Stage.DONE]
     read = chunks(response)
-    *pieces, usage = read
-    assert [piece["choices"][0] for piece in pieces] == [
+    *parts, usage = read
+    assert [part["choices"][0] for part in parts] == [
         {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         for delta, reason in [
             ({"role": "assistant", "content": "", "refusal": None}, None),
@@ -109,10 +109,10 @@ def test_a_stream(chat: Chat, chunks: Chunks) -> None:
             ({}, "stop"),
         ]
     ]
-    assert {piece["usage"] for piece in pieces} == {None}
+    assert {part["usage"] for part in parts} == {None}
     assert usage["choices"] == []
     assert usage["usage"] == completion(chat(), Reply("Hello, world."))["usage"]
-    assert {(piece["id"], piece["object"]) for piece in read} == {("chatcmpl-00000001", "chat.completion.chunk")}
+    assert {(part["id"], part["object"]) for part in read} == {("chatcmpl-00000001", "chat.completion.chunk")}
 
 
 def test_usage_is_sent_only_when_asked(chat: Chat, chunks: Chunks) -> None:
@@ -137,8 +137,8 @@ def test_usage_in_odd_places(chat: Chat, chunks: Chunks) -> None:
 
 
 def test_the_default_reply_quotes_the_prompt(chat: Chat) -> None:
-    reply = completion(chat("Write\n  hello world"), Reply())["choices"][0]["message"]["content"]
-    assert reply == "You asked: “Write hello world”. This answer is made up by a simulator, one token at a time."
+    text = completion(chat("Write\n  hello world"), Reply())["choices"][0]["message"]["content"]
+    assert text == "You asked: “Write hello world”. This answer is made up by a simulator, one token at a time."
     long = completion(chat("word " * 100), Reply())["choices"][0]["message"]["content"]
     assert long.startswith(f"You asked: “{('word ' * 100)[:57]}...”.")
 
@@ -174,10 +174,10 @@ def test_limits_and_stops(chat: Chat) -> None:
 
 
 def test_tokens_finish_reason_and_cached_tokens(chat: Chat) -> None:
-    reply = completion(chat(), Reply("a b", tokens=5, finish_reason="content_filter", cached_tokens=99))
-    assert reply["choices"][0]["message"]["content"] == "a b a b a"
-    assert reply["choices"][0]["finish_reason"] == "content_filter"
-    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == reply["usage"]["prompt_tokens"]
+    whole = completion(chat(), Reply("a b", tokens=5, finish_reason="content_filter", cached_tokens=99))
+    assert whole["choices"][0]["message"]["content"] == "a b a b a"
+    assert whole["choices"][0]["finish_reason"] == "content_filter"
+    assert whole["usage"]["prompt_tokens_details"]["cached_tokens"] == whole["usage"]["prompt_tokens"]
 
 
 def test_an_empty_reply(chat: Chat, chunks: Chunks) -> None:
@@ -331,7 +331,7 @@ def test_whole_json_although_a_stream_was_asked(chat: Chat) -> None:
     assert msgspec.json.decode(response.content)["object"] == "chat.completion"
 
 
-def test_answers_of_other_kinds(chat: Chat) -> None:
+def test_responses_of_other_kinds(chat: Chat) -> None:
     request = chat(stream=True)
     response, steps = error(503), Plan((Send(b"x"),))
     assert respond_to(request, response) is response

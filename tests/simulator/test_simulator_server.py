@@ -92,7 +92,7 @@ async def test_plain_and_streamed_on_one_connection(body: Body, chunks: Chunks) 
         "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks(streamed.content))
         == "Hello, world."
     )
-    assert [answer.headers["x-request-id"] for answer in (plain, streamed)] == ["req_00000001", "req_00000002"]
+    assert [response.headers["x-request-id"] for response in (plain, streamed)] == ["req_00000001", "req_00000002"]
     assert (server.connections_accepted, server.connections_open, server.requests_received) == (1, 0, 2)
     first, second = server.requests
     assert (first.number, first.method, first.path, first.json) == (1, "POST", "/v1/chat/completions", body())
@@ -106,12 +106,12 @@ async def test_scripts_in_order_and_replaced(body: Body) -> None:
     async with server as base_url, httpx.AsyncClient(base_url=base_url) as client:
         statuses = [(await client.post(PATH, json=body())).status_code for _ in range(3)]
         server.script = lambda request: Reply(request.prompt.upper())
-        answer = await client.post(PATH, json=body("shout"))
+        response = await client.post(PATH, json=body("shout"))
         server.script = [error(429), Reply("Hi")]
         again = [(await client.post(PATH, json=body())).status_code for _ in range(2)]
     assert statuses == [500, 200, 200]
     assert again == [429, 200], "a new script begins at its beginning"
-    assert answer.json()["choices"][0]["message"]["content"] == "SHOUT"
+    assert response.json()["choices"][0]["message"]["content"] == "SHOUT"
 
 
 async def test_a_failing_script_is_a_500(body: Body, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,11 +119,11 @@ async def test_a_failing_script_is_a_500(body: Body, caplog: pytest.LogCaptureFi
         raise LookupError(request.prompt)
 
     async with simulator(script) as base_url, httpx.AsyncClient(base_url=base_url) as client:
-        answer = await client.post(PATH, json=body("hi"))
+        response = await client.post(PATH, json=body("hi"))
         again = await client.get("/models")
-    assert answer.status_code == 500
-    assert answer.json()["error"]["message"] == "The script of the simulator failed: LookupError('hi')"
-    assert answer.headers["x-should-retry"] == "false", "a client that tries again would only take longer to tell"
+    assert response.status_code == 500
+    assert response.json()["error"]["message"] == "The script of the simulator failed: LookupError('hi')"
+    assert response.headers["x-should-retry"] == "false", "a client that tries again would only take longer to tell"
     assert again.status_code == 200
     assert [record.levelno for record in caplog.records if record.name.startswith("chatscope")] == [logging.ERROR]
 
@@ -157,9 +157,9 @@ async def test_keys(body: Body) -> None:
                 simulator(config=config) as base_url,
                 httpx.AsyncClient(base_url=base_url, headers=headers) as client,
             ):
-                answer = await client.post(PATH, json=body())
-            assert answer.status_code == status
-            assert answer.json().get("error", {}).get("code") == code
+                response = await client.post(PATH, json=body())
+            assert response.status_code == status
+            assert response.json().get("error", {}).get("code") == code
 
 
 async def test_limits(body: Body) -> None:
@@ -173,7 +173,7 @@ async def test_limits(body: Body) -> None:
     assert first.headers["x-ratelimit-remaining-tokens"] == "91"
     assert (refused.status_code, refused.headers["x-ratelimit-limit-requests"]) == (429, "1")
     assert 59 < int(refused.headers["retry-after-ms"]) / 1000 <= 60
-    # The refused request used up no answer of the script.
+    # The refused request used up no response of the script.
     assert second.json()["choices"][0]["message"]["content"] == "second"
     assert "x-ratelimit-limit-requests" not in second.headers
 
@@ -189,16 +189,16 @@ async def test_directives_can_be_switched_off(body: Body) -> None:
 
 async def test_a_fault_as_the_script_can_be_added_to(body: Body) -> None:
     async with simulator(faults.no_done()) as base_url, httpx.AsyncClient(base_url=base_url) as client:
-        answer = await client.post(PATH, json=body(stream=True), headers={"x-simulator": "bom"})
-    assert answer.content.startswith(b"\xef\xbb\xbfdata: ")
-    assert b"[DONE]" not in answer.content
+        response = await client.post(PATH, json=body(stream=True), headers={"x-simulator": "bom"})
+    assert response.content.startswith(b"\xef\xbb\xbfdata: ")
+    assert b"[DONE]" not in response.content
 
 
 async def test_bare_steps_and_own_request_ids(body: Body) -> None:
     plan = respond(200, b"{}", headers=(("X-Request-Id", "mine"),))
     async with simulator([plan, plan.plan()]) as base_url, httpx.AsyncClient(base_url=base_url) as client:
-        answers = [await client.post(PATH, json=body()) for _ in range(2)]
-    assert [answer.headers["x-request-id"] for answer in answers] == ["mine", "mine"]
+        responses = [await client.post(PATH, json=body()) for _ in range(2)]
+    assert [response.headers["x-request-id"] for response in responses] == ["mine", "mine"]
 
 
 async def test_only_the_latest_requests_are_kept(body: Body) -> None:
@@ -217,25 +217,25 @@ async def test_pipelined_requests_are_answered_in_order(body: Body) -> None:
     server = simulator([Reply("first"), Reply("second")])
     async with server as base_url:
         both = raw_request(body()) + raw_request(body(), "connection: close")
-        answer = await exchanged(base_url, both)
-    assert answer.count(b"HTTP/1.1 200 OK") == 2
-    assert answer.index(b'"first"') < answer.index(b'"second"')
+        response = await exchanged(base_url, both)
+    assert response.count(b"HTTP/1.1 200 OK") == 2
+    assert response.index(b'"first"') < response.index(b'"second"')
     assert [received.outcome for received in server.requests] == [Outcome.COMPLETED] * 2
 
 
 async def test_a_request_sent_ahead_while_another_is_answered(body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "PIPELINED_LIMIT", 10)
-    answering = anyio.Event()
-    server = simulator([Reply(faults=(faults.hold(Stage.STATUS, answering),)), Reply("second")])
+    responding = anyio.Event()
+    server = simulator([Reply(faults=(faults.hold(Stage.STATUS, responding),)), Reply("second")])
     async with server as base_url, await connected(base_url) as stream:
         await stream.send(raw_request(body()))
         await server.wait_until(lambda s: len(s.requests) == 1)
         await stream.send(raw_request(body(), "connection: close"))
-        answering.set()
+        responding.set()
         assert b'"second"' in await read_to_end(stream)
 
 
-async def test_a_request_in_pieces_and_in_chunks(body: Body) -> None:
+async def test_a_request_in_parts_and_in_chunks(body: Body) -> None:
     content = msgspec.json.encode(body())
     sent = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nx-twice: 1\r\nx-twice: 2\r\n"
@@ -298,7 +298,7 @@ async def test_a_client_that_leaves_in_its_request(body: Body) -> None:
 # -- endings -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_a_stalled_reply_is_noticed(body: Body) -> None:
+async def test_a_client_that_leaves_a_stalled_response_is_noticed(body: Body) -> None:
     rows: list[tuple[Point, bytes | None]] = [
         (Stage.STATUS, None),
         (Stage.HEADERS, b"200 OK\r\n"),
@@ -368,7 +368,7 @@ async def test_reset_connections(body: Body) -> None:
             assert only(server).outcome is Outcome.CUT
 
 
-async def test_a_held_reply_goes_on_when_told(body: Body) -> None:
+async def test_a_held_response_goes_on_when_told(body: Body) -> None:
     event = anyio.Event()
     server = simulator(Reply("one two", faults=(faults.hold(1, event),)))
     async with server as base_url, await connected(base_url) as stream:
@@ -499,8 +499,8 @@ async def test_tls(body: Body, server_tls: ssl.SSLContext, client_tls: ssl.SSLCo
     server = simulator([Reply("Hello"), faults.reset(), faults.stall(1)], ssl_context=server_tls)
     async with server as base_url, httpx.AsyncClient(base_url=base_url, verify=client_tls) as client:
         assert base_url.startswith("https://127.0.0.1:")
-        answer = await client.post(PATH, json=body(stream=True))
-        assert b"Hello" in answer.content
+        response = await client.post(PATH, json=body(stream=True))
+        assert b"Hello" in response.content
         with pytest.raises(httpx.ReadError):
             await client.post(PATH, json=body(stream=True))
         stream = await connected(base_url, client_tls)

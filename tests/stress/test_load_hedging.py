@@ -1,6 +1,6 @@
 """Hedging: what it is worth, exact in virtual time; and that the second attempt costs what it may and leaves nothing.
 
-On three loops nothing waits for time: an answer that is slow is one that a test holds back.
+On three loops nothing waits for time: a response that is slow is one that a test holds back.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PROMPT_TOKENS = 8
 
 
 class Gate:
-    """Holds an answer back, and knows when the client has read all that comes before."""
+    """Holds a response back, and knows when the client has read all that comes before."""
 
     def __init__(self) -> None:
         self.reached = anyio.Event()
@@ -69,11 +69,11 @@ class Gate:
         self.reached.set()
         await self.opened.wait()
 
-    def before(self, at: Stage | int, answer: Reply | Response) -> Any:
-        """Return the answer, held back at that point."""
-        if isinstance(answer, Response):
-            return answer.interrupted(at, Until(self))  # type: ignore[arg-type]  # it waits as an event does
-        return replace(answer, faults=(*answer.faults, faults.hold(at, self)))  # type: ignore[arg-type]  # as above
+    def before(self, at: Stage | int, response: Reply | Response) -> Any:
+        """Return the response, held back at that point."""
+        if isinstance(response, Response):
+            return response.interrupted(at, Until(self))  # type: ignore[arg-type]  # it waits as an event does
+        return replace(response, faults=(*response.faults, faults.hold(at, self)))  # type: ignore[arg-type]  # as above
 
 
 def adapter(server: MemoryServer, **options: Any) -> AsyncChatGPTAdapter:
@@ -256,7 +256,7 @@ async def test_readers_see_one_text(serve: Serve) -> None:
     server = serve([gate.before(Stage.CONTENT, Reply("slow")), Reply("quick and whole")])
     async with adapter(server) as chat:
         with anyio.fail_after(HANGS):
-            assert "".join([piece async for piece in chat.execute_streaming(hi())]) == "quick and whole"
+            assert "".join([part async for part in chat.execute_streaming(hi())]) == "quick and whole"
 
 
 async def test_the_sockets_of_those_who_lost_are_closed() -> None:
@@ -321,7 +321,7 @@ async def test_the_second_delivers_if_the_first_fails_meanwhile(serve: Serve, fa
     assert [attempt.error is None for attempt in result.attempts_log] == [False, True]
 
 
-async def test_an_answer_without_any_output_delivers_by_its_end(serve: Serve) -> None:
+async def test_a_response_without_any_output_delivers_by_its_end(serve: Serve) -> None:
     gate = Gate()
     server = serve([gate.before(Stage.STATUS, Reply("slow")), Reply("")])
     async with adapter(server) as chat:

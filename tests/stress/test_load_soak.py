@@ -83,19 +83,19 @@ def test_what_must_come_of_a_task_is_exact() -> None:
 
 
 WORD = "x" * 200 + " "
-PIECES = 2_000
+PARTS = 2_000
 READERS = 100
 
-TEXT_BYTES = 3 * len(WORD) * PIECES
-"""The text, at the most, three times: in pieces for the readers, as the result's output, and in its message."""
+TEXT_BYTES = 3 * len(WORD) * PARTS
+"""The text, at the most, three times: in parts for the readers, as the result's output, and in its message."""
 
-SLACK_BYTES = 150 * PIECES
-"""What Python adds to a piece: 49 bytes of a string's own, its place in a list, its time stamp; and the task itself."""
+SLACK_BYTES = 150 * PARTS
+"""What Python adds to a part: 49 bytes of a string's own, its place in a list, its time stamp; and the task itself."""
 
 
 async def held(serve: Serve, readers: int) -> int:
     """Return the bytes that a task with a long text takes once it has ended, most of it unread by its readers."""
-    async with AsyncChatGPTAdapter("key", transport=serve(Reply(WORD * PIECES))) as chat:
+    async with AsyncChatGPTAdapter("key", transport=serve(Reply(WORD * PARTS))) as chat:
         (await chat.execute(Task("hi"))).raise_for_error()  # whatever is made at the first use is made
         tracemalloc.start()
         try:
@@ -103,7 +103,7 @@ async def held(serve: Serve, readers: int) -> int:
             streams = [handle.stream() for _ in range(readers)]
             for stream in streams:
                 assert await anext(stream) == "x" * 200
-            assert len((await handle.wait()).raise_for_error().output) == len(WORD) * PIECES
+            assert len((await handle.wait()).raise_for_error().output) == len(WORD) * PARTS
             gc.collect()
             return tracemalloc.get_traced_memory()[0]
         finally:

@@ -119,7 +119,7 @@ def says_and_leaves(data: bytes) -> Handler:
     return handler
 
 
-def answers(reply: bytes) -> Handler:
+def responds(response: bytes) -> Handler:
     """Read one request, however large, without a look at it; say something and wait for the client to leave."""
 
     async def handler(stream: SocketStream) -> None:
@@ -132,7 +132,7 @@ def answers(reply: bytes) -> Handler:
         missing = int(length[1]) - len(body)
         while missing > 0:
             missing -= len(await stream.receive(1024 * 1024))
-        await stream.send(reply)
+        await stream.send(response)
         await silence(stream)
 
     return handler

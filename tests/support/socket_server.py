@@ -165,7 +165,7 @@ class Serve:
             listener.listen(backlog)
         return self._stack.enter_context(Server(script, listener, context))
 
-    def replies(self, *responses: bytes, context: ssl.SSLContext | None = None) -> Server:
+    def responses(self, *responses: bytes, context: ssl.SSLContext | None = None) -> Server:
         """Answer the requests of every connection with these, then leave it open until the client closes it."""
 
         def script(peer: Peer) -> None:

@@ -40,7 +40,7 @@ ONCE = RetryPolicy(attempts=1)
 
 @dataclass
 class Sum:
-    """What a reply may have to be."""
+    """What a response may have to be."""
 
     value: int
 
@@ -315,9 +315,9 @@ async def test_content_only_on_opt_in(serve: Serve, recorder: Recorder) -> None:
             "finish_reason": "stop",
         }
     ]
-    (reply,) = json.loads(str(told["tools"]["gen_ai.output.messages"]))
-    assert reply["finish_reason"] == "tool_calls"
-    assert [(part["type"], part.get("name"), part.get("arguments")) for part in reply["parts"]][-1] == (
+    (response,) = json.loads(str(told["tools"]["gen_ai.output.messages"]))
+    assert response["finish_reason"] == "tool_calls"
+    assert [(part["type"], part.get("name"), part.get("arguments")) for part in response["parts"]][-1] == (
         "tool_call",
         "look",
         '{"at": "sky"}',

@@ -284,7 +284,7 @@ async def test_finding_out_what_the_server_takes_is_one_attempt(serve: Serve, re
     assert len({context_of(request.headers) for request in server.requests}) == 1
 
 
-async def test_a_plain_reply_has_no_chunks(serve: Serve, recorder: Recorder) -> None:
+async def test_a_plain_response_has_no_chunks(serve: Serve, recorder: Recorder) -> None:
     async with open_adapter(serve(), recorder) as adapter:
         await adapter.execute(Task("hi", parameters={"stream": False, "stop": "END", "n": 1, "service_tier": "auto"}))
     assert sorted(recorder.metrics()) == ["gen_ai.client.operation.duration", "gen_ai.client.token.usage"]

@@ -99,13 +99,13 @@ NOBODY_READS = {
 }  # fmt: skip
 
 
-def read(pieces: list[bytes]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Read a response that arrives in these pieces, then the end of the connection unless it is over."""
+def read(parts: list[bytes]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Read a response that arrives in these parts, then the end of the connection unless it is over."""
     parser = ResponseParser(max_header_bytes=100_000)
     body = b""
-    for piece in [*pieces, b""]:
+    for part in [*parts, b""]:
         if not parser.complete:
-            body += parser.feed(piece)
+            body += parser.feed(part)
         if parser.failure is not None:
             raise parser.failure
     return parser.status, [(name.lower(), value) for name, value in headers_in(parser.head)], body
@@ -145,11 +145,11 @@ def test_what_httpx_and_curl_read_is_read(wire: bytes) -> None:
 def test_what_nobody_reads_is_refused_in_its_own_words(wire: bytes, message: str) -> None:
     with pytest.raises(h11.RemoteProtocolError):
         read_by_h11(wire)
-    for pieces in ([wire], [bytes([byte]) for byte in wire]):
+    for parts in ([wire], [bytes([byte]) for byte in wire]):
         with pytest.raises(MalformedResponseError) as caught:
-            read(pieces)
+            read(parts)
         assert is_permanent(caught.value)
-        assert message in str(caught.value) or len(pieces) > 1
+        assert message in str(caught.value) or len(parts) > 1
 
 
 CURL_READS = {
@@ -196,7 +196,7 @@ def test_a_connection_with_odd_framing_is_not_kept() -> None:
 
 
 def test_the_end_of_a_connection_is_not_malformed() -> None:
-    for pieces in ([b"HTTP/1.1 20"], [OK + LENGTH], [OK + LENGTH + b"\r\nhell"], [chunked(b"5 \r\nhel")]):
+    for parts in ([b"HTTP/1.1 20"], [OK + LENGTH], [OK + LENGTH + b"\r\nhell"], [chunked(b"5 \r\nhel")]):
         with pytest.raises(httpx.RemoteProtocolError, match="closed the connection") as caught:
-            read(pieces)
+            read(parts)
         assert not is_permanent(caught.value)

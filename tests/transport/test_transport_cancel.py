@@ -131,7 +131,7 @@ async def test_cancelled_on_a_reused_connection(serve: Serve, request_to: Build)
 
 
 async def test_cancelled_before_it_begins(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     async with HTTPTransport() as transport:
         with anyio.CancelScope() as scope:
             scope.cancel()

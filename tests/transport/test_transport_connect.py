@@ -64,7 +64,7 @@ def silent_address() -> Any:
 async def test_localhost_that_listens_on_the_second_address_only(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     with socket.create_server(("127.0.0.1", 0)) as unused:
         refusing = unused.getsockname()
     resolve_to(monkeypatch, (V4, refusing), (V4, ("127.0.0.1", server.port)))
@@ -76,7 +76,7 @@ async def test_an_address_that_is_silent_does_not_hold_up_the_next(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch, silent_address: Any
 ) -> None:
     monkeypatch.setattr(connect, "ATTEMPT_DELAY", 0.01)
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     resolve_to(monkeypatch, (V4, silent_address), (V4, ("127.0.0.1", server.port)))
     async with HTTPTransport() as transport:
         assert (await answered(transport, request_to("http://chat.example/"))).content == b"ok"
@@ -86,7 +86,7 @@ async def test_an_address_that_is_silent_does_not_hold_up_the_next(
 async def test_two_attempts_that_both_succeed_leave_one_connection(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     address = ("127.0.0.1", server.port)
     both = anyio.Event()
     connect_socket = streams.connect_socket
@@ -114,7 +114,7 @@ async def test_an_attempt_that_succeeds_too_late_is_closed(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is cancelled in the very turn in which it gets its connection."""
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     address = ("127.0.0.1", server.port)
 
     async def late(sock: socket.socket, address: Any) -> None:
@@ -316,7 +316,7 @@ async def test_tls(serve: Serve, request_to: Build, server_context: Any, client_
     server_context.sni_callback = lambda sock, name, context: names.append(name)
     server_context.set_alpn_protocols(["http/1.1"])
     big = b"x" * 3_000_000
-    server = serve.replies(
+    server = serve.responses(
         OK, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(big) + big, context=server_context
     )
     async with HTTPTransport(verify=client_context) as transport:
@@ -332,7 +332,7 @@ async def test_tls(serve: Serve, request_to: Build, server_context: Any, client_
 async def test_a_certificate_that_is_not_trusted(
     serve: Serve, request_to: Build, server_context: Any, verify: bool | str
 ) -> None:
-    server = serve.replies(OK, context=server_context)
+    server = serve.responses(OK, context=server_context)
     context = True if verify is True else ssl.create_default_context()
     async with HTTPTransport(verify=context) as transport:
         with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
@@ -362,7 +362,7 @@ async def test_the_server_is_told_why_its_certificate_is_refused(
 async def test_a_certificate_for_another_name(
     serve: Serve, request_to: Build, server_context: Any, client_context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve.replies(OK, context=server_context)
+    server = serve.responses(OK, context=server_context)
     resolve_to(monkeypatch, (V4, ("127.0.0.1", server.port)))
     async with HTTPTransport(verify=client_context) as transport:
         with pytest.raises(httpx.ConnectError, match=re.escape("certificate is not valid for 'chat.example'")):
@@ -370,7 +370,7 @@ async def test_a_certificate_for_another_name(
 
 
 async def test_any_certificate_will_do_if_asked(serve: Serve, request_to: Build, server_context: Any) -> None:
-    server = serve.replies(OK, context=server_context)
+    server = serve.responses(OK, context=server_context)
     async with HTTPTransport(verify=False) as transport:
         assert (await answered(transport, request_to(server))).content == b"ok"
 
@@ -380,7 +380,7 @@ async def test_a_server_that_insists_on_http2(
 ) -> None:
     server_context.set_alpn_protocols(["h2"])
     client_context.set_alpn_protocols(["h2"])
-    server = serve.replies(OK, context=server_context)
+    server = serve.responses(OK, context=server_context)
     async with HTTPTransport(verify=client_context) as transport:
         with pytest.raises(httpx.ConnectError, match="the server chose 'h2'"):
             await answered(transport, request_to(server))

@@ -1,4 +1,4 @@
-"""Content-encodings: every one, in any pieces, cut off, broken, and inflating without end."""
+"""Content-encodings: every one, in any parts, cut off, broken, and inflating without end."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class Pieces(TimedStream):
-    """A body that arrives in pieces."""
+class Parts(TimedStream):
+    """A body that arrives in parts."""
 
     def __init__(self, data: bytes, size: int) -> None:
         self.read_ns = 0
         self.closed = False
-        self._pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        self._parts = [data[start : start + size] for start in range(0, len(data), size)]
 
     async def __anext__(self) -> bytes:
-        if not self._pieces:
+        if not self._parts:
             raise StopAsyncIteration
         self.read_ns += 1
-        return self._pieces.pop(0)
+        return self._parts.pop(0)
 
     async def aclose(self, *, complete: bool = False) -> None:
         self.closed = True
 
 
 async def decoded(coding: str, data: bytes, *, size: int = 1000, limit: int = 10_000_000) -> list[bytes]:
-    inner = Pieces(data, size)
+    inner = Parts(data, size)
     decoders = decoders_for(coding.encode(), REQUEST)
     assert decoders
     stream = DecodedStream(inner, decoders, limit=limit, request=REQUEST)
@@ -86,7 +86,7 @@ def anyio_backend() -> str:
 @pytest.mark.one_loop
 @pytest.mark.parametrize("size", [1, 7, 1000, 1_000_000])
 @pytest.mark.parametrize("coding", ENCODERS)
-async def test_every_encoding_in_pieces(coding: str, size: int) -> None:
+async def test_every_encoding_in_parts(coding: str, size: int) -> None:
     text = TEXT if size > 7 else TEXT[-2000:]
     parts = await decoded(coding, ENCODERS[coding](text), size=size)
     assert b"".join(parts) == text
@@ -230,7 +230,7 @@ async def test_decoded_by_the_transport_and_not_again_by_httpx(
 ) -> None:
     body = gzip.compress(b"hello")
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\nX-A: b\r\n\r\n" % len(body)
-    server = serve.replies(head + body)
+    server = serve.responses(head + body)
     async with HTTPTransport() as transport:
         if in_client:
             async with httpx.AsyncClient(transport=transport) as client:
@@ -249,7 +249,7 @@ async def test_what_httpx_alone_can_decode_is_left_to_it(
 ) -> None:
     monkeypatch.setattr(decoding, "SUPPORTED", {})
     body = gzip.compress(b"hello")
-    server = serve.replies(
+    server = serve.responses(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     )
     async with HTTPTransport() as transport:
@@ -261,14 +261,14 @@ async def test_what_httpx_alone_can_decode_is_left_to_it(
 async def test_a_response_to_head_keeps_its_headers(serve: Serve, request_to: Build) -> None:
     wire = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"
     async with HTTPTransport() as transport:
-        response = await transport.handle_async_request(request_to(serve.replies(wire), "HEAD"))
+        response = await transport.handle_async_request(request_to(serve.responses(wire), "HEAD"))
         assert response.headers["Content-Length"] == "99"
         assert await response.aread() == b""
 
 
 async def test_too_many_encodings_close_the_connection(serve: Serve, request_to: Build) -> None:
     codings: Any = b", ".join([b"gzip"] * 6)
-    server = serve.replies(b"HTTP/1.1 200 OK\r\nContent-Encoding: " + codings + b"\r\nContent-Length: 9\r\n\r\n")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\nContent-Encoding: " + codings + b"\r\nContent-Length: 9\r\n\r\n")
     async with HTTPTransport() as transport:
         with pytest.raises(httpx.DecodingError):
             await transport.handle_async_request(request_to(server))

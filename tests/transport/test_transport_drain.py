@@ -37,9 +37,9 @@ class Answering:
     def __call__(self, peer: Peer) -> None:
         while peer.request():
             peer.send(DONE)
-            for piece in self.rest:
+            for part in self.rest:
                 assert self.go.acquire(timeout=10)
-                peer.send(piece)
+                peer.send(part)
                 self.sent.release()
             if not self.rest:
                 peer.wait_closed()
@@ -261,7 +261,7 @@ async def test_a_connection_that_may_not_be_reused_is_closed_at_once(serve: Serv
 @pytest.mark.parametrize("head", [b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n", b"\r\n"])
 async def test_a_connection_that_the_server_will_close_is_closed_at_once(serve: Serve, head: bytes) -> None:
     """There is no use in waiting for an end after which nothing can follow."""
-    server = serve.replies(b"HTTP/1.1 200 OK\r\n" + head + b"done\r\n")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\n" + head + b"done\r\n")
     async with HTTPTransport() as transport:
         await given_up(transport, server)
         assert transport.statistics().open == 0

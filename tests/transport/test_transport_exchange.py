@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 async def test_responses(
     serve: Serve, request_to: Build, method: str, wire: bytes, status: int, body: bytes, kept: bool
 ) -> None:
-    server = serve.replies(wire, OK)
+    server = serve.responses(wire, OK)
     async with HTTPTransport() as transport:
         response = await answered(transport, request_to(server, method))
         assert (response.status_code, response.content) == (status, body)
@@ -140,7 +140,7 @@ async def test_the_connection_is_back_before_anybody_asks_for_the_end(serve: Ser
 
 
 async def test_one_read_is_one_item_however_many_chunks(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(
+    server = serve.responses(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n"
     )
     async with HTTPTransport() as transport:
@@ -150,7 +150,7 @@ async def test_one_read_is_one_item_however_many_chunks(serve: Serve, request_to
 
 
 async def test_closing_an_unfinished_body_closes_the_connection(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     async with HTTPTransport() as transport:
         response = await transport.handle_async_request(request_to(server))
         with anyio.CancelScope() as scope:
@@ -338,7 +338,7 @@ async def test_an_idle_connection_that_says_something_is_not_used(serve: Serve, 
 
 async def test_a_request_that_asks_for_the_end_gets_it(serve: Serve, request_to: Build) -> None:
     async with HTTPTransport() as transport:
-        await answered(transport, request_to(serve.replies(OK), headers={"Connection": "Close"}))
+        await answered(transport, request_to(serve.responses(OK), headers={"Connection": "Close"}))
         assert counted(transport) == (0, 0, 1, 0, 0)
 
 
@@ -357,7 +357,7 @@ async def test_closing_a_transport_that_was_never_used() -> None:
 
 
 async def test_in_a_plain_httpx_client(serve: Serve) -> None:
-    server = serve.replies(OK, b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", OK, OK)
+    server = serve.responses(OK, b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", OK, OK)
     transport = HTTPTransport()
     async with httpx.AsyncClient(transport=transport, base_url=server.url, headers={"X-A": "b"}) as client:
         assert (await client.get("/a?b=c d")).text == "ok"

@@ -31,17 +31,17 @@ RESPONSES = [
 
 
 class MemoryStream:
-    """A `SocketStream` that receives the given pieces and then the end."""
+    """A `SocketStream` that receives the given parts and then the end."""
 
-    def __init__(self, pieces: list[bytes]) -> None:
+    def __init__(self, parts: list[bytes]) -> None:
         self.read_ns = 0
         self.write_refused = False
         self.open = True
-        self._pieces = [piece for piece in pieces if piece]
+        self._parts = [part for part in parts if part]
 
     async def receive(self, within: float | None) -> bytes:
         self.read_ns += 1
-        return self._pieces.pop(0) if self._pieces else b""
+        return self._parts.pop(0) if self._parts else b""
 
     def write(self, data: bytes) -> bool:
         assert self.open
@@ -54,7 +54,7 @@ class MemoryStream:
         return False
 
     def poll(self) -> bytes | None:
-        return self._pieces.pop(0) if self._pieces else None
+        return self._parts.pop(0) if self._parts else None
 
     def is_quiet(self) -> bool:
         return self.poll() is None
@@ -69,9 +69,9 @@ class MemoryStream:
         raise AssertionError("there is one run only")
 
 
-def exchange(pieces: list[bytes], method: str = "POST", *, stream: MemoryStream | None = None) -> httpx.Response:
-    """Read a response that arrives in these pieces, however it ends; no connection may be left in use."""
-    stream = stream or MemoryStream(pieces)
+def exchange(parts: list[bytes], method: str = "POST", *, stream: MemoryStream | None = None) -> httpx.Response:
+    """Read a response that arrives in these parts, however it ends; no connection may be left in use."""
+    stream = stream or MemoryStream(parts)
 
     async def connect(*args: object, **kwargs: object) -> MemoryStream:
         return stream
@@ -115,8 +115,8 @@ def test_byte_by_byte(wire: bytes) -> None:
 @given(st.sampled_from(RESPONSES), st.lists(st.integers(0, 200)))
 def test_any_split(wire: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(cut for cut in cuts if cut < len(wire)), len(wire)]
-    pieces = [wire[start:end] for start, end in pairwise(edges)]
-    assert seen(exchange(pieces)) == seen(exchange([wire]))
+    parts = [wire[start:end] for start, end in pairwise(edges)]
+    assert seen(exchange(parts)) == seen(exchange([wire]))
 
 
 FRAGMENTS = st.sampled_from(
@@ -135,10 +135,10 @@ FRAGMENTS = st.sampled_from(
 @example([b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", b"cHTTP/1.1 500 No\r\n\r\n"], "POST")
 @example([b"HTTP/1.1 200 OK\r\n" * 2], "POST")
 @example([b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate,exotic\r\n\r\n204 HTTP/1.1 200 OK\r\n"], "POST")
-def test_any_bytes_at_all(pieces: list[bytes], method: str) -> None:
+def test_any_bytes_at_all(parts: list[bytes], method: str) -> None:
     outcome: httpx.Response | httpx.RequestError
     try:
-        outcome = exchange(pieces, method)
+        outcome = exchange(parts, method)
     except (httpx.TransportError, httpx.DecodingError) as exc:
         outcome = exc
     assert outcome.request.method == method
@@ -155,12 +155,12 @@ class Deaf(MemoryStream):
         raise BrokenPipeError("Broken pipe")
 
     async def receive(self, within: float | None) -> bytes:
-        if not self._pieces:
+        if not self._parts:
             raise ConnectionResetError("Connection reset by peer")
         return await super().receive(within)
 
 
-def test_an_answer_counts_for_more_than_a_failed_write() -> None:
+def test_a_response_counts_for_more_than_a_failed_write() -> None:
     assert exchange([], stream=Deaf([b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno"])).content == b"no"
 
 

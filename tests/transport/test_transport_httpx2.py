@@ -45,7 +45,7 @@ def client_over(request: pytest.FixtureRequest) -> Callable[[HTTPTransport], Any
 
 async def test_a_request_and_its_response(serve: Serve, client_over: Callable[[HTTPTransport], Any]) -> None:
     body = gzip.compress(b"hello " * 100)
-    server = serve.replies(
+    server = serve.responses(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nX-A: b\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), OK
     )
     transport = HTTPTransport()
@@ -71,7 +71,7 @@ async def test_a_body_that_can_be_read_once(serve: Serve) -> None:
         yield b"one"
         yield b"two"
 
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     async with httpx2.AsyncClient(transport=HTTPX2Transport(), timeout=PATIENCE) as client:
         assert (await client.post(server.url, content=parts())).content == b"ok"
         with pytest.raises(TypeError, match="synchronous stream"):

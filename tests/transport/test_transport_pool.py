@@ -225,7 +225,7 @@ def test_closing(clock: Clock, origin: Origin) -> None:
 
 
 async def test_limits_of_a_transport(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(OK, OK)
+    server = serve.responses(OK, OK)
     async with HTTPTransport(max_idle=0) as unkept, HTTPTransport(idle_expiry=0) as expiring:
         for client in (unkept, expiring):
             for _ in range(2):
@@ -318,7 +318,7 @@ async def test_origins_are_forgotten_when_there_are_too_many(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "MAX_ORIGINS", 1)
-    servers = [serve.replies(OK, OK), serve.replies(OK)]
+    servers = [serve.responses(OK, OK), serve.responses(OK)]
     async with HTTPTransport() as client:
         for server in (servers[0], servers[0], servers[1], servers[0]):
             await (await client.handle_async_request(request_to(server))).aread()
@@ -337,7 +337,7 @@ RUNS: dict[str, Callable[..., object]] = {
 @pytest.mark.parametrize("second", RUNS)
 @pytest.mark.parametrize("first", RUNS)
 def test_a_second_run_of_a_loop_starts_afresh(serve: Serve, request_to: Build, first: str, second: str) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     client = HTTPTransport()
 
     async def call() -> int:
@@ -363,7 +363,7 @@ def test_a_second_run_of_a_loop_starts_afresh(serve: Serve, request_to: Build, f
 
 
 def test_closing_in_another_run(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     client = HTTPTransport()
 
     async def call() -> None:
@@ -378,7 +378,7 @@ def test_closing_in_another_run(serve: Serve, request_to: Build) -> None:
 
 def test_a_loop_that_is_still_alive_closes_its_own_connections(serve: Serve, request_to: Build) -> None:
     """Two loops take turns in one thread: the sockets of the first are its to close."""
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     client = HTTPTransport()
 
     async def call() -> None:
@@ -397,7 +397,7 @@ def test_a_loop_that_is_still_alive_closes_its_own_connections(serve: Serve, req
 
 def test_trio_is_not_imported_for_asyncio(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "trio")
-    server = serve.replies(OK)
+    server = serve.responses(OK)
 
     async def call() -> None:
         async with HTTPTransport() as client:

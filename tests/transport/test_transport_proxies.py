@@ -30,7 +30,7 @@ def with_credentials(server: Server) -> str:
 async def test_an_origin_with_a_proxy(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    proxy = serve.replies(OK, OK, OK)
+    proxy = serve.responses(OK, OK, OK)
     monkeypatch.setenv(name, with_credentials(proxy))
     with caplog.at_level(logging.DEBUG, "chatscope"):
         async with HTTPTransport() as transport:
@@ -78,7 +78,7 @@ async def test_an_origin_without_one(
     for name, value in ({"HTTP_PROXY": "http://127.0.0.1:1"} | environment).items():
         monkeypatch.setenv(name, value)
     async with HTTPTransport() as transport:
-        response = await transport.handle_async_request(request_to(serve.replies(OK)))
+        response = await transport.handle_async_request(request_to(serve.responses(OK)))
         assert await response.aread() == b"ok"
         assert (transport.statistics().proxied, transport.statistics().connects) == (0, 1)
 
@@ -86,7 +86,7 @@ async def test_an_origin_without_one(
 async def test_proxies_are_ignored_if_asked(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with HTTPTransport(trust_env=False) as transport:
-        response = await transport.handle_async_request(request_to(serve.replies(OK)))
+        response = await transport.handle_async_request(request_to(serve.responses(OK)))
         assert await response.aread() == b"ok"
 
 
@@ -119,9 +119,9 @@ async def test_a_body_that_breaks_off(serve: Serve, request_to: Build, monkeypat
         await response.aclose()
 
 
-async def test_its_answers_are_decoded_too(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_responses_are_decoded_too(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     body = gzip.compress(b"hello")
-    proxy = serve.replies(
+    proxy = serve.responses(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
         b"HTTP/1.1 200 OK\r\nContent-Encoding: " + b"gzip," * 6 + b"\r\nContent-Length: 2\r\n\r\nok",
     )
@@ -162,7 +162,7 @@ async def test_an_end_that_follows_what_is_of_use_is_read(
 async def test_cancelled_while_it_waits_for_an_end_it_leaves_no_connection(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = serve.replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
+    proxy = serve.responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
     monkeypatch.setattr(proxies, "END_GRACE", 10.0)
     monkeypatch.setenv("HTTP_PROXY", with_credentials(proxy))
     async with HTTPTransport() as transport:
@@ -183,7 +183,7 @@ async def test_cancelled_while_it_waits_for_an_end_it_leaves_no_connection(
 async def test_an_end_that_does_not_follow_is_not_waited_for(
     serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = serve.replies(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
+    proxy = serve.responses(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n")
     monkeypatch.setattr(proxies, "END_GRACE", 0.01)
     monkeypatch.setenv("HTTP_PROXY", with_credentials(proxy))
     async with HTTPTransport() as transport:

@@ -37,9 +37,9 @@ def post_to(server: Server) -> PostTemplate:
 async def exchange_with(
     transport: HTTPTransport, server: Server, timeouts: dict[str, float | None] | None = None
 ) -> ResponseStream:
-    answer = await transport.post(post_to(server), b"hello", TIMEOUTS if timeouts is None else timeouts)
-    assert isinstance(answer, ResponseStream)
-    return answer
+    response = await transport.post(post_to(server), b"hello", TIMEOUTS if timeouts is None else timeouts)
+    assert isinstance(response, ResponseStream)
+    return response
 
 
 def keeping(kept: list[bytes]) -> Callable[[bytes], bool]:
@@ -53,22 +53,22 @@ def keeping(kept: list[bytes]) -> Callable[[bytes], bool]:
 
 
 class Stepwise:
-    """Says one piece after the other, each when it is told to."""
+    """Says one part after the other, each when it is told to."""
 
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = pieces
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
         self.go = threading.Semaphore(0)
 
     def __call__(self, peer: Peer) -> None:
         peer.request()
-        for piece in self.pieces:
+        for part in self.parts:
             assert self.go.acquire(timeout=10)
-            peer.send(piece)
+            peer.send(part)
         peer.wait_closed()
 
 
 async def test_a_prepared_request_on_the_wire(serve: Serve) -> None:
-    server = serve.replies(HEAD + chunk(b"ok") + b"0\r\n\r\n")
+    server = serve.responses(HEAD + chunk(b"ok") + b"0\r\n\r\n")
     async with HTTPTransport() as transport:
         exchange = await exchange_with(transport, server)
         assert b"".join([data async for data in exchange]) == b"ok"
@@ -120,16 +120,16 @@ async def test_enough_is_enough_and_the_rest_can_be_read(serve: Serve) -> None:
 
 async def test_the_connection_is_another_s_before_the_pump_has_woken(serve: Serve) -> None:
     """With the last read the connection goes back to the pool, at once; nothing of the pump may be in its way."""
-    reply = HEAD + chunk(b"ok") + b"0\r\n\r\n"
+    response = HEAD + chunk(b"ok") + b"0\r\n\r\n"
     script = Stepwise(HEAD + chunk(b"first"), b"0\r\n\r\n")
 
     def serving(peer: Peer) -> None:
         peer.request()
-        for piece in script.pieces:
+        for part in script.parts:
             assert script.go.acquire(timeout=10)
-            peer.send(piece)
+            peer.send(part)
         while peer.request():
-            peer.send(reply)
+            peer.send(response)
 
     server = serve(serving)
     script.go.release()
@@ -172,7 +172,7 @@ async def test_what_take_raises_comes_out_and_closes_the_connection(serve: Serve
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_silence(serve: Serve, server_context: ssl.SSLContext, client_context: ssl.SSLContext, tls: bool) -> None:
-    server = serve.replies(HEAD + chunk(b"one"), context=server_context if tls else None)
+    server = serve.responses(HEAD + chunk(b"one"), context=server_context if tls else None)
     taken: list[bytes] = []
     async with HTTPTransport(verify=client_context) as transport:
         exchange = await exchange_with(transport, server, {"connect": 10.0, "read": 0.3})
@@ -237,7 +237,7 @@ async def test_a_body_without_a_length(serve: Serve) -> None:
 
 
 async def test_cancelled_it_closes_the_connection(serve: Serve) -> None:
-    server = serve.replies(HEAD + chunk(b"one"))
+    server = serve.responses(HEAD + chunk(b"one"))
     async with HTTPTransport() as transport:
         exchange = await exchange_with(transport, server)
         with anyio.CancelScope() as scope:
@@ -252,8 +252,8 @@ async def test_cancelled_it_closes_the_connection(serve: Serve) -> None:
         await anyio.to_thread.run_sync(server.wait_closed)
 
 
-async def test_broken_framing_behind_a_piece_of_the_body(serve: Serve) -> None:
-    server = serve.replies(HEAD + chunk(b"one") + b"nonsense\r\n")
+async def test_broken_framing_behind_a_part_of_the_body(serve: Serve) -> None:
+    server = serve.responses(HEAD + chunk(b"one") + b"nonsense\r\n")
     taken: list[bytes] = []
     async with HTTPTransport() as transport:
         exchange = await exchange_with(transport, server)
@@ -288,7 +288,7 @@ async def test_what_fails_after_the_end_leaves_the_connection_to_its_next_user(s
 
 
 async def test_an_end_that_was_made_here_is_no_end_of_a_body_without_a_length(serve: Serve) -> None:
-    server = serve.replies(b"HTTP/1.1 200 OK\r\n\r\nhalf of i")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\n\r\nhalf of i")
     taken: list[bytes] = []
     async with HTTPTransport() as transport, anyio.create_task_group() as group:
         exchange = await exchange_with(transport, server)

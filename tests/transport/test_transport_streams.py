@@ -104,15 +104,15 @@ async def test_reading_stops_at_the_high_mark_and_goes_on_below_the_low_one(
 ) -> None:
     stream = await attach(pair[0])
     assert isinstance(stream, AsyncioStream)
-    piece = b"x" * on_asyncio.LOW_WATER
-    pieces = on_asyncio.HIGH_WATER // len(piece) + 1
-    for _ in range(pieces):
+    part = b"x" * on_asyncio.LOW_WATER
+    parts = on_asyncio.HIGH_WATER // len(part) + 1
+    for _ in range(parts):
         assert stream._transport.is_reading()
-        stream.data_received(piece)
+        stream.data_received(part)
     assert not stream._transport.is_reading()
-    for _ in range(pieces - 1):
+    for _ in range(parts - 1):
         assert not stream._transport.is_reading()
-        assert stream.poll() == piece
+        assert stream.poll() == part
     assert stream._transport.is_reading()
     stream.abort()
 

@@ -94,7 +94,7 @@ async def test_session_tickets_do_not_stop_an_upload(raw: MemoryStream, client: 
     assert await client.receive(None) == b"early"
 
 
-async def test_records_in_pieces(raw: MemoryStream, client: TLSStream) -> None:
+async def test_records_in_parts(raw: MemoryStream, client: TLSStream) -> None:
     raw.server.write(b"x" * 40_000)
     wire = raw.outgoing.read()
     received = b""

@@ -29,7 +29,7 @@ TIMEOUTS = {"connect": 10.0, "read": 10.0, "write": 10.0}
 
 
 class Halves:
-    """Sends to each of two connections half an answer, and the rest when told to; then short answers."""
+    """Sends to each of two connections half a response, and the rest when told to; then short responses."""
 
     def __init__(self) -> None:
         self.go = [threading.Event(), threading.Event()]
@@ -53,7 +53,7 @@ class Halves:
 
 
 async def begun(transport: HTTPTransport, server: Server, *, read: float | None = 10.0) -> ResponseStream:
-    """Send a request and read the first half of its answer."""
+    """Send a request and read the first half of its response."""
     prepared = PostTemplate(httpx.URL(server.url), httpx.Headers())
     exchange = await transport.post(prepared, b"", {**TIMEOUTS, "read": read})
     assert isinstance(exchange, ResponseStream)
@@ -118,7 +118,7 @@ async def test_a_second_reader_takes_nothing_from_anybody(serve: Serve, request_
 
 
 async def test_what_a_task_still_waits_for_is_not_given_to_others(serve: Serve) -> None:
-    server = serve.replies(HALF)
+    server = serve.responses(HALF)
     async with HTTPTransport() as transport:
         exchange = await begun(transport, server)
         async with anyio.create_task_group() as group:
@@ -133,7 +133,7 @@ async def test_what_a_task_still_waits_for_is_not_given_to_others(serve: Serve) 
 
 
 async def test_two_that_pump_one_body(serve: Serve) -> None:
-    server = serve.replies(HALF)
+    server = serve.responses(HALF)
     errors = []
     async with HTTPTransport() as transport:
         exchange = await begun(transport, server)
@@ -154,7 +154,7 @@ async def test_two_that_pump_one_body(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "news", [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", b""], ids=["408", "end"]
 )
-async def test_what_came_unasked_answers_nothing(serve: Serve, request_to: Build, news: bytes) -> None:
+async def test_what_came_unasked_is_no_response(serve: Serve, request_to: Build, news: bytes) -> None:
     """The event loop had no turn since it came: only the system knows of it."""
     go, sent = threading.Event(), threading.Semaphore(0)
 
@@ -183,7 +183,7 @@ async def test_what_came_unasked_answers_nothing(serve: Serve, request_to: Build
 
 def test_a_trio_task_notices_that_another_thread_closes_its_connection(serve: Serve) -> None:
     """Closed from outside, the socket would vanish under trio, and who waits for it would wait for ever."""
-    server = serve.replies(HALF)
+    server = serve.responses(HALF)
     transport = HTTPTransport()
 
     async def main() -> None:
@@ -204,7 +204,7 @@ def test_a_trio_task_notices_that_another_thread_closes_its_connection(serve: Se
 
 def test_trio_half_imported_by_another_thread(serve: Serve, request_to: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))
-    server = serve.replies(OK)
+    server = serve.responses(OK)
 
     async def call() -> bytes:
         async with HTTPTransport() as transport:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("size", [10, 8_000_000], ids=["small", "large"])
-async def test_an_answer_before_the_body_is_sent(serve: Serve, request_to: Build, size: int) -> None:
+async def test_a_response_before_the_body_is_sent(serve: Serve, request_to: Build, size: int) -> None:
     """As large uploads are refused: answered on the strength of the headers, then closed without reading further."""
 
     def script(peer: Peer) -> None:
@@ -33,7 +33,7 @@ async def test_an_answer_before_the_body_is_sent(serve: Serve, request_to: Build
 
 
 @pytest.mark.parametrize("framing", [{}, {"Content-Length": "100000000"}], ids=["chunked", "length"])
-async def test_an_answer_before_a_streamed_body_is_sent(
+async def test_a_response_before_a_streamed_body_is_sent(
     serve: Serve, request_to: Build, framing: dict[str, str]
 ) -> None:
     """The server neither reads on nor closes: the rest of the body must not be waited for."""
@@ -65,7 +65,7 @@ async def test_an_answer_before_a_streamed_body_is_sent(
 @pytest.mark.slow
 async def test_a_large_body(serve: Serve, request_to: Build) -> None:
     body = b"x" * 20_000_000
-    server = serve.replies(OK, OK)
+    server = serve.responses(OK, OK)
     async with HTTPTransport() as transport:
         for _ in range(2):
             assert (await answered(transport, request_to(server, content=body))).content == b"ok"
@@ -93,7 +93,7 @@ async def test_streamed_bodies(serve: Serve, request_to: Build) -> None:
         yield b""
         yield b"lo"
 
-    server = serve.replies(OK, OK, OK)
+    server = serve.responses(OK, OK, OK)
     async with HTTPTransport() as transport:
         await answered(transport, request_to(server, content=body()))
         await answered(transport, request_to(server, content=body(), headers={"Content-Length": "5"}))
@@ -120,7 +120,7 @@ class Parts(httpx.AsyncByteStream):
 
 
 async def test_a_streamed_body_that_is_no_generator(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(OK)
+    server = serve.responses(OK)
     async with HTTPTransport() as transport:
         await answered(transport, request_to(server, content=None, stream=Parts()))
         assert counted(transport) == (1, 1, 1, 0, 0)
@@ -135,7 +135,7 @@ async def test_a_streamed_body_of_another_length(serve: Serve, request_to: Build
 
     async with HTTPTransport() as transport:
         async with aclosing(body()) as content:
-            request = request_to(serve.replies(), content=content, headers={"Content-Length": length})
+            request = request_to(serve.responses(), content=content, headers={"Content-Length": length})
             with pytest.raises(httpx.LocalProtocolError, match=message):
                 await answered(transport, request)
         assert counted(transport) == (0, 0, 1, 0, 0)
@@ -148,12 +148,12 @@ async def test_a_body_that_raises(serve: Serve, request_to: Build) -> None:
 
     async with HTTPTransport() as transport:
         with pytest.raises(FileNotFoundError):
-            await answered(transport, request_to(serve.replies(), content=body()))
+            await answered(transport, request_to(serve.responses(), content=body()))
         assert counted(transport) == (0, 0, 1, 0, 0)
 
 
 async def test_a_synchronous_stream_is_refused(serve: Serve, request_to: Build) -> None:
     async with HTTPTransport() as transport:
         with pytest.raises(TypeError, match="synchronous stream"):
-            await answered(transport, request_to(serve.replies(), content=iter([b"hello"])))
+            await answered(transport, request_to(serve.responses(), content=iter([b"hello"])))
         assert counted(transport) == (0, 0, 1, 0, 0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 async def test_the_head_takes_too_long(serve: Serve, request_to: Build) -> None:
     async with HTTPTransport() as transport:
-        request = request_to(serve.replies(b""), extensions={"timeout": {"read": 0.05}})
+        request = request_to(serve.responses(b""), extensions={"timeout": {"read": 0.05}})
         with pytest.raises(httpx.ReadTimeout, match=r"for 0\.05 s") as caught:
             await answered(transport, request)
         assert caught.value.request is request
@@ -28,7 +28,7 @@ async def test_the_head_takes_too_long(serve: Serve, request_to: Build) -> None:
 
 
 async def test_the_body_takes_too_long(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     async with HTTPTransport() as transport:
         response = await transport.handle_async_request(request_to(server, extensions={"timeout": {"read": 0.05}}))
         with pytest.raises(httpx.ReadTimeout):
@@ -39,7 +39,7 @@ async def test_the_body_takes_too_long(serve: Serve, request_to: Build) -> None:
 
 async def test_a_shorter_timeout_counts_on_a_connection_that_had_a_longer_one(serve: Serve, request_to: Build) -> None:
     async with HTTPTransport() as transport:
-        server = serve.replies(OK, b"")
+        server = serve.responses(OK, b"")
         await answered(transport, request_to(server))
         with pytest.raises(httpx.ReadTimeout):
             await answered(transport, request_to(server, extensions={"timeout": {"read": 0.05}}))
@@ -63,7 +63,7 @@ async def test_silence_is_timed_from_one_read_to_the_next(serve: Serve, request_
 
 async def test_a_timer_that_outlives_its_wait_does_no_harm(serve: Serve, request_to: Build) -> None:
     timeout = {"timeout": {"read": 0.01}}
-    server = serve.replies(OK, OK)
+    server = serve.responses(OK, OK)
     async with HTTPTransport() as transport:
         await answered(transport, request_to(server))
         await anyio.sleep(0.03)
@@ -97,12 +97,12 @@ async def test_a_reader_that_stops_stops_the_server(serve: Serve, request_to: Bu
         peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         while sent < size:
-            piece = 100_000
+            burst = 100_000
             timer = threading.Timer(0.5, stuck.set)
             timer.start()
-            peer.send(b"x" * piece)
+            peer.send(b"x" * burst)
             timer.cancel()
-            sent += piece
+            sent += burst
         peer.wait_closed()
 
     async with HTTPTransport() as transport:
@@ -119,7 +119,7 @@ async def test_a_reader_that_stops_stops_the_server(serve: Serve, request_to: Bu
 
 
 async def test_two_readers_of_one_body(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
     async with HTTPTransport() as transport:
         response = await transport.handle_async_request(request_to(server))
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -141,7 +141,7 @@ async def test_two_readers_of_one_body(serve: Serve, request_to: Build) -> None:
 
 async def test_a_reader_is_woken_when_another_task_closes_the_body(serve: Serve, request_to: Build) -> None:
     """A body without a length, whose end must not be mistaken for the real one."""
-    server = serve.replies(b"HTTP/1.1 200 OK\r\n\r\n")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\n\r\n")
     async with HTTPTransport() as transport:
         response = await transport.handle_async_request(request_to(server))
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -158,7 +158,7 @@ async def test_a_reader_is_woken_when_another_task_closes_the_body(serve: Serve,
 
 
 async def test_closing_the_transport_closes_what_is_in_use(serve: Serve, request_to: Build) -> None:
-    server = serve.replies(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    server = serve.responses(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     async with HTTPTransport() as transport:
         response = await transport.handle_async_request(request_to(server))
     assert counted(transport) == (0, 0, 1, 0, 0)

@@ -45,7 +45,7 @@ def now() -> str:
     return "late"
 
 
-async def a_type_makes_the_reply_a_value(client: ChatClient) -> None:
+async def a_type_makes_the_response_a_value(client: ChatClient) -> None:
     completion = await client.complete(model="m", messages=[], response_format=Person)
     assert_type(completion, Completion[Person])
     assert_type(completion.parsed, Person)
