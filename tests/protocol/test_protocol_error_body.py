@@ -300,6 +300,7 @@ def test_waits_in_the_body_are_hints() -> None:
     assert wait_in("", {"retryDelay": {"seconds": 2, "nanos": 500_000_000}}) == 2.5
     assert wait_in("", {"metadata": {"headers": {"Retry-After": "7"}}}) == 7
     assert wait_in("", {"error": "loading", "estimated_time": 20.0}) == 20
+    assert wait_in("", {"retry_after_ms": 1500}) == 1.5
     odd: object
     for odd in ("soon", -1, True, [], 10**400, "9" * 5000):
         assert wait_in("", {"retry_after": odd}) is None

@@ -199,6 +199,28 @@ async def test_an_end_that_is_none_closes_the_connection(serve: Serve, rest: byt
 
 
 @pytest.mark.usefixtures("patient")
+async def test_a_connection_that_was_closed_after_its_end_is_not_used(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(DONE)
+        assert go.acquire(timeout=10)
+        peer.send(END)
+        peer.close()
+        closed.release()
+
+    go, closed = threading.Semaphore(0), threading.Semaphore(0)
+    server = serve(script)
+    async with HTTPTransport() as transport:
+        await given_up(transport, server)
+        go.release()
+        assert closed.acquire(timeout=10)  # blocks the event loop, so that both arrive in one turn of it
+        await given_up(transport, server)
+        statistics = transport.statistics()
+        assert (statistics.connects, statistics.reuses, statistics.resent) == (2, 0, 0)
+        go.release()
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_cancelled_wait_for_an_end_closes_the_connection(serve: Serve) -> None:
     server = serve(Answering())
     async with HTTPTransport() as transport:
