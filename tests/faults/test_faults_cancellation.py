@@ -139,7 +139,9 @@ async def check_the_world(world: World) -> set[TaskStatus]:
     for adapter in world.adapters:
         assert not adapter._tasks._running
         results = []
-        for handle in adapter._tasks._finished.values():
+        for task_id in adapter._tasks._finished:
+            handle = adapter._tasks.find(task_id)
+            assert handle is not None
             result = await handle.wait()
             results.append(result)
             assert handle.status is result.status is await adapter.get_status(handle.id)

@@ -426,7 +426,7 @@ async def test_cancelling_gather_cancels_its_tasks(serve: Serve) -> None:
         await server.wait_for_requests(10)
         group.cancel_scope.cancel()
     assert server.open == 0
-    assert {handle.status for handle in adapter._tasks._finished.values()} == {TaskStatus.CANCELLED}
+    assert {result.status for result in adapter._tasks._finished.values()} == {TaskStatus.CANCELLED}
 
 
 async def test_other_tasks_of_the_adapter_are_left_alone(serve: Serve) -> None:

@@ -1,17 +1,65 @@
-"""One attempt at a request for a whole response: send it, read the body, decode it."""
+"""One attempt at a request for a whole response: send it, read the body, decode it, now or later."""
 
 from __future__ import annotations
 
 import time
 from math import inf
+from typing import Final
+
+import msgspec
 
 from chatscope._client.body_reader import read_rest
 from chatscope._client.request import ClientRequest
 from chatscope._limits.timeouts import fail_at
 from chatscope.errors import InvalidResponseError
-from chatscope.protocol.body import decode_body
+from chatscope.protocol.body import decode_inexact
+from chatscope.protocol.decode import decode_exact
+from chatscope.protocol.headers import ResponseHeaders
 from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import MAX_BODY_BYTES
+
+LONG_TEXT: Final = 256
+"""The length from which on a text takes more memory than the work of leaving it out of a body is worth."""
+
+
+class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
+    """A response from which its completion can be decoded again, together with its text.
+
+    Attributes:
+        data: the body, without a long text.
+        gap: where the text is to be inserted, as JSON; -1 if it is in `data`.
+        head: the status line and the headers.
+        status: the HTTP status.
+        request_id: from the headers, without the key.
+    """
+
+    data: bytes
+    gap: int
+    head: bytes
+    status: int | None
+    request_id: str | None
+
+    @classmethod
+    def of(cls, request: ClientRequest, text: str) -> ReceivedBody | None:
+        """Return the response of a request that has succeeded with this text, if it can be decoded again."""
+        if (data := request.body) is None:
+            return None
+        gap = -1
+        if len(text) > LONG_TEXT:  # which the result has: do not keep it twice
+            encoded = msgspec.json.encode(text)
+            gap = data.find(encoded)
+            if gap >= 0:
+                data = data[:gap] + data[gap + len(encoded) :]
+        return cls(data, gap, request.headers.head, request.status, request.request_id)
+
+    def completion(self, text: str) -> Completion:
+        """Return the completion."""
+        data, gap = self.data, self.gap
+        if gap >= 0:
+            data = data[:gap] + msgspec.json.encode(text) + data[gap:]
+        completion = decode_exact(data)
+        assert completion is not None  # noqa: S101 - it was decoded before
+        return _with_head(completion, ResponseHeaders(self.head), self.status, self.request_id)
 
 
 async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Completion:
@@ -73,13 +121,23 @@ async def _read(request: ClientRequest, limit: int) -> bytes:
 
 
 def _completion(data: bytes, request: ClientRequest) -> Completion:
-    completion = decode_body(
-        data,
-        request.headers,
-        status=request.status or 200,
-        now=time.time(),
-        at_ns=request.read_ns,
-        secret=request.secret,
-    )
-    completion.request_id, completion.status, completion.headers = request.request_id, request.status, request.headers
+    completion = decode_exact(data)
+    if completion is None:
+        completion = decode_inexact(
+            data,
+            request.headers,
+            status=request.status or 200,
+            now=time.time(),
+            at_ns=request.read_ns,
+            secret=request.secret,
+        )
+    else:
+        request.body = data
+    return _with_head(completion, request.headers, request.status, request.request_id)
+
+
+def _with_head(
+    completion: Completion, headers: ResponseHeaders, status: int | None, request_id: str | None
+) -> Completion:
+    completion.headers, completion.status, completion.request_id = headers, status, request_id
     return completion

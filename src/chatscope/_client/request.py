@@ -7,7 +7,7 @@ Here: its slot and permits, sending, reading and closing. Not here: what the byt
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from chatscope._limits.limiter import Permit
 from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines, fail_at
 from chatscope.errors import APIStatusError, ChatError, InvalidResponseError, Phase
-from chatscope.protocol.headers import request_id
+from chatscope.protocol.headers import NO_HEADERS, request_id
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.usage import Usage
 from chatscope.telemetry.observer import ObservedAttempt, ObservedCall
@@ -45,6 +45,7 @@ class ClientRequest:
         response: the response that is being read, between `send` and `close`.
         secret: the key that is sent.
         headers: the latest response's, names in lower case.
+        body: the latest response's, if it can be decoded again to the same completion.
         status, request_id: the latest response's. Requests that share a retrier have their own.
         sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
             last returned by `receive` were read.
@@ -59,6 +60,7 @@ class ClientRequest:
         "_record",
         "_server",
         "_slot",
+        "body",
         "connect_ns",
         "deadlines",
         "headers",
@@ -97,7 +99,8 @@ class ClientRequest:
         self.retrier = retrier
         self.deadlines = deadlines
         self.response: HTTPResponse | None = None
-        self.headers: Mapping[str, str] = {}
+        self.headers = NO_HEADERS
+        self.body: bytes | None = None
         self.status: int | None = None
         self.request_id: str | None = None
         self.sent_ns: int | None = None
@@ -181,12 +184,11 @@ class ClientRequest:
     def send(self) -> Awaitable[object]:
         """Send the request. Afterwards `response` is a success whose body has not been read yet.
 
-        If cancelled, nothing stays open.
+        If cancelled, nothing stays open. A plain function, since each coroutine in the chain would cost some time.
 
         Raises:
             APIStatusError, APIConnectionError, APITimeoutError: the request failed.
         """
-        # A plain function: each coroutine in the chain would cost every request some time.
         return self._send(self.prepared.post) if self.observed is None else self._send_observed(self.observed)
 
     async def _send_observed(self, observed: ObservedCall) -> None:
@@ -220,7 +222,7 @@ class ClientRequest:
 
     def _on_send(self) -> None:
         self.sent_ns = time.perf_counter_ns()
-        self.headers_ns = self.status = self.request_id = self.written_ns = self.connect_ns = None
+        self.body = self.headers_ns = self.status = self.request_id = self.written_ns = self.connect_ns = None
         self._record = self.retrier.log.start()
 
     def _on_sent(self, connect_ns: int | None) -> None:
@@ -237,14 +239,12 @@ class ClientRequest:
 
     def _on_headers(self, response: HTTPResponse) -> None:
         self.headers_ns = time.perf_counter_ns()
-        self.response = response
-        self.headers = headers = response.headers
-        self.status = response.status
-        given = request_id(headers)
+        self.response, self.headers, self.status = response, response.headers, response.status
+        given = request_id(response.headers)
         self.request_id = redact(given, self.secret) if given else None
         if self._record is not None:
             self._record.status, self._record.request_id = self.status, self.request_id
-        self._permit.on_headers(headers)
+        self._permit.on_headers(response.headers)
 
     async def receive(self, phase: Phase = "first_token") -> bytes:
         """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.

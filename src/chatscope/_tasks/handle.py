@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, cast
 from anyio.lowlevel import checkpoint
 
 from chatscope._tasks.alarms import Alarms
-from chatscope._tasks.models import Result, Task, TaskId, TaskStatus
+from chatscope._tasks.models import Result, Task, TaskId, TaskStatus, unbuilt_of
 from chatscope._tasks.step_stream import StepStream
 from chatscope._tasks.text_stream import TextStream
 from chatscope.errors import ChatError
@@ -75,6 +75,16 @@ class TaskState:
         self.on_end: Callable[[Result], None] | None = None
         self._waiters: dict[Waiter, None] | None = None  # for the result
         self._readers: dict[Waiter, None] | None = None  # for more text, or the result
+
+    @classmethod
+    def after(cls, result: Result) -> TaskState:
+        """Return the state of a task that has ended, from its result: of most tasks, only that is kept."""
+        assert result.task is not None  # noqa: S101 - results of tasks that do not exist are not kept
+        state, unbuilt = cls(result.task), unbuilt_of(result)
+        state.result = result
+        state.steps = unbuilt.steps
+        state.parts = unbuilt.parts(result.output)
+        return state
 
     @property
     def status(self) -> TaskStatus:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 from chatscope._client.timings import Timings
 from chatscope._conversation.loop import MAX_TURNS
 from chatscope._conversation.structured_output import TypeForm
-from chatscope._limits.attempts import Attempt, AttemptValues
+from chatscope._limits.attempts import Attempt
+from chatscope._tasks.unbuilt import Unbuilt
 from chatscope._validation import unknown_attribute
 from chatscope.protocol.messages import Message
 from chatscope.protocol.parameters import TaskParameters
@@ -159,23 +160,16 @@ def _no_metadata() -> dict[str, Any]:
     return dict.fromkeys(("model", "input_tokens", "output_tokens", "request_id", "finish_reason"))
 
 
-class _Unbuilt:
-    """What some fields of a `Result` are built from when they are first read: of most results, they never are.
+class _Finished:
+    """What some fields of a `Result` are built from when they are first read: of most results, they never are."""
 
-    These are texts and tuples of numbers, which the garbage collector need not look at. Results are kept by the
-    thousand.
-    """
+    __slots__ = ("_unbuilt",)
 
-    __slots__ = ("_attempts", "_prompt", "_request", "_times")
-
-    _attempts: tuple[AttemptValues, ...]
-    _prompt: str
-    _request: tuple[str, str | None]
-    _times: tuple[Any, ...]
+    _unbuilt: Unbuilt
 
 
 @dataclass(frozen=True, slots=True)
-class Result(_Unbuilt, Generic[OutputT]):
+class Result(_Finished, Generic[OutputT]):
     """The outcome of a task.
 
     Results are equal if their fields are equal. `exception` is not compared, since exceptions compare by identity;
@@ -226,25 +220,29 @@ class Result(_Unbuilt, Generic[OutputT]):
             For names of other libraries, the error says what to use instead.
             """
             if name == "timings":
-                built: Any = Timings(*self._times)
+                built: Any = self._unbuilt.timings()
             elif name == "attempts_log":
-                built = tuple(Attempt(*values) for values in self._attempts)
+                built = self._unbuilt.attempts_log()
             elif name == "messages":
-                built = conversation(self._prompt)
+                built = conversation(self._unbuilt.prompt)
             elif name == "metadata":
                 built = self._build_metadata()
+            elif name == "completion":
+                built = self._unbuilt.body.completion(self.output)
+            elif name == "message":
+                built = self.completion.message
             else:
                 raise unknown_attribute(self, name, dict.fromkeys(("content", "text"), "output"))
             object.__setattr__(self, name, built)
             return built
 
     def _build_metadata(self) -> dict[str, Any]:
-        (model, request_id), completion, usage = self._request, self.completion, self.usage
+        usage = self.usage
         return {
-            "model": (completion.model if completion is not None else "") or model,
+            "model": self._unbuilt.model,
             "input_tokens": None if usage is None else usage.prompt_tokens,
             "output_tokens": None if usage is None else usage.completion_tokens,
-            "request_id": request_id,
+            "request_id": self._unbuilt.request_id,
             "finish_reason": self.finish_reason,
         }
 
@@ -265,33 +263,24 @@ class Result(_Unbuilt, Generic[OutputT]):
 if TYPE_CHECKING:
     ResultDraft = Result
 else:
-    ResultDraft = make_dataclass(
-        "ResultDraft", [(each.name, Any, field(default=None)) for each in fields(Result)], bases=(_Unbuilt,), slots=True
-    )
+    _fields = [(each.name, Any, field(default=None)) for each in fields(Result)]
+    ResultDraft = make_dataclass("ResultDraft", _fields, bases=(_Finished,), slots=True)
     """A result that can still be changed. It is made in a third of the time: the frozen class sets fields by calls."""
 
 
-def finished(
-    draft: Any,
-    times: tuple[Any, ...],
-    attempts: tuple[AttemptValues, ...],
-    request: tuple[str, str | None],
-    prompt: str | None,
-) -> Result[Any]:
-    """Turn a draft into a result, some fields of which are built when they are first read.
-
-    Args:
-        draft: a `ResultDraft`.
-        times: the fields of `timings`, in their order.
-        attempts: those of each entry of `attempts_log`.
-        request: the requested model and the id of the last request, for `metadata`.
-        prompt: the only message of `messages`; `None` leaves them as they are.
-    """
-    draft._times, draft._attempts, draft._request = times, attempts, request
+def finished(draft: Any, unbuilt: Unbuilt) -> Result[Any]:
+    """Turn a `ResultDraft` into a result, some fields of which are built when they are first read."""
+    draft._unbuilt = unbuilt
     del draft.timings, draft.attempts_log, draft.metadata
-    if prompt is not None:
-        draft._prompt = prompt
+    if unbuilt.prompt is not None:
         del draft.messages
+    if unbuilt.body is not None:
+        del draft.completion, draft.message
     draft.__class__ = Result
     result: Result[Any] = draft
     return result
+
+
+def unbuilt_of(result: Result[Any]) -> Unbuilt:
+    """Return what a finished task's result is built from."""
+    return result._unbuilt

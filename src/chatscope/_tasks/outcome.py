@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 import time
 import traceback
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from sys import intern
+from typing import Final, NamedTuple
 
+from chatscope._client.completion import ReceivedBody
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Platform, Result, ResultDraft, Task, TaskStatus, finished
 from chatscope._tasks.prepared import PreparedTask
+from chatscope._tasks.unbuilt import TIMES, Unbuilt, lengths_of
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery, Prices, resolve
 from chatscope.protocol.response import Completion
@@ -112,11 +116,10 @@ def result_of(
     """
     completion = None if calls is None else calls.completion
     message = completion.choices[0].message if completion is not None and completion.choices else None
+    reason = None if completion is None else completion.finish_reason
     conversation, usage, output = prepared.conversation, bill.usage, state.text
-    messages = prepared.messages if conversation is None else conversation.messages
     if message is not None and message.content is not None and message.content == output:
         output = message.content  # one string, not two: results are kept by the thousand
-    attempts = () if calls is None else calls.retrier.log.values()
     draft = ResultDraft(
         task=state.task,
         platform=Platform.CHATGPT,
@@ -129,25 +132,46 @@ def result_of(
         cost=bill.cost,
         duration_seconds=((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9,
         usage=usage,
-        finish_reason=None if completion is None else completion.finish_reason,
+        finish_reason=intern(reason) if reason is not None else None,
         message=message,
-        attempts=len(attempts),
-        messages=messages,
+        attempts=0 if calls is None else len(calls.retrier.log),
+        messages=prepared.messages if conversation is None else conversation.messages,
         parsed=None if conversation is None else conversation.parsed,
         completion=completion,
     )
-    prompt = str(messages[0].get("content")) if state.task.messages is None and len(messages) == 1 else None
-    request = prepared.model, None if calls is None else calls.request.request_id
-    return finished(draft, _times(prepared.submitted_ns, state, calls, finished_ns), attempts, request, prompt)
+    return finished(draft, _unbuilt(prepared, state, calls, draft, finished_ns))
 
 
-def _times(submitted_ns: int, state: TaskState, calls: ModelCalls | None, finished_ns: int | None) -> tuple[Any, ...]:
-    """Return the fields of `Timings`, in their order."""
-    if calls is None:
-        return submitted_ns, state.started_ns, None, None, (), finished_ns
-    request = calls.request
-    sent = calls.sent_ns, request.headers_ns, calls.token_ns
-    return submitted_ns, state.started_ns, *sent, finished_ns, request.written_ns, request.connect_ns
+def _unbuilt(
+    prepared: PreparedTask,
+    state: TaskState,
+    calls: ModelCalls | None,
+    draft: Result,
+    finished_ns: int | None,
+) -> Unbuilt:
+    """Return what the rarely read fields of a result are built from."""
+    messages, completion, request = draft.messages, draft.completion, None if calls is None else calls.request
+    body = None
+    # A completion with a parsed value cannot be decoded again, and a result for `map` is not kept.
+    if completion is not None and request is not None and prepared.conversation is None and state.on_end is None:
+        body = ReceivedBody.of(request, draft.output)
+    return Unbuilt(
+        prepared.submitted_ns,
+        state.started_ns,
+        None if calls is None else calls.sent_ns,
+        None if request is None else request.headers_ns,
+        None if calls is None or not calls.token_ns else array(TIMES, calls.token_ns).tobytes(),
+        finished_ns,
+        None if request is None else request.written_ns,
+        None if request is None else request.connect_ns,
+        () if calls is None else calls.retrier.log.values(),
+        intern(completion.model) if completion is not None and completion.model else prepared.model,
+        None if request is None else request.request_id,
+        str(messages[0].get("content")) if prepared.task.messages is None and len(messages) == 1 else None,
+        body,
+        lengths_of(state.parts),
+        state.steps,
+    )
 
 
 def result_without_run(error: Exception, status: TaskStatus, task: Task | None = None) -> Result:

@@ -268,8 +268,9 @@ class TaskRun:
     def _report(self, result: Result) -> None:
         failure, calls, observed = result.exception, self._calls, self._prepared.observed
         if observed is not None:
+            completion = None if calls is None else calls.completion
             sent_ns, token_ns = (None, ()) if calls is None else (calls.sent_ns, calls.token_ns)
-            observed.end(failure, result.completion, usage=result.usage, sent_ns=sent_ns, token_ns=token_ns)
+            observed.end(failure, completion, usage=result.usage, sent_ns=sent_ns, token_ns=token_ns)
         if isinstance(failure, ChatError) and failure.phase is not None:
             _log.info("%s: deadline passed in phase %s: %s", self.state.id, failure.phase, failure)
         _log.debug("%s: %s after %.3f s", self.state.id, result.status, result.duration_seconds)

@@ -74,9 +74,7 @@ class Supervisor:
         self._thread = 0
         self._host_id = 0
         self._running: dict[str, TaskRun] = {}
-        self._finished: OrderedDict[str, TaskState] = (
-            OrderedDict()
-        )  # finding a dict's first item would take ever longer
+        self._finished: OrderedDict[str, Result] = OrderedDict()  # finding a dict's first item would take ever longer
         self.alarms = Alarms(self._start_watching)
 
     @property
@@ -199,11 +197,12 @@ class Supervisor:
 
     def find(self, task_id: str) -> TaskState | None:
         """Return the state of a task that has not ended, or is still kept."""
-        run = self._running.get(task_id)
-        state = run.state if run is not None else self._finished.get(task_id)
-        if state is None:
-            _refuse_coroutine(task_id)
-        return state
+        if (run := self._running.get(task_id)) is not None:
+            return run.state
+        if (result := self._finished.get(task_id)) is not None:
+            return TaskState.after(result)
+        _refuse_coroutine(task_id)
+        return None
 
     def forget(self, task_id: str) -> bool:
         """Forget a finished task. Return whether it existed."""
@@ -224,7 +223,7 @@ class Supervisor:
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Move a task that has just ended to the finished ones, and count its usage."""
         self._running.pop(state.id, None)
-        self._finished[state.id] = state
+        self._finished[state.id] = result
         if len(self._finished) > self._options.keep_finished:
             self._finished.popitem(last=False)
         was_within = self.spending.exceeded() is None

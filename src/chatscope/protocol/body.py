@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.coerce import choices_of
-from chatscope.protocol.decode import completion_from, decode_exact
+from chatscope.protocol.decode import completion_from
 from chatscope.protocol.error_body import body_text, first_words, status_error
 from chatscope.protocol.error_object import find_error
 from chatscope.protocol.loading import load
@@ -18,10 +18,10 @@ _EVENT_STARTS: Final = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
 _BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 
 
-def decode_body(
+def decode_inexact(
     data: bytes, headers: Mapping[str, str], *, status: int = 200, now: float, at_ns: int = 0, secret: str = ""
 ) -> Completion:
-    """Return the completion in the body of a success.
+    """Return the completion in the body of a success that `decode_exact` does not accept.
 
     Some servers stream although no stream was requested. Their chunks are assembled.
 
@@ -38,8 +38,6 @@ def decode_body(
         InvalidResponseError: the body is not a completion.
         StreamError: the body is a stream that did not end well.
     """
-    if (completion := decode_exact(data)) is not None:
-        return completion
     start = data[:256].lstrip(_BEFORE_TEXT)
     if start.startswith(_EVENT_STARTS) or (
         "event-stream" in headers.get("content-type", "") and start[:1] not in b"{["

@@ -129,6 +129,11 @@ class ResponseHeaders(Mapping[str, str]):
         """Return headers that have been parsed already."""
         return cls(b"".join([b"\r\n%b: %b" % header for header in headers]))
 
+    @property
+    def head(self) -> bytes:
+        """The argument from which equal headers can be made."""
+        return self._text.encode("latin-1")
+
     def __getitem__(self, name: str) -> str:
         """Return a value."""
         value = self.get(name)
@@ -171,6 +176,10 @@ class ResponseHeaders(Mapping[str, str]):
     def __len__(self) -> int:
         """Return the number of headers."""
         return sum(1 for _ in self)
+
+
+NO_HEADERS: Final = ResponseHeaders(b"")
+"""The headers before a response."""
 
 
 def duration(text: str | None) -> float | None:
