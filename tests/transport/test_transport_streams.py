@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chatscope.transport.streams import attach, on_asyncio, on_selector
+from chatscope.transport.streams import attach, batched, on_asyncio
 from chatscope.transport.streams.arrivals import arrivals_on
+from chatscope.transport.streams.batched import BatchedStream
 from chatscope.transport.streams.on_asyncio import AsyncioStream
-from chatscope.transport.streams.on_selector import SelectorStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+on_both_loops = pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
 
 
 @pytest.fixture
@@ -126,6 +131,7 @@ def received(sock: socket.socket) -> bytes:
         return b""
 
 
+@on_both_loops
 async def test_what_is_written_in_one_turn_goes_out_in_the_next(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
     stream.write(b"one ")
@@ -139,9 +145,10 @@ async def test_what_is_written_in_one_turn_goes_out_in_the_next(pair: tuple[sock
     stream.abort()
 
 
+@on_both_loops
 async def test_what_is_large_goes_out_at_once_and_in_order(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
-    large = b"x" * (on_selector.WRITE_LATER - 2)
+    large = b"x" * (batched.WRITE_LATER - 2)
     stream.write(b"one")
     stream.write(large)
     assert received(pair[1]) == b"one" + large
@@ -150,6 +157,7 @@ async def test_what_is_large_goes_out_at_once_and_in_order(pair: tuple[socket.so
     stream.abort()
 
 
+@on_both_loops
 async def test_what_is_cancelled_in_its_turn_never_goes_out(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
     stream.write(b"one")
@@ -160,12 +168,26 @@ async def test_what_is_cancelled_in_its_turn_never_goes_out(pair: tuple[socket.s
         stream.write(b"two")
 
 
+@on_both_loops
 async def test_what_goes_out_in_the_next_turn_is_unsent_until_then(pair: tuple[socket.socket, socket.socket]) -> None:
     stream = await attach(pair[0])
     stream.write(b"one")
     assert stream.unsent()
     await asyncio.sleep(0)
     assert not stream.unsent()
+    stream.abort()
+
+
+@on_both_loops
+async def test_a_write_that_the_system_refuses_is_known_in_the_next_turn(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = await attach(pair[0])
+    pair[1].close()
+    stream.write(b"one")
+    assert not stream.write_refused
+    await asyncio.sleep(0)
+    assert stream.write_refused
     stream.abort()
 
 
@@ -187,7 +209,7 @@ class SlowTransport(asyncio.Transport):
 async def test_an_interruption_while_one_stream_sends_keeps_no_other_from_sending(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streams = [SelectorStream(asyncio.get_running_loop(), pair[0]) for _ in range(3)]
+    streams = [BatchedStream(asyncio.get_running_loop(), pair[0]) for _ in range(3)]
     transports = [SlowTransport() for _ in streams]
     for stream, transport in zip(streams, transports, strict=True):
         stream.connection_made(transport)
@@ -204,7 +226,7 @@ async def test_an_interruption_while_one_stream_sends_keeps_no_other_from_sendin
 async def test_what_was_put_off_does_not_hide_what_was_sent(pair: tuple[socket.socket, socket.socket]) -> None:
     """A slow upload makes progress although what waits to be sent has grown since it was last looked at."""
     transport = SlowTransport()
-    stream = SelectorStream(asyncio.get_running_loop(), pair[0])
+    stream = BatchedStream(asyncio.get_running_loop(), pair[0])
     stream.connection_made(transport)
     stream.pause_writing()
 

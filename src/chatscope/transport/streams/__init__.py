@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from chatscope.transport.streams.batched import stream_of
 from chatscope.transport.streams.on_asyncio import AsyncioWaiter
-from chatscope.transport.streams.on_selector import stream_of
 from chatscope.transport.streams.witnessed import witnessed_stream_of
 from chatscope.transport.witness import WitnessedSocket
 

@@ -1,7 +1,7 @@
 """Sockets on asyncio and uvloop: a native protocol, because anyio's streams pause and resume reading around each read.
 
 Here: waiting, the deadline of a single wait, backpressure, closing. Not here: which loop runs, and connecting (the
-package's `__init__`); what only asyncio's own selector loop does (`on_selector`).
+package's `__init__`); writes that go out together (`batched`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from chatscope.transport.base import READ_SIZE
+from chatscope.transport.streams.batched import BatchedStream, stream_of
 from chatscope.transport.streams.on_asyncio import AsyncioStream
-from chatscope.transport.streams.on_selector import SelectorStream, stream_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,13 +94,13 @@ class WitnessedStream(_WitnessedReads):
     """As `AsyncioStream`."""
 
 
-class WitnessedSelectorStream(_WitnessedReads, SelectorStream):
-    """As `SelectorStream`."""
+class WitnessedBatchedStream(_WitnessedReads, BatchedStream):
+    """As `BatchedStream`."""
 
 
 def witnessed_stream_of(
     loop: asyncio.AbstractEventLoop, sock: socket.socket
-) -> WitnessedStream | WitnessedSelectorStream:
+) -> WitnessedStream | WitnessedBatchedStream:
     """Return the best stream for a loop. Once attached to the loop, it reads from `start_reading` on."""
-    is_selector = isinstance(stream_of(loop, sock), SelectorStream)
-    return (WitnessedSelectorStream if is_selector else WitnessedStream)(loop, sock)
+    is_batched = isinstance(stream_of(loop, sock), BatchedStream)
+    return (WitnessedBatchedStream if is_batched else WitnessedStream)(loop, sock)
