@@ -107,8 +107,8 @@ class Tally:
             self.reasoning_tokens += usage.reasoning_tokens
         if result.success:
             self.durations.append(result.duration_seconds)
-            if result.timings is not None and result.timings.first_token_seconds is not None:
-                self.first_tokens.append(result.timings.first_token_seconds)
+            if (first := first_token_seconds(result)) is not None:
+                self.first_tokens.append(first)
 
     def facts(self) -> dict[str, Any]:
         """Return the counts by the names that `BatchSummary` has for them."""
@@ -176,6 +176,13 @@ class BatchSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__} | {"exit_code": self.exit_code}
+
+
+def first_token_seconds(result: Result) -> float | None:
+    """Return the time to the first token of a request; `None` if its response was not streamed, or had none."""
+    if result.task is not None and result.task.parameters.get("stream") is False:
+        return None  # without building the timings
+    return None if result.timings is None else result.timings.first_token_seconds
 
 
 def percentiles(values: array[float]) -> dict[str, float]:

@@ -13,8 +13,9 @@ from chatscope.batch.errors import InputError
 from chatscope.batch.extras import optional
 from chatscope.batch.journal import Journal
 from chatscope.batch.options import BatchOptions
+from chatscope.batch.outcomes import RequestOutcome, copied_line, invalid_line, outcome_of
 from chatscope.batch.progress import Tally
-from chatscope.batch.records import INVALID_LINE, RequestOutcome, copied_line, invalid_line, outcome_of
+from chatscope.batch.records import INVALID_LINE
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.source import InvalidRow
 
