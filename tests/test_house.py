@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,6 +28,18 @@ FUNCTION_LINES = 40
 ARGUMENTS = 8
 FLOORS = 10
 FILES_AT_THE_TOP = 7
+
+OTHER_WORDS = re.compile(
+    r"(^|_)(repl(y|ies)|answer(s|ed)?|exchanges?|passages?|traffic|lanes?|races?|pieces?|told|said|came|took|wins|blot"
+    r"|whoever)(?=_|$)",
+)
+"""What is called response, attempt, permit, limiter, hedge, part, reported, received or redact instead."""
+
+ALLOWED_NAMES = {
+    "reply",  # a simulator's `Reply`, outside its room
+    "replies",
+    "answer_ns",  # the field of a record in `requests.jsonl`: the first output that is not reasoning
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -72,6 +85,19 @@ def functions(sources: list[Source]) -> Iterator[tuple[str, Function]]:
     """Yield every function and method with the path of its file."""
     for source in sources:
         yield from ((source.path, node) for node in ast.walk(source.tree) if isinstance(node, Function))
+
+
+def defined(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield every name that a module gives to something, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | Function):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
 
 
 def lines(node: ast.ClassDef | Function) -> int:
@@ -120,6 +146,32 @@ def test_internal_constructors_are_narrow(sources: list[Source]) -> None:
         if arguments(method) > ARGUMENTS and node.name not in PUBLIC
     }
     assert not wide, f"more than {ARGUMENTS} arguments; group them in a value: {wide}"
+
+
+def test_names_are_the_words_of_the_field(sources: list[Source]) -> None:
+    """CONTRIBUTING.md, "Names": one word for one thing. The simulator's `Reply` and `Answer` are public names."""
+    found = defaultdict(list)
+    for source in sources:
+        if not source.path.startswith("simulator/"):
+            for name, line in defined(source.tree):
+                if OTHER_WORDS.search(name) and name not in ALLOWED_NAMES:
+                    found[name].append(f"{source.path}:{line}")
+    assert not found, f"say it in the words of the other names: {dict(found)}"
+
+
+def test_heads_name_modules_that_exist(sources: list[Source]) -> None:
+    """A head says what is not here, and where it is instead."""
+    modules = {part for source in sources for part in (*Path(source.path).parts, Path(source.path).stem)} | {
+        "chatscope"
+    }
+    wrong = {
+        f"{source.path}: {name}"
+        for source in sources
+        for place in re.findall(r"\(([^()]*)\)", (ast.get_docstring(source.tree) or "").partition("Not here:")[2])
+        for name in re.findall(r"`([a-z_][\w.]+)`", place)
+        if not set(name.removesuffix(".py").split(".")) <= modules
+    }
+    assert not wrong, f"no such modules: {wrong}"
 
 
 def test_no_two_classes_share_a_name(sources: list[Source]) -> None:

@@ -140,20 +140,20 @@ class Limiter:
         """
         if not self._breaker.is_open and (not retry or self._budget.try_take()):
             return retry
-        took_retry = False
+        uses_retry = False
 
         def try_acquire() -> float:
-            nonlocal took_retry
+            nonlocal uses_retry
             if self._breaker.is_open:
                 return self._breaker.try_probe(self.clock.now())
             if not retry or self._budget.try_take():
-                took_retry = retry
+                uses_retry = retry
                 return 0.0
             return self._budget.try_wait(self.clock.now())
 
         with anyio.move_on_after(seconds):
             await self._held_back.acquire(try_acquire, order)
-            return took_retry
+            return uses_retry
         raise self._gave_up(patience)
 
     def _on_success(self) -> None:
@@ -193,8 +193,8 @@ class Permit:
     """
 
     __slots__ = (
+        "_has_response",
         "_held_seconds",
-        "_is_answered",
         "_is_held",
         "_is_sent",
         "_label",
@@ -204,7 +204,7 @@ class Permit:
         "_refusals",
         "_reservation",
         "_sent_ns",
-        "_took_retry",
+        "_uses_retry",
     )
 
     def __init__(self, limiter: Limiter, label: str, *, model: str = "", priority: float = 0.0) -> None:
@@ -215,7 +215,7 @@ class Permit:
         self._held_seconds = 0.0
         self._reservation: Reservation | None = None
         self._refusals: RefusalCount | None = None
-        self._is_held = self._is_sent = self._is_answered = self._took_retry = False
+        self._is_held = self._is_sent = self._has_response = self._uses_retry = False
         self._sent_ns = 0
 
     def try_acquire(self, body: bytes, max_tokens: int | None) -> bool:
@@ -231,14 +231,14 @@ class Permit:
         reservation = limiter._rate.acquire_nowait(self._model, limiter._rate.estimate(body, max_tokens))
         if reservation is None:
             return False
-        self._took_retry = False
+        self._uses_retry = False
         self._begin(reservation)
         return True
 
     def _begin(self, reservation: Reservation) -> None:
         self._reservation = reservation
         self._is_held = True
-        self._is_sent = self._is_answered = False
+        self._is_sent = self._has_response = False
         self._limiter._requests += 1
 
     async def acquire(
@@ -259,7 +259,7 @@ class Permit:
         """
         rate = self._limiter._rate
         tokens = rate.estimate(body, max_tokens)
-        self._took_retry = await self._hold_back(retry=retry, patience=patience)
+        self._uses_retry = await self._hold_back(retry=retry, patience=patience)
         try:
             reservation = await rate.acquire(self._model, tokens, self._priority, self._refusals_seen(), most_refusals)
         except BaseException:
@@ -283,8 +283,8 @@ class Permit:
 
     def on_headers(self, headers: Mapping[str, str]) -> None:
         """Record that the response's headers arrived, and the limits in them."""
-        if self._is_held and not self._is_answered and self._reservation is not None:
-            self._is_sent = self._is_answered = True
+        if self._is_held and not self._has_response and self._reservation is not None:
+            self._is_sent = self._has_response = True
             learned_from = headers if self._limiter._backpressure else {}
             self._limiter._rate.on_response(self._reservation, learned_from)
 
@@ -326,7 +326,7 @@ class Permit:
             limiter._rate.cancel(self._reservation)
             limiter._requests -= 1
             self._give_back_retry()
-        elif not self._is_answered:
+        elif not self._has_response:
             limiter._rate.on_no_response(self._reservation)
 
     def _refusals_seen(self) -> RefusalCount:
@@ -335,7 +335,7 @@ class Permit:
         return self._refusals
 
     def _give_back_retry(self) -> None:
-        if self._took_retry:
-            self._took_retry = False
+        if self._uses_retry:
+            self._uses_retry = False
             self._limiter._budget.give_back()
             self._limiter._held_back.wake()

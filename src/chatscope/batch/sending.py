@@ -175,10 +175,10 @@ class BatchSender:
             if isinstance(result.exception, BudgetExceededError):
                 self._stop.ask("budget", result.error)
             return
-        result, answered = self.recorder.record(request, result)
+        result, requests = self.recorder.record(request, result)
         if self.syncer.on_line():
             await self.syncer.sync()
-        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in answered)
+        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in requests)
         self._stop_if_due(result)
 
     def _stop_if_due(self, result: Result | None) -> None:

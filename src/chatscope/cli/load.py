@@ -67,7 +67,7 @@ def load(
     quiet: bool,
     **given: Any,
 ) -> int:
-    """Measure a server under load, and tell whether the client was in the way.
+    """Measure a server under load, and report whether the client was in the way.
 
     Set the load with --concurrency, --rate or --trace, and its length with --requests or --duration. A list of values
     runs one stage for each. The API key comes from OPENAI_API_KEY; if that is empty, no key is sent.

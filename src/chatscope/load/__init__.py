@@ -1,4 +1,4 @@
-"""Measure a chat server, and tell whether the measurement is true.
+"""Measure a chat server, and judge whether the measurement can be trusted.
 
 `run(plan)` runs a `LoadPlan` in the calling process and returns a `LoadReport`. `run_in_processes(plan)` does the same
 in worker processes, like the command `chatscope load`.

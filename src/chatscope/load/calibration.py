@@ -84,7 +84,7 @@ async def _measured(count: Callable[[int], Awaitable[int | None]], words: tuple[
 
 @dataclass(slots=True)
 class _Probes:
-    """Prompts with a number of words. None starts like another one, or like one of the run."""
+    """Prompts of given lengths in words. No two start alike, and none starts like a prompt of the run."""
 
     client: ChatClient
     plan: LoadPlan

@@ -97,7 +97,7 @@ def compare(first: LoadReport, second: LoadReport) -> list[StageComparison]:
 
 
 def plan_differences(first: LoadReport, second: LoadReport) -> list[str]:
-    """Return what was measured differently, a text each: differences of the figures may come from there.
+    """Return how the two plans differ, one text for each difference. They may explain differences of the figures.
 
     The servers and models may differ, since that is what is compared.
     """

@@ -226,7 +226,7 @@ class LoadPlan:
         offsets: Iterator[int | None] = itertools.repeat(None)
         if stage.shape is not None:
             seed = f"{self.seed}:arrivals:{stage.index}"
-            sessions = replace(stage.shape, rate=stage.shape.rate / workload.turns)  # each brings so many requests
+            sessions = replace(stage.shape, rate=stage.shape.rate / workload.turns)  # each sends one request per turn
             offsets = due_offsets(sessions, seed, requests=self.requests, duration=self.duration)
         index = 0
         for number, (offset, sources) in enumerate(zip(offsets, workload.sessions(), strict=False)):
@@ -261,7 +261,7 @@ class LoadPlan:
     def parameters_for(self, source: PromptSource, *, profile: str | None) -> dict[str, Any]:
         """Return the parameters of a request, including the requested length of the response.
 
-        vLLM is told to produce exactly this many tokens; others may end earlier.
+        vLLM is asked for exactly this many tokens; other servers may end earlier.
         """
         parameters = dict(self.parameters)
         if source.output_tokens is not None:

@@ -30,7 +30,10 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
-    """One load, sustained for a while: a number of slots, a rate, or a trace. `repetition` counts equal ones."""
+    """One load, sustained for a while: a number of slots, a rate, or a trace.
+
+    `repetition` is how many stages before it had the same load.
+    """
 
     index: int
     concurrency: int | None = None

@@ -142,7 +142,7 @@ async def _read(stream: ChatStream, record: RequestRecord) -> Completion:
     try:
         async with stream:
             async for chunk in stream:
-                if _is_answer(chunk):
+                if _is_past_reasoning(chunk):
                     record.answer_ns = stream.token_ns[-1]  # of the read that contained this chunk
                     break
             async for _ in stream:
@@ -165,7 +165,7 @@ def _tokens_so_far(record: RequestRecord) -> int | None:
     return record.prompt_tokens + record.output_tokens - (record.reasoning_tokens or 0)
 
 
-def _is_answer(chunk: Chunk) -> bool:
+def _is_past_reasoning(chunk: Chunk) -> bool:
     """Return whether a chunk has output other than reasoning."""
     for choice in chunk.choices:
         delta = choice.delta

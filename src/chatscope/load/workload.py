@@ -114,7 +114,7 @@ class Workload:
         A ShareGPT conversation has its own turns, up to `turns`. The lines of other files follow one another.
 
         Raises:
-            ValueError: the file has no prompt, or a line is none; the message has its number.
+            ValueError: the file has no prompt, or a line is not a prompt; the message has its number.
         """
         sources = self.prompt_sources()
         for first in sources:
@@ -127,7 +127,7 @@ class Workload:
         """Yield the content of each prompt, one after another, without end.
 
         Raises:
-            ValueError: the file has no prompt, or a line is none; the message has its number.
+            ValueError: the file has no prompt, or a line is not a prompt; the message has its number.
         """
         if self.prompts is None:
             yield from map(self._synthetic, itertools.count())

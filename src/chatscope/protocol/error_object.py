@@ -36,7 +36,7 @@ from chatscope.protocol.error_fields import (
     status_in,
     text_of,
 )
-from chatscope.protocol.error_words import says_long_period, says_too_large, says_unpaid, status_said, words_of
+from chatscope.protocol.error_words import says_long_period, says_too_large, says_unpaid, status_named, words_of
 from chatscope.protocol.loading import load
 from chatscope.protocol.waits import wait_in
 
@@ -252,7 +252,7 @@ def _judged(sent: ErrorReport, places: Sequence[Mapping[str, Any]], reasons: lis
     may_be_unpaid = wait is None and (sent.status is None or sent.status < 500)
     names = "\n".join(map(words_of, (sent.code, sent.type)))
     is_unpaid = has_quota_code(sent.code, sent.type, *reasons) or (may_be_unpaid and says_unpaid(f"{words}\n{names}"))
-    status = sent.status or status_meant(sent.type) or status_meant(sent.code) or status_said(words)
+    status = sent.status or status_meant(sent.type) or status_meant(sent.code) or status_named(words)
     if is_unpaid and sent.status is None and (status is None or status >= 500):
         status = 402  # DeepSeek calls an empty balance an unknown_error
     return replace(

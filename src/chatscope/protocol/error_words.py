@@ -93,7 +93,7 @@ _STATUS_WORDS: Final = {
 """What messages say of errors that come without a number, code or type: Kong, SambaNova, one-api."""
 
 
-def status_said(message: str) -> int | None:
+def status_named(message: str) -> int | None:
     """Return the HTTP status that the message of an error means, if it says so in the usual words."""
     return next((status for status, words in _STATUS_WORDS.items() if words.search(message)), None)
 

@@ -114,7 +114,7 @@ class ChatMap:
         await self._adapter.aclose()
 
     def __del__(self) -> None:
-        # Ray Data drops the object when its actor ends, and gives no other sign.
+        # Ray Data drops the object when its actor ends, without any other notice.
         opened: OpenAdapter | None = getattr(self, "_adapter", None)
         if opened is not None:
             opened.close()

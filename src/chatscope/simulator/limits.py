@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chatscope.simulator.plan import Response
 
 SLACK = 1e-6
-"""How much of a unit may be missing: rounding must not refuse a client that waited exactly as long as it was told."""
+"""How much of a unit may be missing, so that rounding does not refuse a client that waited exactly as long as asked."""
 
 
 class Bucket:
