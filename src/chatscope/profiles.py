@@ -47,7 +47,7 @@ class Profile:
     key_header: str = "authorization"
     has_deployments: bool = False
 
-    def adapt(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def adapt(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the parameters under this server's names. If both names of one are given, the server's name wins."""
         if not self.renamed and not self.dropped:
             return parameters

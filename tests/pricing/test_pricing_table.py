@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -237,3 +238,17 @@ def tiny_table(models: list[Any]) -> PriceTable:
     provider = {"id": "a", "url": "https://a\\.test", "models": models}
     head = {"source": "made up", "version": "1", "date": "2026-01-01", "notice": ""}
     return PriceTable.from_json(json.dumps({**head, "providers": [provider]}))
+
+
+def test_the_garbage_collector_need_not_look_at_the_table() -> None:
+    """It would look at all of its thousands of values again in each full pass."""
+
+    def seen() -> int:
+        for _ in range(2):
+            gc.collect()  # sets inner tuples aside, then outer ones
+        return len(gc.get_objects())
+
+    before, data = seen(), msgspec.json.encode(PriceTable.default().snapshot)
+    table = PriceTable.from_json(data)
+    assert seen() - before < 100
+    assert len(table.snapshot.providers) > 10

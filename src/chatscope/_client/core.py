@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
@@ -29,6 +30,8 @@ from chatscope.transport.request_head import PostTemplate
 
 _OWN: Final = frozenset({"extra_body", "extra_headers", "extra_query", "retry", "timeout"})
 """Parameters that concern one request and are not part of its body."""
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class ClientCore:
@@ -241,9 +244,9 @@ class ClientCore:
         return PostTemplate(url, httpx.Headers(endpoint.request_headers(extra_headers)))
 
 
-def _split(parameters: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def _split(parameters: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the parameters that concern one request alone, and those of the body."""
+    if _OWN.isdisjoint(parameters):
+        return _NONE, parameters
     body = dict(parameters)
-    if _OWN.isdisjoint(body):
-        return {}, body
     return {name: body.pop(name) for name in _OWN & body.keys()}, body

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from chatscope._http.base import Sender
 from chatscope._limits.limiter import Limiter
@@ -30,7 +32,7 @@ class Server:
     rejects_include_usage: bool = False
 
 
-class PreparedRequest(NamedTuple):
+class PreparedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request, checked and encoded.
 
     Attributes:

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -33,34 +35,33 @@ AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | Non
 """The fields of an `Attempt`, in their order."""
 
 
-class AttemptRecord:
-    """The record of one request, while it is being written.
+class AttemptRecord(msgspec.Struct, gc=False):
+    """The record of one request, while it is being written. Times are by `time.perf_counter`.
 
     Attributes:
+        started, finished: when it was sent, and when it ended.
         status, request_id: the response's, once its headers have arrived.
+        error: the class of the error it ended with.
         wait_seconds: how long the retry policy waited after it.
     """
 
-    __slots__ = ("_error", "_finished", "_started", "request_id", "status", "wait_seconds")
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._finished: float | None = None
-        self.status: int | None = None
-        self.request_id: str | None = None
-        self._error: str | None = None
-        self.wait_seconds: float | None = None
+    started: float
+    finished: float | None = None
+    status: int | None = None
+    request_id: str | None = None
+    error: str | None = None
+    wait_seconds: float | None = None
 
     def finish(self, error: BaseException | None) -> None:
         """Record the end of the request. Only the first end counts."""
-        if self._finished is None:
-            self._finished = time.perf_counter()
-            self._error = None if error is None else type(error).__name__
+        if self.finished is None:
+            self.finished = time.perf_counter()
+            self.error = None if error is None else type(error).__name__
 
     def values(self, zero: float) -> AttemptValues:
-        """Return the fields of an `Attempt`. Times count from `zero`, by `time.perf_counter`."""
-        duration = (self._finished or time.perf_counter()) - self._started
-        return self._started - zero, duration, self.status, self._error, self.request_id, self.wait_seconds
+        """Return the fields of an `Attempt`, whose times count from `zero`."""
+        duration = (self.finished or time.perf_counter()) - self.started
+        return self.started - zero, duration, self.status, self.error, self.request_id, self.wait_seconds
 
 
 class AttemptsLog:
@@ -81,7 +82,7 @@ class AttemptsLog:
 
     def start(self) -> AttemptRecord:
         """Start the record of a request that is being sent."""
-        record = AttemptRecord()
+        record = AttemptRecord(time.perf_counter())
         self._records.append(record)
         return record
 

@@ -260,22 +260,20 @@ class Result(_Finished, Generic[OutputT]):
         return self
 
 
+BUILT_LATE: Final = frozenset({"attempts_log", "completion", "message", "messages", "metadata", "timings"})
+"""Fields that a `ResultDraft` is made without."""
+
 if TYPE_CHECKING:
     ResultDraft = Result
 else:
-    _fields = [(each.name, Any, field(default=None)) for each in fields(Result)]
+    _fields = [(each.name, Any, field(init=each.name not in BUILT_LATE)) for each in fields(Result)]
     ResultDraft = make_dataclass("ResultDraft", _fields, bases=(_Finished,), slots=True)
     """A result that can still be changed. It is made in a third of the time: the frozen class sets fields by calls."""
 
 
 def finished(draft: Any, unbuilt: Unbuilt) -> Result[Any]:
-    """Turn a `ResultDraft` into a result, some fields of which are built when they are first read."""
+    """Turn a `ResultDraft` into a result. Those fields that are not set are built when they are first read."""
     draft._unbuilt = unbuilt
-    del draft.timings, draft.attempts_log, draft.metadata
-    if unbuilt.prompt is not None:
-        del draft.messages
-    if unbuilt.body is not None:
-        del draft.completion, draft.message
     draft.__class__ = Result
     result: Result[Any] = draft
     return result

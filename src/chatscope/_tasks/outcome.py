@@ -12,7 +12,9 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from sys import intern
-from typing import Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from chatscope._client.completion import ReceivedBody
 from chatscope._tasks.handle import TaskState
@@ -36,7 +38,7 @@ Price = Callable[[PriceQuery], float | None]
 """Returns US dollars, or `None` if the price is not known. It must not raise."""
 
 
-class Bill(NamedTuple):
+class Bill(msgspec.Struct, frozen=True, gc=False):
     """What a task used, as far as the server reported it.
 
     Attributes:
@@ -54,6 +56,8 @@ class Bill(NamedTuple):
 
 NO_BILL: Final = Bill()
 
+_CHARGED: Final = Bill(is_charged=True)
+
 
 def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, price: Price) -> Bill:
     """Return what requests used.
@@ -64,34 +68,40 @@ def bill_for(charged: Sequence[Completion | None], model: str, base_url: str, pr
         base_url: where they were sent.
         price: prices each of them.
     """
-    usages: list[Usage | None] = []
-    tokens, cost = 0, 0.0
-    is_priced = bool(charged)
+    if len(charged) == 1:  # of nearly every task
+        return _bill_of(charged[0], model, base_url, price)
+    bills: list[Bill] = []
+    cost: float | None = 0.0 if charged else None
     for completion in charged:
-        usage = None if completion is None else completion.usage
-        if completion is None or usage is None or usage == _UNCOUNTED:
-            usages.append(None)
-            is_priced = False
-            continue
-        usages.append(usage)
-        tokens += usage.total_tokens
-        if not (usage.prompt_tokens and usage.completion_tokens):
-            reported = usage.prompt_tokens or usage.completion_tokens
-            # Where only one count is known, a larger total shows that the other kind has tokens, too.
-            is_priced = is_priced and bool(reported) and usage.total_tokens <= reported
-        if is_priced:
-            dollars = price(
-                PriceQuery(
-                    model=completion.model or model,
-                    usage=usage,
-                    requested_model=model,
-                    base_url=base_url,
-                    service_tier=completion.service_tier,
-                )
+        bills.append(bill := _bill_of(completion, model, base_url, price if cost is not None else _unknown))
+        cost = None if cost is None or bill.cost is None else cost + bill.cost
+    usage = add_usage(*[bill.usage for bill in bills])
+    return Bill(usage, cost, sum(bill.reported_tokens for bill in bills), bool(bills))
+
+
+def _bill_of(completion: Completion | None, model: str, base_url: str, price: Price) -> Bill:
+    """Return what one request used."""
+    usage = None if completion is None else completion.usage
+    if completion is None or usage is None or usage == _UNCOUNTED:
+        return _CHARGED
+    tokens, cost = usage.total_tokens, None
+    reported = usage.prompt_tokens or usage.completion_tokens
+    # Where only one count is known, a larger total shows that the other kind has tokens, too.
+    if (usage.prompt_tokens and usage.completion_tokens) or 0 < tokens <= reported:
+        cost = price(
+            PriceQuery(
+                model=completion.model or model,
+                usage=usage,
+                requested_model=model,
+                base_url=base_url,
+                service_tier=completion.service_tier,
             )
-            is_priced = dollars is not None
-            cost += dollars or 0.0
-    return Bill(add_usage(*usages), cost if is_priced else None, tokens, bool(charged))
+        )
+    return Bill(usage, cost, tokens, is_charged=True)
+
+
+def _unknown(_: PriceQuery) -> None:
+    """Return the price of a request beside one whose price is not known: nobody needs it."""
 
 
 def result_of(
@@ -115,15 +125,12 @@ def result_of(
         finished_ns: when it ended; `None` if it is still running.
     """
     completion = None if calls is None else calls.completion
-    message = completion.choices[0].message if completion is not None and completion.choices else None
     reason = None if completion is None else completion.finish_reason
-    conversation, usage, output = prepared.conversation, bill.usage, state.text
-    if message is not None and message.content is not None and message.content == output:
-        output = message.content  # one string, not two: results are kept by the thousand
-    draft = ResultDraft(
+    conversation, usage = prepared.conversation, bill.usage
+    draft: Any = ResultDraft(
         task=state.task,
         platform=Platform.CHATGPT,
-        output=output,
+        output=state.text,
         success=failure is None,
         status=status,
         error=None if failure is None else _text_of(failure),
@@ -132,29 +139,35 @@ def result_of(
         cost=bill.cost,
         duration_seconds=((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9,
         usage=usage,
-        finish_reason=intern(reason) if reason is not None else None,
-        message=message,
+        finish_reason=None if reason is None else intern(reason),
         attempts=0 if calls is None else len(calls.retrier.log),
-        messages=prepared.messages if conversation is None else conversation.messages,
         parsed=None if conversation is None else conversation.parsed,
-        completion=completion,
     )
-    return finished(draft, _unbuilt(prepared, state, calls, draft, finished_ns))
+    unbuilt = _unbuilt(prepared, state, calls, completion, draft.output, finished_ns)
+    if unbuilt.prompt is None:
+        draft.messages = prepared.messages if conversation is None else conversation.messages
+    if unbuilt.body is None:
+        draft.completion, draft.message = completion, None
+        if completion is not None and completion.choices:
+            draft.message = message = completion.choices[0].message
+            if message.content == draft.output:
+                draft.output = message.content  # one string, not two
+    return finished(draft, unbuilt)
 
 
 def _unbuilt(
     prepared: PreparedTask,
     state: TaskState,
     calls: ModelCalls | None,
-    draft: Result,
+    completion: Completion | None,
+    output: str,
     finished_ns: int | None,
 ) -> Unbuilt:
     """Return what the rarely read fields of a result are built from."""
-    messages, completion, request = draft.messages, draft.completion, None if calls is None else calls.request
-    body = None
+    body, request = None, None if calls is None else calls.request
     # A completion with a parsed value cannot be decoded again, and a result for `map` is not kept.
     if completion is not None and request is not None and prepared.conversation is None and state.on_end is None:
-        body = ReceivedBody.of(request, draft.output)
+        body = ReceivedBody.of(request, output)
     return Unbuilt(
         prepared.submitted_ns,
         state.started_ns,
@@ -167,7 +180,7 @@ def _unbuilt(
         () if calls is None else calls.retrier.log.values(),
         intern(completion.model) if completion is not None and completion.model else prepared.model,
         None if request is None else request.request_id,
-        str(messages[0].get("content")) if prepared.task.messages is None and len(messages) == 1 else None,
+        prepared.task.prompt if prepared.messages is None else None,
         body,
         lengths_of(state.parts),
         state.steps,

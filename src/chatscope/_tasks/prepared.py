@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import anyio
+import msgspec
 
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import TASK_NAMES, unknown_parameter
@@ -39,13 +40,13 @@ from chatscope.telemetry.observer import ObservedCall
 _task_values: Final = attrgetter(*(field.name for field in fields(Task)))
 
 
-class PreparedTask(NamedTuple):
+class PreparedTask(msgspec.Struct, frozen=True):
     """A prepared task: everything that it will send, and when it must end.
 
     Attributes:
         task: a copy of the task, with its id.
         model: the requested model.
-        messages: the messages of the first turn.
+        messages: the messages of the first turn; `None` if the task's prompt is the only one.
         request: the encoded request of the first turn.
         streams: whether the response is streamed.
         policy: how requests are retried.
@@ -58,7 +59,7 @@ class PreparedTask(NamedTuple):
 
     task: Task
     model: str
-    messages: Sequence[SentMessage]
+    messages: Sequence[SentMessage] | None
     request: PreparedRequest
     streams: bool
     policy: RetryPolicy
@@ -103,23 +104,31 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         RuntimeError: the client is not open.
     """
     submitted_ns = time.perf_counter_ns()
-    check_instance(task, Task, "task")
+    if type(task) is not Task:
+        check_instance(task, Task, "task")
     constraints = _constraints(task)
-    check_on_tool_error(task.on_tool_error)
+    if task.on_tool_error != "report":
+        check_on_tool_error(task.on_tool_error)
     parameters = _parameters(task)
-    timeouts, seconds = _limits(parameters, constraints, defaults)
+    timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
+    if "timeout" in parameters:
+        timeouts, seconds = _limits(parameters.pop("timeout"), seconds)
+    seconds = seconds or defaults.seconds
     model = _model(parameters, constraints, defaults)
     if constraints.temperature is not None or constraints.max_tokens is not None:
         parameters = _constrained(constraints, model) | parameters
     streams = parameters.pop("stream", None) is not False
-    policy = RetryPolicy.of(parameters.pop("retry", None), core.options.retry)
+    policy = core.options.retry
+    if "retry" in parameters:
+        policy = RetryPolicy.of(parameters.pop("retry"), policy)
     messages, conversation = _messages(task, model, parameters)
+    is_prompt = conversation is None and task.messages is None and len(messages) == 1
     if conversation is not None:
         parameters = conversation.parameters
     return PreparedTask(
         task=_copy(task, task_id),
         model=model,
-        messages=messages,
+        messages=None if is_prompt else messages,
         request=core.prepare(model, messages, parameters, stream=streams),
         streams=streams,
         policy=policy,
@@ -139,16 +148,15 @@ def _copy(task: Task, task_id: str) -> Task:
     return copied
 
 
-def _limits(
-    parameters: dict[str, Any], constraints: TaskConstraints, defaults: TaskDefaults
-) -> tuple[Timeouts, float | None]:
-    """Return the timeouts of each request, and how long the whole task may take, which its own scope enforces."""
-    timeouts, seconds = defaults.timeouts, constraints.timeout_seconds
-    if "timeout" in parameters:
-        timeouts = Timeouts.of(parameters.pop("timeout"))
-        seconds = min((each for each in (seconds, timeouts.total) if each), default=None)
-        timeouts = replace(timeouts, total=None)
-    return timeouts, seconds or defaults.seconds
+def _limits(timeout: Any, seconds: float | None) -> tuple[Timeouts, float | None]:
+    """Return the timeouts of each request, and how long the whole task may take, which its own scope enforces.
+
+    Args:
+        timeout: the task's parameter.
+        seconds: the limit in its constraints.
+    """
+    timeouts = Timeouts.of(timeout)
+    return replace(timeouts, total=None), min((each for each in (seconds, timeouts.total) if each), default=None)
 
 
 def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: TaskDefaults) -> str:

@@ -15,7 +15,7 @@ _NO_PROMPT_DETAILS = PromptTokensDetails()
 _NO_COMPLETION_DETAILS = CompletionTokensDetails()
 
 
-class Price(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, array_like=True):
+class Price(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True, array_like=True):
     """A model's price in USD per million tokens, and in USD per request for `per_request`.
 
     If a price is `None`, its tokens cost the same as others of their direction: cached tokens cost `input`, reasoning

@@ -17,7 +17,7 @@ from chatscope.pricing.table import STANDARD_TIERS, PriceTable
 from chatscope.protocol.usage import Usage
 
 
-class PriceQuery(msgspec.Struct, kw_only=True, frozen=True):
+class PriceQuery(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """A finished request, as a pricer sees it.
 
     Attributes:

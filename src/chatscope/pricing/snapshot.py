@@ -1,7 +1,8 @@
 """The shape of `prices.json`: providers, their models, and the periods of their prices.
 
 Matching follows genai-prices, the source of the data. `.ci/make_prices.py` writes the file, with one model per line and
-each price as an array of `Price`'s fields in order. Not here: look-ups over several providers, and their cache
+each price as an array of `Price`'s fields in order. None of these thousands of values can be part of a reference cycle,
+so the garbage collector need not look at them (`gc=False`). Not here: look-ups over several providers, and their cache
 (`table.py`).
 """
 
@@ -21,7 +22,7 @@ from chatscope.protocol.usage import Usage
 Term = str | tuple[str, ...]
 
 
-class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Period(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """A price and its validity. Without `since` and `daily` it is always valid.
 
     Attributes:
@@ -57,7 +58,7 @@ class Period(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         return None if price is None else price.cost(usage)
 
 
-class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Model(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """A model of a provider. The last valid period applies, both of the standard price and of a service tier's.
 
     Attributes:
@@ -77,7 +78,7 @@ class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         return matches_any(self.match, name) if self.match else self.id == name
 
 
-class Provider(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Provider(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """A provider of models.
 
     Attributes:
@@ -99,7 +100,7 @@ class Provider(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         return next((model for model in self.models if model.matches(name)), None)
 
 
-class Snapshot(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Snapshot(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """The whole file.
 
     Attributes:
