@@ -250,7 +250,7 @@ async def test_the_hosts_own_deadline(silent: MemoryServer, at_the_end: bool, an
     assert silent.open == 0
 
 
-@pytest.mark.filterwarnings("ignore:coroutine 'TaskRun.run' was never awaited:RuntimeWarning")  # anyio's wrapper of it
+@pytest.mark.filterwarnings("ignore:coroutine '_Worker.work' was never awaited:RuntimeWarning")  # anyio's wrapper of it
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_asyncio_cancels_a_task_before_its_first_step(serve: Serve, anyio_backend: str) -> None:
     """As `asyncio.run` does at its end. The coroutine then never runs, and still there is a result for who waits."""

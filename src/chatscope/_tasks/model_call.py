@@ -132,7 +132,8 @@ class ModelCalls:
         if (acquiring := attempt.request.acquire_permit()) is not None:
             await acquiring
         try:
-            await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
+            if acquiring is not None or len(self.retrier.log):
+                await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
             self.sent_ns = time.perf_counter_ns()
             state.started_ns = state.started_ns or self.sent_ns
             if self._hedge_after is None:

@@ -1,8 +1,8 @@
 """The run of one task: from its submission to exactly one result.
 
-Until its slot is granted, a task is only an entry in the queue of slots and has no coroutine. Then it runs as a child
-of the root group, in a task group of its own, whose cancel scope stops it. Every failure becomes the result in this
-module, so that siblings never see it. Only cancellation from outside passes through.
+Until its slot is granted, a task is only an entry in the queue of slots and has no coroutine. Then a worker of the root
+group (`workers.py`) runs it in a task group of its own, whose cancel scope stops it. Every failure becomes the result
+in this module, so that siblings never see it. Only cancellation from outside passes through.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Host(Protocol):
         """Seconds without output after which a second attempt starts."""
         ...
 
-    def spawn(self, run: TaskRun, context: Context | None) -> None:
-        """Start the task's coroutine."""
+    def spawn(self, run: TaskRun) -> None:
+        """Let a worker run the task."""
 
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Store a task that has ended."""
@@ -64,18 +64,19 @@ class TaskRun:
 
     Attributes:
         state: what readers see of the task.
+        context: the context of its submission, from which a task that waited for its slot is started.
         is_waiting: whether it is waiting for its slot and has no coroutine yet.
     """
 
     __slots__ = (
         "_alarm",
         "_calls",
-        "_context",
         "_host",
         "_prepared",
         "_scope",
         "_slot",
         "_stopped_by",
+        "context",
         "is_waiting",
         "state",
     )
@@ -88,9 +89,9 @@ class TaskRun:
         self._calls: ModelCalls | None = None
         self._slot: Slot | None = None
         self._scope: anyio.CancelScope | None = None
-        self._context: Context | None = None
         self._alarm: Alarm | None = None
         self._stopped_by: ChatError | None = None
+        self.context: Context | None = None
         self.is_waiting = False
 
     def enter(self) -> None:
@@ -113,9 +114,9 @@ class TaskRun:
     def _start_or_wait(self, slot: Slot) -> None:
         if slot.is_granted:
             slot.on_grant = None
-            self._host.spawn(self, None)
+            self._host.spawn(self)
             return
-        self._context = copy_context()
+        self.context = copy_context()
         self.is_waiting = True
         prepared = self._prepared
         if prepared.deadline is not None:
@@ -135,15 +136,18 @@ class TaskRun:
         if self._prepared.observed is not None:
             self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
 
-    async def run(self, was_queued: bool) -> None:
-        """Run the task in its own task group, and publish its result.
+    @property
+    def name(self) -> str:
+        """The task's id: the name of the coroutine that runs it."""
+        return self.state.id
+
+    async def run(self) -> None:
+        """Run the task in its own task group, and publish its result. The caller releases its slot afterwards.
 
         If cancelled from outside, the task ends as cancelled, its connection is closed, and the cancellation passes.
-
-        Args:
-            was_queued: whether it waited for its slot.
         """
         deadline = self._prepared.deadline
+        was_queued, self.context = self.context is not None, None
         failure: Exception | None = None
         status = TaskStatus.CANCELLED
         scope: anyio.CancelScope | None = None
@@ -155,7 +159,7 @@ class TaskRun:
                 if self.state.cancel_requested:
                     scope.cancel()
                 assert self._slot is not None  # noqa: S101 - `enter` reserved it
-                if was_queued:
+                if was_queued or scope.cancel_called:
                     await checkpoint()  # cancelled in the tick that granted the slot: do not send
                 try:
                     self._calls = ModelCalls(self._host.core, self._prepared, self.state, self._host.hedge_after)
@@ -167,7 +171,7 @@ class TaskRun:
             if status is TaskStatus.CANCELLED:
                 failure = self._interruption(timed_out=scope is not None and scope.cancelled_caught)
                 status = status_after(failure)
-            self.end(failure, status)
+            self._publish(failure, status)
             failure = None  # its causes may refer to this frame
 
     def cancel(self) -> None:
@@ -183,24 +187,36 @@ class TaskRun:
             self._stopped_by = error
             self.state.request_cancel()
 
-    def end(self, failure: Exception | None, status: TaskStatus | None = None) -> None:
-        """Publish the task's result and release its slot.
+    def end(self, error: ChatError) -> None:
+        """End a task that does not run: publish its result, and release its slot or leave the queue."""
+        self._publish(error, status_after(error))
+        self.release()
 
-        Args:
-            failure: the error that it ended with; `None` after a success.
-            status: by default the status that follows from the error. A tool may raise the `TaskCancelledError` of
-                another task.
-        """
-        self.is_waiting = False
-        self._scope = self._context = None
-        self._stop_watching()
+    def give_up(self) -> None:
+        """End a task that does not run as cancelled."""
+        self.end(TaskCancelledError("the task was cancelled"))
+
+    def release(self) -> None:
+        """Release the task's slot."""
         if self._slot is not None:
             self._slot.on_grant = None  # the queue may refer to the slot for a while
             self._slot.release()
+
+    def _publish(self, failure: Exception | None, status: TaskStatus) -> None:
+        """Publish the task's result.
+
+        Args:
+            failure: the error that it ended with; `None` after a success.
+            status: its status. It need not follow from the error: a tool may raise the `TaskCancelledError` of another
+                task.
+        """
+        self.is_waiting = False
+        self._scope = self.context = None
+        self._stop_watching()
         state = self.state
         if isinstance(failure, ChatError):
             self._annotate(failure)
-        status, finished_ns = status or status_after(failure), time.perf_counter_ns()
+        finished_ns = time.perf_counter_ns()
         bill, result = NO_BILL, None
         try:
             bill = self._bill(self._host.price)
@@ -223,14 +239,13 @@ class TaskRun:
     def _on_grant(self) -> None:
         """Start the coroutine of a task that waited for its slot."""
         self._stop_watching()
-        context, self._context = self._context, None
         self.is_waiting = False
         if self._slot is not None:
             self._slot.on_grant = None  # once only: a paused slot is granted again
         try:
-            self._host.spawn(self, context)
+            self._host.spawn(self)
         except RuntimeError:  # the block has been left
-            self.end(TaskCancelledError("the task was cancelled"))
+            self.give_up()
 
     def _on_deadline(self) -> None:
         """End a task whose deadline passed before it got a slot."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import dataclass, replace
 from inspect import iscoroutine
 from typing import Any
@@ -25,8 +24,8 @@ from chatscope._tasks.outcome import Bill, Price
 from chatscope._tasks.prepared import TaskDefaults, prepare
 from chatscope._tasks.runner import TaskRun
 from chatscope._tasks.spending import Spending
+from chatscope._tasks.workers import Workers
 from chatscope._validation import check_model
-from chatscope.errors import TaskCancelledError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,7 @@ class Supervisor:
         "_options",
         "_running",
         "_thread",
+        "_workers",
         "alarms",
         "core",
         "spending",
@@ -73,6 +73,7 @@ class Supervisor:
         self._group: anyio.abc.TaskGroup | None = None
         self._thread = 0
         self._host_id = 0
+        self._workers = Workers()
         self._running: dict[str, TaskRun] = {}
         self._finished: OrderedDict[str, Result] = OrderedDict()  # finding a dict's first item would take ever longer
         self.alarms = Alarms(self._start_watching)
@@ -138,7 +139,7 @@ class Supervisor:
             self._cancel_waiting()
             for run in list(self._running.values()):
                 # On asyncio, a native cancellation can stop a task before its first step.
-                run.end(TaskCancelledError("the task was cancelled"))
+                run.give_up()
 
     def _check_host(self) -> None:
         """Check that the task that leaves the block is the one that entered it. If not, cancel all tasks.
@@ -208,17 +209,13 @@ class Supervisor:
         """Forget a finished task. Return whether it existed."""
         return self._finished.pop(task_id, None) is not None
 
-    def spawn(self, run: TaskRun, context: Context | None) -> None:
-        """Start a task's coroutine in the root group, in the context of its submission.
+    def spawn(self, run: TaskRun) -> None:
+        """Let a worker run a task in the root group.
 
         Raises:
             RuntimeError: the group is closed.
         """
-        start_soon = self.open_group().start_soon
-        if context is None:
-            start_soon(run.run, False, name=run.state.id)
-        else:
-            context.run(lambda: start_soon(run.run, True, name=run.state.id))
+        self._workers.start(self.open_group(), run)
 
     def on_end(self, state: TaskState, bill: Bill, result: Result) -> None:
         """Move a task that has just ended to the finished ones, and count its usage."""

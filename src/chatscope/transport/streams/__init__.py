@@ -35,6 +35,7 @@ __all__ = [
     "connect_socket",
     "current_run",
     "current_time",
+    "name_current_task",
     "new_waiter",
     "start_thread",
 ]
@@ -69,6 +70,15 @@ def current_time() -> float:
     trio = _trio()
     now: float = asyncio.get_running_loop().time() if trio is None else trio.current_time()
     return now
+
+
+def name_current_task(name: str) -> None:
+    """Change the name of the running task, which debuggers show."""
+    trio = _trio()
+    if trio is not None:
+        trio.lowlevel.current_task().name = name
+    elif (task := asyncio.current_task()) is not None:
+        task.set_name(name)
 
 
 class Waiter(Protocol):
