@@ -194,6 +194,21 @@ async def test_equal_requests_are_sent_once(serve: Serve, tmp_path: Path) -> Non
     assert sum(cost > 0 for cost in costs) == 1, "paid for once"
 
 
+async def test_a_failure_is_not_copied_to_an_equal_request_that_comes_later(serve: Serve, tmp_path: Path) -> None:
+    failed, output = anyio.Event(), tmp_path / "out.jsonl"
+
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield line(0)
+        await failed.wait()
+        yield line(0) | {"custom_id": "later"}
+
+    server = serve([error(400), HELLO])
+    async with adapter_of(server) as adapter, run_batch(rows(), output, adapter=adapter, dedup=True) as run:
+        async for _ in run:
+            failed.set()
+    assert (run.summary.failed, run.summary.copied, ids(output)) == (1, 0, ["later"])
+
+
 async def test_an_ordered_output_has_the_order_of_the_input(serve: Serve, paths: tuple[Path, Path, Path]) -> None:
     source, output, _ = paths
     write_lines(source, [line(number) for number in (5, 2, 7, 0)])
@@ -282,9 +297,13 @@ async def test_a_run_stops_at_its_limits(serve: Serve, tmp_path: Path, options: 
 async def test_refusals_of_the_key_or_the_account_stop_the_run(serve: Serve, tmp_path: Path, status: int) -> None:
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(50)])
     server = serve(error(status))
-    summary = await finish(server, source, tmp_path / "out.jsonl")
+    async with (
+        adapter_of(server, max_concurrency=1) as adapter,
+        run_batch(source, tmp_path / "out.jsonl", adapter=adapter) as run,
+    ):
+        summary = await run.finish()
     assert (summary.stop_reason, summary.exit_code) == ("refused", 3)
-    assert REFUSALS <= len(server.requests) <= REFUSALS + 4 + 1
+    assert (summary.failed, len(server.requests) - REFUSALS in {0, 1}) == (REFUSALS, True)
     server = serve(HELLO)
     summary = await finish(server, source, tmp_path / "out.jsonl")
     assert (summary.succeeded, summary.exit_code) == (50, 0), "they say nothing against the requests"

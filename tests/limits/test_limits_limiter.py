@@ -231,6 +231,10 @@ def test_a_success_brings_a_part_of_a_retry_back() -> None:
     assert budget.try_take()
     budget.give_back()
     assert budget.tokens == pytest.approx(1.1)
+    budget.refill(waiting=5)
+    assert budget.try_take()
+    budget.give_back()
+    assert budget.tokens == 4, "those who waited during an outage keep what is above the capacity"
 
 
 async def test_an_empty_store_lets_one_retry_go_each_second() -> None:

@@ -144,11 +144,14 @@ def test_failures_stay_in_the_denominator() -> None:
     assert not Objective.parse("ttft:p90<500ms").check(records).is_met, "five of ten never had a first token"
     assert Objective.parse("ttft:p90<500ms").check(records[:5]).is_met
     assert Objective.parse("failed<1%").check(records).value == 0.5
+    assert [Objective.parse(f"failed<{share}%").check(records).is_met for share in (50, 51)] == [False, True]
 
 
 def test_only_the_measured_window_is_summarised() -> None:
     records = [record(0, window="warmup"), record(1), record(2, window="cooldown")]
-    assert summarise("", records, (0, 2000 * MS)).attempts == 1
+    summary = summarise("", records, (0, 2000 * MS))
+    assert (summary.attempts, summary.requests_per_second) == (1, 1.5)
+    assert summarise("", records, (0, 1080 * MS)).requests_per_second == 0, "they end after the window"
 
 
 def test_concurrency() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def in_order(report: LoadReport) -> list[RequestRecord]:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_each_turn_sends_the_conversation_so_far(serve: Serve, stream: bool) -> None:
-    server = serve(REPLY)
+    server = serve(replace(REPLY, reasoning="It is not sent again."))
     report = await run(plan(concurrency=1, requests=7, stream=stream), transport=server)
     records = in_order(report)
     turns = [(record.session, record.turn) for record in records]
@@ -49,8 +50,9 @@ async def test_each_turn_sends_the_conversation_so_far(serve: Serve, stream: boo
     assert len(second[2]["content"].split()) == 20
     assert other[0] != first[0]
     requested = [record.requested_prompt_tokens for record in records[:3]]
-    sizes = [((record.prompt_tokens or 0), (record.output_tokens or 0)) for record in records]
-    assert requested == [20, sum(sizes[0]) + 20, sum(sizes[1]) + 20]
+    so_far = [(one.prompt_tokens or 0) + (one.output_tokens or 0) - (one.reasoning_tokens or 0) for one in records]
+    assert requested == [20, so_far[0] + 20, so_far[1] + 20]
+    assert records[0].reasoning_tokens
 
 
 async def test_a_turn_is_due_when_the_user_has_thought(serve: Serve) -> None:

@@ -64,7 +64,8 @@ def test_reasoning_beside_the_completion_is_charged_as_output() -> None:
     within = usage(1_000_000, 1_000_000, total=2_000_000, written_reasoning_tokens=500_000)
     beside = usage(1_000_000, 1_000_000, total=2_500_000, written_reasoning_tokens=500_000)
     untold = usage(1_000_000, 1_000_000, total=0, written_reasoning_tokens=500_000)
-    assert [price.cost(each) for each in (within, beside, untold)] == [11, 16, 11]
+    other = usage(1_000_000, 1_000_000, total=2_600_000, written_reasoning_tokens=500_000)
+    assert [price.cost(each) for each in (within, beside, untold, other)] == [11, 16, 11, 11]
 
 
 def test_a_usage_that_does_not_say_it_has_no_cost() -> None:

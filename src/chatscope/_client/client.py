@@ -138,7 +138,7 @@ class ChatClient:
     @property
     def base_url(self) -> str:
         """The endpoint's address."""
-        return self._core.options.endpoint.base_url
+        return self._core.base_url
 
     @overload
     async def complete(

@@ -61,7 +61,12 @@ class ClientCore:
         return copied
 
     def __repr__(self) -> str:
-        return f"<ChatClient {shown_url(self.options.endpoint.base_url)}>"
+        return f"<ChatClient {shown_url(self.base_url)}>"
+
+    @property
+    def base_url(self) -> str:
+        """The endpoint's address."""
+        return self.options.endpoint.base_url
 
     def open(self) -> None:
         """Prepare to send.

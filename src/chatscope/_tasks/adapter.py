@@ -337,7 +337,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
             **super().get_adapter_status(),
             "name": "ChatGPT (Async)",
             "model": self.model,
-            "base_url": shown_url(self._core.options.endpoint.base_url),
+            "base_url": shown_url(self._core.base_url),
             "profile": self._core.options.profile.name or None,
             "capabilities": [
                 "Streaming responses",

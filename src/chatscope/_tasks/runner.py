@@ -294,7 +294,7 @@ class TaskRun:
         calls = self._calls
         if calls is None:
             return NO_BILL
-        return bill_for(calls.charged, self._prepared.model, self._host.core.options.endpoint.base_url, price)
+        return bill_for(calls.charged, self._prepared.model, self._host.core.base_url, price)
 
     def _result(self, failure: Exception | None, status: TaskStatus, bill: Bill, finished_ns: int | None) -> Result:
         if failure is not None:
