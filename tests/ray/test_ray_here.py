@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from chatscope.batch import BatchOptions
 from chatscope.cli import main
 from chatscope.ray import ChatMap, SharedLimit, run_batch_on_ray
 from chatscope.ray.chat_map import COLUMNS
+from chatscope.ray.sharded_run import SHARD_OPTIONS
 from chatscope.simulator import Reply, error
 
 
@@ -135,6 +137,16 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for call in (lambda: run_batch_on_ray("in", tmp_path / "out", address="local"), SharedLimit(1).start):
         with pytest.raises(ImportError, match=r"pip install 'chatscope\[ray\]'"):
             call()
+
+
+def test_every_option_of_a_batch_applies_somewhere() -> None:
+    """A new option must not vanish on a cluster: is it a worker's, or does it concern the whole batch?"""
+    of_the_batch = (
+        "model system parameters prompt id_column input_format limit strict retry_errors changed new_settings"
+    )
+    of_the_batch += " repair dedup ordered max_errors max_cost max_tokens_total"
+    options = {option.name for option in fields(BatchOptions)}
+    assert options == {*SHARD_OPTIONS, *of_the_batch.split()}
 
 
 def test_shards_cannot_be_combined_with_dedup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,19 @@ def test_responses_are_those_of_the_simulator(serve: Callable[..., Running]) -> 
     assert "Again" in running.ask().text
     assert running.client.get(f"{running.server.base_url}/nowhere").status_code == 404
     assert [len(each.token_ns) for each in running.end().responses.values()] == [1, 1, 2, 1, 1]
+
+
+def test_requests_that_a_client_sends_ahead_get_their_responses(serve: Callable[..., Running]) -> None:
+    url = httpx.URL(serve(Reply("Hi")).server.base_url)
+    body = json.dumps({**BODY, "stream": False, "stream_options": None}).encode()
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    received = b""
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as sock:
+        sock.sendall(2 * request)
+        while received.count(b"HTTP/1.1 200") < 2:
+            data = sock.recv(65536)
+            assert data
+            received += data
 
 
 def test_a_client_that_leaves_gets_nothing_more(serve: Callable[..., Running]) -> None:

@@ -317,6 +317,22 @@ async def test_waiting_for_a_request_lets_time_pass(chat_endpoint: ChatEndpoint)
         assert anyio.current_time() == 30
 
 
+@pytest.mark.virtual_time
+async def test_after_an_event_the_waits_are_counted_from_it(chat_endpoint: ChatEndpoint) -> None:
+    event = anyio.Event()
+    chat_endpoint.add(Reply("a b c", between_tokens=2, faults=(faults.hold(2, event),)))
+    async with ChatClient() as client, client.stream(**ASK) as stream, anyio.create_task_group() as group:
+        start = anyio.current_time()
+
+        async def set_late() -> None:
+            await anyio.sleep(10)
+            event.set()
+
+        group.start_soon(set_late)
+        times = [anyio.current_time() - start async for chunk in stream if chunk.text]
+    assert times == [0, 2, 12]
+
+
 async def test_an_event_instead_of_a_time(chat_endpoint: ChatEndpoint) -> None:
     event = anyio.Event()
     chat_endpoint.add(Reply("a b", faults=(faults.hold(1, event),)))

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.abc
@@ -36,6 +36,9 @@ from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
 from chatscope.ray.sharder import LOCKED_SECONDS, Sharder, in_thread
 from chatscope.ray.worker_pool import WorkerPool
+
+SHARD_OPTIONS: Final = ("schema", "url", "stream", "output_format", "fsync", "grace")
+"""The options that a worker applies to its shard. This process applies all others to the whole batch."""
 
 
 def run_batch_on_ray(
@@ -211,8 +214,7 @@ class ShardedRun(StoppableRun):
         if isinstance(most, int):
             arguments["max_concurrency"] = -(-most // count)
         await in_thread(self._limit.start)
-        kept = ("schema", "url", "stream", "output_format", "fsync", "grace")
-        options = BatchOptions(**{name: getattr(self._options, name) for name in kept})
+        options = BatchOptions(**{name: getattr(self._options, name) for name in SHARD_OPTIONS})
         self._pool = WorkerPool(count, arguments, self._limit, options, self._stop_if_due)
         return count
 
