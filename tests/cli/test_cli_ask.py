@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from chatscope import Result
 from chatscope.cli import main
 from chatscope.cli.options import NO_KEY
 from chatscope.simulator import Answer, ChatRequest, Outcome, Reply, error, faults
@@ -191,6 +193,8 @@ def test_json_holds_the_whole_result(simulate: Simulate, chatscope: Run) -> None
     assert document["tokens_used"] == document["usage"]["prompt_tokens"] + 2
     assert document["cost"] > 0
     assert (document["attempts"], len(document["attempts_log"])) == (1, 1)
+    not_printed = {"task", "messages", "parsed", "completion"}  # what was asked, and what `message` holds already
+    assert {field.name for field in fields(Result)} - document.keys() == not_printed
     assert len(document["timings"]["inter_token_seconds"]) == 1
     assert document["metadata"]["finish_reason"] == document["finish_reason"] == "stop"
 
