@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish
 from tests.support.batches import MODEL, errors_of, files_of, ids, line, questions, read_lines, write_lines
 from tests.support.memory_server import Serve
+from tests.support.tables import row
 
 from chatscope import AsyncChatGPTAdapter
 from chatscope.batch import InputError, JournalError, run_batch
 from chatscope.batch.status import failed_requests, read_status
-from chatscope.simulator import Reply, error
+from chatscope.simulator import Reply, error, respond
 
 WORDS = [{"role": "user", "content": "Hi"}]
 
@@ -232,6 +234,20 @@ async def test_permanent_failures_are_settled_in_each_format(serve: Serve, outpu
     assert (await finish(server, source, output, retry_errors="400", **options)).exit_code == 0
 
 
+@pytest.mark.one_loop
+async def test_no_failure_looks_like_a_success(serve: Serve, output: Path) -> None:
+    bodies = (b'{"error": "No."}', b'{"error": {"code": 400}}', b'{"choices": []}', b'{"detail": "No."}', b"[]")
+    responses = [*map(error, (300, 302, 304, 400, 503, 999)), *(respond(200, body) for body in bodies)]
+    source = write_lines(output.with_name("in.jsonl"), [line(number) for number in range(len(responses))])
+    for number, (stream, form) in enumerate(product((True, False), ("batch", "record"))):
+        with row(stream, form):
+            failed = output.with_name(f"{number}.jsonl")
+            await finish(serve(responses), source, failed, stream=stream, output_format=form)
+            assert (ids(failed), read_status(failed).failed) == ([], len(responses))
+            for one in errors_of(failed):  # as other tools tell them apart
+                assert one["error"] is not None or one["response"]["status_code"] >= 400, one
+
+
 async def test_failures_that_were_put_right_no_longer_count(serve: Serve, output: Path) -> None:
     source = write_lines(output.with_name("in.jsonl"), ["{bad", line(1), '{"custom_id":"request-2","body":{}}'])
     assert (await finish(serve(fails_for(1)), source, output)).exit_code == 1
@@ -289,12 +305,14 @@ async def test_equal_requests_share_a_failure_and_are_handed_out(serve: Serve, o
 
 async def test_copies_of_a_record_keep_their_own_columns(serve: Serve, output: Path) -> None:
     source = output.with_name("in.csv")
-    source.write_text(",q,output,response,error,cost\n1,Same,a,b,c,d\n2,Same,e,f,g,h\n")
+    source.write_text(",q,output,response,error,input_error,custom_id\n1,Same,a,b,c,d,z\n2,Same,e,f,g,h,z\n")
     options: dict[str, Any] = {"prompt": "{q}", "output_format": "record", "dedup": True, "model": MODEL}
+    options["id_column"] = ""
     for _ in range(2):
         summary = await finish(serve(HELLO), source, output, **options)
-        rows = [(one[""], one["output"], one["response"], one["input_output"]) for one in read_lines(output)]
-        assert sorted(rows) == [("1", "Hello.", "b", "a"), ("2", "Hello.", "f", "e")]
+        names = ("", "output", "response", "input_output", "input_error", "input_input_error", "input_custom_id")
+        rows = [tuple(one[name] for name in names) for one in read_lines(output)]
+        assert sorted(rows) == [("1", "Hello.", "b", "a", "d", "c", "z"), ("2", "Hello.", "f", "e", "h", "g", "z")]
         assert summary.exit_code == 0
 
 

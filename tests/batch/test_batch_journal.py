@@ -178,9 +178,10 @@ def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:
             "error": "bad",
         },
         {"id": "3", "custom_id": "c", "response": None, "error": {"code": "x", "message": "y"}},
+        {"id": "4", "custom_id": "d", "response": {"status_code": 302, "request_id": "r", "body": {}}, "error": None},
     ]
     paths = Paths(tmp_path / "out.jsonl")
     paths.output.write_text("".join(json.dumps(one) + "\n" for one in vllm))
     found = recorded(paths)
-    assert (found.succeeded, dict(found.failures)) == (1, {"400": 1, "x": 1})
-    assert len(read_lines(paths.output)) == 3
+    assert (found.succeeded, dict(found.failures)) == (1, {"400": 1, "x": 1, "302": 1})
+    assert len(read_lines(paths.output)) == 4

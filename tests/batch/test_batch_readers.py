@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from tests.support.tables import each_row
 
 from chatscope.batch.errors import InputError
 from chatscope.batch.readers import InputFormat, Reader, RowError
@@ -34,9 +38,9 @@ def rows(path: Path, input_format: InputFormat = "auto") -> list[tuple[int, Any]
         LINES.replace(b"\n", b"\r\n"),
         gzip.compress(LINES),
         gzip.compress(LINES[:20]) + gzip.compress(LINES[20:]),
-        zstandard.compress(LINES),
+        b"\x50\x2a\x4d\x18\2\0\0\0ab" + zstandard.compress(LINES),
     ],
-    ids=["plain", "no last line feed", "BOM", "CRLF", "gzip", "two gzip members", "zstd"],
+    ids=["plain", "no last line feed", "BOM", "CRLF", "gzip", "two gzip members", "zstd, after a frame without text"],
 )
 def test_json_lines_however_they_are_stored(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "input"
@@ -86,11 +90,12 @@ def test_csv_cells_may_hold_line_feeds_and_quotes(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("separator", ["\t", ";"])
-def test_values_separated_by_tabs_or_semicolons(tmp_path: Path, separator: str) -> None:
+@each_row("separator", ["\t", ";"])
+@each_row("name", ["text", "last, first", '"a;b;c, d"'])
+def test_values_separated_by_tabs_or_semicolons(tmp_path: Path, separator: str, name: str) -> None:
     path = tmp_path / "input.csv"
-    path.write_text(f"id{separator}text\n1{separator}one, two\n")
-    assert rows(path) == [(2, {"id": "1", "text": "one, two"})]
+    path.write_text(f"id{separator}{name}{separator}\n1{separator}one, two{separator}\n")
+    assert rows(path) == [(2, {"id": "1", name.strip('"'): "one, two", "": ""})]
 
 
 def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
@@ -102,12 +107,26 @@ def test_parquet_is_read_by_row_group(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table([["a"], ["b"]], names=["id", "id"]), path)
     with pytest.raises(InputError, match="two columns have the same name"):
         rows(path)
+    parquet.write_table(pyarrow.table({"day": pyarrow.array([0, 1 << 30, 1], pyarrow.date32())}), path)
+    assert [data for _, data in rows(path)] == [
+        {"day": date(1970, 1, 1)},
+        RowError("the row cannot be read: days=1073741824; must have magnitude <= 999999999"),
+        {"day": date(1970, 1, 2)},
+    ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "message"),
     [
         (gzip.compress(LINES * 100, mtime=0)[:-20], "cannot be read"),
+        (gzip.compress(gzip.compress(LINES)), r"compressed \(gzip\); unpack it"),
+        (bz2.compress(LINES), r"compressed \(bzip2\)"),
+        (lzma.compress(LINES), r"compressed \(xz\)"),
+        (b"PK\x03\x04" + LINES, r"compressed \(zip\)"),
+        (LINES.decode().encode("utf-16-le"), "the text is UTF-16"),
+        (LINES.decode().encode("utf-16-be"), "the text is UTF-16"),
+        (b'id,text\n1,a\n2,"open\n3,c\n', "line 3 is not CSV"),
+        (b'id,text\n1,"a"b\n', "line 2 is not CSV"),
         (b'[{"custom_id": "a"}]', "one JSON array"),
         (b"id,id\n1,2\n", "line 1 must name the columns"),
         ("id,text\n1,a\n2,é\n".encode("latin-1"), "line 3 is not UTF-8"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -36,13 +39,20 @@ def test_a_bare_body_gets_an_id_from_its_key() -> None:
 
 
 def test_a_record_with_a_prompt() -> None:
-    record = {"id": 4, "q": "é", "tags": ["a"], "none": None}
-    row = parsed(record, prompt="{q}{none} {tags} {{}}", id_column="id", system="Be short.", model="m")
+    record = {"id": 4, "q (en)?": "é", "tags": ["a"], "none": None}
+    row = parsed(record, prompt="{q (en)?}{none} {tags} {{}}", id_column="id", system="Be short.", model="m")
     assert (row.custom_id, row.record) == ("4", record)
     assert row.body["messages"] == [
         {"role": "system", "content": "Be short."},
         {"role": "user", "content": 'é ["a"] {}'},
     ]
+
+
+def test_values_that_json_has_as_text_have_no_quotes_in_a_prompt() -> None:
+    record = {"on": date(2026, 1, 2), "price": Decimal("1.50"), "missing": math.nan, "is": True, "x": 0.5}
+    options = BatchOptions(prompt="{on} {price} {missing} {is} {x}")
+    row = RowParser(options, "m").parse(InputRow(1, record))
+    assert row.body["messages"][0]["content"] == "2026-01-02 1.50  true 0.5"
 
 
 def test_settings_fill_what_lines_leave_open() -> None:
@@ -89,6 +99,7 @@ def test_the_key_is_that_of_what_is_sent() -> None:
         (line(1) | {"url": "/v1/embeddings"}, {}, "url must be /v1/chat/completions"),
         (line(1) | {"custom_id": ""}, {}, "custom_id must be a text that is not empty"),
         (line(1) | {"custom_id": 4}, {}, "custom_id must be a text that is not empty, not 4"),
+        (line(1) | {"custom_id": [0] * 1000}, {}, r"not empty, not \[0, 0, 0, 0, 0, 0, \.\.\.\]$"),
         (line(1, messages=[]), {}, "body.messages must be a list of at least one message"),
         (line(1, messages="hi"), {}, "body.messages must be a list"),
         (line(1, model=7), {}, "no model"),

@@ -124,7 +124,7 @@ def template_fields(template: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"prompt is not a template: {error}; write {{{{ for a brace") from error
     for name in fields:
-        if not name or not name.replace("_", "a").replace("-", "a").replace(" ", "a").isalnum() or name.isdecimal():
+        if not name or name.isdecimal() or not name.isprintable() or {*name} & {*".["}:  # which format would look into
             raise ValueError(f"prompt: {{{name}}} is not the name of a column")
     try:
         template.format_map(dict.fromkeys(fields, "text"))

@@ -35,6 +35,7 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (StreamProtocolError, "stream_invalid"),
     (StreamServerError, "stream_error"),
     (InvalidResponseError, "response_invalid"),
+    (APIStatusError, "response_invalid"),
     (OutputError, "output_invalid"),
     (ValueError, "invalid_request"),
 )
@@ -163,7 +164,14 @@ def copied_line(line: bytes, request: BatchRequest) -> bytes:
 def _columns(request: BatchRequest) -> dict[str, Any]:
     """Return the input's columns. One whose name the output needs gets the prefix `input_`."""
     record = request.record if request.record is not None else {"body": request.body}
-    columns = {f"input_{name}" if name in _RESERVED else name: value for name, value in record.items()}
+    columns: dict[str, Any] = {}
+    for name, value in record.items():
+        column = name
+        if name in _RESERVED or (name == "custom_id" and value is not None and str(value) != request.custom_id):
+            column = f"input_{name}"
+            while column in record:  # such as in the output of an earlier batch
+                column = f"input_{column}"
+        columns[column] = value
     return columns | {"custom_id": request.custom_id}
 
 
@@ -182,7 +190,9 @@ def _written(line: OutcomeLine | dict[str, Any]) -> bytes:
     try:
         return _encode(line) + b"\n"
     except (UnicodeEncodeError, TypeError, ValueError):
-        return _encode(_plain(msgspec.to_builtins(line) if isinstance(line, OutcomeLine) else line)) + b"\n"
+        return (
+            _encode(_plain(msgspec.to_builtins(line, enc_hook=str) if isinstance(line, OutcomeLine) else line)) + b"\n"
+        )
 
 
 def _plain(value: object) -> object:
@@ -208,9 +218,12 @@ def _response(result: Result) -> LineResponse:
 
 
 def _failure(error: Exception | None, result: Result) -> tuple[LineResponse | None, dict[str, Any] | None]:
-    """Return `response` and `error` of a failure. A server's refusal is a response; any other failure is an error."""
+    """Return `response` and `error` of a failure. A server's refusal is a response; any other failure is an error.
+
+    So are a redirect, and an error object under a success status: for other tools, their status is no failure.
+    """
     message = str(error) or type(error).__name__
-    if isinstance(error, APIStatusError) and error.status is not None:
+    if isinstance(error, APIStatusError) and error.status is not None and error.status >= 400:
         body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
         if isinstance(error.body, Mapping) and isinstance(error.body.get("error"), Mapping):
             body |= error.body["error"]

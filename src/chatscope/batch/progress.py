@@ -12,6 +12,9 @@ from chatscope import Result, Statistics, Usage
 Phase = Literal["reading the output", "reading the input", "running", "stopping", "finishing", "ended"]
 StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens", "input"]
 
+_SHOWN: Final = 1000
+"""Characters of an example: about ten lines."""
+
 PERCENTILES: Final = (50, 90, 99)
 
 
@@ -125,7 +128,7 @@ class Tally:
         """Count a failure and keep the first of its class."""
         self.failed += 1
         self.failures[error_class] += 1
-        self.examples.setdefault(error_class, example)
+        self.examples.setdefault(error_class, shortened(example))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,11 @@ def first_token_seconds(result: Result) -> float | None:
     if result.task is not None and result.task.parameters.get("stream") is False:
         return None  # without building the timings
     return None if result.timings is None else result.timings.first_token_seconds
+
+
+def shortened(text: str) -> str:
+    """Return a text that a terminal can show: servers send whole pages as messages. The journal holds all of it."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def percentiles(values: array[float]) -> dict[str, float]:

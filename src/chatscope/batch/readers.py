@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -34,7 +35,13 @@ _BOM: Final = b"\xef\xbb\xbf"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE: Final = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""How a frame without text begins (RFC 8878, section 3.1.2); some tools write one first."""
+
 _PARQUET: Final = b"PAR1"
+_UNREAD: Final = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", _GZIP: "gzip"}
+"""How compressed data begins that is not unpacked: other formats, and what was compressed twice."""
+
 _JSON_SUFFIXES: Final = frozenset({".jsonl", ".ndjson", ".json"})
 _CSV_FIELD: Final = 1 << 30
 """The most characters of one cell: more than any server accepts."""
@@ -155,13 +162,17 @@ class Reader:
             head = stream.peek(4)[:4]
             if head.startswith(_GZIP):
                 stream = gzip.GzipFile(fileobj=stream)
-            elif head == _ZSTD:
+            elif head == _ZSTD or _ZSTD_SKIPPABLE.match(head):
                 stream = io.BufferedReader(ZstdStream(stream), CHUNK)
             self._stream = stream = stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)
             if head == _PARQUET or self._wanted == "parquet":
                 self._format = "parquet"
-            elif stream.peek(CHUNK).startswith(_UTF_16):
+            elif (text := stream.peek(CHUNK)).startswith(_UTF_16) or text[:2].count(0) == 1:
                 raise InputError(f"{self.path}: the text is UTF-16; save it as UTF-8")
+            elif packed := next((name for magic, name in _UNREAD.items() if text.startswith(magic)), None):
+                raise InputError(
+                    f"{self.path}: the text is compressed ({packed}); unpack it, or compress it once with gzip or zstd"
+                )
             elif self._wanted != "auto":
                 self._format = self._wanted
             else:
@@ -183,19 +194,23 @@ class Reader:
         csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD))
         text = io.TextIOWrapper(self._stream, "utf-8-sig", newline="")
         reader: Any = None
+        ended = 0  # the last line of the latest whole row
         try:
             first = text.readline()
-            delimiter = next((each for each in ",\t;" if each in first), ",")
+            unquoted = "".join(first.split('"')[::2])
+            delimiter = max(",\t;", key=unquoted.count)
             # Strict, so that an open quote is an error instead of swallowing the rest of the file.
             reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
             columns: list[str] = next(reader, [])
+            ended = reader.line_num
             self.columns = columns
             if not columns or len(set(columns)) < len(columns):
                 raise InputError(f"{self.path}: line 1 must name the columns, each once")
             block: list[InputRow] = []
             for cells in reader:
+                ended = reader.line_num
                 if cells:
-                    block.append(InputRow(reader.line_num, _record(columns, cells)))
+                    block.append(InputRow(ended, _record(columns, cells)))
                 if len(block) >= ROWS:
                     yield block
                     block = []
@@ -205,7 +220,7 @@ class Reader:
             line = _next_line(reader) + error.object.count(b"\n", 0, error.start)  # of what was decoded at once
             raise InputError(f"{self.path}: line {line} is not UTF-8: {error}") from error
         except csv.Error as error:
-            raise InputError(f"{self.path}: line {_next_line(reader)} is not CSV: {error}") from error
+            raise InputError(f"{self.path}: line {ended + 1} is not CSV: {error}") from error
         finally:
             with suppress(ValueError):
                 text.detach()  # the stream is closed by its reader
@@ -220,7 +235,7 @@ class Reader:
             if len(set(self.columns)) < len(self.columns):
                 raise InputError(f"{self.path}: two columns have the same name")
             for batch in file.iter_batches(batch_size=ROWS):
-                yield [InputRow(number + at, record) for at, record in enumerate(batch.to_pylist(), 1)]
+                yield [InputRow(number + at, record) for at, record in enumerate(_records(batch), 1)]
                 number += batch.num_rows
         except import_module("pyarrow").ArrowException as error:
             raise InputError(f"{self.path}: not a readable Parquet file: {error}") from error
@@ -247,6 +262,15 @@ def _line_blocks(stream: io.BufferedIOBase) -> Iterator[list[InputRow]]:
         chunk = stream.read1(CHUNK)
     if last := b"".join(begun).strip():
         yield [InputRow(number + 1, last)]
+
+
+def _records(batch: Any) -> list[dict[str, Any] | RowError]:
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, OverflowError) as error:  # such as a date that Python does not have
+        if batch.num_rows == 1:
+            return [RowError(f"the row cannot be read: {error}")]
+    return [record for at in range(batch.num_rows) for record in _records(batch.slice(at, 1))]
 
 
 def _next_line(reader: Any) -> int:

@@ -68,22 +68,25 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
         """Whether it records a failure."""
         if self.error is not None:
             return True
-        status = self.status
-        return status is not None and status >= 400
+        return self._is_refusal(self.status)
 
     @property
     def error_class(self) -> str:
         """What kind of failure it is: the HTTP status, or the error's code."""
-        if (status := self.status) is not None and status >= 400:
+        if self._is_refusal(status := self.status):
             return str(status)
         return str((self.error.code if isinstance(self.error, RecordedError) else None) or "error")
 
     @property
     def is_permanent(self) -> bool:
         """Whether the same request would fail again."""
-        if (status := self.status) is not None and status >= 400:
-            return status < 500 and status not in _PASSING
+        if (status := self.status) is not None and self._is_refusal(status):
+            return 400 <= status < 500 and status not in _PASSING
         return isinstance(self.error, RecordedError) and self.error.code in _PERMANENT_CODES
+
+    @staticmethod
+    def _is_refusal(status: int | None) -> bool:
+        return status is not None and status >= 300  # a redirect is no completion
 
 
 _decode: Final = msgspec.json.Decoder(RecordedLine).decode

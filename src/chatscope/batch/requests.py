@@ -5,6 +5,7 @@ Only rows that are certainly invalid are refused here. Whatever only the server 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -179,14 +180,14 @@ class RowParser:
         custom_id = _custom_id(line.get("custom_id"))
         method, url = line.get("method", "POST"), line.get("url", self._options.url)
         if method != "POST":
-            raise LineError(f"method must be POST, not {method!r}", custom_id)
+            raise LineError(f"method must be POST, not {_repr.repr(method)}", custom_id)
         if url != self._options.url:
-            raise LineError(f"url must be {self._options.url}, not {url!r}", custom_id)
+            raise LineError(f"url must be {self._options.url}, not {_repr.repr(url)}", custom_id)
         source = self.source_digest(text) if custom_id is not None and text is not None else b""
         return self._parsed(custom_id, number, line["body"], source=source)
 
     def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
-        custom_id = record.get(self._options.id_column or "custom_id")
+        custom_id = record.get("custom_id" if self._options.id_column is None else self._options.id_column)
         if isinstance(custom_id, int) and not isinstance(custom_id, bool):
             custom_id = str(custom_id)
         custom_id = _custom_id(custom_id)
@@ -254,16 +255,26 @@ def _custom_id(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise LineError(f"custom_id must be a text that is not empty, not {value!r}")
+        raise LineError(f"custom_id must be a text that is not empty, not {_repr.repr(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise LineError(f"custom_id is not valid Unicode text: {value!r}") from error
+        raise LineError(f"custom_id is not valid Unicode text: {_repr.repr(value)}") from error
     return value
 
 
+_repr: Final = reprlib.Repr()
+_repr.maxstring = 100
+
+
 def _shown(value: object) -> str:
-    """Return a column's value for the prompt: text unchanged, nothing for null, anything else as JSON."""
+    """Return a column's value for the prompt: text unchanged, nothing for null or NaN, anything else as JSON.
+
+    A value that JSON has only as text, such as a date or a decimal, needs no quotes.
+    """
     if isinstance(value, str):
         return value
-    return "" if value is None else msgspec.json.encode(value, enc_hook=str).decode()
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which is how pandas marks what is missing
+        return ""
+    shown = msgspec.json.encode(value, enc_hook=str)
+    return str(_decode(shown)) if shown.startswith(b'"') else shown.decode()

@@ -10,7 +10,7 @@ import anyio.abc
 from chatscope import ChatError, QuotaExceededError, Result
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared
-from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally
+from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally, shortened
 
 REFUSALS: Final = 5
 """This many consecutive refusals of the key or the account stop the run: no further request would succeed."""
@@ -115,7 +115,7 @@ class StopRules:
         """
         options, spent = self._options, tally.cost + self._earlier_cost
         if result is not None and self._is_refused_again(result):
-            return "refused", f"{self._refusals} consecutive requests were refused: {result.error}"
+            return "refused", f"{self._refusals} consecutive requests were refused: {shortened(result.error or '')}"
         if options.max_errors is not None and tally.failed >= options.max_errors:
             return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
         if options.max_cost is not None and spent >= options.max_cost:
