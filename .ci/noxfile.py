@@ -38,7 +38,7 @@ def tests(session: nox.Session) -> None:
     session.install(f"{wheel}[test]")
     # Not in the session's own folder: the path of a Unix socket may have 107 bytes at most (unix(7)).
     short = {"TMPDIR": tempfile.gettempdir()}
-    session.run("python", "-m", "pytest", "-q", "-n", "auto", "--dist", "loadgroup", *session.posargs, env=short)
+    session.run("python", "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *session.posargs, env=short)
 
 
 @nox.session

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("trustme", reason="the local server's certificate is made by it")
 
+from tests.support.tables import row
+
 from benchmarks import __main__ as command
 from benchmarks.contenders import CONTENDERS
 from benchmarks.harness.baseline import source_at, with_baseline
@@ -44,15 +46,16 @@ def samples() -> list[Measured]:
     return taken
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
-def test_every_contender_completes(name: str, samples: list[Measured]) -> None:
-    if missing := CONTENDERS[name].missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    (sample,) = [sample for sample in samples if sample.contender == name]
-    assert sample.value > 0
-    assert sample.client_load > 0
-    assert (sample.scenario, sample.loop, sample.repetition) == ("stream-tls", "asyncio", 0)
-    assert sample.unit == "us of client CPU per streamed token"
+def test_every_contender_completes(samples: list[Measured]) -> None:
+    installed = {name for name, contender in CONTENDERS.items() if not contender.missing}
+    assert {sample.contender for sample in samples} == installed
+    assert len(samples) == len(installed)
+    for sample in samples:
+        with row(sample):
+            assert sample.value > 0
+            assert sample.client_load > 0
+            assert (sample.scenario, sample.loop, sample.repetition) == ("stream-tls", "asyncio", 0)
+            assert sample.unit == "us of client CPU per streamed token"
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ async def test_windows_part_a_run_that_goes_on(serve: Serve) -> None:
 async def test_slots_start_one_after_another(
     serve: Serve, ramp: float | None, backlog: int, starts: list[float]
 ) -> None:
-    server = serve(Reply(tokens=5, first_token=100))
+    server = serve(Reply(tokens=5, first_token=10))
     report = await run(plan(concurrency=4, ramp=ramp, requests=4 + backlog), transport=server)
     assert sorted(offsets(report, lambda record: record.due_ns))[:4] == pytest.approx(starts, abs=1e-6)
 

@@ -1,8 +1,8 @@
 """A batch that is killed at each of its writes in turn, each time in a process of its own, and resumed.
 
-Run as `python -m tests.support.crashing FOLDER MODE`; prints what the last, undisturbed run says. MODE is where the
-kill (SIGKILL) comes: `before` the write, `within` it after some bytes, or `after` it; or else `unreplaced` or
-`replaced`, before or after a file takes the place of another.
+Run as `python -m tests.support.crashing FOLDER MODE ...`, with a folder of that name in FOLDER for each mode; prints
+what the last, undisturbed run of each says. A mode is where the kill (SIGKILL) comes: `before` the write, `within` it
+after some bytes, or `after` it; or else `unreplaced` or `replaced`, before or after a file takes the place of another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONCURRENCY = 3
 """So many requests can be under way at a kill."""
 
 
-def main(folder: Path, mode: str) -> None:
+def main(folder: Path, mode: str) -> dict[str, int]:
     """Kill, resume, and report."""
     source = write_lines(folder / "in.jsonl", [line(number) for number in range(REQUESTS)])
     kills = 0
@@ -45,8 +45,7 @@ def main(folder: Path, mode: str) -> None:
             break
         kills += 1
     summary = anyio.run(_run, source, folder)
-    report = {"kills": kills, "settled": summary.settled, "standing": summary.standing_failures}
-    sys.stdout.write(json.dumps(report))
+    return {"kills": kills, "settled": summary.settled, "standing": summary.standing_failures}
 
 
 async def _run(source: Path, folder: Path) -> BatchSummary:
@@ -91,4 +90,4 @@ def _kill_at_replacement(number: int, mode: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    sys.stdout.write(json.dumps({mode: main(Path(sys.argv[1]) / mode, mode) for mode in sys.argv[2:]}))
