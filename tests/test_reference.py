@@ -47,8 +47,8 @@ BETWEEN_ROOMS: Final = {
     # The protocols that these classes implement are documented.
     "LeasedPacer": {"connect", "wait_for", "take", "settle", "cancel", "on_pause"},
     "Telemetry": {"call"},
-    # The client sends without httpx's objects, and a load test opens connections ahead.
-    "HTTPTransport": {"max_decoded_bytes", "post", "open_connections"},
+    # The client sends without the objects of httpx, and a load test takes the stamps of the kernel.
+    "HTTPTransport": {"max_decoded_bytes", "post"},
     "ReadWitness": {"watch", "record"},
     # The plan of a load test is also what its workers follow.
     "LoadPlan": {"stages", "stage_at", "slot_offset", "objectives", "windows", "schedule", "parameters_for"},

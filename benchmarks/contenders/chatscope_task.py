@@ -35,7 +35,7 @@ class Client(Contender):
         """Run a task without streaming."""
         return await self._run(Task(PROMPT, parameters={"temperature": 0.0, "max_tokens": tokens, "stream": False}))
 
-    async def cancel(self, cancel_calls: Callable[[], object]) -> None:  # noqa: ARG002 - tasks outlive who waits for them
+    async def cancel(self, cancel_calls: Callable[[], object]) -> None:  # noqa: ARG002 - tasks outlive the calls that wait for them
         """Cancel the tasks."""
         for task_id in list(self._ids):
             await self._adapter.cancel_task(task_id)
