@@ -229,6 +229,27 @@ def test_whether_plenty_is_left(values: dict[str, str], plenty: bool) -> None:
     assert has_plenty(ResponseHeaders.of([(b"Server", b"x-ratelimit-limit-requests: 1"), *raw])) is plenty
 
 
+IN_ORDER = ("limit-requests: 100", "limit-tokens: 10", "remaining-requests: 99", "remaining-tokens: 6")
+
+
+@each_row(
+    ("lines", "plenty"),
+    [
+        (IN_ORDER, True),
+        ((*IN_ORDER, "reset-requests: 6ms", "reset-tokens: 0s"), True),
+        ((*IN_ORDER[:2], "remaining-requests: 50", IN_ORDER[3]), False),
+        ((*IN_ORDER[:3], "remaining-tokens: 5"), False),
+        ((*IN_ORDER[:3], "remaining-tokens: -1"), False),
+        ((*IN_ORDER, "reset-tokens: 0s", "remaining-tokens: 5"), False),  # of two, the last one counts
+        (("remaining-tokens: 5", *IN_ORDER), True),
+    ],
+)
+def test_whether_plenty_is_left_of_limits_in_the_usual_order(lines: tuple[str, ...], plenty: bool) -> None:
+    head = "\r\n".join(["HTTP/1.1 200 OK", *[f"X-RateLimit-{line}" for line in lines], "Server: a"]).encode()
+    assert has_plenty(ResponseHeaders(head)) is plenty
+    assert has_plenty(ResponseHeaders(head, head.lower())) is plenty
+
+
 RAW_HEADERS = [
     (b"X-Request-ID", b"a"),
     (b"x-own", b"1"),

@@ -12,7 +12,8 @@ from tests.support.tables import each_row
 
 from chatscope._limits.connection_errors import is_permanent
 from chatscope.transport.errors import MalformedResponseError
-from chatscope.transport.response_parser import ResponseParser, headers_in
+from chatscope.transport.response_head import headers_in
+from chatscope.transport.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: 5\r\n"

@@ -28,11 +28,15 @@ def sender_by(transport: httpx.AsyncBaseTransport) -> BuiltinSender | TransportS
     return TransportSender(transport)
 
 
-@dataclass(frozen=True, slots=True)
 class BuiltinSender:
     """Send through the package's transport, without creating httpx's request and response objects."""
 
-    transport: HTTPTransport
+    __slots__ = ("_for_transport", "_timeouts", "transport")
+
+    def __init__(self, transport: HTTPTransport) -> None:
+        self.transport = transport
+        self._timeouts = Timeouts()
+        self._for_transport = self._timeouts.for_transport()
 
     async def send(
         self, request: PostTemplate, body: bytes, timeouts: Timeouts, on_resend: ResendHook, on_sent: SentHook
@@ -41,11 +45,15 @@ class BuiltinSender:
         if HTTPTransport.handle_async_request is not _UNPATCHED:
             # Code that patches `handle_async_request` (respx, a user's test) expects its patch to be called.
             return await TransportSender(self.transport).send(request, body, timeouts, on_resend, on_sent)
-        response = await self.transport.post(request, body, timeouts.for_transport(), on_resend, on_sent)
+        if timeouts is not self._timeouts:  # nearly all requests have those of the client
+            self._timeouts, self._for_transport = timeouts, timeouts.for_transport()
+        response = await self.transport.post(request, body, self._for_transport, on_resend, on_sent)
         if isinstance(response, httpx.Response):
             return response_of(response, response.request)
-        headers = ResponseHeaders(response.head)
-        stream = decoded(response, headers.listed("content-encoding"), limit=self.transport.max_decoded_bytes)
+        headers = ResponseHeaders(response.head, response.lower_head)
+        if (codings := headers.listed("content-encoding")) is None:
+            return HTTPResponse(response.status, headers, response, is_own=True)
+        stream = decoded(response, codings, limit=self.transport.max_decoded_bytes)
         return HTTPResponse(response.status, headers, stream, is_own=True)
 
 

@@ -12,13 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 _T = TypeVar("_T")
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])")
 _RATE_LIMIT_LINE: Final = re.compile(r"\n(x-ratelimit-(?:limit|remaining)-[^:\r]+): ?([^\r]*)")
+_LIMITS_IN_ORDER: Final = re.compile(
+    r"\nx-ratelimit-limit-requests: (\d{1,18})\r\nx-ratelimit-limit-tokens: (\d{1,18})\r"
+    r"\nx-ratelimit-remaining-requests: (\d{1,18})\r\nx-ratelimit-remaining-tokens: (\d{1,18})\r"
+    r"(?:\nx-ratelimit-reset-[^\r]*\r)*",
+    re.ASCII,
+)
+"""The limits as OpenAI and Groq send them, sorted by name."""
 _LIMITS: Final = (
     ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-limit-req-minute"),
     ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-limit-tokens-minute"),
@@ -95,12 +102,16 @@ def rate_limits(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 def has_plenty(headers: Mapping[str, str]) -> bool:
     """Return whether more than half of each limit is left, or there are no limits in the headers."""
-    found = headers.limit_values() if isinstance(headers, ResponseHeaders) else headers
-    if not found:
+    if isinstance(headers, ResponseHeaders):
+        if (usual := headers.limits_in_order()) is not None:
+            requests, tokens, requests_left, tokens_left = usual
+            return 2 * int(requests_left) > int(requests) and 2 * int(tokens_left) > int(tokens)
+        headers = headers.limit_values()
+    if not headers:
         return True
     for limited, remaining, elsewhere in _LIMITS:
-        if (limit := found.get(limited)) is None or (left := found.get(remaining)) is None:
-            if elsewhere in found:
+        if (limit := headers.get(limited)) is None or (left := headers.get(remaining)) is None:
+            if elsewhere in headers:
                 return False  # Mistral's names: let them be read in full
             continue
         if not (left.isdecimal() and limit.isdecimal()) or 2 * float(left) <= float(limit):  # int refuses 4301 digits
@@ -116,13 +127,14 @@ class ResponseHeaders(Mapping[str, str]):
 
     Args:
         head: the status line, and each header on a separate line.
+        lower: the same in lower case, if the caller has it.
     """
 
     __slots__ = ("_lower", "_text")
 
-    def __init__(self, head: bytes) -> None:
+    def __init__(self, head: bytes, lower: bytes | None = None) -> None:
         self._text = head.decode("latin-1")
-        self._lower = self._text.lower()
+        self._lower = self._text.lower() if lower is None else lower.decode("latin-1")
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
@@ -153,6 +165,16 @@ class ResponseHeaders(Mapping[str, str]):
         value = line + len(name) + 2
         end = self._text.find("\r", value)
         return self._text[value : end if end >= 0 else None].strip(" \t")
+
+    def limits_in_order(self) -> tuple[str | Any, ...] | None:
+        """Return the limits of requests and tokens, and what remains of each, if all are sent once and in this order.
+
+        This is the usual case, and costs a third of `limit_values`.
+        """
+        lower = self._lower
+        start = lower.find("\nx-ratelimit-")
+        found = _LIMITS_IN_ORDER.match(lower, start) if start >= 0 else None
+        return None if found is None or lower.find("\nx-ratelimit-", found.end()) >= 0 else found.groups()
 
     def limit_values(self) -> dict[str, str]:
         """Return the limits and what remains of them, as the server wrote them, found in one search."""

@@ -43,8 +43,12 @@ class ResponseStream(TimedStream):
     Attributes:
         started: Whether any byte of the response has arrived.
         status: The response's HTTP status, once its head has arrived.
-        head: Its status line and headers.
+        head, lower_head: Its status line and headers, then too; the same in lower case.
     """
+
+    status: int
+    head: bytes
+    lower_head: bytes
 
     def __init__(
         self,
@@ -56,8 +60,6 @@ class ResponseStream(TimedStream):
     ) -> None:
         self.read_ns = 0
         self.started = False
-        self.status = 0
-        self.head = b""
         self._on_sent = on_sent
         self._connect_ns = connect_ns
         self._connection = connection
@@ -79,7 +81,10 @@ class ResponseStream(TimedStream):
         """
         parser, stream, write_error = self._parser, self._stream, None
         try:
-            parser.begin(head_request=self._request is not None and self._request.method == "HEAD")
+            if self._request is None:
+                parser.begin()
+            else:
+                parser.begin(head_request=self._request.method == "HEAD")
             sent = False
             if body is not None:
                 try:
@@ -100,13 +105,14 @@ class ResponseStream(TimedStream):
                     if write_error is None or self.started:
                         raise translated(exc, Operation.READ, self._request) from exc
                     data = b""
-                self._check_read(data, write_error)
+                if not data or self._connection.closed:
+                    self._check_read(data, write_error)
                 self.started = True
                 self._ready = self._feed(data)
         except BaseException as exc:
             self._break_off(exc)
             raise
-        self.status, self.head = parser.status, parser.head
+        self.status, self.head, self.lower_head = parser.status, parser.head, parser.lower_head
 
     async def __anext__(self) -> bytes:
         """Return the next bytes of the body, as read from the socket."""
@@ -205,9 +211,7 @@ class ResponseStream(TimedStream):
             self._connection.close()
 
     def _check_read(self, data: bytes, write_error: OSError | None) -> None:
-        """Check the part of the head that was read. If there is no response, raise the error of a failed write."""
-        if data and not self._connection.closed:
-            return
+        """Raise what it means that the head ends here. If there is no response, it is the error of a failed write."""
         if write_error is not None and not (data or self.started):
             raise translated(write_error, Operation.WRITE, self._request) from write_error
         self._check_open()
@@ -216,9 +220,10 @@ class ResponseStream(TimedStream):
 
     def _feed(self, data: bytes) -> bytes:
         """Parse a read. The connection is released when the response has ended, before the caller reads the end."""
+        parser = self._parser
         self.read_ns = self._stream.read_ns
-        body = self._parser.feed(data)
-        if self._parser.complete:
+        body = parser.feed(data)
+        if parser.complete:
             self._complete = True
             if self._may_be_reused():
                 self._connection.release()

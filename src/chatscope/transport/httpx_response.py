@@ -1,7 +1,7 @@
 """Builds httpx's responses: the body is decoded, and the headers that described its encoding are removed.
 
 Here: `response_from`, for the transport's own response; `decoded_response`, for one that a proxy's transport read.
-Not here: the decoders and the stream that applies them (`decoding`), parsing the head (`response_parser`).
+Not here: the decoders and the stream that applies them (`decoding`), splitting the head (`response_head`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from chatscope.transport.decoding import DecodedStream, decoders_for
-from chatscope.transport.response_parser import has_body, headers_in
+from chatscope.transport.response_head import has_body, headers_in
 
 if TYPE_CHECKING:
     from chatscope.transport.base import TimedStream

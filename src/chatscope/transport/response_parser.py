@@ -7,7 +7,6 @@ wider grammar itself (`lenient_parser`), content-encodings (`decoding`).
 
 from __future__ import annotations
 
-import re
 from typing import NoReturn
 
 import httptools
@@ -15,31 +14,19 @@ import httpx
 
 from chatscope.transport.errors import MalformedResponseError
 from chatscope.transport.lenient_parser import LenientParser, codings_in
+from chatscope.transport.response_head import has_body, head_in, transfer_codings_in
 
-__all__ = ["MAX_HEADERS", "ResponseParser", "has_body", "headers_in"]
+__all__ = ["MAX_HEADERS", "ResponseParser"]
 
 # curl allows 5000. Their bytes are limited too; this bounds the objects made of them.
 MAX_HEADERS = 4096
+LEAST_OF_MAX_HEADERS = MAX_HEADERS * len(b"a:\r\n")
 # How many bytes of a chunked response are kept for a second reading. Whatever a server does differently, it does in the
 # first chunk already; some responses are over within this.
 REREAD_LIMIT = 4096
-END_OF_HEAD = b"\r\n\r\n"
-TRANSFER_ENCODING = re.compile(rb"\ntransfer-encoding:[ \t]*([^\r]*)", re.IGNORECASE)
-LINES = re.compile(rb"[^\r\n]*(?:\r\n[^ \t\r\n][^\r\n]*)*")
 # Some servers, behind gateways, say 2.0 in an HTTP/1.1 response; h11 and curl read it.
 HTTP_VERSIONS = frozenset({"1.0", "1.1", "2.0"})
-OK, NO_CONTENT, NOT_MODIFIED, SWITCHING_PROTOCOLS = 200, 204, 304, 101
-
-
-def has_body(status: int, *, head_request: bool) -> bool:
-    """Return whether a body follows the head of a final response (RFC 9112, section 6.3)."""
-    return not head_request and status not in {NO_CONTENT, NOT_MODIFIED}
-
-
-def headers_in(head: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the names and values in a head, without the blanks around the values."""
-    fields = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
-    return [(name, value.strip(b" \t")) for name, _, value in fields]
+OK, SWITCHING_PROTOCOLS = 200, 101
 
 
 class ResponseParser:
@@ -54,7 +41,7 @@ class ResponseParser:
 
     Attributes:
         status: the HTTP status.
-        head: the status line and the headers, without the empty line after them.
+        head, lower_head: the status line and the headers, without the empty line after them; the same in lower case.
         head_complete, complete: whether the head and the whole response have arrived.
         keep_alive: whether the connection can serve another request, once the response is complete.
     """
@@ -77,6 +64,7 @@ class ResponseParser:
         "head",
         "head_complete",
         "keep_alive",
+        "lower_head",
         "on_body",
         "status",
     )  # fmt: skip
@@ -95,7 +83,7 @@ class ResponseParser:
             head_request: whether it answers a request that allows no body.
         """
         self.status = 0
-        self.head = b""
+        self.head = self.lower_head = b""
         self.head_complete = self.complete = self.keep_alive = False
         self.failure: httpx.RemoteProtocolError | None = None
         self._head_request = head_request
@@ -209,7 +197,7 @@ class ResponseParser:
         self.keep_alive = False
         if not self.head_complete:
             raise httpx.RemoteProtocolError("the server closed the connection within the headers of the response")
-        if b"\ncontent-length:" in self.head.lower() or self._transfer_coding:
+        if b"\ncontent-length:" in self.lower_head or self._transfer_coding:
             raise httpx.RemoteProtocolError("the server closed the connection before the end of the body")
         self.complete = True
         return b""
@@ -223,60 +211,59 @@ class ResponseParser:
 
     def on_headers_complete(self) -> None:
         """Check the head."""
-        if self.complete or self._parser is None:
+        parser = self._parser
+        if self.complete or parser is None:
             return
-        status = self._parser.get_status_code()
-        version = self._parser.get_http_version()
-        if version not in HTTP_VERSIONS:
-            self._refuse(f"HTTP/{version} is not supported")
+        status = parser.get_status_code()
+        if status < OK:
+            self._judge_interim(status)
+            return  # interim: on_message_complete makes room for the real one
+        head = parser.head if isinstance(parser, LenientParser) else head_in(self._reads or [], self._interim)
+        if not head.startswith(b"HTTP/1.1 "):
+            self._judge_version()
+        if len(head) > self._limit or len(head) > LEAST_OF_MAX_HEADERS:
+            self._judge_size(head)
+        lower = head.lower()
+        codings = transfer_codings_in(lower)
+        if codings is None:
+            self._reads = None  # nothing in a body of this kind can be malformed
+        else:
+            self._transfer_coding = codings
+            if has_body(status, head_request=self._head_request):
+                self._judge_transfer_coding()
+        self.status = status
+        self.head = head
+        self.lower_head = lower
+        self.keep_alive = parser.should_keep_alive()
+        self.head_complete = True
+
+    def _judge_interim(self, status: int) -> None:
+        self._judge_version()
         if status == SWITCHING_PROTOCOLS:
             self._refuse("the server switched to a protocol that was not asked for")
         if status < SWITCHING_PROTOCOLS - 1:
             self._refuse(f"{status} is not a status code")
-        if status < OK:
-            return  # interim: on_message_complete makes room for the real one
-        head = self._parser.head if isinstance(self._parser, LenientParser) else self._received_head()
-        if len(head) > MAX_HEADERS * len(b"a:\r\n") and head.count(b"\r\n") > MAX_HEADERS:
+
+    def _judge_version(self) -> None:
+        if self._parser is not None and (version := self._parser.get_http_version()) not in HTTP_VERSIONS:
+            self._refuse(f"HTTP/{version} is not supported")
+
+    def _judge_size(self, head: bytes) -> None:
+        if head.count(b"\r\n") > MAX_HEADERS:
             self._refuse(f"more than {MAX_HEADERS} headers")
         if len(head) > self._limit:
             self._refuse(f"more than {self._limit} bytes of headers")
-        if b"\ntransfer-encoding:" in head.lower():
-            self._transfer_coding = b",".join(TRANSFER_ENCODING.findall(head))
-            if has_body(status, head_request=self._head_request):
-                self._judge_transfer_coding()
-        else:
-            self._reads = None  # nothing in a body of this kind can be malformed
-        self.status = status
-        self.head = head
-        # Asked here too: a response to HEAD never comes to the end that llhttp expects.
-        self.keep_alive = self._parser.should_keep_alive()
-        self.head_complete = True
-
-    def _received_head(self) -> bytes:
-        """Return the head that llhttp has just parsed."""
-        reads = self._reads or []
-        received = reads[0] if len(reads) == 1 else b"".join(reads)
-        start, end = 0, -len(END_OF_HEAD)
-        for _ in range(self._interim + 1):
-            start = received.find(b"HTTP/", end + len(END_OF_HEAD))  # line breaks may precede it
-            end = received.find(END_OF_HEAD, start)
-        head = received[start:end]
-        if start < 0 or end < 0 or (LLHTTP_IS_LENIENT and LINES.fullmatch(head) is None):
-            raise httptools.HttpParserError("the head is not made of lines")
-        return head
 
     def on_message_complete(self) -> None:
         """Process the end of a response, interim or final."""
-        if self.head_complete:
-            if not self.complete:
-                self.complete = True
-                self._ended_at = len(self._body)
-            self.keep_alive = self._parser is not None and self._parser.should_keep_alive()
-        else:
+        if not self.head_complete:
             self._interim += 1
+        elif not self.complete:
+            self.complete = True
+            self._ended_at = len(self._body)
 
     def _judge_transfer_coding(self) -> None:
-        coding = self._transfer_coding.lower()
+        coding = self._transfer_coding
         if coding == b"chunked":
             return
         codings = codings_in(coding)
@@ -292,18 +279,6 @@ class ResponseParser:
     def _refuse(self, why: str) -> NoReturn:
         self._refusal = why
         raise httptools.HttpParserError(why)
-
-
-def _reads_folded_headers() -> bool:
-    """Return whether this version of llhttp accepts headers that continue in the next line, and bare line feeds."""
-    try:
-        httptools.HttpResponseParser(object()).feed_data(b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n")
-    except httptools.HttpParserError:
-        return False
-    return True
-
-
-LLHTTP_IS_LENIENT = _reads_folded_headers()
 
 
 class _BodyLength:

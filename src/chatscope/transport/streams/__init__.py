@@ -50,6 +50,8 @@ def _trio() -> Any:
     trio is asked before asyncio: in its guest mode the host's asyncio loop counts as running, too.
     """
     trio = sys.modules.get("trio")
+    if trio is None:
+        return None
     lowlevel = getattr(trio, "lowlevel", None)  # missing while another thread imports trio for the first time
     return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
