@@ -93,7 +93,11 @@ def check_number(value: object, name: str) -> None:
     Raises:
         ValueError: the value is not a finite number.
     """
-    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))):
+    if isinstance(value, float):
+        is_number = math.isfinite(value)
+    else:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not is_number:
         raise ValueError(f"{name} must be a number, not {value!r}")
 
 

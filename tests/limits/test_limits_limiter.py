@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,7 @@ async def acquire(
 async def seconds_until_sent(limiter: Limiter, body: bytes = b"", **options: Any) -> float:
     began = anyio.current_time()
     permit = await acquire(limiter, body, **options)
-    permit.on_send()
+    permit.on_send(time.perf_counter_ns())
     permit.release()
     return anyio.current_time() - began
 
@@ -82,7 +83,7 @@ async def test_the_counts() -> None:
     for _ in range(3):
         limiter.slots.reserve()
     permit = await acquire(limiter, retry=True)
-    permit.on_send()
+    permit.on_send(time.perf_counter_ns())
     assert limiter.statistics() == Statistics(2, 2, 1, 0, 0, 1, 99.0, 0, 1)
     permit.on_failure(InternalServerError(status=500))
     permit.release()
@@ -107,7 +108,7 @@ async def test_an_attempt_that_was_never_sent_gives_everything_back(cancelled: s
     limiter = Limiter("server", requests_per_minute=1, tokens_per_minute=60)
     permit = await acquire(limiter, b"x" * 240, retry=True)
     if cancelled == "while it waits":
-        permit.on_send()
+        permit.on_send(time.perf_counter_ns())
         with anyio.move_on_after(1) as scope:
             await acquire(limiter, retry=True)
         assert scope.cancelled_caught
@@ -159,7 +160,7 @@ async def test_what_headers_say_slows_down_the_requests_for_the_model() -> None:
 async def test_a_refusal_that_names_a_time_is_a_pause_for_the_model(error: ChatError, pause: float) -> None:
     limiter = Limiter("server")
     permit = await acquire(limiter)
-    permit.on_send()
+    permit.on_send(time.perf_counter_ns())
     permit.on_failure(error)
     permit.release()
     assert await seconds_until_sent(limiter, model="another") == 0
@@ -172,7 +173,7 @@ async def test_without_backpressure_no_request_waits_for_the_server() -> None:
     failures = [InternalServerError(status=503)] * 20 + [RateLimitError(status=429, retry_after=7.0)]
     for error in failures:
         permit = await acquire(limiter)
-        permit.on_send()
+        permit.on_send(time.perf_counter_ns())
         permit.on_headers({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "60s"})
         permit.on_failure(error)
         permit.release()
@@ -201,7 +202,7 @@ async def test_what_a_failure_says_of_the_server(error: ChatError, concurrency: 
     limiter = Limiter("server", max_concurrency="auto")
     limiter.slots.reserve()
     permit = await acquire(limiter)
-    permit.on_send()
+    permit.on_send(time.perf_counter_ns())
     fail(limiter, 3)
     permit.on_failure(error)
     assert limiter.statistics().concurrency == concurrency
@@ -211,7 +212,7 @@ async def test_what_a_failure_says_of_the_server(error: ChatError, concurrency: 
 async def test_a_refused_request_gives_its_tokens_back() -> None:
     limiter = Limiter("server", tokens_per_minute=600)
     permit = await acquire(limiter, b"x" * 2400)
-    permit.on_send()
+    permit.on_send(time.perf_counter_ns())
     permit.on_failure(RateLimitError(status=429))
     permit.release()
     assert await seconds_until_sent(limiter, b"x" * 2400) == 0

@@ -50,7 +50,7 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
             gap = data.find(encoded)
             if gap >= 0:
                 data = data[:gap] + data[gap + len(encoded) :]
-        return cls(data, gap, request.headers.head, request.status, request.request_id)
+        return cls(data, gap, request.headers.head, request.record.status, request.record.request_id)
 
     def completion(self, text: str) -> Completion:
         """Return the completion."""
@@ -126,14 +126,14 @@ def _completion(data: bytes, request: ClientRequest) -> Completion:
         completion = decode_inexact(
             data,
             request.headers,
-            status=request.status or 200,
+            status=request.record.status or 200,
             now=time.time(),
             at_ns=request.read_ns,
             secret=request.secret,
         )
     else:
         request.body = data
-    return _with_head(completion, request.headers, request.status, request.request_id)
+    return _with_head(completion, request.headers, request.record.status, request.record.request_id)
 
 
 def _with_head(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from chatscope._client.request_errors import locate_error, raise_from, status_error_of, translated_for
 from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
 from chatscope._http.base import HTTPResponse
-from chatscope._limits.attempts import AttemptRecord
+from chatscope._limits.attempts import NOT_SENT, AttemptRecord
 from chatscope._limits.concurrency import Slot
 from chatscope._limits.limiter import Permit
 from chatscope._limits.retry import Retrier
@@ -46,35 +46,26 @@ class ClientRequest:
         secret: the key that is sent.
         headers: the latest response's, names in lower case.
         body: the latest response's, if it can be decoded again to the same completion.
-        status, request_id: the latest response's. Requests that share a retrier have their own.
-        sent_ns, headers_ns, read_ns: when the latest attempt was sent, when its headers arrived, and when the bytes
-            last returned by `receive` were read.
-        written_ns, connect_ns: when its request had been written, and how long connecting took, as far as the HTTP
-            library reports that.
+        record: the record of the latest attempt. Requests that share a retrier have their own.
+        read_ns: when the bytes last returned by `receive` were read.
     """
 
     __slots__ = (
         "_attempt",
         "_is_hedged",
         "_permit",
-        "_record",
         "_server",
         "_slot",
         "body",
-        "connect_ns",
         "deadlines",
         "headers",
-        "headers_ns",
         "observed",
         "prepared",
         "read_ns",
-        "request_id",
+        "record",
         "response",
         "retrier",
         "secret",
-        "sent_ns",
-        "status",
-        "written_ns",
     )
 
     def __init__(
@@ -89,7 +80,6 @@ class ClientRequest:
     ) -> None:
         self._server = server
         self._permit = Permit(server.limiter, retrier.label, model=prepared.model, priority=priority)
-        self._record: AttemptRecord | None = None
         self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
         self._is_hedged = False
@@ -101,12 +91,7 @@ class ClientRequest:
         self.response: HTTPResponse | None = None
         self.headers = NO_HEADERS
         self.body: bytes | None = None
-        self.status: int | None = None
-        self.request_id: str | None = None
-        self.sent_ns: int | None = None
-        self.written_ns: int | None = None
-        self.connect_ns: int | None = None
-        self.headers_ns: int | None = None
+        self.record: AttemptRecord = NOT_SENT
         self.read_ns = 0  # 0 means never
 
     async def run(self, attempt: Callable[[], Awaitable[_T]], *, keeps_slot: bool = False) -> _T:
@@ -195,12 +180,11 @@ class ClientRequest:
         attempt = self._attempt = observed.attempt(self.retrier.failed)
         with attempt.current():
             response = await self._send(self.prepared.post.with_headers(attempt.headers))
-        attempt.on_response(response.status, self.request_id)
+        attempt.on_response(response.status, self.record.request_id)
 
     async def _send(self, post: PostTemplate) -> HTTPResponse:
         server, prepared = self._server, self.prepared
         adds_usage = prepared.adds_usage and not server.rejects_include_usage
-        self._permit.on_send()
         while True:
             self._on_send()
             body = prepared.body_with_usage() if adds_usage else prepared.body
@@ -215,36 +199,35 @@ class ClientRequest:
                     server.rejects_include_usage = True
                 return response
             refusal = await self._status_error(response)
-            self._finish_record(refusal)
+            self.record.finish(refusal)
             if not adds_usage or not refuses_include_usage(refusal):
                 raise refusal
             adds_usage = False
 
     def _on_send(self) -> None:
-        self.sent_ns = time.perf_counter_ns()
-        self.body = self.headers_ns = self.status = self.request_id = self.written_ns = self.connect_ns = None
-        self._record = self.retrier.log.start()
+        self.body = None
+        record = self.record = self.retrier.log.start()
+        self._permit.on_send(record.sent_ns or 0)
 
     def _on_sent(self, connect_ns: int | None) -> None:
-        self.written_ns, self.connect_ns = time.perf_counter_ns(), connect_ns
+        self.record.written_ns, self.record.connect_ns = time.perf_counter_ns(), connect_ns
 
     def _on_lost(self, error: Exception) -> bool:
         """Return whether to send the request again on a fresh connection, which counts as an attempt."""
         lost = self._translated(error, "headers")
         if self._is_hedged or not self.retrier.on_lost(lost):
             return False
-        self._finish_record(lost)
+        self.record.finish(lost)
         self._on_send()
         return True
 
     def _on_headers(self, response: HTTPResponse) -> None:
-        self.headers_ns = time.perf_counter_ns()
-        self.response, self.headers, self.status = response, response.headers, response.status
-        given = request_id(response.headers)
-        self.request_id = redact(given, self.secret) if given else None
-        if self._record is not None:
-            self._record.status, self._record.request_id = self.status, self.request_id
-        self._permit.on_headers(response.headers)
+        record, headers = self.record, response.headers
+        record.headers_ns = time.perf_counter_ns()
+        self.response, self.headers, record.status = response, headers, response.status
+        if (given := request_id(headers)) is not None:
+            record.request_id = redact(given, self.secret)
+        self._permit.on_headers(headers)
 
     async def receive(self, phase: Phase = "first_token") -> bytes:
         """Return the next bytes of the body, `b""` at its end. If cancelled, the rest of the body is lost.
@@ -320,26 +303,22 @@ class ClientRequest:
         self._end_attempt(error)
         if isinstance(error, ChatError):
             # Not in `annotate`: a user's tool may have raised that error, and it may concern another server.
-            locate_error(error, self.prepared.post.url, self.headers if self.status is not None else {})
+            locate_error(error, self.prepared.post.url, self.headers if self.record.status is not None else {})
             self.annotate(error)
             self._permit.on_failure(error)
 
     def annotate(self, error: ChatError) -> None:
         """Add the request's data to an error."""
         error.attempts = len(self.retrier.log)
-        error.request_id = error.request_id or self.request_id
+        error.request_id = error.request_id or self.record.request_id
         if isinstance(error, InvalidResponseError):
-            error.status = error.status or self.status
+            error.status = error.status or self.record.status
 
     def _end_attempt(self, error: BaseException | None) -> None:
-        self._finish_record(error)
+        self.record.finish(error)
         if self._attempt is not None:
             attempt, self._attempt = self._attempt, None
             attempt.end(error)
-
-    def _finish_record(self, error: BaseException | None) -> None:
-        if self._record is not None:
-            self._record.finish(error)
 
     async def _status_error(self, response: HTTPResponse) -> APIStatusError:
         """Read the body of an error response, and return the error."""
@@ -351,7 +330,7 @@ class ClientRequest:
 
     def _translated(self, error: Exception, phase: Phase) -> Exception:
         """Return this package's error for one of an HTTP library's, and any other exception as it is."""
-        has_response = self.headers_ns is not None
+        has_response = self.record.headers_ns is not None
         return translated_for(self.prepared.post.url, error, phase, self.deadlines.timeouts, self.secret, has_response)
 
 

@@ -150,7 +150,7 @@ class ChatStream:
     @property
     def request_id(self) -> str | None:
         """The id that the server gave the request."""
-        return self._request.request_id
+        return self._request.record.request_id
 
     @property
     def response(self) -> HTTPResponse | None:
@@ -160,15 +160,16 @@ class ChatStream:
     @property
     def timings(self) -> Timings:
         """The timings so far."""
+        record = self._request.record
         return Timings(
             submitted_ns=self._submitted_ns,
             started_ns=self._started_ns,
-            sent_ns=self._request.sent_ns,
-            headers_ns=self._request.headers_ns,
+            sent_ns=record.sent_ns,
+            headers_ns=record.headers_ns,
             token_ns=self.token_ns,
             finished_ns=(self._request.read_ns or None) if self._reader.state.is_over else None,
-            written_ns=self._request.written_ns,
-            connect_ns=self._request.connect_ns,
+            written_ns=record.written_ns,
+            connect_ns=record.connect_ns,
         )
 
     async def _attempt(self) -> None:
@@ -188,7 +189,8 @@ class ChatStream:
     def _report(self, error: BaseException | None) -> None:
         """Report the end of the call to its observer, if there is one."""
         if (observed := self._request.observed) is not None:
-            observed.end(error, self._reader.completion, sent_ns=self._request.sent_ns, token_ns=self.token_ns)
+            sent_ns = self._request.record.sent_ns
+            observed.end(error, self._reader.completion, sent_ns=sent_ns, token_ns=self.token_ns)
 
 
 class ParsedStream(ChatStream, Generic[T]):

@@ -66,8 +66,8 @@ class StreamReader:
     def completion(self) -> Completion:
         """What has arrived so far, assembled."""
         request = self.request
-        completion = self.state.decoder.assembler.completion(request.request_id)
-        completion.status, completion.headers = request.status, request.headers
+        completion = self.state.decoder.assembler.completion(request.record.request_id)
+        completion.status, completion.headers = request.record.status, request.headers
         return completion
 
     @property

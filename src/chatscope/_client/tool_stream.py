@@ -180,4 +180,4 @@ class ToolStream(Generic[OutputT]):
             if self._is_entered and (observed := self._turns.request.observed) is not None:
                 completions = self._turns.conversation.completions
                 completion = self._turns.conversation.parsed_completion() if completions else None
-                observed.end(error, completion, sent_ns=self._turns.request.sent_ns, token_ns=token_ns)
+                observed.end(error, completion, sent_ns=self._turns.request.record.sent_ns, token_ns=token_ns)

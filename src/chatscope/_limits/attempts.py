@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -36,17 +36,23 @@ AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | Non
 
 
 class AttemptRecord(msgspec.Struct, gc=False):
-    """The record of one request, while it is being written. Times are by `time.perf_counter`.
+    """The record of one request, while it is being written. Times are by `time.perf_counter_ns`.
 
     Attributes:
-        started, finished: when it was sent, and when it ended.
-        status, request_id: the response's, once its headers have arrived.
+        sent_ns, finished_ns: when it was sent, and when it ended.
+        written_ns, connect_ns: when it had been written, and how long connecting took, as far as the HTTP library
+            reports that.
+        headers_ns: when the headers of its response arrived.
+        status, request_id: the response's, from then on.
         error: the class of the error it ended with.
         wait_seconds: how long the retry policy waited after it.
     """
 
-    started: float
-    finished: float | None = None
+    sent_ns: int | None
+    written_ns: int | None = None
+    connect_ns: int | None = None
+    headers_ns: int | None = None
+    finished_ns: int | None = None
     status: int | None = None
     request_id: str | None = None
     error: str | None = None
@@ -54,27 +60,32 @@ class AttemptRecord(msgspec.Struct, gc=False):
 
     def finish(self, error: BaseException | None) -> None:
         """Record the end of the request. Only the first end counts."""
-        if self.finished is None:
-            self.finished = time.perf_counter()
+        if self.finished_ns is None and self.sent_ns is not None:
+            self.finished_ns = time.perf_counter_ns()
             self.error = None if error is None else type(error).__name__
 
-    def values(self, zero: float) -> AttemptValues:
-        """Return the fields of an `Attempt`, whose times count from `zero`."""
-        duration = (self.finished or time.perf_counter()) - self.started
-        return self.started - zero, duration, self.status, self.error, self.request_id, self.wait_seconds
+    def values(self, zero_ns: int) -> AttemptValues:
+        """Return the fields of an `Attempt`, whose times count from `zero_ns`."""
+        sent_ns = self.sent_ns or zero_ns
+        seconds = ((self.finished_ns or time.perf_counter_ns()) - sent_ns) / 1e9
+        return (sent_ns - zero_ns) / 1e9, seconds, self.status, self.error, self.request_id, self.wait_seconds
+
+
+NOT_SENT: Final = AttemptRecord(None)
+"""The record before the first request. Nothing is ever written to it."""
 
 
 class AttemptsLog:
     """The records of all requests of one call or task, in the order in which they were sent.
 
     Args:
-        zero: the time from which their times count, by `time.perf_counter`; default now.
+        zero_ns: the time from which their times count, by `time.perf_counter_ns`; default now.
     """
 
-    __slots__ = ("_records", "_zero")
+    __slots__ = ("_records", "_zero_ns")
 
-    def __init__(self, zero: float | None = None) -> None:
-        self._zero = time.perf_counter() if zero is None else zero
+    def __init__(self, zero_ns: int | None = None) -> None:
+        self._zero_ns = time.perf_counter_ns() if zero_ns is None else zero_ns
         self._records: list[AttemptRecord] = []
 
     def __len__(self) -> int:
@@ -82,7 +93,7 @@ class AttemptsLog:
 
     def start(self) -> AttemptRecord:
         """Start the record of a request that is being sent."""
-        record = AttemptRecord(time.perf_counter())
+        record = AttemptRecord(time.perf_counter_ns())
         self._records.append(record)
         return record
 
@@ -93,4 +104,4 @@ class AttemptsLog:
 
     def values(self) -> tuple[AttemptValues, ...]:
         """Return the attempts so far: for each of them, the fields of an `Attempt`."""
-        return tuple([record.values(self._zero) for record in self._records])
+        return tuple([record.values(self._zero_ns) for record in self._records])

@@ -5,7 +5,6 @@ Here: `Permit`, the one way for an attempt to pass them. Not here: how each of t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -276,10 +275,10 @@ class Permit:
         finally:
             self._held_seconds += anyio.current_time() - began_at
 
-    def on_send(self) -> None:
-        """Record that the request is being sent: from now on the server may count it."""
+    def on_send(self, sent_ns: int) -> None:
+        """Record that the request is being sent, at this time: from now on the server may count it."""
         self._is_sent = True
-        self._sent_ns = time.perf_counter_ns()
+        self._sent_ns = sent_ns
 
     def on_headers(self, headers: Mapping[str, str]) -> None:
         """Record that the response's headers arrived, and the limits in them."""

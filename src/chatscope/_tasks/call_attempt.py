@@ -9,6 +9,7 @@ from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
 from chatscope._client.server import PreparedRequest
 from chatscope._client.stream_reader import AttemptObserver, StreamReader
+from chatscope._limits.attempts import NOT_SENT
 from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines
 from chatscope._tasks.prepared import PreparedTask
@@ -70,7 +71,7 @@ class CallAttempt:
         Raises:
             ChatError: the response is not complete.
         """
-        self.request.sent_ns = None
+        self.request.record = NOT_SENT
         try:
             if self.reader is not None:
                 completion = self._finished = await self.reader.read_to_end(observer)
@@ -96,7 +97,7 @@ class CallAttempt:
         It may charge if the model has written anything, or if the client gave up while the server may have been
         working. It does not charge if it refused the request, or dropped it before any output.
         """
-        if self.request.sent_ns is None:
+        if self.request.record.sent_ns is None:
             return False
         if self.has_output:
             return True

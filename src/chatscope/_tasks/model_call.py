@@ -65,7 +65,7 @@ class ModelCalls:
         self._hedge_after = hedge_after
         self._earlier: Completion | None = None
         self.charged: list[Completion | None] = []
-        log = AttemptsLog(prepared.submitted_ns / 1e9)
+        log = AttemptsLog(prepared.submitted_ns)
         retrier = Retrier(prepared.policy, label=state.id, deadline=prepared.deadline, log=log)
         self._begin(prepared.request, retrier, state)
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from chatscope._client.completion import ReceivedBody
+from chatscope._limits.attempts import NOT_SENT
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
 from chatscope._tasks.models import Platform, Result, ResultDraft, Task, TaskStatus, finished
@@ -168,18 +169,19 @@ def _unbuilt(
     # A completion with a parsed value cannot be decoded again, and a result for `map` is not kept.
     if completion is not None and request is not None and prepared.conversation is None and state.on_end is None:
         body = ReceivedBody.of(request, output)
+    record = NOT_SENT if request is None else request.record
     return Unbuilt(
         prepared.submitted_ns,
         state.started_ns,
         None if calls is None else calls.sent_ns,
-        None if request is None else request.headers_ns,
+        record.headers_ns,
         None if calls is None or not calls.token_ns else array(TIMES, calls.token_ns).tobytes(),
         finished_ns,
-        None if request is None else request.written_ns,
-        None if request is None else request.connect_ns,
+        record.written_ns,
+        record.connect_ns,
         () if calls is None else calls.retrier.log.values(),
         intern(completion.model) if completion is not None and completion.model else prepared.model,
-        None if request is None else request.request_id,
+        record.request_id,
         prepared.task.prompt if prepared.messages is None else None,
         body,
         lengths_of(state.parts),

@@ -48,8 +48,8 @@ _NOTHING: Final = RateLimitHeaders()
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the id that the server gave the request."""
-    return headers.get("x-request-id") or headers.get("request-id") or headers.get("apim-request-id")
+    """Return the id that the server gave the request; `None` if it gave none."""
+    return headers.get("x-request-id") or headers.get("request-id") or headers.get("apim-request-id") or None
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:
