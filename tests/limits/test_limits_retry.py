@@ -29,7 +29,7 @@ from tests.support.tables import each_row
 
 from chatscope import errors
 from chatscope._limits import stamina_hooks
-from chatscope._limits.attempts import Attempt, AttemptsLog
+from chatscope._limits.attempts import AttemptsLog
 from chatscope._limits.retry import MAX_RETRY_AFTER, Retrier, RetryPolicy
 from chatscope._limits.retry_decorators import retry_on_rate_limit, retry_on_transient
 from chatscope._limits.timeouts import Deadline
@@ -219,16 +219,16 @@ async def test_the_log_has_an_entry_for_each_request_and_no_other() -> None:
     assert await retrier.run(attempt) == "done"
     assert calls == [0, 1]
     running = retrier.successor().log.start()
-    attempts = [Attempt(*values) for values in retrier.log.values()]
+    attempts = [record.attempt(0) for record in retrier.log.so_far()]
     assert [(entry.status, entry.error, entry.request_id, entry.wait_seconds) for entry in attempts] == [
         (400, "BadRequestError", "req_0", None),
         (429, "RateLimitError", "req_1", 0.0),
         (200, None, "req_2", None),
         (None, None, None, None),
     ]
-    assert attempts[3].duration_seconds < Attempt(*retrier.log.values()[3]).duration_seconds
+    assert attempts[3].duration_seconds < retrier.log.so_far()[3].attempt(0).duration_seconds
     running.finish(None)
-    assert retrier.log.values()[3] == retrier.log.values()[3]
+    assert retrier.log.so_far()[3] == retrier.log.so_far()[3]
     starts = [entry.started_seconds for entry in attempts]
     assert starts == sorted(starts)
 
@@ -314,7 +314,7 @@ class TestWaits:
         retrier = Retrier(RetryPolicy(attempts=4, initial=1.5, max=5, jitter=0))
         assert await retrier.run(attempts.logged(retrier.log)) == 4
         assert attempts.waits == pytest.approx([1.5, 3, 5])
-        assert [values[-1] for values in retrier.log.values()] == [1.5, 3, 5, None]
+        assert [record.wait_seconds for record in retrier.log.so_far()] == [1.5, 3, 5, None]
 
     @pytest.mark.parametrize("seconds", [0.001, 7.25, MAX_RETRY_AFTER])
     async def test_what_the_server_asks_for_is_waited_exactly(self, seconds: float) -> None:
@@ -699,7 +699,7 @@ async def test_in_stamina_s_testing_mode_the_last_attempt_records_no_wait(restor
         await retrier.run(attempts.logged(retrier.log))
     assert caught.value is attempts.failures[most - 1]
     assert len(attempts.times) == most
-    assert [values[-1] for values in retrier.log.values()] == [0.0] * (most - 1) + [None]
+    assert [record.wait_seconds for record in retrier.log.so_far()] == [0.0] * (most - 1) + [None]
 
 
 async def test_an_attempt_may_be_any_awaitable() -> None:

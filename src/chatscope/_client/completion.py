@@ -10,6 +10,7 @@ import msgspec
 
 from chatscope._client.body_reader import read_rest
 from chatscope._client.request import ClientRequest
+from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.timeouts import fail_at
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.body import decode_inexact
@@ -29,15 +30,11 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
         data: the body, without a long text.
         gap: where the text is to be inserted, as JSON; -1 if it is in `data`.
         head: the status line and the headers.
-        status: the HTTP status.
-        request_id: from the headers, without the key.
     """
 
     data: bytes
     gap: int
     head: bytes
-    status: int | None
-    request_id: str | None
 
     @classmethod
     def of(cls, request: ClientRequest, text: str) -> ReceivedBody | None:
@@ -50,16 +47,16 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
             gap = data.find(encoded)
             if gap >= 0:
                 data = data[:gap] + data[gap + len(encoded) :]
-        return cls(data, gap, request.headers.head, request.record.status, request.record.request_id)
+        return cls(data, gap, request.headers.head)
 
-    def completion(self, text: str) -> Completion:
-        """Return the completion."""
+    def completion(self, text: str, record: AttemptRecord) -> Completion:
+        """Return the completion with this text that the request with this record received."""
         data, gap = self.data, self.gap
         if gap >= 0:
             data = data[:gap] + msgspec.json.encode(text) + data[gap:]
         completion = decode_exact(data)
         assert completion is not None  # noqa: S101 - it was decoded before
-        return _with_head(completion, ResponseHeaders(self.head), self.status, self.request_id)
+        return _with_head(completion, ResponseHeaders(self.head), record)
 
 
 async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Completion:
@@ -133,11 +130,9 @@ def _completion(data: bytes, request: ClientRequest) -> Completion:
         )
     else:
         request.body = data
-    return _with_head(completion, request.headers, request.record.status, request.record.request_id)
+    return _with_head(completion, request.headers, request.record)
 
 
-def _with_head(
-    completion: Completion, headers: ResponseHeaders, status: int | None, request_id: str | None
-) -> Completion:
-    completion.headers, completion.status, completion.request_id = headers, status, request_id
+def _with_head(completion: Completion, headers: ResponseHeaders, record: AttemptRecord) -> Completion:
+    completion.headers, completion.status, completion.request_id = headers, record.status, record.request_id
     return completion

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,6 @@ class Attempt:
     wait_seconds: float | None
     """How long the retry policy waited after it; `None` if it did not. The next attempt may have waited longer, or may
     not have been made."""
-
-
-AttemptValues: TypeAlias = tuple[float, float, int | None, str | None, str | None, float | None]
-"""The fields of an `Attempt`, in their order."""
 
 
 class AttemptRecord(msgspec.Struct, gc=False):
@@ -64,11 +61,15 @@ class AttemptRecord(msgspec.Struct, gc=False):
             self.finished_ns = time.perf_counter_ns()
             self.error = None if error is None else type(error).__name__
 
-    def values(self, zero_ns: int) -> AttemptValues:
-        """Return the fields of an `Attempt`, whose times count from `zero_ns`."""
+    def so_far(self) -> AttemptRecord:
+        """Return the record, or a copy that ends now of one that is still being written."""
+        return self if self.finished_ns is not None else replace(self, finished_ns=time.perf_counter_ns())
+
+    def attempt(self, zero_ns: int) -> Attempt:
+        """Return the `Attempt`, whose times count from `zero_ns`."""
         sent_ns = self.sent_ns or zero_ns
         seconds = ((self.finished_ns or time.perf_counter_ns()) - sent_ns) / 1e9
-        return (sent_ns - zero_ns) / 1e9, seconds, self.status, self.error, self.request_id, self.wait_seconds
+        return Attempt((sent_ns - zero_ns) / 1e9, seconds, self.status, self.error, self.request_id, self.wait_seconds)
 
 
 NOT_SENT: Final = AttemptRecord(None)
@@ -76,16 +77,11 @@ NOT_SENT: Final = AttemptRecord(None)
 
 
 class AttemptsLog:
-    """The records of all requests of one call or task, in the order in which they were sent.
+    """The records of all requests of one call or task, in the order in which they were sent."""
 
-    Args:
-        zero_ns: the time from which their times count, by `time.perf_counter_ns`; default now.
-    """
+    __slots__ = ("_records",)
 
-    __slots__ = ("_records", "_zero_ns")
-
-    def __init__(self, zero_ns: int | None = None) -> None:
-        self._zero_ns = time.perf_counter_ns() if zero_ns is None else zero_ns
+    def __init__(self) -> None:
         self._records: list[AttemptRecord] = []
 
     def __len__(self) -> int:
@@ -102,6 +98,6 @@ class AttemptsLog:
         if self._records:
             self._records[-1].wait_seconds = seconds
 
-    def values(self) -> tuple[AttemptValues, ...]:
-        """Return the attempts so far: for each of them, the fields of an `Attempt`."""
-        return tuple([record.values(self._zero_ns) for record in self._records])
+    def so_far(self) -> tuple[AttemptRecord, ...]:
+        """Return the records so far. What follows changes at most the wait after the last one."""
+        return tuple([record.so_far() for record in self._records])

@@ -146,11 +146,13 @@ class TaskState:
         if self.result is not None:
             await checkpoint()
             return self.result
-        waiter = new_waiter()
+        waiters, waiter = self._all_waiters(), new_waiter()
         alarm = alarms.add(at, waiter.set)  # costs a fifth of a cancel scope with a deadline
         try:
-            await _wait_among(self._all_waiters(), waiter)
+            waiters[waiter] = None
+            await waiter.wait()  # not by `_wait_among`: each coroutine in the chain would cost some time
         finally:
+            waiters.pop(waiter, None)
             alarms.remove(alarm)
         return self.result
 

@@ -18,7 +18,6 @@ from chatscope._client.request import ClientRequest
 from chatscope._client.server import PreparedRequest
 from chatscope._client.stream_reader import AttemptObserver
 from chatscope._conversation.loop import Conversation
-from chatscope._limits.attempts import AttemptsLog
 from chatscope._limits.concurrency import Slot
 from chatscope._limits.retry import Retrier
 from chatscope._limits.transient import is_transient
@@ -65,8 +64,7 @@ class ModelCalls:
         self._hedge_after = hedge_after
         self._earlier: Completion | None = None
         self.charged: list[Completion | None] = []
-        log = AttemptsLog(prepared.submitted_ns)
-        retrier = Retrier(prepared.policy, label=state.id, deadline=prepared.deadline, log=log)
+        retrier = Retrier(prepared.policy, label=state.id, deadline=prepared.deadline)
         self._begin(prepared.request, retrier, state)
 
     def _begin(self, request: PreparedRequest, retrier: Retrier, observer: AttemptObserver) -> None:

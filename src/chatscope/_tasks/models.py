@@ -228,7 +228,7 @@ class Result(_Finished, Generic[OutputT]):
             elif name == "metadata":
                 built = self._build_metadata()
             elif name == "completion":
-                built = self._unbuilt.body.completion(self.output)
+                built = self._unbuilt.body.completion(self.output, self._unbuilt.record)
             elif name == "message":
                 built = self.completion.message
             else:
@@ -242,7 +242,7 @@ class Result(_Finished, Generic[OutputT]):
             "model": self._unbuilt.model,
             "input_tokens": None if usage is None else usage.prompt_tokens,
             "output_tokens": None if usage is None else usage.completion_tokens,
-            "request_id": self._unbuilt.request_id,
+            "request_id": self._unbuilt.record.request_id,
             "finish_reason": self.finish_reason,
         }
 

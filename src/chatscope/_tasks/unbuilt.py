@@ -15,7 +15,7 @@ import msgspec
 
 from chatscope._client.completion import ReceivedBody
 from chatscope._client.timings import Timings
-from chatscope._limits.attempts import Attempt, AttemptValues
+from chatscope._limits.attempts import Attempt, AttemptRecord
 from chatscope.protocol.response import Completion
 
 LENGTHS: Final = "I"
@@ -29,10 +29,11 @@ class Unbuilt(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a task's run beside the fields of its result.
 
     Attributes:
-        submitted_ns, started_ns, sent_ns, headers_ns, finished_ns, written_ns, connect_ns: as in `Timings`.
+        submitted_ns, started_ns, sent_ns, finished_ns: as in `Timings`.
         token_ns: the same, as the bytes of an array; `None` if no stream was read.
-        attempts: the fields of each entry of `attempts_log`.
-        model, request_id: for `metadata`.
+        record: the record of the request that delivered, or else of the last one.
+        attempts: the records of the requests that were sent, for `attempts_log`.
+        model: for `metadata`.
         prompt: the only message of `messages`; `None` if the result has its messages.
         body: what `completion` and `message` are decoded from; `None` if the result has them.
         part_lengths: how the text was divided into parts, as the bytes of an array; empty if it was not.
@@ -42,14 +43,11 @@ class Unbuilt(msgspec.Struct, frozen=True, gc=False):
     submitted_ns: int
     started_ns: int | None
     sent_ns: int | None
-    headers_ns: int | None
     token_ns: bytes | None
     finished_ns: int | None
-    written_ns: int | None
-    connect_ns: int | None
-    attempts: tuple[AttemptValues, ...]
+    record: AttemptRecord
+    attempts: tuple[AttemptRecord, ...]
     model: str
-    request_id: str | None
     prompt: str | None
     body: ReceivedBody | None
     part_lengths: bytes
@@ -61,16 +59,16 @@ class Unbuilt(msgspec.Struct, frozen=True, gc=False):
             self.submitted_ns,
             self.started_ns,
             self.sent_ns,
-            self.headers_ns,
+            self.record.headers_ns,
             () if self.token_ns is None else array(TIMES, self.token_ns),
             self.finished_ns,
-            self.written_ns,
-            self.connect_ns,
+            self.record.written_ns,
+            self.record.connect_ns,
         )
 
     def attempts_log(self) -> tuple[Attempt, ...]:
         """Return the log of the requests that were sent."""
-        return tuple([Attempt(*values) for values in self.attempts])
+        return tuple([record.attempt(self.submitted_ns) for record in self.attempts])
 
     def parts(self, text: str) -> Sequence[str]:
         """Return the parts in which a text arrived."""

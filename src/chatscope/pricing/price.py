@@ -63,6 +63,11 @@ class Price(msgspec.Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_
         """
         read = usage.prompt_tokens_details or _NO_PROMPT_DETAILS
         written = usage.completion_tokens_details or _NO_COMPLETION_DETAILS
+        if read == _NO_PROMPT_DETAILS and written == _NO_COMPLETION_DETAILS:  # most usages, in half the time
+            if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+                return None
+            dollars = usage.prompt_tokens * self.input + usage.completion_tokens * self.output
+            return dollars / 1_000_000 + self.per_request
         completion_tokens = usage.completion_tokens
         if usage.total_tokens == usage.prompt_tokens + completion_tokens + written.reasoning_tokens:
             # xAI counts reasoning beside the completion, OpenAI within it. The total shows which.
