@@ -274,6 +274,8 @@ def test_raw_headers_in_lower_case(headers: ResponseHeaders) -> None:
     assert len(headers) == 4
     with pytest.raises(KeyError):
         headers["x-none"]
+    headers.shrink()
+    assert (headers["x-own"], len(headers), ResponseHeaders(headers.head)) == ("x-none: 2", 4, headers)
 
 
 @given(st.text(max_size=40))

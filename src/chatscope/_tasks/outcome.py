@@ -149,6 +149,8 @@ def result_of(
         draft.messages = prepared.messages if conversation is None else conversation.messages
     if unbuilt.body is None:
         draft.completion, draft.message = completion, None
+        if calls is not None:
+            calls.request.headers.shrink()
         if completion is not None and completion.choices:
             draft.message = message = completion.choices[0].message
             if message.content == draft.output:

@@ -5,6 +5,7 @@ Here: only chunks, in the order of their arrival. Not here: bytes (`stream_decod
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any, Final
 
 from chatscope.errors import StreamTruncatedError
@@ -161,9 +162,9 @@ class Assembler:
         head = self._head
         return Completion(
             id=head.id,
-            object=head.object,
+            object=intern(head.object),  # the same in thousands of completions
             created=head.created,
-            model=head.model,
+            model=intern(head.model),
             system_fingerprint=head.system_fingerprint,
             service_tier=head.service_tier,
             moderation=head.moderation,

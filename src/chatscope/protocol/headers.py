@@ -146,6 +146,14 @@ class ResponseHeaders(Mapping[str, str]):
         """The argument from which equal headers can be made."""
         return self._text.encode("latin-1")
 
+    def shrink(self) -> None:
+        """Take half the memory until a header is read: headers are kept by the thousand, with results."""
+        self._lower = ""
+
+    def _lowered(self) -> str:
+        self._lower = self._text.lower()
+        return self._lower
+
     def __getitem__(self, name: str) -> str:
         """Return a value."""
         value = self.get(name)
@@ -159,7 +167,8 @@ class ResponseHeaders(Mapping[str, str]):
     def get(self, name: str, /, default: str | _T) -> str | _T: ...
     def get(self, name: str, /, default: object = None) -> object:
         """Return a value, or the default."""
-        line = self._lower.rfind(f"\n{name}:")
+        lower = self._lower or self._lowered()
+        line = lower.rfind(f"\n{name}:")
         if line < 0:
             return default
         value = line + len(name) + 2
@@ -171,29 +180,31 @@ class ResponseHeaders(Mapping[str, str]):
 
         This is the usual case, and costs a third of `limit_values`.
         """
-        lower = self._lower
+        lower = self._lower or self._lowered()
         start = lower.find("\nx-ratelimit-")
         found = _LIMITS_IN_ORDER.match(lower, start) if start >= 0 else None
         return None if found is None or lower.find("\nx-ratelimit-", found.end()) >= 0 else found.groups()
 
     def limit_values(self) -> dict[str, str]:
         """Return the limits and what remains of them, as the server wrote them, found in one search."""
-        return dict(_RATE_LIMIT_LINE.findall(self._lower))
+        return dict(_RATE_LIMIT_LINE.findall(self._lower or self._lowered()))
 
     def listed(self, name: str) -> str | None:
         """Return all values of a header that is a list, in one line (RFC 9110, section 5.3)."""
-        if self._lower.find(f"\n{name}:") < 0:
+        lower = self._lower or self._lowered()
+        if lower.find(f"\n{name}:") < 0:
             return None
-        lines = zip(self._lower.split("\r\n"), self._text.split("\r\n"), strict=False)
-        return ", ".join([line.partition(":")[2].strip(" \t") for lower, line in lines if lower.startswith(f"{name}:")])
+        lines = zip(lower.split("\r\n"), self._text.split("\r\n"), strict=False)
+        return ", ".join([line.partition(":")[2].strip(" \t") for low, line in lines if low.startswith(f"{name}:")])
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a header with this name."""
-        return self._lower.rfind(f"\n{name}:") >= 0
+        return (self._lower or self._lowered()).rfind(f"\n{name}:") >= 0
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
-        return iter(dict.fromkeys([line.partition(":")[0] for line in self._lower.split("\r\n")[1:]]))
+        lower = self._lower or self._lowered()
+        return iter(dict.fromkeys([line.partition(":")[0] for line in lower.split("\r\n")[1:]]))
 
     def __len__(self) -> int:
         """Return the number of headers."""
