@@ -23,6 +23,7 @@ from chatscope import (
     StreamTruncatedError,
     Timeouts,
 )
+from chatscope._limits.circuit_breaker import DOWN_AFTER
 from chatscope.simulator import ErrorShape, Reply, Stage, ToolCall, error, faults, respond
 
 if TYPE_CHECKING:
@@ -325,6 +326,23 @@ class TestDeadlines:
             with pytest.raises(APITimeoutError, match=r"5 s \(queue\)") as caught:
                 await client.complete(**ASK, timeout=Timeouts(total=5))
             assert (caught.value.phase, caught.value.attempts, caught.value.request_id) == ("queue", 0, None)
+            group.cancel_scope.cancel()
+
+    async def test_the_queue_of_a_server_that_is_down(self, serve: Serve) -> None:
+        server = serve([*[error(503)] * DOWN_AFTER, faults.stall(Stage.STATUS)])
+        once = RetryPolicy(attempts=1)
+        async with (
+            ChatClient(api_key="k", transport=server, timeout=None, max_concurrency=1, retry=once) as client,
+            anyio.create_task_group() as group,
+        ):
+            for _ in range(DOWN_AFTER):
+                with pytest.raises(InternalServerError):
+                    await client.complete(**ASK)
+            group.start_soon(lambda: client.complete(**ASK))  # a probe, which holds the only slot
+            await server.wait_for_requests(DOWN_AFTER + 1)
+            with pytest.raises(APITimeoutError, match=r"5 s \(queue\); last failure: HTTP 503") as caught:
+                await client.complete(**ASK, timeout=Timeouts(total=5))
+            assert isinstance(caught.value.__cause__, InternalServerError)
             group.cancel_scope.cancel()
 
     async def test_retry_after_is_waited_exactly(self, serve: Serve) -> None:

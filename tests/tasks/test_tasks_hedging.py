@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
@@ -132,6 +132,33 @@ async def test_the_first_to_deliver_wins_and_the_other_has_cleaned_up_before_the
     assert run.outcome == wins.name
     assert log == [f"{loses.name} is cancelled", f"{loses.name} has cleaned up"]
     assert (wins.won, loses.won) == (True if shows else None, None)
+
+
+async def test_a_second_attempt_whose_first_step_comes_after_the_end_is_not_begun() -> None:
+    """It would send a request, which is paid for, only to be cancelled. trio chooses the order of the two."""
+
+    async def begins_late() -> bool:
+        output, won, is_late = anyio.Event(), False, False
+
+        async def first(claim: Callable[[], bool]) -> None:
+            nonlocal won
+            await output.wait()
+            won = claim()
+
+        async def second(_claim: Callable[[], bool]) -> None:
+            nonlocal is_late
+            is_late = won
+            await anyio.sleep_forever()
+
+        def start_second() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+            output.set()
+            return second
+
+        await Hedge[None]().run(first, 0.0, start_second)
+        return is_late
+
+    with anyio.fail_after(HANGS):
+        assert not any([await begins_late() for _ in range(20)])
 
 
 async def test_an_attempt_that_claims_too_late_is_told_so() -> None:

@@ -93,6 +93,24 @@ async def test_nothing_is_sent_for_a_task_whose_block_is_left_in_the_tick_that_g
         assert (second.status, len(server.requests)) == (TaskStatus.CANCELLED, 1)
 
 
+@pytest.mark.virtual_time
+async def test_a_task_whose_deadline_passes_while_its_cancellation_cleans_up_is_cancelled(serve: Serve) -> None:
+    async def slow() -> None:
+        """Clean up for a while."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+
+    server = serve(Reply(None, tool_calls=(ToolCall("slow", {}),)))
+    async with AsyncChatGPTAdapter("sk-1", transport=server) as adapter:
+        task = adapter.start_task(Task("hi", tools=[slow], constraints=TaskConstraints(timeout_seconds=10)))
+        await anyio.sleep(8)
+        assert await task.cancel()
+    assert task.status is TaskStatus.CANCELLED
+
+
 async def test_a_pending_task_has_no_coroutine_and_ends_at_once_when_it_is_cancelled(serve: Serve) -> None:
     server = serve(faults.stall())
     async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter:

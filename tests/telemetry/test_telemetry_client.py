@@ -27,7 +27,7 @@ from chatscope import (
     Timeouts,
     ToolLoopError,
 )
-from chatscope.simulator import Reply, ToolCall, error, faults
+from chatscope.simulator import Reply, ToolCall, error, faults, respond
 from chatscope.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def error_types(recorder: Recorder) -> list[tuple[str, object]]:
     return [(span.name, (span.attributes or {}).get("error.type")) for span in recorder.spans]
 
 
-async def test_complete(serve: Serve, recorder: Recorder) -> None:
+async def test_complete(serve: Serve, recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     server = serve([error(503), Reply("Hello.")])
     async with open_client(server, recorder, retry=RetryPolicy(initial=0, jitter=0)) as client:
         with recorder.tracer.start_as_current_span("outer"):
@@ -68,6 +68,7 @@ async def test_complete(serve: Serve, recorder: Recorder) -> None:
     assert told["gen_ai.usage.output_tokens"] == 2
     assert "gen_ai.request.stream" not in told
     assert "traceparent" in server.requests[1].headers
+    assert "ended span" not in caplog.text, "the queue ends once, although each attempt waits for a permit"
 
 
 async def test_a_failed_complete(serve: Serve, recorder: Recorder) -> None:
@@ -75,6 +76,14 @@ async def test_a_failed_complete(serve: Serve, recorder: Recorder) -> None:
         with pytest.raises(RateLimitError):
             await client.complete(model="m", messages=HI)
     assert error_types(recorder) == [("queue", None), ("attempt", "RateLimitError"), ("chat m", "RateLimitError")]
+
+
+async def test_an_error_inside_a_success_keeps_the_status_of_the_response(serve: Serve, recorder: Recorder) -> None:
+    server = serve(respond(200, b'{"error": {"code": 429, "message": "slow down"}}'))
+    async with open_client(server, recorder, retry=ONCE) as client:
+        with pytest.raises(RateLimitError):
+            await client.complete(model="m", messages=HI)
+    assert (recorder.span("attempt").attributes or {})["http.response.status_code"] == 200
 
 
 async def test_a_cancelled_complete(serve: Serve, recorder: Recorder) -> None:
