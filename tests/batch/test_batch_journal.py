@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from tests.support.batches import read_lines
+from tests.support.tables import each_row
 
 from chatscope.batch.errors import JournalError, LockedError
 from chatscope.batch.finish import set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
+from chatscope.batch.manifest import read_manifest
 from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import Recorded
+from chatscope.batch.status import failed_requests
 
 KEYS = [bytes([number]) * 16 for number in range(5)]
 
@@ -122,6 +125,9 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=f"{device}: not a file"):
             Journal(Paths(device))
         assert not Paths(device).meta.exists()
+    os.mkfifo(tmp_path / "out.errors.jsonl")
+    with pytest.raises(JournalError, match=r"out\.errors\.jsonl: not a file"):
+        Journal(Paths(tmp_path / "out.jsonl"))
     for name in ("out.csv", "out.PARQUET", "out.jsonl.gz"):
         with pytest.raises(JournalError, match=rf"{name}: .* name it \*\.jsonl.*chatscope batch export"):
             Journal(Paths(tmp_path / name))
@@ -166,6 +172,38 @@ def test_a_failed_replacement_leaves_the_file_as_it_was(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="Input/output error"):
         write_durably(path, b"two")
     assert path.read_bytes() == b"one"
+
+
+@each_row(
+    ("name", "content"),
+    [
+        ("manifest.json", b""),
+        ("manifest.json", b"[]"),
+        ("manifest.json", b"[" * 100_000),
+        ("manifest.json", b'{"version":2}'),
+        ("manifest.json", b'{"version":1,"settings":[]}'),
+        ("manifest.json", b'{"version":1,"earlier_settings":5}'),
+        ("superseded.json", b"{"),
+        ("superseded.json", b'{"ab":1.5}'),
+        ("superseded.json", b'{"name":1.5}'),
+    ],
+)
+def test_a_damaged_file_beside_the_output_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    paths.meta.mkdir(exist_ok=True)
+    paths.output.write_bytes(record(0))
+    (paths.meta / name).write_bytes(content)
+    with pytest.raises(JournalError, match=rf"out\.meta/{name}: (cannot be read|written by another version)"):
+        read_manifest(paths), recorded(paths)
+    assert list(failed_requests(paths.output)) == [], "which needs neither"
+    (paths.meta / name).unlink()
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "out.errors.jsonl"
+    path.touch(0o600)
+    write_durably(path, b"one")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:

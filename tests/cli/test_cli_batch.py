@@ -169,6 +169,12 @@ def test_an_export_is_read_by_others(simulate: Simulate, chatscope: Run, source:
     table = parquet.read_table(source.with_name("x.parquet")).to_pylist()
     assert {row["custom_id"]: row["completion_tokens"] for row in table}["request-1"] == 2
     assert chatscope("batch", "export", str(output), "--to", "x.txt").code == 2
+    source.with_name("y.csv").symlink_to(output)
+    assert chatscope("batch", "export", str(output), "--to", str(source.with_name("y.csv"))).code == 2
+    renamed = source.rename(source.with_name("in.csv"))
+    chatscope("batch", "run", str(renamed), "-o", str(output), "--input-format", "jsonl")
+    ran = chatscope("batch", "export", str(output), "--to", str(renamed))
+    assert (ran.code, "in.csv: this is the input of the batch" in ran.err) == (2, True)
     ran = chatscope("batch", "export", str(output), "--to", "no/folder.csv")
     assert (ran.code, ran.err.splitlines()[-1]) == (2, "Error: no/folder.csv: No such file or directory")
 

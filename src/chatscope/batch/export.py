@@ -15,6 +15,7 @@ from chatscope.batch.errors import InputError, JournalError
 from chatscope.batch.extras import optional
 from chatscope.batch.finish import pair_of, standing_failures
 from chatscope.batch.journal import Paths
+from chatscope.batch.manifest import manifest_of
 from chatscope.batch.records import RECORD
 from chatscope.batch.replacing import Replacement
 from chatscope.batch.scan import CHUNK, recorded_lines
@@ -47,7 +48,7 @@ def export(output: str | Path, target: str | Path) -> int:
 
     Raises:
         JournalError: there is no such output, or a line of it is not JSON.
-        InputError: the ending is neither, or pyarrow is not installed.
+        InputError: the ending is neither, pyarrow is not installed, or the target is a file of the batch.
         OSError: a file cannot be read or written; the target is then as before.
     """
     paths, target = Paths(output), Path(target)
@@ -56,6 +57,10 @@ def export(output: str | Path, target: str | Path) -> int:
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".pq": _write_parquet}.get(target.suffix.lower())
     if write is None:
         raise InputError(f"{target}: the ending must be .parquet or .csv")
+    source = manifest_of(paths).input.get("path")
+    kept = [paths.output, paths.errors, *paths.meta.glob("*"), *([Path(source)] if isinstance(source, str) else [])]
+    if any(path.exists() and target.exists() and path.samefile(target) for path in kept):
+        raise InputError(f"{target}: this is the input of the batch, or one of its own files; export to another file")
     with Replacement(target) as replacement:
         count = write(_rows(paths), replacement.file)
         replacement.commit()

@@ -82,8 +82,9 @@ class Journal:
                 f"{paths.output}: the output is JSON lines: name it *.jsonl, and convert it when it is complete:"
                 " chatscope batch export OUTPUT.jsonl --to FILE.csv or FILE.parquet"
             )
-        if paths.output.exists() and not (paths.output.is_file() or paths.output.is_dir()):
-            raise JournalError(f"{paths.output}: not a file that lines can be appended to and read again")
+        for path in (paths.output, paths.errors, paths.lock, paths.started, paths.torn):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise JournalError(f"{path}: not a file that lines can be appended to and read again")
         try:
             paths.meta.mkdir(parents=True, exist_ok=True)
             self._lock = _Lock(paths.lock)

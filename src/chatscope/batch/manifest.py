@@ -17,21 +17,42 @@ VERSION: Final = 1
 """The version of the layout of the files beside the output. An incompatible layout gets another number."""
 
 
-def read_manifest(paths: Paths) -> dict[str, Any] | None:
+class Manifest(msgspec.Struct, kw_only=True):
+    """What is read again of a manifest."""
+
+    version: int = 0
+    settings: dict[str, Any] = {}
+    earlier_settings: list[dict[str, Any]] = []
+    input: dict[str, Any] = {}
+    output: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(Manifest).decode
+
+
+def read_manifest(paths: Paths) -> Manifest | None:
     """Return the manifest of an output, or `None` if there is none.
 
     Raises:
         JournalError: it cannot be read, or another version wrote it.
     """
     try:
-        recorded = msgspec.json.decode(paths.manifest.read_bytes())
+        recorded = _decode(paths.manifest.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise JournalError(f"{paths.manifest}: cannot be read: {error}") from error
-    if not isinstance(recorded, dict) or recorded.get("version") != VERSION:
+    if recorded.version != VERSION:
         raise JournalError(f"{paths.manifest}: written by another version of chatscope; use another output")
     return recorded
+
+
+def manifest_of(paths: Paths) -> Manifest:
+    """Return the manifest of an output, or an empty one: its outcomes can be read without it."""
+    try:
+        return read_manifest(paths) or Manifest()
+    except JournalError:
+        return Manifest()
 
 
 def check_owner(paths: Paths) -> None:
@@ -40,8 +61,9 @@ def check_owner(paths: Paths) -> None:
     Raises:
         JournalError: they belong to another output that still exists; or the manifest cannot be read.
     """
-    owner = (read_manifest(paths) or {}).get("output")
-    if isinstance(owner, str) and owner != paths.output.name and paths.output.with_name(owner).exists():
+    manifest = read_manifest(paths)
+    owner = manifest.output if manifest is not None else None
+    if owner is not None and owner != paths.output.name and paths.output.with_name(owner).exists():
         raise JournalError(
             f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
         )
@@ -56,8 +78,7 @@ def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool
     recorded = read_manifest(paths)
     if recorded is None:
         return []
-    earlier = recorded.get("settings", {})
-    history: list[dict[str, Any]] = list(recorded.get("earlier_settings", ()))
+    earlier, history = recorded.settings, recorded.earlier_settings
     now = msgspec.to_builtins(settings, enc_hook=str)
     changed = sorted(name for name in {*earlier, *now} if earlier.get(name) != now.get(name))
     if changed and not new_settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,8 @@ class Replacement:
     def __enter__(self) -> Self:
         try:
             self.file = self._temporary.open("wb", _BUFFER)
+            with suppress(FileNotFoundError):
+                shutil.copymode(self._target, self._temporary)  # who may read it stays as it was
         except OSError as error:
             error.filename = str(self._path)  # the temporary file's name tells the caller nothing
             raise

@@ -184,11 +184,14 @@ def read_superseded(paths: Paths) -> dict[str, float]:
         JournalError: the file is damaged.
     """
     try:
-        return msgspec.json.decode(paths.superseded.read_bytes(), type=dict[str, float])
+        costs = msgspec.json.decode(paths.superseded.read_bytes(), type=dict[str, float])
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.MsgspecError) as error:
         raise JournalError(f"{paths.superseded}: cannot be read: {error}") from error
+    if not all(_digest(outcome) for outcome in costs):
+        raise JournalError(f"{paths.superseded}: cannot be read: a name in it is not a digest")
+    return costs
 
 
 def key_of(line: RecordedLine) -> bytes:

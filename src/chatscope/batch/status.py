@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.finish import standing_failures, successes
 from chatscope.batch.journal import Paths
+from chatscope.batch.manifest import manifest_of
 from chatscope.batch.options import DEFAULT_URL
 from chatscope.batch.scan import Recorded, started_without_record
 
@@ -59,8 +59,14 @@ def read_status(output: str | Path) -> BatchStatus:
     recorded.read(paths, check=lambda: None)
     in_flight = started_without_record(paths, recorded)
     failures = dict(recorded.failures.most_common())
+    source = manifest_of(paths).input.get("path")
     return BatchStatus(
-        recorded.succeeded, failures, recorded.cost, recorded.unpriced, in_flight, _input(_manifest(paths))
+        recorded.succeeded,
+        failures,
+        recorded.cost,
+        recorded.unpriced,
+        in_flight,
+        source if isinstance(source, str) else None,
     )
 
 
@@ -78,7 +84,7 @@ def failed_requests(output: str | Path) -> Iterator[bytes]:
     if not paths.output.exists():
         raise JournalError(f"{paths.output}: there is no such output")
     succeeded = successes(paths.output)
-    url = (_manifest(paths) or {}).get("settings", {}).get("url", DEFAULT_URL)
+    url = manifest_of(paths).settings.get("url", DEFAULT_URL)
     offsets = standing_failures(paths, lambda _, pair: pair in succeeded).values()
     with paths.errors.open("rb") if offsets else BytesIO() as lines:
         for offset in offsets:
@@ -88,15 +94,3 @@ def failed_requests(output: str | Path) -> Iterator[bytes]:
             if body is not None:
                 again = {"custom_id": recorded["custom_id"], "method": "POST", "url": url, "body": body}
                 yield msgspec.json.encode(again) + b"\n"
-
-
-def _manifest(paths: Paths) -> dict[str, Any] | None:
-    try:
-        manifest = msgspec.json.decode(paths.manifest.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
-
-
-def _input(manifest: dict[str, Any] | None) -> str | None:
-    return manifest["input"].get("path") if manifest is not None and isinstance(manifest.get("input"), dict) else None
