@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
 from collections import Counter
 from itertools import product
@@ -115,6 +116,17 @@ async def test_any_shape_of_a_body_has_one_outcome_and_a_resume(serve: Serve, ou
     server = serve(HELLO)
     again = await finish(server, source, output)
     assert (again.settled, server.requests, again.exit_code) == (2, [], summary.exit_code)
+
+
+@pytest.mark.one_loop
+async def test_names_of_files_may_have_any_bytes(serve: Serve, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / os.fsdecode(b"in-\xe9.jsonl"), [line(0)])
+    output = tmp_path / os.fsdecode(b"out-\xe9.jsonl")
+    output.write_text("{torn")
+    for _ in range(2):
+        summary = await finish(serve(HELLO), source, output)
+        assert (summary.exit_code, read_status(output).succeeded) == (0, 1)
+    assert json.loads(output.with_name(f"{output.stem}.summary.json").read_text())["settled"] == 1
 
 
 @pytest.mark.one_loop
@@ -301,6 +313,13 @@ async def test_equal_requests_share_a_failure_and_are_handed_out(serve: Serve, o
     server = serve(HELLO)
     summary = await finish(server, source, output, dedup=True)
     assert (len(server.requests), summary.exit_code, len(ids(output)), errors_of(output)) == (1, 0, 4, [])
+    source, server = (
+        write_lines(source, [*equal, *(one | {"custom_id": f"later-{at}"} for at, one in enumerate(equal))]),
+        serve(HELLO),
+    )
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, dedup=True) as run:
+        copies = [(result.custom_id, result.output, result.result.cost) async for result in run]
+    assert (server.requests, copies) == ([], [(f"later-{number}", "Hello.", 0) for number in range(4)])
 
 
 async def test_copies_of_a_record_keep_their_own_columns(serve: Serve, output: Path) -> None:

@@ -56,6 +56,8 @@ async def test_any_concurrency_ends(serve: Serve, output: Path, concurrency: Any
 
 async def test_the_reader_s_exception_ends_the_run_and_closes_the_source(serve: Serve, output: Path) -> None:
     closed: list[str] = []
+    with pytest.raises(RuntimeError, match="within 'async with"):
+        await run_batch([], output, adapter=adapter_of(serve(HELLO))).finish()
 
     async def generated() -> AsyncIterator[dict[str, Any]]:
         try:

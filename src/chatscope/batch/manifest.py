@@ -10,7 +10,7 @@ import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.journal import Paths
-from chatscope.batch.replacing import write_durably
+from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.version import __version__
 
 VERSION: Final = 1
@@ -63,7 +63,7 @@ def check_owner(paths: Paths) -> None:
     """
     manifest = read_manifest(paths)
     owner = manifest.output if manifest is not None else None
-    if owner is not None and owner != paths.output.name and paths.output.with_name(owner).exists():
+    if owner is not None and owner != as_utf8(paths.output.name) and paths.output.with_name(owner).exists():
         raise JournalError(
             f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
         )
@@ -102,7 +102,7 @@ def write_manifest(paths: Paths, settings: dict[str, Any], history: list[dict[st
     described: dict[str, Any] = {"path": source}  # nothing for an iterable
     if source not in {None, "-"} and (path := Path(str(source))).is_file():
         status = path.stat()
-        described |= {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        described |= {"path": as_utf8(str(path.resolve())), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     content = {
         "version": VERSION,
         "chatscope": __version__,
@@ -110,6 +110,6 @@ def write_manifest(paths: Paths, settings: dict[str, Any], history: list[dict[st
         "settings": settings,
         "earlier_settings": history,
         "input": described,
-        "output": paths.output.name,
+        "output": as_utf8(paths.output.name),
     }
     write_durably(paths.manifest, msgspec.json.format(msgspec.json.encode(content, enc_hook=str)) + b"\n")

@@ -28,7 +28,7 @@ from chatscope.batch.plan import FilePlan, StreamPlan, rows_of
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally
 from chatscope.batch.readers import Reader
 from chatscope.batch.recorder import validator
-from chatscope.batch.replacing import write_durably
+from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.batch.requests import RowParser, unnamed_id
 from chatscope.batch.scan import Recorded, started_without_record
 from chatscope.batch.shards import merge_parts
@@ -131,8 +131,8 @@ class Prepared:
             failed_rows=failed,
             in_flight_at_kill=self.in_flight_at_kill,
             stop_reason=reason,
-            stop_message=message,
-            notices=(*self.journal.notices, *_unlimited(self._options, tally.unpriced)),
+            stop_message=None if message is None else as_utf8(message),
+            notices=(*map(as_utf8, self.journal.notices), *_unlimited(self._options, tally.unpriced)),
         )
         try:
             content = msgspec.json.format(msgspec.json.encode(summary.to_dict())) + b"\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from chatscope import OutputError, Result
+from chatscope import Completion, OutputError, Platform, Result, TaskStatus
 from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import InputError
 from chatscope.batch.extras import optional
@@ -15,7 +16,7 @@ from chatscope.batch.journal import Journal
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.outcomes import RequestOutcome, copied_line, invalid_line, outcome_of
 from chatscope.batch.progress import Tally
-from chatscope.batch.records import INVALID_LINE
+from chatscope.batch.records import INVALID_LINE, RECORD
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.source import InvalidRow
 
@@ -31,18 +32,27 @@ class Recorder:
         journal: the journal.
         options: how the batch is run.
         run_id: the name of this run in each line.
-        offsets: with `dedup`, the offsets of earlier runs' successes, by key.
+        offsets: with `dedup`, the offsets of successes, by key.
+        on_copy: called with a request that got the outcome of a recorded one, and its result.
 
     Attributes:
         tally: the counts.
         outcomes: the ids that have an outcome in this run.
     """
 
-    def __init__(self, journal: Journal, options: BatchOptions, run_id: str, offsets: dict[bytes, int] | None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        options: BatchOptions,
+        run_id: str,
+        offsets: dict[bytes, int] | None,
+        on_copy: Callable[[BatchRequest, Result], object] | None = None,
+    ) -> None:
         self._journal = journal
         self._as_record = options.output_format == "record"
         self._run_id = run_id
         self._offsets = offsets
+        self._on_copy = on_copy
         self._waiting: dict[bytes, list[BatchRequest]] = {}
         self._parse = validator(options.schema) if options.schema is not None else None
         self.tally = Tally()
@@ -59,10 +69,13 @@ class Recorder:
                 waiting.append(request)
                 return False
             if (offset := self._offsets.get(request.key)) is not None:
-                self._append(copied_line(self._journal.read_at(offset), request), success=True)
+                line = copied_line(self._journal.read_at(offset), request)
+                self._append(line, success=True)
                 self.tally.succeeded += 1
                 self.tally.copied += 1
                 self.outcomes.add(request.id_digest)
+                if self._on_copy is not None:
+                    self._on_copy(request, copied_result(line, request))
                 return False
             self._waiting[request.key] = []
         return True
@@ -135,6 +148,26 @@ class Recorder:
             self.tally.succeeded += 1
         else:
             self.tally.fail(outcome.error_class, f"{custom_id}: {outcome.message}")
+
+
+def copied_result(line: bytes, request: BatchRequest) -> Result:
+    """Return the result that a copied line records. It cost nothing, and nothing was sent."""
+    recorded = msgspec.json.decode(line)
+    completion = None
+    if recorded["chatscope"].get("format") != RECORD:
+        with suppress(msgspec.ValidationError):  # a body that another tool wrote
+            completion = msgspec.convert(recorded["response"]["body"], Completion)
+    return Result(
+        task=request.task(),
+        platform=Platform.CHATGPT,
+        output=completion.text if completion is not None else recorded.get("output") or "",
+        success=True,
+        status=TaskStatus.COMPLETED,
+        cost=0.0,
+        finish_reason=completion.finish_reason if completion is not None else None,
+        message=completion.message if completion is not None else None,
+        completion=completion,
+    )
 
 
 def failed_result(result: Result, error: Exception) -> Result:

@@ -29,6 +29,11 @@ def temporary_of(path: Path) -> Path:
     return target.with_name(f".{target.name}.tmp")
 
 
+def as_utf8(text: str) -> str:
+    """Return a text that may contain the name of a file, for a file in UTF-8: names can have any bytes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class Replacement:
     """The new content of a file. Until `commit`, the file is unchanged. Without `commit`, no trace remains.
 

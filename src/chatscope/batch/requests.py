@@ -9,6 +9,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
+from numbers import Integral
 from typing import Any, Final
 
 import msgspec
@@ -188,7 +189,7 @@ class RowParser:
 
     def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
         custom_id = record.get("custom_id" if self._options.id_column is None else self._options.id_column)
-        if isinstance(custom_id, int) and not isinstance(custom_id, bool):
+        if isinstance(custom_id, Integral) and not isinstance(custom_id, bool):
             custom_id = str(custom_id)
         custom_id = _custom_id(custom_id)
         if self._options.id_column is not None and custom_id is None:

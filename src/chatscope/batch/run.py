@@ -143,7 +143,10 @@ class BatchRun(StoppableRun):
 
         Raises:
             Exception: what the source raised.
+            RuntimeError: the run's block was not entered.
         """
+        if self._sender is None:
+            raise RuntimeError("await finish() within 'async with run_batch(...) as run'")
         await self._delivery.discard()
         return self.summary
 

@@ -61,7 +61,9 @@ class BatchSender:
         self._room = room
         self._stop = stop
         self._rules = StopRules(options, prepared.recorded.cost)
-        self.recorder = Recorder(prepared.journal, options, prepared.run_id, prepared.recorded.offsets)
+        self.recorder = Recorder(
+            prepared.journal, options, prepared.run_id, prepared.recorded.offsets, on_copy=self._deliver
+        )
         self.syncer = Syncer(prepared.journal, options.fsync, self._stop_for_disk)
         self.failure: Exception | None = None
         self.is_full = False
@@ -180,6 +182,9 @@ class BatchSender:
             await self.syncer.sync()
         self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in requests)
         self._stop_if_due(result)
+
+    def _deliver(self, request: BatchRequest, result: Result) -> None:
+        self._delivery.add([BatchResult(request.custom_id, request.number, request.record, result)])
 
     def _stop_if_due(self, result: Result | None) -> None:
         if (due := self._rules.reason(self.recorder.tally, result)) is not None:
