@@ -12,6 +12,7 @@ from chatscope._client.config import ClientArguments, ClientOptions
 from chatscope._client.core import ClientCore
 from chatscope._limits.limiter import Statistics
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeout
+from chatscope._tasks.adapter_status import counts_of, status_of
 from chatscope._tasks.base import AsyncBasePlatformAdapter
 from chatscope._tasks.handle import ChatTask, typed_id
 from chatscope._tasks.map import ResultStream
@@ -23,7 +24,7 @@ from chatscope._tasks.text_stream import TextStream
 from chatscope._validation import check_count, check_model, check_seconds
 from chatscope.errors import ResultTimeoutError, UnknownTaskError
 from chatscope.pricing import Prices
-from chatscope.protocol.endpoint import Secret, shown_url
+from chatscope.protocol.endpoint import Secret
 from chatscope.protocol.response import OutputT
 from chatscope.transport.streams import current_time
 
@@ -307,14 +308,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
 
     def counts(self) -> TaskCounts:
         """Return how many tasks wait, run, and have ended with each status: `get_adapter_status` as a typed value."""
-        ended = self._tasks.spending.ended
-        return TaskCounts(
-            pending=self._tasks.pending_count,
-            running=self._tasks.running_count,
-            succeeded=ended[TaskStatus.COMPLETED],
-            failed=ended[TaskStatus.FAILED],
-            cancelled=ended[TaskStatus.CANCELLED],
-        )
+        return counts_of(self._tasks)
 
     @property
     def is_implemented(self) -> bool:
@@ -332,26 +326,4 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         `cost` omits the tasks counted in `unpriced`. `tokens` includes only the reported tokens of those in
         `uncounted`.
         """
-        spending = self._tasks.spending
-        return {
-            **super().get_adapter_status(),
-            "name": "ChatGPT (Async)",
-            "model": self.model,
-            "base_url": shown_url(self._core.base_url),
-            "profile": self._core.options.profile.name or None,
-            "capabilities": [
-                "Streaming responses",
-                "Concurrent tasks",
-                "Cancellation with partial results",
-                "Retries with backoff",
-                "Token and cost accounting",
-            ],
-            "requirements": [f"OPENAI_API_KEY ({'set' if self._core.options.has_key else 'missing'})"],
-            "pending": self._tasks.pending_count,
-            "running": self._tasks.running_count,
-            "finished": spending.tasks,
-            "tokens": spending.tokens,
-            "cost": spending.cost,
-            "uncounted": spending.uncounted,
-            "unpriced": spending.unpriced,
-        }
+        return super().get_adapter_status() | status_of(self._tasks)
