@@ -43,7 +43,7 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
             return None
         gap = -1
         if len(text) > LONG_TEXT:  # which the result has: do not keep it twice
-            encoded = msgspec.json.encode(text)
+            encoded = _as_json(text)
             gap = data.find(encoded)
             if gap >= 0:
                 data = data[:gap] + data[gap + len(encoded) :]
@@ -53,7 +53,7 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
         """Return the completion with this text that the request with this record received."""
         data, gap = self.data, self.gap
         if gap >= 0:
-            data = data[:gap] + msgspec.json.encode(text) + data[gap:]
+            data = data[:gap] + _as_json(text) + data[gap:]
         completion = decode_exact(data)
         assert completion is not None  # noqa: S101 - it was decoded before
         return _with_head(completion, ResponseHeaders(self.head), record)
@@ -131,6 +131,11 @@ def _completion(data: bytes, request: ClientRequest) -> Completion:
     else:
         request.body = data
     return _with_head(completion, request.headers, request.record)
+
+
+def _as_json(text: str) -> bytes:
+    # Of a copy: Python keeps the UTF-8 of a text in it once it was asked for.
+    return msgspec.json.encode(text[:1] + text[1:])
 
 
 def _with_head(completion: Completion, headers: ResponseHeaders, record: AttemptRecord) -> Completion:

@@ -32,7 +32,7 @@ MAX_CONCURRENCY: Final = 100
 """How many tasks run at a time by default."""
 
 KEEP_FINISHED: Final = 10_000
-"""How many finished tasks are kept by default. A result with a page of text takes about 10 KiB, so about 100 MiB."""
+"""How many finished tasks are kept by default. A streamed result with a page of text takes about 15 KiB, so about 150 MiB."""
 
 
 class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
