@@ -32,7 +32,8 @@ MAX_CONCURRENCY: Final = 100
 """How many tasks run at a time by default."""
 
 KEEP_FINISHED: Final = 10_000
-"""How many finished tasks are kept by default. A streamed result with a page of text takes about 15 KiB, so about 150 MiB."""
+"""How many finished tasks are kept by default. A streamed result with a page of text takes about 15 KiB, so about 150
+MiB."""
 
 
 class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):

@@ -173,7 +173,7 @@ def _messages(
     task: Task, model: str, parameters: Mapping[str, Any]
 ) -> tuple[Sequence[SentMessage], Conversation | None]:
     """Return copies of the first turn's messages and of the conversation: later changes by the caller are not sent."""
-    given = plain_messages(task.messages)
+    given = None if task.messages is None else plain_messages(task.messages)
     if given is not None and (task.context or task.system is not None):
         check_messages(model, given)
     messages = messages_of(task.prompt, given, task.context, task.system)
