@@ -6,7 +6,7 @@ Not here: how arguments are checked (`prepared.py`), and how a result is made (`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
@@ -260,19 +260,19 @@ class Result(_Finished, Generic[OutputT]):
         return self
 
 
-BUILT_LATE: Final = frozenset({"attempts_log", "completion", "message", "messages", "metadata", "timings"})
-"""Fields that a `ResultDraft` is made without."""
-
-if TYPE_CHECKING:
-    ResultDraft = Result
-else:
-    _fields = [(each.name, Any, field(init=each.name not in BUILT_LATE)) for each in fields(Result)]
-    ResultDraft = make_dataclass("ResultDraft", _fields, bases=(_Finished,), slots=True)
+class ResultDraft(_Finished):
     """A result that can still be changed. It is made in a third of the time: the frozen class sets fields by calls."""
+
+    __slots__ = tuple(each.name for each in fields(Result))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 def finished(draft: Any, unbuilt: Unbuilt) -> Result[Any]:
-    """Turn a `ResultDraft` into a result. Those fields that are not set are built when they are first read."""
+    """Turn a `ResultDraft` into a result. Fields that are not set are built when they are first read."""
     draft._unbuilt = unbuilt
     draft.__class__ = Result
     result: Result[Any] = draft

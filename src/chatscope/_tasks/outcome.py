@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from sys import intern
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -128,22 +128,21 @@ def result_of(
     completion = None if calls is None else calls.completion
     reason = None if completion is None else completion.finish_reason
     conversation, usage = prepared.conversation, bill.usage
-    draft: Any = ResultDraft(
-        task=state.task,
-        platform=Platform.CHATGPT,
-        output=state.text,
-        success=failure is None,
-        status=status,
-        error=None if failure is None else _text_of(failure),
-        exception=failure,
-        tokens_used=None if usage is None else usage.total_tokens or None,
-        cost=bill.cost,
-        duration_seconds=((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9,
-        usage=usage,
-        finish_reason=None if reason is None else intern(reason),
-        attempts=0 if calls is None else len(calls.retrier.log),
-        parsed=None if conversation is None else conversation.parsed,
-    )
+    draft = ResultDraft()
+    draft.task = state.task
+    draft.platform = Platform.CHATGPT
+    draft.output = state.text
+    draft.success = failure is None
+    draft.status = status
+    draft.error = None if failure is None else _text_of(failure)
+    draft.exception = failure
+    draft.tokens_used = None if usage is None else usage.total_tokens or None
+    draft.cost = bill.cost
+    draft.duration_seconds = ((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9
+    draft.usage = usage
+    draft.finish_reason = None if reason is None else intern(reason)
+    draft.attempts = 0 if calls is None else len(calls.retrier.log)
+    draft.parsed = None if conversation is None else conversation.parsed
     unbuilt = _unbuilt(prepared, state, calls, completion, draft.output, finished_ns)
     if unbuilt.prompt is None:
         draft.messages = prepared.messages if conversation is None else conversation.messages
@@ -173,18 +172,18 @@ def _unbuilt(
         body = ReceivedBody.of(request, output)
     record = NOT_SENT if request is None else request.record
     return Unbuilt(
-        prepared.submitted_ns,
-        state.started_ns,
-        None if calls is None else calls.sent_ns,
-        None if calls is None or not calls.token_ns else array(TIMES, calls.token_ns).tobytes(),
-        finished_ns,
-        record.so_far(),
-        () if calls is None else calls.retrier.log.so_far(),
-        intern(completion.model) if completion is not None and completion.model else prepared.model,
-        prepared.task.prompt if prepared.messages is None else None,
-        body,
-        lengths_of(state.parts),
-        state.steps,
+        submitted_ns=prepared.submitted_ns,
+        started_ns=state.started_ns,
+        sent_ns=None if calls is None else calls.sent_ns,
+        token_ns=None if calls is None or not calls.token_ns else array(TIMES, calls.token_ns).tobytes(),
+        finished_ns=finished_ns,
+        record=record.so_far(),
+        attempts=() if calls is None else calls.retrier.log.so_far(),
+        model=intern(completion.model) if completion is not None and completion.model else prepared.model,
+        prompt=prepared.task.prompt if prepared.messages is None else None,
+        body=body,
+        part_lengths=lengths_of(state.parts),
+        steps=state.steps,
     )
 
 
