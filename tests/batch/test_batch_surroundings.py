@@ -32,11 +32,16 @@ async def test_a_busy_adapter_does_not_starve_a_run(serve: Serve, output: Path) 
         async def other() -> None:
             while True:
                 await adapter.execute(Task("Other"))
+
+        async def look() -> None:
+            while True:
+                await anyio.sleep(0.002)
                 at_once.append(run.progress().running)
 
         async with run_batch(source, output, adapter=adapter) as run:
             for _ in range(20):
                 group.start_soon(other)
+            group.start_soon(look)
             with anyio.fail_after(20):
                 await run.finish()
         group.cancel_scope.cancel()

@@ -120,7 +120,7 @@ async def test_the_default_look_ahead_follows_the_slots(serve: Serve) -> None:
 async def test_a_source_that_never_waits_is_read_for_a_moment_and_leaves_turns_to_others(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, seconds: float, at_once: bool
 ) -> None:
-    monkeypatch.setattr("chatscope._tasks.map.TURN_SECONDS", seconds)
+    monkeypatch.setattr("chatscope._tasks.map_source.TURN_SECONDS", seconds)
     source = Source(10**6)
     async with (
         AsyncChatGPTAdapter("sk-1", transport=serve()) as adapter,
@@ -441,3 +441,44 @@ async def test_other_tasks_of_the_adapter_are_left_alone(serve: Serve) -> None:
         release.set()
         assert (await slow.wait()).success
     assert other.success
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_results_that_are_there_can_be_taken_together(serve: Serve, ordered: bool) -> None:
+    releases = {0: anyio.Event()}
+    async with (
+        AsyncChatGPTAdapter("sk-1", transport=serve(held(releases)), max_concurrency=9) as adapter,
+        adapter.map(Source(4).sync(), ordered=ordered) as results,
+    ):
+        assert results.ready() == []
+        await anyio.wait_all_tasks_blocked()
+        first = [number_of(result) for result in results.ready()]
+        assert sorted(first) == ([] if ordered else [1, 2, 3])
+        releases[0].set()
+        rest = [await anext(results), *results.ready()]
+        assert sorted([*first, *map(number_of, rest)]) == [0, 1, 2, 3]
+        assert [result async for result in results] == []
+        assert adapter.get_adapter_status()["finished"] == 4
+
+
+async def test_the_start_of_a_task_is_reported_before_its_request_and_can_be_refused(serve: Serve) -> None:
+    server = serve(Reply("Hello."))
+    started: list[tuple[str, int]] = []
+
+    def on_start(task: Task) -> None:
+        started.append((task.prompt, len(server.requests)))
+        if task.prompt == "1":
+            raise PermissionError("not this one")
+
+    async with (
+        AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter,
+        adapter.map(Source(3).sync(), ordered=True, on_start=on_start) as results,
+    ):
+        found = [result async for result in results]
+    assert started == [("0", 0), ("1", 1), ("2", 1)]
+    assert [result.success for result in found] == [True, False, True]
+    refused = found[1]
+    assert (refused.status, refused.attempts, refused.cost) == (TaskStatus.FAILED, 0, None)
+    assert isinstance(refused.exception, PermissionError)
+    assert refused.timings is not None
+    assert refused.timings.started_ns is None

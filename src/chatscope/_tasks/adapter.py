@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, Unpack, overload
 
@@ -259,6 +259,7 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
         *,
         ordered: bool = False,
         look_ahead: int | None = None,
+        on_start: Callable[[Task[OutputT]], object] | None = None,
     ) -> ResultStream[OutputT]:
         """Run many tasks and iterate over their results: `async with adapter.map(tasks) as results`.
 
@@ -274,13 +275,15 @@ class AsyncChatGPTAdapter(AsyncBasePlatformAdapter):
                 then delays the ones after it, as far as the bound allows.
             look_ahead: how many tasks may be read but not delivered; by default the number of slots plus 64. A number
                 below the number of slots leaves slots empty.
+            on_start: called with a task when it has its slot and its permit, right before its first request is sent. It
+                must not block. If it raises, nothing is sent, and the task fails with that exception.
 
         Raises:
             TypeError, ValueError: `tasks` is not an iterable, or `look_ahead` is not a whole number of at least 1.
             RuntimeError: outside the adapter's block.
         """
         self._tasks.open_group()
-        return ResultStream(tasks, self._tasks, ordered=ordered, look_ahead=look_ahead)
+        return ResultStream(tasks, self._tasks, ordered=ordered, look_ahead=look_ahead, on_start=on_start)
 
     async def gather(
         self, tasks: Iterable[Task[OutputT] | str] | AsyncIterable[Task[OutputT] | str]

@@ -44,6 +44,7 @@ class TaskState:
         was_read: whether a reader has received any text of the current model call.
         cancel_requested: whether a cancellation has been requested.
         run: the task's run; `None` once it has ended.
+        on_start: called with the task before its first request is sent. If it raises, nothing is sent.
         on_end: called once with the result.
     """
 
@@ -53,6 +54,7 @@ class TaskState:
         "cancel_requested",
         "id",
         "on_end",
+        "on_start",
         "parts",
         "result",
         "run",
@@ -72,6 +74,7 @@ class TaskState:
         self.was_read = False
         self.cancel_requested = False
         self.run: Run | None = None
+        self.on_start: Callable[[Task], object] | None = None
         self.on_end: Callable[[Result], None] | None = None
         self._waiters: dict[Waiter, None] | None = None  # for the result
         self._readers: dict[Waiter, None] | None = None  # for more text, or the result
@@ -97,6 +100,16 @@ class TaskState:
     def text(self) -> str:
         """The text so far."""
         return "".join(self.parts)
+
+    def start(self, now_ns: int) -> None:
+        """Record that the first permit was acquired, and the first request is about to be sent.
+
+        Raises:
+            Exception: `on_start` refuses it.
+        """
+        if self.on_start is not None:
+            self.on_start(self.task)
+        self.started_ns = now_ns
 
     def on_first_output(self) -> None:
         """Do nothing: the text alone is published."""

@@ -1,22 +1,22 @@
 """Many tasks from one source: how far the source is read ahead, and in which order results are delivered.
 
-Not here: how one task runs. This module only starts tasks, counts them, and cancels those whose results are not needed.
+Not here: how one task runs. This module only starts tasks, counts them, and cancels those whose results are not needed;
+`map_source.py` reads the source.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import checkpoint
 
 from chatscope._limits.timeouts import CLOSE_GRACE
 from chatscope._tasks.handle import TaskState
+from chatscope._tasks.map_source import MapSource
 from chatscope._tasks.models import Result, Task, TaskStatus
 from chatscope._tasks.outcome import result_without_run
 from chatscope._validation import check_count
@@ -26,10 +26,6 @@ from chatscope.protocol.response import OutputT
 LOOK_AHEAD: Final = 64
 """How many tasks are read ahead beyond the number of slots, by default. They keep the slots busy while the reader
 handles a result. A task with a page of text takes about 10 KiB, so this is under 1 MiB."""
-
-TURN_SECONDS: Final = 0.001
-"""How long a source that never waits is read before the event loop runs other tasks, in seconds. If only one task were
-read at a time, requests would start one by one, and with a fast server only a few slots would be in use."""
 
 
 class Starter(Protocol):
@@ -70,6 +66,7 @@ class ResultStream(Generic[OutputT]):
         "_is_refused",
         "_look_ahead",
         "_next",
+        "_on_start",
         "_ordered",
         "_reader",
         "_room",
@@ -85,13 +82,15 @@ class ResultStream(Generic[OutputT]):
         *,
         ordered: bool,
         look_ahead: int | None,
+        on_start: Callable[[Task[OutputT]], object] | None = None,
     ) -> None:
         if look_ahead is not None:
             check_count(look_ahead, "look_ahead")
-        self._source = _Source(tasks)
+        self._source = MapSource(tasks)
         self._starter = starter
         self._ordered = ordered
         self._look_ahead = look_ahead
+        self._on_start = on_start
         self._group: anyio.abc.TaskGroup | None = None
         self._running: dict[int, TaskState] = {}  # by the task's number in the source
         self._finished: dict[int, Result] = {}  # not delivered yet, in the order in which they ended
@@ -159,14 +158,9 @@ class ResultStream(Generic[OutputT]):
         if self._group is None:
             raise RuntimeError("the results are not open: use 'async with' around the loop")
         while True:
-            number = self._next if self._ordered else next(iter(self._finished), None)
-            if number is not None and number in self._finished:
-                result = self._finished.pop(number)
-                self._next += 1
+            if (item := self._pop()) is not None:
                 self._wake_source()
-                if result.task is not None and result.task.task_id is not None:
-                    self._starter.forget(result.task.task_id)  # the reader has it now
-                return number, result
+                return item
             if (failure := self._failure) is not None:
                 self._failure = None
                 raise failure
@@ -175,6 +169,31 @@ class ResultStream(Generic[OutputT]):
             if self._reader is None:
                 self._reader = anyio.Event()
             await self._reader.wait()
+
+    def ready(self) -> list[Result[OutputT]]:
+        """Return the results that are there already, without waiting: none, one or many. They are delivered then.
+
+        A loop that has just got a result gets the others that ended with it, to handle them all together::
+
+            async for result in results:
+                save([result, *results.ready()])
+        """
+        found = []
+        while (item := self._pop()) is not None:
+            found.append(item[1])
+        if found:
+            self._wake_source()
+        return found
+
+    def _pop(self) -> tuple[int, Result[OutputT]] | None:
+        """Deliver the next result that is there."""
+        number = self._next if self._ordered else next(iter(self._finished), None)
+        if number is None or (result := self._finished.pop(number, None)) is None:
+            return None
+        self._next += 1
+        if result.task is not None and result.task.task_id is not None:
+            self._starter.forget(result.task.task_id)  # the reader has it now
+        return number, result
 
     async def _read_source(self) -> None:
         """Read the source as far ahead as the bound allows, and start its tasks."""
@@ -229,6 +248,7 @@ class ResultStream(Generic[OutputT]):
                 break
         if state.result is None:
             self._running[number] = state
+            state.on_start = self._on_start
             state.on_end = partial(self._on_end, number)
         else:
             self._on_end(number, state.result)
@@ -263,47 +283,3 @@ class ResultStream(Generic[OutputT]):
         """Wait until a result was delivered or, if the queue was full, until a task has ended."""
         self._room = anyio.Event()
         await self._room.wait()
-
-
-class _Source:
-    """An iterable of tasks, sync or async, read one at a time."""
-
-    __slots__ = ("_tasks", "_turn_ends", "close_error")
-
-    def __init__(self, tasks: Iterable[Task | str] | AsyncIterable[Task | str]) -> None:
-        if isinstance(tasks, str) or not isinstance(tasks, AsyncIterable | Iterable):
-            raise TypeError(f"tasks must be an iterable of tasks, not {type(tasks).__name__}")
-        self._tasks = aiter(tasks) if isinstance(tasks, AsyncIterable) else iter(tasks)
-        self._turn_ends = 0.0
-        self.close_error: Exception | None = None
-
-    async def read(self) -> Task | None:
-        """Return the next task, or `None` at the end.
-
-        Raises:
-            TypeError: the item is not a task.
-            Exception: what the iterable raised.
-        """
-        if time.perf_counter() >= self._turn_ends:  # a source that never waits must not block the event loop
-            await checkpoint()
-            self._turn_ends = time.perf_counter() + TURN_SECONDS
-        try:
-            item = await anext(self._tasks) if isinstance(self._tasks, AsyncIterator) else next(self._tasks)
-        except (StopIteration, StopAsyncIteration):
-            return None
-        if isinstance(item, str):
-            return Task(item)
-        if not isinstance(item, Task):
-            raise TypeError(f"tasks must yield tasks or prompts only, not {type(item).__name__}")
-        return item
-
-    async def close(self) -> None:
-        """Close the source if it is a generator; the caller closes any other. Takes at most `CLOSE_GRACE` seconds."""
-        try:
-            if isinstance(self._tasks, AsyncGenerator):
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_GRACE):
-                    await self._tasks.aclose()
-            elif isinstance(self._tasks, Generator):
-                self._tasks.close()
-        except Exception as error:  # noqa: BLE001 - `__aexit__` raises it
-            self.close_error = error

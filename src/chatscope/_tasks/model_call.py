@@ -132,8 +132,10 @@ class ModelCalls:
         try:
             if acquiring is not None or len(self.retrier.log):
                 await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
-            self.sent_ns = time.perf_counter_ns()
-            state.started_ns = state.started_ns or self.sent_ns
+            now_ns = time.perf_counter_ns()
+            if state.started_ns is None:
+                state.start(now_ns)
+            self.sent_ns = now_ns
             if self._hedge_after is None:
                 return await attempt.read(self._observer)
             return await Hedge[Completion]().run(partial(self._compete, attempt), self._hedge_after, self._second)

@@ -105,14 +105,14 @@ class Journal:
             self.close()
             raise
 
-    def append(self, line: bytes, *, success: bool) -> int:
-        """Append a line that ends in a line feed, and return its offset.
+    def append(self, *lines: bytes, success: bool) -> int:
+        """Append lines that end in a line feed, all at once, and return the offset of the first.
 
         Raises:
-            OSError: the disk is full, or failed. No part of the line remains, as far as the system allows.
+            OSError: the disk is full, or failed. No part of the lines remains, as far as the system allows.
         """
-        at = self._files["output" if success else "errors"].append(line)
-        self._appended += 1
+        at = self._files["output" if success else "errors"].append(b"".join(lines))
+        self._appended += len(lines)
         return at
 
     @property
@@ -120,14 +120,14 @@ class Journal:
         """How many lines are not covered by a sync that has ended."""
         return self._appended - self._synced
 
-    def start(self, requests: Iterable[BatchRequest]) -> None:
-        """Record that requests are about to be sent. This is not synced: the record only has to survive a kill.
+    def start(self, request: BatchRequest) -> None:
+        """Record that a request is about to be sent. This is not synced: the record only has to survive a kill.
 
         Raises:
             OSError: as `append`.
         """
-        lines = [b"%s %s\n" % (each.pair.hex().encode(), msgspec.json.encode(each.custom_id)) for each in requests]
-        self._files["started"].append(b"".join(lines))
+        line = b"%s %s\n" % (request.pair.hex().encode(), msgspec.json.encode(request.custom_id))
+        self._files["started"].append(line)
 
     def clear_started(self, run_id: str) -> None:
         """Forget the requests that an earlier run started. The log now belongs to this run.

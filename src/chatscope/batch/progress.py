@@ -33,7 +33,7 @@ class BatchProgress:
     """Requests of this run that succeeded. The counts below are of this run, too."""
     failed: int
     running: int
-    """Requests that were given to the adapter and have not ended."""
+    """Requests that were sent and have not ended."""
     tokens: int
     cost: float
     """US dollars of this run, as far as prices are known."""
@@ -207,15 +207,10 @@ def percentiles(values: array[float]) -> dict[str, float]:
     return found
 
 
-def waiting_for(counts: Statistics, *, is_full: bool) -> str | None:
-    """Return what requests wait for, in words.
-
-    Args:
-        counts: the adapter's statistics.
-        is_full: whether the next request of the run waits until another one ends.
-    """
+def waiting_for(counts: Statistics) -> str | None:
+    """Return what requests wait for, in words, by the adapter's statistics."""
     if counts.held_back:
         return f"the server to recover ({counts.held_back} requests)"
     if counts.paced:
         return f"a rate limit, or a pause that the server asked for ({counts.paced} requests)"
-    return "slots" if counts.queued or is_full else None
+    return "slots" if counts.queued else None

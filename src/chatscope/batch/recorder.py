@@ -1,10 +1,13 @@
-"""Writes outcomes to the journal: one line each, counted once it is written. Equal requests share one outcome."""
+"""Writes outcomes to the journal: one line each, counted once it is written. Equal requests share one outcome.
+
+Outcomes that arrive together are written together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +22,9 @@ from chatscope.batch.progress import Tally
 from chatscope.batch.records import INVALID_LINE, RECORD
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.source import InvalidRow
+
+Outcome: TypeAlias = tuple[BatchRequest, Result]
+_Written: TypeAlias = tuple[BatchRequest, Result, RequestOutcome]
 
 
 class DiskError(Exception):
@@ -80,45 +86,75 @@ class Recorder:
             self._waiting[request.key] = []
         return True
 
-    def start(self, requests: Sequence[BatchRequest]) -> None:
-        """Record that requests are about to be sent.
+    def start(self, request: BatchRequest) -> None:
+        """Record that a request is about to be sent.
 
         Raises:
             DiskError: the journal could not be written.
         """
         try:
-            self._journal.start(requests)
+            self._journal.start(request)
         except OSError as error:
             raise DiskError(str(error)) from error
 
-    def record(self, request: BatchRequest, result: Result) -> tuple[Result, list[BatchRequest]]:
-        """Record an outcome, and return it. A success that does not match the schema becomes a failure.
+    def record(self, ended: Iterable[Outcome], recorded: list[Outcome]) -> None:
+        """Record outcomes. A success that does not match the schema becomes a failure.
 
-        The outcome is returned with its requests: this one, and the equal ones that waited for it.
+        Args:
+            ended: the requests that have ended, with their results.
+            recorded: receives the outcomes once they have been written and counted, and with them those of the equal
+                requests that waited for one of these.
 
         Raises:
-            DiskError: the journal could not be written.
+            DiskError: the journal could not be written. What was written before is counted.
         """
-        parsed = None
-        if self._parse is not None and result.success:
-            try:
-                parsed = self._parse(result.output)
-            except ValueError as error:
-                result = failed_result(result, OutputError(f"the response does not fit the schema: {error}"))
-        outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
-        at = self._append(outcome.line, success=result.success)
-        self.tally.add(result)
-        self._count(request.id_digest, request.custom_id, outcome)
-        if self._offsets is not None:
-            if result.success:
+        successes: list[_Written] = []
+        failures: list[_Written] = []
+        for request, given in ended:
+            result, parsed = self._judged(given)
+            outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
+            (successes if result.success else failures).append((request, result, outcome))
+        if successes:
+            self._write(successes, recorded, success=True)
+        if failures:
+            self._write(failures, recorded, success=False)
+
+    def _judged(self, result: Result) -> tuple[Result, object]:
+        """Return a result and its value, if there is a schema."""
+        if self._parse is None or not result.success:
+            return result, None
+        try:
+            return result, self._parse(result.output)
+        except ValueError as error:
+            return failed_result(result, OutputError(f"the response does not fit the schema: {error}")), None
+
+    def _write(self, group: Sequence[_Written], recorded: list[Outcome], *, success: bool) -> None:
+        """Write outcomes at once, then count them."""
+        try:
+            at = self._journal.append(*[outcome.line for _, _, outcome in group], success=success)
+        except OSError as error:
+            if len(group) == 1:
+                raise DiskError(str(error)) from error
+            for one in group:  # until one does not fit any more
+                self._write([one], recorded, success=success)
+            return
+        for request, result, outcome in group:
+            self.tally.add(result)
+            self._count(request.id_digest, request.custom_id, outcome)
+            recorded.append((request, result))
+            if self._offsets is not None and success:
                 self._offsets[request.key] = at
-            others = self._waiting.pop(request.key, [])
-            for other in others:
-                self._append(copied_line(outcome.line, other), success=result.success)
-                self.tally.copied += 1
-                self._count(other.id_digest, other.custom_id, outcome)
-            return result, [request, *others]
-        return result, [request]
+                at += len(outcome.line)
+        for request, result, outcome in group:
+            self._copy(request, result, outcome, recorded)
+
+    def _copy(self, request: BatchRequest, result: Result, outcome: RequestOutcome, recorded: list[Outcome]) -> None:
+        """Record an outcome for the equal requests that waited for it."""
+        for other in self._waiting.pop(request.key, ()):
+            self._append(copied_line(outcome.line, other), success=result.success)
+            self.tally.copied += 1
+            self._count(other.id_digest, other.custom_id, outcome)
+            recorded.append((other, result))
 
     def abandon(self, request: BatchRequest) -> None:
         """Forget a request that was cancelled and so has no outcome. The next run will send it."""
@@ -136,9 +172,9 @@ class Recorder:
         outcome = RequestOutcome(line, INVALID_LINE, f"line {row.number}: {row.message}")
         self._count(text_digest(row.custom_id), row.custom_id, outcome)
 
-    def _append(self, line: bytes, *, success: bool) -> int:
+    def _append(self, line: bytes, *, success: bool) -> None:
         try:
-            return self._journal.append(line, success=success)
+            self._journal.append(line, success=success)
         except OSError as error:
             raise DiskError(str(error)) from error
 

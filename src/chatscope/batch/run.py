@@ -159,13 +159,9 @@ class BatchRun(StoppableRun):
             phase=phase,
             running=0 if sender is None else sender.running_count,
             seconds=0.0 if sender is None else time.perf_counter() - self._began,
-            waiting_for=self._waiting_for() if phase == "running" else None,
+            waiting_for=waiting_for(self._adapter.statistics()) if phase == "running" else None,
             stop_reason=self._stop.reason,
         )
-
-    def _waiting_for(self) -> str | None:
-        is_full = self._sender is not None and self._sender.is_full
-        return waiting_for(self._adapter.statistics(), is_full=is_full)
 
     async def _send(self) -> None:
         """Send the requests until nothing is left, then do the last steps and set the summary."""

@@ -5,8 +5,7 @@ Not here: the run's interface for its caller (`run`), and the last steps after t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 
@@ -14,15 +13,16 @@ from chatscope import AsyncChatGPTAdapter, BudgetExceededError, Result, Task, Ta
 from chatscope.batch.delivery import Delivery, Wakeup
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared
-from chatscope.batch.recorder import DiskError, Recorder
+from chatscope.batch.recorder import DiskError, Outcome, Recorder
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.result import BatchResult
 from chatscope.batch.source import InvalidRow
 from chatscope.batch.stopping import Stop, StopRules
 from chatscope.batch.syncing import Syncer
 
-SLOTS_READ: Final = 32
-"""The adapter's concurrency is read again after this many requests. With `"auto"` it changes slowly."""
+
+class NotSentError(Exception):
+    """A request was not sent, because the run is being stopped."""
 
 
 class BatchSender:
@@ -39,7 +39,6 @@ class BatchSender:
         recorder: writes and counts the outcomes.
         syncer: syncs the journal.
         failure: the exception of the source or the adapter.
-        is_full: whether the next request waits until another one ends.
 
     Raises:
         InputError: the schema is invalid.
@@ -66,15 +65,14 @@ class BatchSender:
         )
         self.syncer = Syncer(prepared.journal, options.fsync, self._stop_for_disk)
         self.failure: Exception | None = None
-        self.is_full = False
+        self._takes_groups = options.fsync != "each"
         self._scope = anyio.CancelScope()
-        self._running: dict[BatchRequest, Task] = {}
-        self._slots: int | None = None  # the adapter's latest value
-        self._slots_age = SLOTS_READ  # requests given to it since then
+        self._given: dict[BatchRequest, Task] = {}  # to the adapter; they have not ended
+        self._running: set[BatchRequest] = set()  # those of them that were sent
 
     @property
     def running_count(self) -> int:
-        """How many requests were given to the adapter and have not ended."""
+        """How many requests were sent and have not ended."""
         return len(self._running)
 
     async def run(self) -> None:
@@ -84,9 +82,9 @@ class BatchSender:
         """
         try:
             with self._scope:
-                async with self._adapter.map(self._tasks()) as results:
+                async with self._adapter.map(self._tasks(), on_start=self._on_start) as results:
                     async for result in results:
-                        await self._take(result)
+                        await self._take([result, *(results.ready() if self._takes_groups else ())])
         except DiskError as error:
             self._stop_for_disk(error)
         except Exception as error:  # noqa: BLE001 - the adapter is closed, say; the run's caller gets it
@@ -96,46 +94,38 @@ class BatchSender:
         """Once the run is stopped, cancel pending requests, wait for running ones, and cancel them after the grace."""
         await self._stop.wait()
         self._room.notify()
-        for task in list(self._running.values()):
-            if task.task_id is not None and await self._adapter.get_status(task.task_id) is TaskStatus.PENDING:
+        for request, task in list(self._given.items()):
+            if request not in self._running and task.task_id is not None:
                 await self._adapter.cancel_task(task.task_id)
         with anyio.move_on_after(self._options.grace):
-            while self._running:
+            while self._given:
                 await self._room.wait()
         self._scope.cancel()
 
     async def _tasks(self) -> AsyncGenerator[Task, None]:
         """Yield the tasks of the requests to send. Holds no scope while it yields."""
+        self._stop_if_due()  # earlier runs may have exhausted the budget
         while not self._stop.is_asked and (found := await self._read()) is not None:
-            while found:
-                self._stop_if_due(None)  # earlier runs may have exhausted the budget
-                while not (free := self._free()) and not self._stop.is_asked:
-                    self.is_full = not self._delivery.is_full
+            for request in self._begin(found):
+                while self._delivery.is_full and not self._stop.is_asked:
                     await self._room.wait()
-                    self.is_full = False
-                group, found = found[:free], found[free:]
-                for request in self._begin(group):
-                    if self._stop.is_asked:
-                        return
-                    task = self._running[request] = request.task(stream=self._options.stream)
-                    yield task
                 if self._stop.is_asked:
                     return
+                task = self._given[request] = request.task(stream=self._options.stream)
+                yield task
 
-    def _begin(self, group: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
-        """Record invalid rows, and the requests that are about to be sent. Return the requests to send."""
+    def _begin(self, found: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
+        """Record invalid rows, and requests that have the outcome of an equal one. Return the requests to send."""
         requests: list[BatchRequest] = []
         try:
-            for item in group:
+            for item in found:
                 if self._stop.is_asked:
                     break
                 if isinstance(item, InvalidRow):
                     self.recorder.record_invalid(item)
-                    self._stop_if_due(None)
+                    self._stop_if_due()
                 elif self.recorder.begin(item):
                     requests.append(item)
-            if not self._stop.is_asked:  # otherwise none of them is sent
-                self.recorder.start(requests)
         except DiskError as error:
             self._stop_for_disk(error)
         return requests
@@ -149,45 +139,61 @@ class BatchSender:
             self._stop.ask("input", str(error) or type(error).__name__)
             return None
 
-    def _free(self) -> int:
-        """Return how many requests may be given to the adapter: as many as have a slot, or none if outcomes pile up.
+    def _on_start(self, task: Task) -> None:
+        """Record that a request is about to be sent.
 
-        If the run were killed, a request that still waited for its slot would be recorded as sent. Only this run's own
-        requests count, because the adapter may also run others.
+        Raises:
+            NotSentError: the run is being stopped, so it must not be sent.
+            DiskError: it cannot be recorded.
         """
-        if self._delivery.is_full:
-            return 0
-        if self._slots_age >= SLOTS_READ:
-            self._slots, self._slots_age = self._adapter.statistics().concurrency, 0
-        free = SLOTS_READ if self._slots is None else min(SLOTS_READ, max(0, self._slots - len(self._running)))
-        self._slots_age += free
-        return free
+        if self._stop.is_asked:
+            raise NotSentError("the run is being stopped")
+        request: BatchRequest = task.metadata["batch"]
+        self.recorder.start(request)
+        self._running.add(request)
 
-    async def _take(self, result: Result) -> None:
-        """Record one outcome. A request that was cancelled or not allowed has none, so the next run sends it.
+    async def _take(self, results: list[Result]) -> None:
+        """Record outcomes that arrived together. A request without an outcome will be sent by the next run.
 
-        If cancelled while the line is synced, the outcome is recorded but not delivered.
+        If cancelled while the lines are synced, the outcomes are recorded and delivered.
         """
-        assert result.task is not None  # noqa: S101 - only an unknown id has none
-        request: BatchRequest = result.task.metadata["batch"]
-        self._running.pop(request, None)
+        ended: list[Outcome] = []
+        for result in results:
+            assert result.task is not None  # noqa: S101 - only an unknown id has none
+            request: BatchRequest = result.task.metadata["batch"]
+            del self._given[request]
+            self._running.discard(request)
+            if self._has_outcome(result):
+                ended.append((request, result))
+            else:
+                self.recorder.abandon(request)
         self._room.notify()
-        if result.status is TaskStatus.CANCELLED or isinstance(result.exception, BudgetExceededError):
-            self.recorder.abandon(request)
-            if isinstance(result.exception, BudgetExceededError):
-                self._stop.ask("budget", result.error)
-            return
-        result, requests = self.recorder.record(request, result)
-        if self.syncer.on_line():
-            await self.syncer.sync()
-        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one in requests)
-        self._stop_if_due(result)
+        recorded: list[Outcome] = []
+        try:
+            self.recorder.record(ended, recorded)
+            if self.syncer.on_lines():
+                await self.syncer.sync()
+        finally:
+            self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
+        self._stop_if_due([result for _, result in ended])
 
     def _deliver(self, request: BatchRequest, result: Result) -> None:
         self._delivery.add([BatchResult(request.custom_id, request.number, request.record, result)])
 
-    def _stop_if_due(self, result: Result | None) -> None:
-        if (due := self._rules.reason(self.recorder.tally, result)) is not None:
+    def _has_outcome(self, result: Result) -> bool:
+        """Return whether a task's result is the outcome of its request: not if it was cancelled or not sent."""
+        if result.success:
+            return True
+        error = result.exception
+        if isinstance(error, DiskError):  # raised by `_on_start`
+            self._stop_for_disk(error)
+        elif isinstance(error, BudgetExceededError):
+            self._stop.ask("budget", result.error)
+        is_refused = isinstance(error, DiskError | BudgetExceededError | NotSentError)
+        return result.status is not TaskStatus.CANCELLED and not is_refused
+
+    def _stop_if_due(self, results: Sequence[Result] = ()) -> None:
+        if (due := self._rules.reason(self.recorder.tally, results)) is not None:
             self._stop.ask(*due)
 
     def _stop_for_disk(self, error: Exception) -> None:

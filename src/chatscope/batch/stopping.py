@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import anyio
@@ -106,16 +107,18 @@ class StopRules:
         self._refusal: object = None
         self._refusals = 0
 
-    def reason(self, tally: Tally, result: Result | None) -> tuple[StopReason, str] | None:
+    def reason(self, tally: Tally, results: Iterable[Result] = ()) -> tuple[StopReason, str] | None:
         """Return the reason to stop the run, and a message; `None` if it continues.
 
         Args:
-            tally: the run's counts, including this outcome.
-            result: the outcome; `None` for an invalid row.
+            tally: the run's counts, including these outcomes.
+            results: the outcomes since the last call, in the order of their ends.
         """
         options, spent = self._options, tally.cost + self._earlier_cost
-        if result is not None and self._is_refused_again(result):
-            return "refused", f"{self._refusals} consecutive requests were refused: {shortened(result.error or '')}"
+        for result in results:
+            if self._is_refused_again(result):
+                error = shortened(result.error or "")
+                return "refused", f"{self._refusals} consecutive requests were refused: {error}"
         if options.max_errors is not None and tally.failed >= options.max_errors:
             return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
         if options.max_cost is not None and spent >= options.max_cost:

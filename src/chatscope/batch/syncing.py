@@ -38,8 +38,8 @@ class Syncer:
             self._due = anyio.Event()
             await self.sync()
 
-    def on_line(self) -> bool:
-        """Record that a line was appended. Return whether it must be synced before anything else."""
+    def on_lines(self) -> bool:
+        """Record that lines were appended. Return whether they must be synced before anything else."""
         if self._fsync == "group" and self._journal.unsynced >= SYNC_LINES:
             self._due.set()
         return self._fsync == "each"

@@ -270,7 +270,7 @@ class ShardedRun(StoppableRun):
             if summary.stop_reason is not None:
                 self.stop(summary.stop_reason, summary.stop_message)
         rules = StopRules(self._options, self._prepared.recorded.cost)
-        if (due := rules.reason(self._live_tally(), None)) is not None:
+        if (due := rules.reason(self._live_tally())) is not None:
             self.stop(*due)
 
     def _live_tally(self) -> Tally:
