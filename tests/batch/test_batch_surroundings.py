@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish
+from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish, until
 from tests.support.batches import ids, line, write_lines
 from tests.support.memory_server import Serve
 
@@ -96,12 +96,16 @@ async def test_the_reader_s_exception_ends_the_run_and_closes_the_source(serve: 
 
 
 async def test_what_runs_is_recorded_when_the_source_fails(serve: Serve, output: Path) -> None:
-    def source() -> Iterator[dict[str, Any]]:
-        yield from (line(number) for number in range(3))
+    server = serve(Reply("Hello.", first_token=0.05))
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        for number in range(3):
+            yield line(number)
+        await until(lambda: len(server.requests) == 3)
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        await finish(serve(Reply("Hello.", first_token=0.05)), source(), output)
+        await finish(server, source(), output)
     assert len(ids(output)) == 3
 
 

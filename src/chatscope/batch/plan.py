@@ -81,7 +81,7 @@ class FilePlan:
                 ids.add(digest)  # stored in place of its id; `_check_known` examines what this could hide
                 continue
             try:
-                parsed = self._parser.parse(row)
+                parsed = self._parser.parse(row, with_source=False)
             except LineError as error:
                 kinds += _BAD
                 self._note_invalid(error, ids, f"{reader.path}: line {row.number}")

@@ -30,8 +30,8 @@ _NAMED: Final = frozenset(TaskParameters.__annotations__) - NOT_IN_BODY
 _INSTRUCTIONS: Final = ("system", "developer")
 
 
-class BatchRequest(msgspec.Struct, frozen=True, eq=False):
-    """One request of a batch: what is sent, and its ids. Compared by identity.
+class BatchRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One request of a batch: what is sent, and its ids. Compared by identity. Not part of any reference cycle.
 
     Attributes:
         custom_id: the line's own id, or one made from the key.
@@ -63,17 +63,16 @@ class BatchRequest(msgspec.Struct, frozen=True, eq=False):
         """
         if self.source_task is not None:
             return replace(self.source_task, metadata={**self.source_task.metadata, "batch": self})
-        named: dict[str, Any] = {} if stream else {"stream": False}
-        others: dict[str, Any] = {}
-        for name, value in self.body.items():
-            if name != "messages":
-                (named if name in _NAMED else others)[name] = value
-        if others:
-            named["extra_body"] = others
-        return Task(messages=self.body["messages"], parameters=named, metadata={"batch": self})
+        named = dict(self.body)
+        messages = named.pop("messages")
+        if not named.keys() <= _NAMED:
+            named["extra_body"] = {name: named.pop(name) for name in self.body if name in named and name not in _NAMED}
+        if not stream:
+            named["stream"] = False
+        return Task(messages=messages, parameters=named, metadata={"batch": self})
 
 
-class ParsedRow(msgspec.Struct, frozen=True, eq=False):
+class ParsedRow(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A request whose id may not be decided yet: if its row has none, the id is made from the key's occurrence."""
 
     custom_id: str | None
@@ -151,8 +150,12 @@ class RowParser:
         digest.update(line)
         return digest.digest()
 
-    def parse(self, row: InputRow) -> ParsedRow:
+    def parse(self, row: InputRow, *, with_source: bool = True) -> ParsedRow:
         """Return the request of a row.
+
+        Args:
+            row: the row.
+            with_source: digest the line, too, for the record of the outcome.
 
         Raises:
             LineError: the row is invalid; the message gives the reason.
@@ -170,22 +173,23 @@ class RowParser:
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
-            return self._batch_line(row.number, record, row.data if isinstance(row.data, bytes) else None)
+            return self._batch_line(row, record, with_source=with_source)
         if self._options.prompt is None and "messages" in record:
             body = dict(record)
             custom_id = _custom_id(body.pop("custom_id", None))
             return self._parsed(custom_id, row.number, body)
         return self._record(row.number, record)
 
-    def _batch_line(self, number: int, line: dict[str, Any], text: bytes | None) -> ParsedRow:
+    def _batch_line(self, row: InputRow, line: dict[str, Any], *, with_source: bool) -> ParsedRow:
         custom_id = _custom_id(line.get("custom_id"))
         method, url = line.get("method", "POST"), line.get("url", self._options.url)
         if method != "POST":
             raise LineError(f"method must be POST, not {_repr.repr(method)}", custom_id)
         if url != self._options.url:
             raise LineError(f"url must be {self._options.url}, not {_repr.repr(url)}", custom_id)
-        source = self.source_digest(text) if custom_id is not None and text is not None else b""
-        return self._parsed(custom_id, number, line["body"], source=source)
+        has_source = with_source and custom_id is not None
+        source = self.source_digest(row.data) if has_source and isinstance(row.data, bytes) else b""
+        return self._parsed(custom_id, row.number, line["body"], source=source)
 
     def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
         custom_id = record.get("custom_id" if self._options.id_column is None else self._options.id_column)
@@ -220,13 +224,20 @@ class RowParser:
         body = self._defaults | {name: value for name, value in given.items() if value is not None}
         body.pop("stream", None)
         messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        if not isinstance(messages, list) or not messages or not _are_objects(messages):
             raise LineError("body.messages must be a list of at least one message", custom_id)
         if not isinstance(body["model"], str) or not body["model"]:
             raise LineError("no model: the line names none, and there is no default", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
         return ParsedRow(custom_id, _key(self._options.url, body, custom_id), number, body, record, None, source)
+
+
+def _are_objects(items: list[Any]) -> bool:
+    for item in items:  # noqa: SIM110 - a generator would take longer than the rest
+        if not isinstance(item, dict):
+            return False
+    return True
 
 
 def _task(number: int, task: Task) -> ParsedRow:
