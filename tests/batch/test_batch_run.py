@@ -194,6 +194,31 @@ async def test_equal_requests_are_sent_once(serve: Serve, tmp_path: Path) -> Non
     assert sum(cost > 0 for cost in costs) == 1, "paid for once"
 
 
+async def test_an_invalid_row_may_be_corrected(serve: Serve, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    source = write_lines(tmp_path / "in.jsonl", [line(0), line(1) | {"url": "/v1/embeddings"}])
+    summary = await finish(serve(HELLO), source, output)
+    assert (summary.succeeded, summary.failed) == (1, 1)
+    write_lines(source, [line(0), line(1)])
+    summary = await finish(serve(HELLO), source, output)
+    assert (summary.succeeded, summary.exit_code, ids(output)) == (1, 0, ["request-0", "request-1"])
+
+
+async def test_a_kill_before_superseded_failures_are_removed_counts_their_cost_once(
+    serve: Serve, tmp_path: Path
+) -> None:
+    output, schema = tmp_path / "out.jsonl", {"type": "object"}
+    source = write_lines(tmp_path / "in.jsonl", [line(0)])
+    await finish(serve(Reply("no JSON")), source, output, schema=schema)
+    errors = tmp_path / "out.errors.jsonl"
+    failures, earlier_cost = errors.read_bytes(), read_status(output).cost
+    await finish(serve(Reply("{}")), source, output, schema=schema, retry_errors=True)
+    cost = read_status(output).cost
+    assert cost > earlier_cost > 0
+    errors.write_bytes(failures)  # as a kill leaves it: what they cost is written down before they are removed
+    assert read_status(output).cost == pytest.approx(cost)
+
+
 async def test_a_failure_is_not_copied_to_an_equal_request_that_comes_later(serve: Serve, tmp_path: Path) -> None:
     failed, output = anyio.Event(), tmp_path / "out.jsonl"
 

@@ -127,7 +127,10 @@ async def test_a_plain_request_has_no_stream_options(serve: Serve) -> None:
     server = serve(OldServer(400, "stream_options is not supported"))
     async with open_client(server) as client:
         await client.complete(**ASK)
-    assert options_sent(server) == [False]
+        server.script = Reply("Hello, world.")
+        async with client.stream(**ASK):
+            pass
+    assert options_sent(server) == [False, True], "a request without them says nothing about the server"
 
 
 async def test_many_at_once_find_out_together(serve: Serve) -> None:
@@ -205,6 +208,12 @@ async def test_a_key_is_hidden_in_a_failure_and_its_causes_however_it_is_escaped
             with pytest.raises(APIConnectionError) as caught:
                 await client.complete(**ASK)
         assert repeated not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_key_is_hidden_in_the_id_that_a_server_gives(serve: Serve) -> None:
+    server = serve(Reply("Hello.", faults=(faults.header("x-request-id", "for-sk-0123456789"),)))
+    async with ChatClient("sk-0123456789", transport=server) as client:
+        assert (await client.complete(**ASK)).request_id == "for-***"
 
 
 async def test_a_connect_timeout_names_its_own_seconds() -> None:

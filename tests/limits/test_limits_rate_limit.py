@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from time import perf_counter_ns
 from typing import Any
 
 import anyio
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatscope import RateLimitError
 from chatscope._limits.budget_window import BudgetWindow
-from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT
+from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT, ModelLimit, ModelLimits
 from chatscope._limits.pacer import BudgetPacer
 from chatscope._limits.rate_limit import (
     CHARACTERS_PER_TOKEN,
@@ -59,6 +61,25 @@ async def respond(limiter: RateLimiter, model: str = "m", **reported: Any) -> Re
 
 
 # -- budgets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_use_that_has_expired_is_not_settled() -> None:
+    budget = BudgetWindow(100)
+    use = budget.take(100, 0.0)
+    assert budget.wait_for(100, 61.0) == 0
+    budget.settle(use, 100, 10, 61.0)
+    budget.take(100, 61.0)
+    assert budget.wait_for(1, 61.0) == 60
+
+
+def test_refusals_of_requests_that_were_under_way_together_count_once() -> None:
+    limits, refusal = ModelLimits(ModelLimit({}), ModelLimit({})), RateLimitError(status=429)
+    sent_ns = perf_counter_ns()
+    for _ in range(3):
+        limits.on_refusal(refusal, sent_ns)
+    assert limits.refusals == 1
+    limits.on_refusal(refusal, perf_counter_ns() + 1)
+    assert limits.refusals == 2
 
 
 @given(
