@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,8 +267,8 @@ async def test_responses_can_be_asked_for_whole(serve: Serve, paths: tuple[Path,
     assert (await finish(server, source, output)).settled == 8, "how it is asked for does not change what is asked"
 
 
-@pytest.mark.parametrize("kind", ["list", "async", "tasks"])
-async def test_iterables_are_sources(serve: Serve, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "list", "async", "tasks"])
+async def test_iterables_and_pipes_are_sources(serve: Serve, tmp_path: Path, kind: str) -> None:
     records = [line(number) for number in range(5)]
 
     async def generated() -> AsyncIterator[dict[str, Any]]:
@@ -276,9 +277,12 @@ async def test_iterables_are_sources(serve: Serve, tmp_path: Path, kind: str) ->
             yield record
 
     tasks = [Task(f"Question {number}") for number in range(5)]
+    os.mkfifo(pipe := tmp_path / "pipe")
     for expected in (5, 0):
         server = serve(HELLO)
-        source = {"list": records, "async": generated(), "tasks": tasks}[kind]
+        source = {"pipe": pipe, "list": records, "async": generated(), "tasks": tasks}[kind]
+        if kind == "pipe":
+            threading.Thread(target=write_lines, args=(pipe, records)).start()
         summary = await finish(server, source, tmp_path / "out.jsonl")
         assert (len(server.requests), summary.settled, summary.exit_code) == (expected, 5 - expected, 0)
 

@@ -59,8 +59,6 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
         InputError, JournalError: the batch could not be run.
         OSError: the output cannot be read.
     """
-    if str(source) == "-":
-        raise InputError("a dry run reads the input twice: give a file instead of standard input")
     paths = Paths(output)
     check_owner(paths)
     check_manifest(paths, settings_of(options, model, base_url), new_settings=options.new_settings)
@@ -69,6 +67,8 @@ def dry_run(source: str | Path, output: str | Path, options: BatchOptions, model
     parser, judge = RowParser(options, model), Judge(recorded, options)
     plan = FilePlan(judge, parser, options)
     with Reader(source, options.input_format) as reader:
+        if reader.is_stream:
+            raise InputError("a dry run reads the input twice: give a file instead of standard input or a pipe")
         plan.read(reader, lambda: None)
     pricer = resolve(None)
     problems: list[str] = []

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import select
+import stat
 import sys
+import threading
+from pathlib import Path
 from typing import Any, Final
 
 from chatscope.batch.extras import optional
@@ -26,29 +29,52 @@ def standard_input() -> Any:
         return stdin
 
 
+def named_pipe(path: str | Path) -> Pipe | None:
+    """Open a pipe that has a name, such as `<(...)` in a shell, or a device. Return `None` for any other file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    mode = Path(path).stat().st_mode
+    if sys.platform == "win32" or not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return None
+    return Pipe(os.open(path, os.O_RDONLY | os.O_NONBLOCK), is_owner=True)  # else, it waits for a writer
+
+
 class Pipe:
-    """Standard input, read without its buffer: a thread that waits for a silent pipe must end with the run.
+    """A pipe that is read without a buffer: a thread that waits for a silent pipe must end with the run.
 
     Python's own buffer is locked while a thread reads it, and the interpreter aborts at its end if it still is.
+
+    Args:
+        fd: the pipe.
+        is_owner: close the pipe at the end.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, is_owner: bool = False) -> None:
         self._fd = fd
+        self._is_owner = is_owner
         self._is_closed = False
+        self._reading = threading.Lock()
 
     def read1(self, size: int) -> bytes:
         """Return the bytes of one read; none at the end, or once it is closed."""
-        while not self._is_closed:
-            ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
-            if ready:
-                return os.read(self._fd, size)
-        return b""
+        while True:
+            with self._reading:  # not of another file that got the same number
+                if self._is_closed:
+                    return b""
+                ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
+                if ready:
+                    return os.read(self._fd, size)
 
     read = read1
 
     def close(self) -> None:
-        """End the reading, even in another thread."""
-        self._is_closed = True
+        """End the reading, even in another thread. Blocks for at most a tenth of a second."""
+        self._is_closed, was_closed = True, self._is_closed
+        if self._is_owner and not was_closed:
+            with self._reading:
+                os.close(self._fd)
 
 
 class CountedFile(io.RawIOBase):

@@ -205,7 +205,7 @@ def prepare(
     if options.schema is not None:
         validator(options.schema)
     paths = Paths(output)
-    _check_files(None if reader is None or reader.path == "-" else reader.path, paths, options)
+    _check_files(None if reader is None or reader.is_stream else reader.path, paths, options)
     journal = prepared.journal = Journal(paths)
     prepared._closes.append(journal)
     settings = settings_of(options, adapter.model, adapter.get_adapter_status()["base_url"])
@@ -222,7 +222,7 @@ def prepare(
     if reader is None:
         plan: FilePlan | StreamPlan = StreamPlan(judge)
         requests = Requests(iterator_of(source), plan, parser, recorded, options)  # type: ignore[arg-type]  # no path
-    elif reader.path == "-":
+    elif reader.is_stream:
         plan = StreamPlan(judge)
         requests = Requests(reader, plan, parser, recorded, options)
     else:

@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from chatscope import Task
 from chatscope.batch.errors import InputError
 from chatscope.batch.extras import optional
-from chatscope.batch.input_streams import CHUNK, CountedFile, Pipe, ZstdStream, standard_input
+from chatscope.batch.input_streams import CHUNK, CountedFile, Pipe, ZstdStream, named_pipe, standard_input
 
 InputFormat = Literal["auto", "jsonl", "csv", "parquet"]
 
@@ -72,7 +72,8 @@ class Reader:
         InputError: it cannot be opened, or its format is not supported.
 
     Attributes:
-        size: bytes of the file as it is stored; 0 for standard input.
+        size: bytes of the file as it is stored; 0 for a stream.
+        is_stream: whether it can be read only once: standard input, or a pipe with a name.
         columns: the columns of a CSV or Parquet file, once `blocks` has been started.
     """
 
@@ -85,17 +86,18 @@ class Reader:
             self._raw, self.size = standard_input(), 0
         else:
             try:
-                self._raw = Path(path).open("rb")  # noqa: SIM115 - closed by `close`
+                self._raw = named_pipe(path) or Path(path).open("rb")  # noqa: SIM115 - closed by `close`
                 self.size = Path(path).stat().st_size
             except OSError as error:
                 raise InputError(f"{self.path}: {error.strerror or error}") from error
+        self.is_stream = self.path == "-" or isinstance(self._raw, Pipe)
         self._counted = CountedFile(self._raw)
         self._wanted: InputFormat = input_format
         self._format: Literal["jsonl", "csv", "parquet"] | None = None
         self._stream: Any = None
         self.columns: list[str] | None = None
         try:
-            if self.path != "-":  # standard input may be silent for long; `blocks` looks at it
+            if not self.is_stream:  # which may be silent for long; `blocks` looks at it
                 self._open()
         except BaseException:
             self.close()
@@ -179,8 +181,8 @@ class Reader:
                 self._format = self._guess(stream.peek(CHUNK).removeprefix(_BOM).lstrip()[:1])
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
-        if self._format == "parquet" and self.path == "-":
-            raise InputError("Parquet is read from its end: give a file instead of standard input")
+        if self._format == "parquet" and self.is_stream:
+            raise InputError("Parquet is read from its end: give a file instead of standard input or a pipe")
 
     def _guess(self, first: bytes) -> Literal["jsonl", "csv"]:
         """Return the format of a text, by its first byte, or by its name if its first line is damaged."""
