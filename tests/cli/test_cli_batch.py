@@ -84,6 +84,17 @@ def test_failed_requests_are_printed_as_an_input(
     assert _to_closed_pipe([*command, "missing.jsonl"])[0] == 2
 
 
+def test_a_run_continues_although_nobody_sees_it(simulate: Simulate, source: Path) -> None:
+    simulate(Reply("Hello.", first_token=0.5))
+    output = source.with_name("out.jsonl")
+    command = [sys.executable, "-m", "chatscope", "batch", "run", str(source), "-o", str(output)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        ran = subprocess.run(command, stdout=closed, stderr=closed, timeout=60, check=False)
+    assert (ran.returncode, len(ids(output))) == (0, 6)
+
+
 def _to_closed_pipe(command: list[str]) -> tuple[int, str]:
     """Run a command whose stdout nobody reads; return its exit code and stderr."""
     reader, writer = os.pipe()

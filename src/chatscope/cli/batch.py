@@ -22,7 +22,7 @@ from chatscope.cli.batch_outputs import export_command, failed_command, status_c
 from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import NO_KEY, key_from_environment
-from chatscope.cli.progress_views import NoProgress, ProgressView
+from chatscope.cli.progress_views import NoProgress, ProgressView, UnbrokenProgress, unless_closed
 from chatscope.cli.terminal import Terminal, error_text, without_controls
 from chatscope.ray import ShardedRun, run_batch_on_ray
 
@@ -85,8 +85,13 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     if code in {0, USAGE}:
         return code
     # Also after a second Ctrl-C, which cancelled the run
-    Terminal(stderr=True, highlight=False).print(Text(f"To resume: {_this_command()}"), soft_wrap=True)
+    _print(Text(f"To resume: {_this_command()}"))
     return 130 if code in {130, 143} else code
+
+
+def _print(text: Text) -> None:
+    with unless_closed():
+        Terminal(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 def _this_command() -> str:
@@ -142,7 +147,7 @@ async def _run(arguments: _Arguments, started: list[_Run]) -> int:
     try:
         await (_run_here if arguments.ray is None else _run_on_ray)(arguments, started, stderr)
     except (BatchError, ValueError, ImportError, ConnectionError) as error:
-        stderr.print(Text(f"Error: {without_controls(str(error))}", style="bold red"), soft_wrap=True)
+        _print(Text(f"Error: {without_controls(str(error))}", style="bold red"))
         return USAGE
     run = started[0]
     summary = run.summary
@@ -150,7 +155,7 @@ async def _run(arguments: _Arguments, started: list[_Run]) -> int:
         click.echo(json.dumps(summary.to_dict(), indent=2))
     else:
         for line in summary_lines(summary):
-            stderr.print(Text(without_controls(line)), soft_wrap=True)
+            _print(Text(without_controls(line)))
     return summary.exit_code
 
 
@@ -185,7 +190,7 @@ async def _run_and_show(run: _Run, arguments: _Arguments, terminal: Terminal) ->
     """
     failure: Exception | None = None
     async with anyio.create_task_group() as group:
-        with _view(arguments, terminal) as view:
+        with UnbrokenProgress(_view(arguments, terminal)) as view:
             group.start_soon(_show, run, view)
             failure = await _finish(run)
             view.show(run.progress())

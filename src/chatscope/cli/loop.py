@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, TextIO
 
 import anyio
 import click
@@ -77,7 +77,7 @@ async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
     try:
         code = await body()
     except* BrokenPipeError:
-        _discard_output()
+        discard(sys.stdout)
         code = CLOSED_OUTPUT
     except* OSError as errors:
         report_os_error(first_in(errors))
@@ -86,14 +86,14 @@ async def exit_code_of(body: Callable[[], Awaitable[int]]) -> int:
 
 def report_os_error(error: BaseException) -> None:
     """Print an `OSError` to stderr, and redirect stdout to nowhere."""
-    _discard_output()
+    discard(sys.stdout)
     click.ClickException(str(error)).show()
 
 
-def _discard_output() -> None:
-    """Redirect stdout to nowhere.
+def discard(stream: TextIO) -> None:
+    """Redirect a standard stream to nowhere.
 
-    Python flushes stdout at exit. That flush would fail again, with a traceback (docs.python.org, library/signal,
-    "Note on SIGPIPE").
+    Python flushes it at exit. That flush would fail again, with a traceback (docs.python.org, library/signal, "Note on
+    SIGPIPE").
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -5,9 +5,11 @@ Not here: the figures (`batch_view`, `load_view`).
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
@@ -16,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from chatscope.cli.loop import discard
 from chatscope.cli.terminal import Terminal, without_controls
 
 PLAIN_SECONDS: Final = 10.0
@@ -53,6 +56,42 @@ class NoProgress:
 
     def show(self, progress: object) -> None:
         """Do nothing."""
+
+
+class UnbrokenProgress(Generic[ProgressT_contra]):
+    """Shows a run until stderr cannot be written: a run does not end because nobody sees it.
+
+    Args:
+        view: shows the run.
+    """
+
+    def __init__(self, view: ProgressView[ProgressT_contra]) -> None:
+        self._view = view
+
+    def __enter__(self) -> Self:
+        with unless_closed():
+            self._view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with unless_closed():
+            self._view.__exit__(kind, error, trace)
+
+    def show(self, progress: ProgressT_contra) -> None:
+        """Show the current progress."""
+        with unless_closed():
+            self._view.show(progress)
+
+
+@contextmanager
+def unless_closed() -> Iterator[None]:
+    """Within the block, stderr is written. If that fails, nothing more is written to it."""
+    try:
+        yield
+    except OSError:
+        discard(sys.stderr)
 
 
 class ProgressLines(Generic[ProgressT_contra]):
