@@ -184,9 +184,9 @@ class ChatClient:
         if output_type is None and not reask and strict is True:
             request = self._core.request(model, sent, parameters, stream=False)
             if request.observed is None:
-                return await request.run(partial(fetch, request, acquires_permit=True))
+                return await request.run(partial(fetch, request))
             with observed(request.observed) as seen:
-                seen.completion = await request.run(partial(fetch, request, acquires_permit=True))
+                seen.completion = await request.run(partial(fetch, request))
                 return seen.completion
         conversation = Conversation(sent, parameters, output_type=output_type, reask=reask, strict=strict)
         await converse(Turns(self._core, model, conversation, stream=False))

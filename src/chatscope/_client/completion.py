@@ -59,17 +59,17 @@ class ReceivedBody(msgspec.Struct, frozen=True, gc=False):
         return _with_head(completion, ResponseHeaders(self.head), record)
 
 
-async def fetch(request: ClientRequest, *, acquires_permit: bool = False) -> Completion:
+async def fetch(request: ClientRequest, *, holds_permit: bool = False) -> Completion:
     """Make one attempt. If cancelled, the connection is closed.
 
     Args:
         request: the request.
-        acquires_permit: whether a permit has to be acquired; otherwise the caller holds one.
+        holds_permit: whether the caller holds a permit; otherwise one is acquired.
 
     Raises:
         ChatError: the attempt failed.
     """
-    if acquires_permit and (acquiring := request.acquire_permit()) is not None:
+    if not holds_permit and (acquiring := request.acquire_permit()) is not None:
         await acquiring
     deadline = request.deadlines.on_attempt()
     try:

@@ -99,7 +99,7 @@ async def converse(turns: Turns, on_step: Callable[[Completion], object] | None 
 
     async def ask() -> Completion:
         request = turns.next_request()
-        completion = await request.run(partial(fetch, request, acquires_permit=True))
+        completion = await request.run(partial(fetch, request))
         if on_step is not None:
             called = on_step(completion)
             if isawaitable(called):

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import anyio
 import httpx
+import msgspec
 
 from chatscope._limits.connection_errors import is_malformed, is_permanent, reason_for
 from chatscope._limits.timeouts import CLOSE_GRACE, Timeouts, transport_timeout
@@ -29,22 +30,20 @@ _LIBRARIES: Final = frozenset({"httpx", "httpx2"})
 """Packages whose exceptions are translated, by the class names that they share."""
 
 
-class HTTPResponse:
+class HTTPResponse(msgspec.Struct, frozen=True, eq=False):
     """A response whose headers have arrived and whose body has not been read yet.
 
     Attributes:
         status: its HTTP status.
         headers: its headers, names in lower case.
         stream: its body, decoded.
+        is_own: whether the package's own transport reads it.
     """
 
-    __slots__ = ("_is_own", "headers", "status", "stream")
-
-    def __init__(self, status: int, headers: ResponseHeaders, stream: TimedStream, *, is_own: bool) -> None:
-        self.status = status
-        self.headers = headers
-        self.stream = stream
-        self._is_own = is_own
+    status: int
+    headers: ResponseHeaders
+    stream: TimedStream
+    is_own: bool
 
     async def close(self, *, complete: bool) -> None:
         """Close the response, read or not. Takes at most `CLOSE_GRACE` seconds, even if cancelled.
@@ -53,7 +52,7 @@ class HTTPResponse:
             complete: only the end of the body is still expected, so the connection may be reused. This does not wait
                 for that end.
         """
-        if self._is_own:
+        if self.is_own:
             # Waits only behind a proxy, for the end of the body. If cancelled there, httpx closes its connection.
             await self.stream.aclose(complete=complete)
             return

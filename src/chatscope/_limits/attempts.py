@@ -76,28 +76,25 @@ NOT_SENT: Final = AttemptRecord(None)
 """The record before the first request. Nothing is ever written to it."""
 
 
-class AttemptsLog:
+class AttemptsLog(msgspec.Struct, eq=False):
     """The records of all requests of one call or task, in the order in which they were sent."""
 
-    __slots__ = ("_records",)
-
-    def __init__(self) -> None:
-        self._records: list[AttemptRecord] = []
+    records: list[AttemptRecord] = msgspec.field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     def start(self) -> AttemptRecord:
         """Start the record of a request that is being sent."""
         record = AttemptRecord(time.perf_counter_ns())
-        self._records.append(record)
+        self.records.append(record)
         return record
 
     def set_wait(self, seconds: float | None) -> None:
         """Record the wait after the last request."""
-        if self._records:
-            self._records[-1].wait_seconds = seconds
+        if self.records:
+            self.records[-1].wait_seconds = seconds
 
     def so_far(self) -> tuple[AttemptRecord, ...]:
         """Return the records so far. What follows changes at most the wait after the last one."""
-        return tuple([record.so_far() for record in self._records])
+        return tuple([record.so_far() for record in self.records])

@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import Final, Literal
 
 import anyio
+import msgspec
 
 from chatscope.errors import QueueFullError
 
@@ -68,13 +69,12 @@ class Slots:
         Raises:
             QueueFullError: too many calls wait.
         """
-        slot = Slot(self, priority, next(self._numbers), on_grant)
         if self.taken + 1 <= self._total:
             self.taken += 1
-            slot.is_granted = True
-            return slot
+            return Slot(self, priority, next(self._numbers), on_grant, True)
         if self._most_waiting is not None and self.waiting >= self._most_waiting:
             raise QueueFullError(f"{self.waiting} calls are waiting, as many as max_pending allows")
+        slot = Slot(self, priority, next(self._numbers), on_grant, False)
         self._push(slot)
         return slot
 
@@ -154,20 +154,17 @@ class Slots:
             heapify(self._queue)
 
 
-class Slot:
+class Slot(msgspec.Struct, eq=False):
     """One call's slot, or its place in the queue until the slot is granted."""
 
-    __slots__ = ("_slots", "is_granted", "is_queued", "is_released", "number", "on_grant", "priority", "ready")
-
-    def __init__(self, slots: Slots, priority: float, number: int, on_grant: Callable[[], object] | None) -> None:
-        self._slots = slots
-        self.priority = priority
-        self.number = number
-        self.on_grant = on_grant
-        self.is_granted = False
-        self.is_queued = False
-        self.is_released = False
-        self.ready: anyio.Event | None = None
+    slots: Slots
+    priority: float
+    number: int
+    on_grant: Callable[[], object] | None
+    is_granted: bool
+    is_queued: bool = False
+    is_released: bool = False
+    ready: anyio.Event | None = None
 
     async def wait(self) -> None:
         """Wait for the slot. If cancelled, the slot or the place in the queue is released."""
@@ -183,13 +180,13 @@ class Slot:
 
     def pause(self) -> None:
         """Release the slot while the call does not need it. Other calls may acquire it."""
-        self._slots.pause(self)
+        self.slots.pause(self)
 
     async def resume(self) -> None:
         """Acquire a slot again after `pause`. If cancelled, no slot is held."""
-        self._slots.resume(self)
+        self.slots.resume(self)
         await self.wait()
 
     def release(self) -> None:
         """Release the slot, or leave the queue. Releasing twice does nothing."""
-        self._slots.release(self)
+        self.slots.release(self)

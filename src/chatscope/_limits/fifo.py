@@ -33,20 +33,23 @@ class WaiterQueue:
 
     No waiter overtakes another: even one that could acquire waits behind a first one that cannot. If there is no other
     waiter and the acquisition succeeds, there is no task switch.
+
+    Attributes:
+        waiting: the waiters in their order.
     """
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiters: list[_Waiter] = []
+        self.waiting: list[_Waiter] = []
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiting)
 
     @property
     def first(self) -> Order | None:
         """The place of the first waiter."""
-        return self._waiters[0].order if self._waiters else None
+        return self.waiting[0].order if self.waiting else None
 
     async def acquire(self, try_acquire: Callable[[], float], order: Order) -> None:
         """Wait until `try_acquire` succeeds. If cancelled, nothing is acquired and the next waiter tries.
@@ -56,26 +59,26 @@ class WaiterQueue:
                 It is only called for the first waiter.
             order: the waiter's place.
         """
-        if not self._waiters and try_acquire() <= 0:
+        if not self.waiting and try_acquire() <= 0:
             return
         waiter = _Waiter(order)
-        insort(self._waiters, waiter, key=_order)
+        insort(self.waiting, waiter, key=_order)
         try:
             while True:
-                wait = try_acquire() if self._waiters[0] is waiter else inf
+                wait = try_acquire() if self.waiting[0] is waiter else inf
                 if wait <= 0:
                     return
                 waiter.event = anyio.Event()
                 with anyio.move_on_after(None if wait == inf else max(wait, SHORTEST_WAIT)):
                     await waiter.event.wait()
         finally:
-            self._waiters.remove(waiter)
+            self.waiting.remove(waiter)
             self.wake()
 
     def wake(self) -> None:
         """Let the first waiter try again."""
-        if self._waiters:
-            self._waiters[0].event.set()
+        if self.waiting:
+            self.waiting[0].event.set()
 
 
 class _Waiter:

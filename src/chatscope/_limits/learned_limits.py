@@ -286,11 +286,18 @@ class ModelLimits:
         self.forgiven = self.refusals
         self.last_refusal = None
 
-    def take_free(self, tokens: float) -> None:
-        """Count one request as sent, like `take`, while nothing limits this model."""
+    def try_take(self, tokens: float) -> bool:
+        """Count one request as sent, like `take`, if nothing limits this model and none waits; return whether it was.
+
+        This is the usual case, and costs a third of asking and taking.
+        """
+        requests, own_tokens = self.requests, self.tokens
+        if self._pause_until is not None or requests._learned or own_tokens._learned or self.waiters.waiting:
+            return False
         self.sent += 1
-        self.requests.in_flight += 1.0
-        self.tokens.in_flight += tokens
+        requests.in_flight += 1.0
+        own_tokens.in_flight += tokens
+        return True
 
     def take(self, tokens: float) -> None:
         """Count one request as sent."""

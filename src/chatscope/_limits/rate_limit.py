@@ -14,6 +14,8 @@ from itertools import count
 from math import inf
 from typing import Any, Final
 
+import msgspec
+
 from chatscope._limits.clock import Clock
 from chatscope._limits.fifo import Order
 from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
@@ -36,7 +38,7 @@ forgotten, and learned again when needed."""
 _log: Final = logging.getLogger("chatscope.pacing")
 
 
-class Reservation:
+class Reservation(msgspec.Struct, eq=False):
     """The amounts that one request has taken from the limits, until it is settled.
 
     Attributes:
@@ -45,12 +47,9 @@ class Reservation:
         use: its record in the pacer, until its tokens are settled.
     """
 
-    __slots__ = ("limits", "tokens", "use")
-
-    def __init__(self, limits: ModelLimits, tokens: float) -> None:
-        self.limits = limits
-        self.tokens = tokens
-        self.use: Any = None
+    limits: ModelLimits
+    tokens: float
+    use: Any = None
 
 
 class RateLimiter:
@@ -106,10 +105,7 @@ class RateLimiter:
     def acquire_nowait(self, model: str, tokens: float) -> Reservation | None:
         """Reserve the amounts of a request if nothing limits it at present; otherwise return `None`."""
         limits = self._models.get(model) or self._limits_of(model)
-        if self._pacer is not None or not limits.is_free or limits.waiters:
-            return None
-        limits.take_free(tokens)
-        return Reservation(limits, tokens)
+        return Reservation(limits, tokens) if self._pacer is None and limits.try_take(tokens) else None
 
     async def acquire(
         self,

@@ -17,6 +17,7 @@ from math import inf
 from typing import Final, TypeVar
 
 import anyio
+import msgspec
 import stamina
 
 from chatscope._limits.attempts import AttemptsLog
@@ -127,45 +128,34 @@ def waits_disabled() -> bool:
     return stamina.is_testing()
 
 
-class Retrier:
+class Retrier(msgspec.Struct, eq=False):
     """Runs the attempts of one call by a policy.
 
-    Args:
+    Attributes:
         policy: how many attempts, and how far apart.
         label: the call's name in the log: a task's id, or `request`.
         deadline: the call's deadline. A wait that would pass it is not started.
         log: records the requests of the call. The calls of one conversation share it.
         level: the level at which waits are logged; `None` means WARNING for rate limits, INFO otherwise.
-
-    Attributes:
         failed: how many attempts have failed so far.
+        refused: how many of them found their connections refused.
+        gave_up: whether an attempt ended while it waited for a permit.
         last_failure: the error of the last one, until the call is over; the error of a deadline quotes it.
     """
 
-    __slots__ = ("_gave_up", "_level", "_refused", "deadline", "failed", "label", "last_failure", "log", "policy")
-
-    def __init__(
-        self,
-        policy: RetryPolicy,
-        *,
-        label: str = "request",
-        deadline: Deadline | None = None,
-        log: AttemptsLog | None = None,
-        level: int | None = None,
-    ) -> None:
-        self.policy = policy
-        self.label = label
-        self.deadline = deadline
-        self.log = AttemptsLog() if log is None else log
-        self._level = level
-        self._gave_up = False
-        self._refused = 0
-        self.failed = 0
-        self.last_failure: Exception | None = None
+    policy: RetryPolicy
+    label: str = "request"
+    deadline: Deadline | None = None
+    log: AttemptsLog = msgspec.field(default_factory=AttemptsLog)
+    level: int | None = None
+    failed: int = 0
+    refused: int = 0
+    gave_up: bool = False
+    last_failure: Exception | None = None
 
     def successor(self) -> Retrier:
         """Return the retrier for the next call of the same conversation: it counts from zero and shares the log."""
-        return Retrier(self.policy, label=self.label, deadline=self.deadline, log=self.log, level=self._level)
+        return Retrier(self.policy, label=self.label, deadline=self.deadline, log=self.log, level=self.level)
 
     def patience(self, outage: ChatError | None) -> float:
         """Return how long the call may be held back while its server fails, in seconds.
@@ -260,7 +250,7 @@ class Retrier:
                 self._on_failure(error)
                 raise
             # The call ends with the server's error, not with the one about waiting for a permit.
-            self._gave_up = True
+            self.gave_up = True
             earlier.not_retried = str(error).removeprefix("not sent: ")
             raise earlier from earlier.__cause__
 
@@ -270,7 +260,7 @@ class Retrier:
 
     def _on_failure(self, error: Exception) -> None:
         self.failed += 1
-        self._refused += is_refused(error)
+        self.refused += is_refused(error)
         self.last_failure = error
 
     def _wait_after(
@@ -279,9 +269,9 @@ class Retrier:
         """Return the seconds until the next attempt, or `False` to give up. stamina calls this after each failure."""
         failed = self.failed
         if (
-            self._gave_up
+            self.gave_up
             or failed >= self.policy.attempts
-            or self._refused >= (self.policy.refused_attempts or self.policy.attempts)
+            or self.refused >= (self.policy.refused_attempts or self.policy.attempts)
             or not isinstance(error, Exception)
             or not should_retry(error)
         ):
@@ -302,7 +292,7 @@ class Retrier:
             on_retry()
         self.log.set_wait(wait)
         is_scheduling.set(True)  # until the wait is over: stamina calls its hooks now
-        level = self._level or (logging.WARNING if isinstance(error, RateLimitError) else logging.INFO)
+        level = self.level or (logging.WARNING if isinstance(error, RateLimitError) else logging.INFO)
         _log.log(
             level,
             "%s: attempt %d failed: %s: %s; next in %.3g s",

@@ -76,7 +76,7 @@ class CallAttempt:
             if self.reader is not None:
                 completion = self._finished = await self.reader.read_to_end(observer)
             else:
-                completion = self._finished = await fetch(self.request)
+                completion = self._finished = await fetch(self.request, holds_permit=True)
                 observer.on_text([completion.text] if completion.text else [])
         except BaseException as error:
             if self._may_be_charged(error):

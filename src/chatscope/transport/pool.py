@@ -205,7 +205,8 @@ class Pool:
         if last:
             idle.move_to_end(connection, last=False)
         self._reports_closing = connection.stream.watch(connection.on_lost)
-        self._expire(now)
+        if next(iter(self._oldest_first)).idle_since <= now - self._idle_expiry:
+            self._expire(now)
         if self._cancel_timer is None and self._oldest_first:
             self._start_timer()
 

@@ -165,7 +165,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         `handle_async_request`.
         """
         pool = self._open_pool()
-        origin = self._origin(template.key, template.url)
+        origin = self._origins.get(template.key) or self._origin(template.key, template.url)
         if origin.proxy is not None:
             request = httpx.Request("POST", template.url, headers=template.headers, content=body)
             request.extensions["timeout"] = timeouts

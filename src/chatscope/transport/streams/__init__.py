@@ -50,8 +50,6 @@ def _trio() -> Any:
     trio is asked before asyncio: in its guest mode the host's asyncio loop counts as running, too.
     """
     trio = sys.modules.get("trio")
-    if trio is None:
-        return None
     lowlevel = getattr(trio, "lowlevel", None)  # missing while another thread imports trio for the first time
     return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
@@ -63,6 +61,8 @@ def _on_trio() -> Any:
 
 def current_run() -> object:
     """Return an object that identifies the current run of an event loop. Sockets of one run are useless in another."""
+    if "trio" not in sys.modules:  # most programs' case, without a call
+        return asyncio.get_running_loop()
     trio = _trio()
     return asyncio.get_running_loop() if trio is None else trio.lowlevel.current_trio_token()
 
