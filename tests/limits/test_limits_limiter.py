@@ -13,7 +13,8 @@ import pytest
 import stamina
 
 from chatscope._limits.circuit_breaker import DOWN_AFTER, PROBE_FIRST, PROBE_MOST
-from chatscope._limits.limiter import Limiter, Permit, Statistics
+from chatscope._limits.limiter import Limiter, Statistics
+from chatscope._limits.permit import Permit
 from chatscope._limits.retry import MAX_RETRY_AFTER, PATIENCE
 from chatscope._limits.retry_budget import CAPACITY, RATIO, REFILL_SECONDS, RetryBudget
 from chatscope._limits.transient import is_transient

@@ -168,7 +168,7 @@ class TestInVirtualTime:
     async def test_with_an_empty_retry_budget_there_is_none(self, serve: Serve) -> None:
         server = serve(Reply("slow", first_token=1.0))
         async with adapter(server, hedge_after=0.5) as chat:
-            chat._core.limiter._budget.tokens = 0.5
+            chat._core.limiter.budget.tokens = 0.5
             assert (await chat.execute(hi())).output == "slow"
             assert chat.statistics().retry_tokens == pytest.approx(0.5 + RATIO)
         assert len(server.requests) == 1

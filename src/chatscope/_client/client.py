@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, overload
 
+from chatscope._client.call import run_call
 from chatscope._client.completion import fetch
 from chatscope._client.config import ClientArguments, ClientOptions, in_order
 from chatscope._client.core import ClientCore
@@ -184,9 +185,9 @@ class ChatClient:
         if output_type is None and not reask and strict is True:
             request = self._core.request(model, sent, parameters, stream=False)
             if request.observed is None:
-                return await request.run(partial(fetch, request))
+                return await run_call(request, partial(fetch, request))
             with observed(request.observed) as seen:
-                seen.completion = await request.run(partial(fetch, request))
+                seen.completion = await run_call(request, partial(fetch, request))
                 return seen.completion
         conversation = Conversation(sent, parameters, output_type=output_type, reask=reask, strict=strict)
         await converse(Turns(self._core, model, conversation, stream=False))

@@ -1,7 +1,8 @@
 """ClientRequest: one request, sent as often as the retry policy says, and its latest response.
 
-Here: its slot and permits, sending, reading and closing. Not here: what the bytes of a response mean (`completion`,
-`stream_state`), which error a failure becomes (`request_errors`), and whether to try again (`_limits.retry`).
+Here: its permits, sending, reading and closing. Not here: waiting for a slot (`call`), what the bytes of a response
+mean (`completion`, `stream_state`), which error a failure becomes (`request_errors`), and whether to try again
+(`_limits.retry`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TypeVar
 
 from chatscope._client.request_errors import locate_error, raise_from, status_error_of, translated_for
 from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
 from chatscope._http.base import HTTPResponse
 from chatscope._limits.attempts import NOT_SENT, AttemptRecord
 from chatscope._limits.concurrency import Slot
-from chatscope._limits.limiter import Permit
+from chatscope._limits.permit import Permit
 from chatscope._limits.retry import Retrier
-from chatscope._limits.timeouts import CallDeadlines, fail_at
+from chatscope._limits.timeouts import CallDeadlines
 from chatscope.errors import APIStatusError, ChatError, InvalidResponseError, Phase
 from chatscope.protocol.headers import NO_HEADERS, request_id
 from chatscope.protocol.redaction import redact
@@ -26,8 +26,6 @@ from chatscope.protocol.usage import Usage
 from chatscope.telemetry.observer import ObservedAttempt, ObservedCall
 from chatscope.transport.base import TimedStream
 from chatscope.transport.request_head import PostTemplate
-
-_T = TypeVar("_T")
 
 
 class ClientRequest:
@@ -42,6 +40,8 @@ class ClientRequest:
         priority: requests with a higher priority go first where they wait for limits.
 
     Attributes:
+        server: as given.
+        slot: the slot of its call, if a client runs it.
         response: the response that is being read, between `send` and `close`.
         secret: the key that is sent.
         headers: the latest response's, names in lower case.
@@ -54,8 +54,6 @@ class ClientRequest:
         "_attempt",
         "_is_hedged",
         "_permit",
-        "_server",
-        "_slot",
         "body",
         "deadlines",
         "headers",
@@ -66,6 +64,8 @@ class ClientRequest:
         "response",
         "retrier",
         "secret",
+        "server",
+        "slot",
     )
 
     def __init__(
@@ -78,9 +78,9 @@ class ClientRequest:
         observed: ObservedCall | None = None,
         priority: float = 0.0,
     ) -> None:
-        self._server = server
+        self.server = server
+        self.slot: Slot | None = None
         self._permit = Permit(server.limiter, retrier.label, model=prepared.model, priority=priority)
-        self._slot: Slot | None = None
         self._attempt: ObservedAttempt | None = None
         self._is_hedged = False
         self.secret = server.secret
@@ -94,45 +94,14 @@ class ClientRequest:
         self.record: AttemptRecord = NOT_SENT
         self.read_ns = 0  # 0 means never
 
-    async def run(self, attempt: Callable[[], Awaitable[_T]], *, keeps_slot: bool = False) -> _T:
-        """Wait for a slot, then make attempts until one succeeds. If cancelled, the slot is released.
-
-        Args:
-            attempt: acquires a permit and makes one attempt.
-            keeps_slot: whether the slot is held after a success, until `release_slot`.
-
-        Raises:
-            APITimeoutError: the deadline passed.
-            ChatError: what the last attempt raised.
-        """
-        slot = self._slot = self._server.limiter.slots.reserve()
-        deadlines = self.deadlines
-        try:
-            if not slot.is_granted:
-                with fail_at(deadlines.queue, self.last_failure):
-                    await slot.wait()
-            if (deadline := deadlines.total) is None:
-                result = await self.retrier.run(attempt)
-            else:
-                with fail_at(deadline, self.last_failure):
-                    result = await self.retrier.run(attempt)
-        except BaseException as error:
-            slot.release()
-            if isinstance(error, ChatError):
-                self.annotate(error)  # an error raised by a deadline has no request data yet
-            raise
-        if not keeps_slot:
-            slot.release()
-        return result
-
     def last_failure(self) -> Exception | None:
         """Return the last attempt's error; if there is none, the error for which the server counts as down."""
-        return self.retrier.last_failure or self._server.limiter.outage
+        return self.retrier.last_failure or self.server.limiter.outage
 
     def release_slot(self) -> None:
-        """Release the slot that `run` took. Releasing it twice does nothing."""
-        if self._slot is not None:
-            self._slot.release()
+        """Release the call's slot, if it has one. Releasing it twice does nothing."""
+        if self.slot is not None:
+            self.slot.release()
 
     def acquire_permit(self, *, hedged: bool = False) -> Awaitable[None] | None:
         """Acquire a permit for one attempt. If cancelled, no permit is consumed.
@@ -157,7 +126,7 @@ class ClientRequest:
             prepared.body,
             prepared.max_tokens,
             retry=is_retry,
-            patience=retrier.patience(self._server.limiter.outage),
+            patience=retrier.patience(self.server.limiter.outage),
             most_refusals=retrier.policy.attempts if retrier.deadline is None else inf,
         )
         return acquiring if observed is None else _then(acquiring, observed.permit_acquired)
@@ -183,7 +152,7 @@ class ClientRequest:
         attempt.on_response(response.status, self.record.request_id)
 
     async def _send(self, post: PostTemplate) -> HTTPResponse:
-        server, prepared = self._server, self.prepared
+        server, prepared = self.server, self.prepared
         adds_usage = prepared.adds_usage and not server.rejects_include_usage
         while True:
             self._on_send()

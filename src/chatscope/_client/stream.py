@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self
 
+from chatscope._client.call import run_call
 from chatscope._client.event_stream import EventStream
 from chatscope._client.request import ClientRequest
 from chatscope._client.stream_reader import StreamReader
@@ -69,7 +70,7 @@ class ChatStream:
         self._is_entered = True
         self._begin()
         try:
-            await self._request.run(self._attempt, keeps_slot=True)
+            await run_call(self._request, self._attempt, keeps_slot=True)
         except BaseException as error:
             if isinstance(error, ChatError):
                 self._reader.annotate(error)

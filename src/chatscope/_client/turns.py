@@ -10,6 +10,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from chatscope._client.call import run_call
 from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
 from chatscope._client.parameters import RUN_NAMES, check_names, pop_type
@@ -99,7 +100,7 @@ async def converse(turns: Turns, on_step: Callable[[Completion], object] | None 
 
     async def ask() -> Completion:
         request = turns.next_request()
-        completion = await request.run(partial(fetch, request))
+        completion = await run_call(request, partial(fetch, request))
         if on_step is not None:
             called = on_step(completion)
             if isawaitable(called):

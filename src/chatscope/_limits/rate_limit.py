@@ -1,7 +1,7 @@
 """RateLimiter: how fast requests are sent: budgets per minute, limits from a server's headers, and requested pauses.
 
 Here: the order of requests, by priority, and returning what was reserved. Not here: counting budgets (`pacer`), and
-what headers mean for a model (`learned_limits`).
+what headers mean for a model (`model_limits`).
 
 All calls of a client share it. So after one refusal all of them wait, instead of each being refused in turn.
 """
@@ -18,7 +18,8 @@ import msgspec
 
 from chatscope._limits.clock import Clock
 from chatscope._limits.fifo import Order
-from chatscope._limits.learned_limits import LearnedLimit, ModelLimit, ModelLimits
+from chatscope._limits.learned_limits import LearnedLimit, ModelLimit
+from chatscope._limits.model_limits import ModelLimits
 from chatscope._limits.pacer import BudgetPacer, GuardedPacer, Pacer
 from chatscope._limits.refusals import RefusalCount
 from chatscope.errors import ChatError

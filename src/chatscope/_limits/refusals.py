@@ -1,12 +1,12 @@
 """RefusalCount: how long a call waits for the limits of a server that only refuses (429).
 
-Not here: what the limits are (`learned_limits`), the wait itself (`rate_limit`), and servers that fail
+Not here: what the limits are (`model_limits`), the wait itself (`rate_limit`), and servers that fail
 (`circuit_breaker`).
 """
 
 from __future__ import annotations
 
-from chatscope._limits.learned_limits import ModelLimits
+from chatscope._limits.model_limits import ModelLimits
 from chatscope.errors import APIConnectionError, ChatError
 
 

@@ -1,8 +1,8 @@
 """Proxies of the environment: the proxy for each origin, and the httpx transport for it.
 
-Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read as the standard library reads them. Not here: tunnelling,
-which httpx does. A proxy's URL often contains credentials, so logs and errors show only its host. httpx closes idle
-connections to a proxy only at its next request.
+Here: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read as the standard library reads them, and sending through
+httpx's transport. Not here: tunnelling, which httpx does. A proxy's URL often contains credentials, so logs and errors
+show only its host. httpx closes idle connections to a proxy only at its next request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import httpx
 
 from chatscope.transport.base import TimedStream
 from chatscope.transport.drain import END_GRACE
-from chatscope.transport.errors import UnusableProxyError
+from chatscope.transport.errors import UnusableProxyError, note_proxy
+from chatscope.transport.httpx_response import decoded_response
 
 if TYPE_CHECKING:
     import ssl
@@ -57,14 +58,42 @@ class Proxies:
         )  # fmt: skip
         return self._transports[proxy]
 
-    def host_of(self, transport: httpx.AsyncHTTPTransport) -> str:
-        """Return the host and port of the proxy that a transport goes through."""
-        return next((_host(proxy) for proxy, known in self._transports.items() if known is transport), "")
+    async def send(
+        self, proxy: httpx.AsyncHTTPTransport, request: httpx.Request, *, max_decoded_bytes: int
+    ) -> httpx.Response:
+        """Send a request through a proxy, and return the response with its body decoded.
+
+        Raises:
+            httpx.RequestError: as httpx's transport; an error of the proxy names it.
+        """
+        try:
+            response = await proxy.handle_async_request(request)
+        except httpx.RequestError as exc:
+            exc.request = request
+            note_proxy(exc, self._host_of(proxy))
+            raise
+        stream = HttpxBody(response, request)
+        try:
+            return decoded_response(
+                response.status_code,
+                response.headers.raw,
+                stream,
+                response.extensions,
+                request,
+                max_decoded_bytes=max_decoded_bytes,
+            )
+        except BaseException:
+            await stream.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Close the transports."""
         while self._transports:
             await self._transports.popitem()[1].aclose()
+
+    def _host_of(self, transport: httpx.AsyncHTTPTransport) -> str:
+        """Return the host and port of the proxy that a transport goes through."""
+        return next((_host(proxy) for proxy, known in self._transports.items() if known is transport), "")
 
     def _create(self, proxy: str) -> httpx.AsyncHTTPTransport:
         url = proxy if "://" in proxy else f"http://{proxy}"

@@ -19,11 +19,11 @@ from chatscope.transport.ahead import open_ahead
 from chatscope.transport.base import RESEND_EXTENSION, SENT_EXTENSION
 from chatscope.transport.connect import connect
 from chatscope.transport.drain import drain
-from chatscope.transport.errors import Operation, note_proxy, translated
+from chatscope.transport.errors import Operation, translated
 from chatscope.transport.http1 import ResponseStream
-from chatscope.transport.httpx_response import decoded_response, response_from
+from chatscope.transport.httpx_response import response_from
 from chatscope.transport.pool import Counts, Origin, Pool, TransportStatistics
-from chatscope.transport.proxies import HttpxBody, Proxies
+from chatscope.transport.proxies import Proxies
 from chatscope.transport.request_head import PostTemplate, RequestHead
 from chatscope.transport.resolver import Resolver
 from chatscope.transport.streams import current_run
@@ -127,7 +127,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             url = request.url
             origin = self._origin((url.scheme, url.raw_host, url.port), url)
             if origin.proxy is not None:
-                return await self._handle_by_proxy(origin.proxy, request)
+                return await self._send_by_proxy(origin.proxy, request)
             body = request.read() if isinstance(request.stream, httpx.ByteStream) else None
             head = RequestHead(request, origin.host_header, body)
         except httpx.RequestError as exc:
@@ -169,7 +169,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         if origin.proxy is not None:
             request = httpx.Request("POST", template.url, headers=template.headers, content=body)
             request.extensions["timeout"] = timeouts
-            return self._handle_by_proxy(origin.proxy, request)
+            return self._send_by_proxy(origin.proxy, request)
         return self._send(pool, origin, template, body, timeouts, on_resend, on_sent)
 
     async def open_connections(self, url: httpx.URL | str, count: int, *, within: float | None = None) -> int:
@@ -293,6 +293,13 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             self._context = default_context(verify=self._verify) if isinstance(self._verify, bool) else self._verify
         return self._context
 
+    def _send_by_proxy(
+        self, proxy: httpx.AsyncHTTPTransport, request: httpx.Request
+    ) -> Coroutine[Any, Any, httpx.Response]:
+        self._counts.proxied += 1
+        assert self._proxies is not None  # noqa: S101 - the origin has its proxy from there
+        return self._proxies.send(proxy, request, max_decoded_bytes=self._max_decoded_bytes)
+
     async def _connect(self, origin: Origin, timeout: float | None, request: httpx.Request | None) -> SocketStream:  # noqa: ASYNC109 - httpx's own name for it
         try:
             with anyio.move_on_after(timeout):
@@ -308,26 +315,3 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         except (OSError, ValueError) as exc:  # ValueError: a host that no DNS name or certificate can have
             raise translated(exc, Operation.CONNECT, request, to=f"{origin.host} port {origin.port}") from exc
         raise httpx.ConnectTimeout(f"no connection to {origin.host} port {origin.port} in {timeout} s", request=request)
-
-    async def _handle_by_proxy(self, proxy: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
-        self._counts.proxied += 1
-        try:
-            response = await proxy.handle_async_request(request)
-        except httpx.RequestError as exc:
-            exc.request = request
-            if self._proxies is not None:
-                note_proxy(exc, self._proxies.host_of(proxy))
-            raise
-        stream = HttpxBody(response, request)
-        try:
-            return decoded_response(
-                response.status_code,
-                response.headers.raw,
-                stream,
-                response.extensions,
-                request,
-                max_decoded_bytes=self._max_decoded_bytes,
-            )
-        except BaseException:
-            await stream.aclose()
-            raise
