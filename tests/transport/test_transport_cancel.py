@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import threading
 from math import inf
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+import httptools
 import httpx
 import pytest
 from tests.support.responses import OK
@@ -76,6 +78,28 @@ async def test_cancelled_in_an_exchange(
     server = serve(script)
     async with HTTPTransport() as transport:
         await cancelled_while_it_waits(transport, server, request_to(server, content=b"x" * size))
+
+
+@pytest.mark.parametrize("leaves", ["closed", "cancelled"])
+async def test_a_response_that_was_given_up_leaves_no_parser_to_the_collector(
+    serve: Serve, request_to: Build, leaves: str
+) -> None:
+    def parsers() -> int:
+        return sum(isinstance(it, httptools.HttpResponseParser) for it in gc.get_objects())
+
+    server = serve(within_the_body)
+    gc.collect()
+    gc.disable()
+    before = parsers()
+    try:
+        async with HTTPTransport() as transport:
+            if leaves == "cancelled":
+                await cancelled_while_it_waits(transport, server, request_to(server))
+            else:
+                await (await transport.handle_async_request(request_to(server))).aclose()
+            assert parsers() == before
+    finally:
+        gc.enable()
 
 
 async def test_cancelled_while_the_body_is_produced(serve: Serve, request_to: Build) -> None:

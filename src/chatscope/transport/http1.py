@@ -209,6 +209,8 @@ class ResponseStream(TimedStream):
             self._broken = True
             self._ready = b""
             self._connection.close()
+            if not self._reading:  # else a read is under way, which fails and closes the parser
+                self._parser.close()
 
     def _check_read(self, data: bytes, write_error: OSError | None) -> None:
         """Raise what it means that the head ends here. If there is no response, it is the error of a failed write."""
@@ -252,5 +254,6 @@ class ResponseStream(TimedStream):
         # Cancellation may come after the end. The connection was returned then, and may be serving its next request.
         if not self._complete:
             self._connection.close()
+            self._parser.close()
         if isinstance(exc, httpx.RequestError) and self._request is not None:
             exc.request = self._request
