@@ -11,11 +11,12 @@ from typing import Any
 import anyio
 import pytest
 from tests.batch.test_batch_run import HELLO, adapter_of, fails_for, finish, until
-from tests.support.batches import ids, line, write_lines
+from tests.support.batches import MODEL, ids, line, write_lines
 from tests.support.memory_server import Serve
 
 from chatscope import AsyncChatGPTAdapter, Result, Task
 from chatscope.batch import BatchProgress, run_batch
+from chatscope.batch.stopping import UNPRICED
 from chatscope.simulator import Reply
 
 
@@ -120,6 +121,17 @@ async def test_what_is_spent_already_stops_a_run_before_it_sends(serve: Serve, o
     assert summary.exit_code == 0
     (notice,) = summary.notices
     assert notice.startswith("max_cost did not limit 1 requests")
+
+
+async def test_a_budget_that_cannot_hold_stops_the_run(serve: Serve, output: Path) -> None:
+    rows = [line(number, model="unpriced" if number % 9 else MODEL) for number in range(40)]
+    source, server = write_lines(output.with_name("in.jsonl"), rows), serve(HELLO)
+    summary = await finish(server, source, output, max_cost=1.0)
+    assert (summary.stop_reason, summary.exit_code) == ("budget", 3)
+    assert "max_cost limits nothing: use max_tokens_total" in (summary.stop_message or "")
+    assert UNPRICED <= len(server.requests) <= 9 + 4
+    summary = await finish(serve(HELLO), source, output, max_cost=1.0, max_tokens_total=10**6)
+    assert (summary.settled + summary.succeeded, summary.exit_code) == (40, 0)
 
 
 @pytest.mark.slow

@@ -12,10 +12,9 @@ from chatscope import PriceQuery, Usage
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.journal import Paths
 from chatscope.batch.judging import Judge
-from chatscope.batch.manifest import check_manifest, check_owner
+from chatscope.batch.manifest import check_manifest, check_owner, settings_of
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, rows_of
-from chatscope.batch.prepare import settings_of
 from chatscope.batch.readers import Reader
 from chatscope.batch.requests import RowParser
 from chatscope.batch.scan import Recorded

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-import sys
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
-from chatscope.batch.errors import JournalError, LockedError
+from chatscope.batch.errors import JournalError
+from chatscope.batch.locking import OutputLock, lock_linked
 from chatscope.batch.records import decode_line
 from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
 from chatscope.batch.requests import BatchRequest
@@ -30,9 +28,6 @@ SYNC_LINES: Final = 256
 _TAIL: Final = 1 << 16
 _OTHER_FORMATS: Final = frozenset({".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip"})
 """Endings of names that promise another format than a journal's."""
-
-_HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
-"""The error numbers of a lock that another process holds. They depend on the system."""
 
 
 class Paths:
@@ -87,7 +82,7 @@ class Journal:
                 raise JournalError(f"{path}: not a file that lines can be appended to and read again")
         try:
             paths.meta.mkdir(parents=True, exist_ok=True)
-            self._lock = _Lock(paths.lock)
+            self._lock = OutputLock(paths.lock)
         except OSError as error:
             raise JournalError(f"{error.filename or paths.meta}: {error.strerror or error}") from error
         try:
@@ -233,23 +228,12 @@ class _AppendedFile:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         try:
             if with_lock:
-                self._lock()
+                lock_linked(self._fd, path)
         except BaseException:
             os.close(self._fd)
             raise
         self.size = os.fstat(self._fd).st_size
         self._synced = self.size
-
-    def _lock(self) -> None:
-        """Lock the file itself, because a link may lead to it under another name, with another folder beside it."""
-        if sys.platform == "win32":
-            return  # there, it could not be read meanwhile
-        import fcntl  # noqa: PLC0415 - not on Windows
-
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(f"{self.path}: another run is writing this output under another name") from error
 
     def append(self, data: bytes) -> int:
         at, rest = self.size, memoryview(data)
@@ -285,39 +269,3 @@ class _AppendedFile:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-class _Lock:
-    """An advisory lock of the operating system. It ends with the process that holds it, however that process ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("a+b")
-        try:
-            _lock_file(self._file)
-        except OSError as error:
-            if error.errno not in _HELD:
-                self._file.close()
-                raise  # the file system has no locks
-            self._file.seek(0)
-            holder = self._file.read().decode(errors="replace").strip() or "another process"
-            self._file.close()
-            raise LockedError(f"{path}: another run is writing this output: {holder}") from error
-        self._file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-        self._file.flush()
-
-    def release(self) -> None:
-        self._file.close()
-
-
-def _lock_file(file: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - there only
-
-        file.seek(1 << 30)  # beyond the content, because others must be able to read the content
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl  # noqa: PLC0415 - not on Windows
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,6 +10,7 @@ import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.journal import Paths
+from chatscope.batch.options import BatchOptions
 from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.version import __version__
 
@@ -53,6 +54,14 @@ def manifest_of(paths: Paths) -> Manifest:
         return read_manifest(paths) or Manifest()
     except JournalError:
         return Manifest()
+
+
+def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
+    """Return the settings that change responses, for the manifest, without a password in the address."""
+    scheme, separator, rest = base_url.partition("://")
+    host, slash, path = rest.partition("?")[0].partition("/")
+    address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return options.settings() | {"model": options.model or model, "base_url": address}
 
 
 def check_owner(paths: Paths) -> None:

@@ -49,7 +49,8 @@ class BatchOptions:
         dedup: send equal requests once; each id gets a line.
         ordered: at the end, sort the output in the order of the input.
         max_errors: stop after this many failures in this run.
-        max_cost: stop when this many US dollars are spent, including earlier runs. Running requests may exceed it.
+        max_cost: stop when this many US dollars are spent, including earlier runs. Running requests may exceed it. Also
+            stop if prices are not known, unless `max_tokens_total` limits the run.
         max_tokens_total: stop when this run has used this many tokens.
         output_format: `batch` writes the lines of OpenAI's Batch API; `record` writes the input record with its output.
         fsync: `group` syncs every second or 256 lines, `each` every line, `none` leaves it to the system.

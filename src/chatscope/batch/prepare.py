@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -22,7 +21,7 @@ from chatscope.batch.errors import AbandonedError, InputError, JournalError, Lin
 from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.judging import Judge, Occurrences
-from chatscope.batch.manifest import check_manifest, check_owner, write_manifest
+from chatscope.batch.manifest import check_manifest, check_owner, settings_of, write_manifest
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.plan import FilePlan, StreamPlan, rows_of
 from chatscope.batch.progress import BatchProgress, BatchSummary, Phase, StopReason, Tally
@@ -57,7 +56,6 @@ class Prepared:
         self.plan: FilePlan | StreamPlan | None = None
         self.standing_failures = 0
         self.in_flight_at_kill = 0
-        self._reader: Reader | None = None
         self._again: Reader | None = None
         self._parser: RowParser | None = None
         self._options = BatchOptions()
@@ -249,14 +247,6 @@ def _unmatched(retry_errors: bool | str, recorded: Recorded) -> Iterator[str]:
     classes = sorted(recorded.failures)
     if isinstance(retry_errors, str) and classes and retry_errors not in classes:
         yield f"no recorded failure is of the class {retry_errors!r}; there are {', '.join(classes)}"
-
-
-def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
-    """Return the settings that change responses, for the manifest, without a password in the address."""
-    scheme, separator, rest = base_url.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("/")
-    address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
-    return options.settings() | {"model": options.model or model, "base_url": address}
 
 
 def _check_files(source: str | None, paths: Paths, options: BatchOptions) -> None:

@@ -16,6 +16,9 @@ from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally, sho
 REFUSALS: Final = 5
 """This many consecutive refusals of the key or the account stop the run: no further request would succeed."""
 
+UNPRICED: Final = 5
+"""This many consecutive successes without a known cost stop a run that has nothing but `max_cost` to limit it."""
+
 _STATUSES: Final = frozenset({401, 402, 403})
 
 
@@ -106,6 +109,7 @@ class StopRules:
         self._earlier_cost = earlier_cost
         self._refusal: object = None
         self._refusals = 0
+        self._unpriced = 0  # in succession
 
     def reason(self, tally: Tally, results: Iterable[Result] = ()) -> tuple[StopReason, str] | None:
         """Return the reason to stop the run, and a message; `None` if it continues.
@@ -119,6 +123,13 @@ class StopRules:
             if self._is_refused_again(result):
                 error = shortened(result.error or "")
                 return "refused", f"{self._refusals} consecutive requests were refused: {error}"
+            if result.success:
+                self._unpriced = self._unpriced + 1 if result.cost is None else 0
+        if options.max_cost is not None and options.max_tokens_total is None and self._unpriced >= UNPRICED:
+            return "budget", (
+                f"the cost of {self._unpriced} consecutive requests is not known, so max_cost limits nothing: use"
+                " max_tokens_total, alone or with it"
+            )
         if options.max_errors is not None and tally.failed >= options.max_errors:
             return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
         if options.max_cost is not None and spent >= options.max_cost:
