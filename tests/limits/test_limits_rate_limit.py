@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from chatscope import RateLimitError
 from chatscope._limits.budget_window import BudgetWindow
-from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT, ModelLimit, ModelLimits
+from chatscope._limits.learned_limits import LONGEST_LEARNED_WAIT, ModelLimit
+from chatscope._limits.model_limits import ModelLimits
 from chatscope._limits.pacer import BudgetPacer
 from chatscope._limits.rate_limit import (
     CHARACTERS_PER_TOKEN,
