@@ -176,9 +176,13 @@ def test_an_export_is_read_by_others(simulate: Simulate, chatscope: Run, source:
     assert (rows["request-1"]["output"], rows["request-1"]["success"]) == ("Hello.", "True")
     assert (rows["request-3"]["status_code"], rows["request-3"]["error_message"]) == ("400", "No.")
     parquet = pytest.importorskip("pyarrow.parquet")
+    wrong = {"status_code": 200, "body": {"usage": {"completion_tokens": 1 << 80}}}
+    with output.open("a") as lines:
+        lines.write(json.dumps({"custom_id": "other", "response": wrong, "error": None}) + "\n")
     assert chatscope("batch", "export", str(output), "--to", str(source.with_name("x.parquet"))).code == 0
     table = parquet.read_table(source.with_name("x.parquet")).to_pylist()
-    assert {row["custom_id"]: row["completion_tokens"] for row in table}["request-1"] == 2
+    counts = {row["custom_id"]: row["completion_tokens"] for row in table}
+    assert (counts["request-1"], counts["other"]) == (2, None)
     assert chatscope("batch", "export", str(output), "--to", "x.txt").code == 2
     source.with_name("y.csv").symlink_to(output)
     assert chatscope("batch", "export", str(output), "--to", str(source.with_name("y.csv"))).code == 2

@@ -39,6 +39,9 @@ COLUMNS: Final[dict[str, str]] = {
 }
 """The columns. They are fixed, so exports can be concatenated. The types are Arrow's."""
 
+_LARGEST: Final = (1 << 63) - 1
+"""The largest number that a column holds. No count of a server is as large, unless it is wrong."""
+
 ROWS: Final = 10_000
 """Rows that are written at a time: about 10 MiB."""
 
@@ -157,7 +160,7 @@ def _as(kind: str, value: object) -> object:
         return value
     if kind == "string":
         return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         return None
     return float(value) if kind == "double" else int(value)
 

@@ -13,7 +13,7 @@ import click
 from chatscope.batch import BatchError
 from chatscope.batch.export import export
 from chatscope.batch.status import failed_requests, read_status
-from chatscope.cli.terminal import error_text
+from chatscope.cli.terminal import error_text, without_controls
 
 _PATH: Final = click.Path(dir_okay=False, path_type=Path)
 
@@ -35,7 +35,7 @@ def status_command(output: Path, as_json: bool) -> int:
     if status.unpriced:
         click.echo(f"the cost of {status.unpriced:,} is not known")
     for name, count in sorted(status.failures.items(), key=lambda item: -item[1]):
-        click.echo(f"{count:,} x {name}")
+        click.echo(f"{count:,} x {without_controls(name)}")
     if status.in_flight:
         note = "have no outcome yet; if the run was killed, they may be billed twice"
         click.echo(f"{status.in_flight:,} requests {note}")
