@@ -42,12 +42,14 @@ class ClientCore:
         limiter: shared by all requests: slots, rate limits, retry budget and circuit breaker.
     """
 
-    __slots__ = ("_original", "_post", "_server", "_shares_post", "limiter", "options")
+    __slots__ = ("_adapts", "_original", "_post", "_server", "_shares_post", "limiter", "options")
 
     def __init__(self, options: ClientOptions) -> None:
         self.options = options
         self._post = self._prepared_post()
         self._shares_post = not options.endpoint.names_model
+        profile = options.profile
+        self._adapts = bool(profile.renamed or profile.dropped or profile.dropped_from_messages)
         self.limiter = Limiter(self._post.url.host, **options.limits)
         self._server: Server | None = None
         self._original: ClientCore | None = None
@@ -114,8 +116,9 @@ class ClientCore:
         """
         self._open_server()
         own, body = _split(parameters)
-        profile = self.options.profile
-        return self._prepare(model, profile.adapt_messages(messages), profile.adapt(body), own, stream=stream)
+        if self._adapts:
+            messages, body = self._adapted(messages, body)
+        return self._prepare(model, messages, body, own, stream=stream)
 
     def start(
         self,
@@ -140,8 +143,14 @@ class ClientCore:
         if self.options.observer is None:
             return None
         _, body = _split(parameters)
+        messages, body = self._adapted(messages, body)
+        return self._observed_call(model, messages, body, stream=stream)
+
+    def _adapted(
+        self, messages: Sequence[SentMessage], body: Mapping[str, Any]
+    ) -> tuple[Sequence[SentMessage], Mapping[str, Any]]:
         profile = self.options.profile
-        return self._observed_call(model, profile.adapt_messages(messages), profile.adapt(body), stream=stream)
+        return profile.adapt_messages(messages), profile.adapt(body)
 
     def _open_server(self) -> Server:
         server = (self._original or self)._server
@@ -189,8 +198,8 @@ class ClientCore:
             policy = RetryPolicy.of(own.get("retry"), policy)
         if deadlines is None:
             deadlines = CallDeadlines(timeouts or options.timeouts)
-        body = options.profile.adapt(body)
-        messages = options.profile.adapt_messages(messages)
+        if self._adapts:
+            messages, body = self._adapted(messages, body)
         if retrier is None:
             retrier = Retrier(policy, deadline=deadlines.total)
         prepared = self._prepare(model, messages, body, own, stream=stream)
