@@ -16,7 +16,7 @@ from chatscope import AsyncChatGPTAdapter, Completion, Result, Task
 pytestmark = pytest.mark.one_loop
 
 PAGE = 'A page of text, with "quotes", an é and line breaks.\n' * 40
-BODY = {
+BODY: dict[str, object] = {
     "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 1,
