@@ -104,6 +104,9 @@ class AsyncioStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         at_ns = perf_counter_ns()
+        if len(data) <= READ_SIZE:
+            self._on_read(data, at_ns)
+            return
         # uvloop reads up to 256 KiB at a time. Buffers of that size are slow (see `READ_SIZE`), and each step from here
         # to the chunks makes another one.
         for start in range(0, len(data), READ_SIZE):
