@@ -112,7 +112,6 @@ async def test_a_failed_sync_is_reported(serve: Serve, output: Path, monkeypatch
     assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
 
 
-@pytest.mark.one_loop
 def renamed(path: Path, name: str) -> None:
     path.rename(path.with_name(name))
 

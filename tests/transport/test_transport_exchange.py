@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ("POST", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more", 200, b"ok", False),
         ("POST", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + OK, 200, b"ok", False),
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200, b"", False),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", 200, b"", False),
     ],
 )
 async def test_responses(

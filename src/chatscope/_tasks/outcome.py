@@ -1,4 +1,4 @@
-"""Turns what happened to a task into its `Result`, including the cost. No other module makes results.
+"""Turns what happened to a task into its `Result`, including the cost. No other module of this room makes results.
 
 Pure functions: nothing here waits or sends. `runner.py` says what happened.
 """
