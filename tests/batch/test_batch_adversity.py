@@ -194,6 +194,10 @@ async def test_an_edited_line_is_named(serve: Serve, output: Path) -> None:
     with pytest.raises(JournalError, match=r"in\.jsonl: line 2: custom_id 'request-1' is recorded for another"):
         await finish(serve(HELLO), source, output)
     assert (await finish(serve(HELLO), source, output, changed="keep")).exit_code == 0
+    failed = output.with_name("failed.jsonl")
+    await finish(serve(error(400)), [line(0)], failed)
+    kept = await finish(serve(HELLO), [line(0, messages=WORDS)], failed, changed="keep")
+    assert (kept.failed_rows, kept.exit_code) == (1, 1), "what is kept is a failure"
 
 
 async def test_the_input_is_not_written_over(serve: Serve, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Judge:
             return False
         self.settled += 1
         self.kept += 1
+        self.failed += id_digest in self.recorded.failed_ids
         return True
 
 

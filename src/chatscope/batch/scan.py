@@ -31,6 +31,7 @@ class Recorded:
         settled: the pairs of id and key that need not be sent again.
         failed: those of them that are permanent failures.
         ids: the ids that have a success or a permanent failure.
+        failed_ids: those of them that have no success.
         sources: the digests of the input lines that succeeded.
         keyless: the ids of lines without a key, which other tools wrote. Only the id identifies them.
         succeeded: how many lines are successes.
@@ -46,6 +47,7 @@ class Recorded:
         self.settled = DigestTable()
         self.failed = DigestTable()
         self.ids = DigestTable()
+        self.failed_ids = DigestTable()
         self.keyless = DigestTable()
         self.sources = DigestTable()
         self.succeeded = 0
@@ -107,6 +109,7 @@ class Recorded:
 
     def _settle_failures(self) -> None:
         """Count the failures that no success supersedes, and settle the permanent ones."""
+        rejects: list[bytes] = []
         standing = [found for found in self._failures.latest() if found[0] not in self.settled]
         for pair, id_digest, error_class, is_permanent in standing:
             self.failures[error_class] += 1
@@ -116,7 +119,12 @@ class Recorded:
                 if not any(id_digest):
                     self.keyless.add(pair)  # without a key, it is the id's digest
                 elif error_class != INVALID_LINE:  # the row was invalid, and may have been corrected
-                    self.ids.add(id_digest)
+                    rejects.append(id_digest)
+        for id_digest in rejects:
+            if id_digest not in self.ids:
+                self.failed_ids.add(id_digest)
+        for id_digest in rejects:
+            self.ids.add(id_digest)
 
 
 class _Failures:
