@@ -210,6 +210,20 @@ async def test_a_key_is_hidden_in_a_failure_and_its_causes_however_it_is_escaped
         assert repeated not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_only_a_request_without_a_hedge_is_sent_again_when_its_connection_was_lost(
+    serve: Serve, hedged: bool
+) -> None:
+    """The other attempt is still running, and paid for."""
+    async with open_client(serve(), retry=3) as client:
+        request = client._core.request("m", ASK["messages"], {}, stream=False)
+        if (acquiring := request.acquire_permit(hedged=hedged)) is not None:
+            await acquiring
+        request._on_send()
+        assert request._on_lost(httpx.ReadError("gone")) is not hedged
+        request.release_permit()
+
+
 async def test_a_key_is_hidden_in_the_id_that_a_server_gives(serve: Serve) -> None:
     server = serve(Reply("Hello.", faults=(faults.header("x-request-id", "for-sk-0123456789"),)))
     async with ChatClient("sk-0123456789", transport=server) as client:
