@@ -6,6 +6,7 @@ program is exactly what the program prints.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -56,6 +57,16 @@ def base_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Undo what a program does to the root logger: Celery's worker sets its level, and replaces its handlers."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
 @pytest.mark.slow
 def test_the_blocks_of_tests_pass(tmp_path: Path) -> None:
     """As their readers run them: in a separate project, each a module."""
@@ -80,6 +91,7 @@ def test_a_block_runs(
     code: str,
     output: str | None,
     base_url: str,
+    own_logging: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
