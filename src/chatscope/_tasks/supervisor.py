@@ -116,6 +116,7 @@ class Supervisor:
     async def open(self) -> None:
         """Open the root task group."""
         self.alarms = Alarms(self._start_watching)
+        self._workers = Workers()  # none of a loop that was stopped before they ended
         self._thread = threading.get_ident()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
