@@ -41,10 +41,6 @@ LOOKED_AT: Final = 4096
 """The most recorded rows that one turn in the worker thread examines: a few milliseconds."""
 
 
-ROWS_READ: Final = 128
-"""The most rows that become requests at a time: more would only wait, and keep the garbage collector busy."""
-
-
 @dataclass(frozen=True, slots=True)
 class InvalidRow:
     """A row that cannot become a request, and is not recorded yet."""
@@ -81,7 +77,7 @@ class Requests:
         identity: tuple[int, ...] | None = None,
     ) -> None:
         self._source = source
-        self._blocks = _small(source.blocks()) if isinstance(source, Reader) else iter(())
+        self._blocks = source.blocks() if isinstance(source, Reader) else iter(())
         self._plan = plan
         self._parser = parser
         self._recorded = recorded
@@ -207,10 +203,3 @@ def iterator_of(source: Iterable[Any] | AsyncIterable[Any]) -> Iterator[Any] | A
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         return iter(source)
     raise InputError(f"source must be a path or an iterable of records or tasks, not {type(source).__name__}")
-
-
-def _small(blocks: Iterator[list[InputRow]]) -> Iterator[list[InputRow]]:
-    """Divide blocks of rows into small ones."""
-    for block in blocks:
-        for at in range(0, len(block), ROWS_READ):
-            yield block[at : at + ROWS_READ]
