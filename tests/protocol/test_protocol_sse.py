@@ -21,15 +21,15 @@ def event(data: bytes, name: str = "message", last_id: str = "") -> ServerSentEv
 
 
 def decode(reads: Iterable[bytes], *, closes: bool = False, error_field: bool = False) -> list[ServerSentEvent]:
-    decoder, plain_first = SSEDecoder(error_field=error_field), SSEDecoder(error_field=error_field)
+    decoder, splitting = SSEDecoder(error_field=error_field), SSEDecoder(error_field=error_field)
     events: list[ServerSentEvent] = []
     for raw in reads:
         found = decoder.feed(raw)
-        parts, rest = plain_first.plain_data(raw)
-        read = [("message", part) for part in parts]
-        read += [(each.event, each.data) for each in plain_first.feed(rest)] if rest else []
-        assert read == [(each.event, each.data) for each in found]
-        assert plain_first.is_fresh is decoder.is_fresh
+        lone = splitting.lone_data(raw)
+        parts, others = splitting.split(raw)
+        assert lone is None or (parts, others) == ([lone], [])
+        assert [("message", part) for part in parts] + [each[:2] for each in others] == [each[:2] for each in found]
+        assert splitting.is_fresh is decoder.is_fresh
         events += found
     return events + decoder.close() if closes else events
 

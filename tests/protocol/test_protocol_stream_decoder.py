@@ -19,7 +19,7 @@ from chatscope.errors import (
     StreamServerError,
     StreamTruncatedError,
 )
-from chatscope.protocol import stream_decoder as reader_module
+from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.error_body import BODY_LIMIT
 from chatscope.protocol.error_codes import FAILED_FINISH_REASONS
 from chatscope.protocol.response import (
@@ -529,7 +529,7 @@ def test_a_body_that_is_neither_is_not_read_for_ever(body: bytes) -> None:
 
 
 def test_a_json_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "MAX_BODY_BYTES", 100)
+    monkeypatch.setattr("chatscope.protocol.body_start.MAX_BODY_BYTES", 100)
     fits = b'{"choices": [{"index":0}]' + b" " * 74 + b"}"
     assert read(fits).error is None
     reading = read(fits + b" ", ends=False)
@@ -542,7 +542,8 @@ def test_a_json_body_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_event_beyond_the_limit(monkeypatch: pytest.MonkeyPatch, ends: bool, broken: bool) -> None:
     decoder = SSEDecoder
     monkeypatch.setattr(
-        reader_module, "SSEDecoder", lambda *, error_field: decoder(error_field=error_field, max_event_bytes=99)
+        "chatscope.protocol.stream_decoder.SSEDecoder",
+        lambda *, error_field: decoder(error_field=error_field, max_event_bytes=99),
     )
     long = b"data: " + b"x" * 100
     for parts in ([ONE + long], [ONE, long], [bytes([byte]) for byte in ONE + long]):
@@ -717,7 +718,8 @@ def test_text_is_read_the_short_way() -> None:
     reader = StreamDecoder()
     assert not reader.feed_text(ONE, 1)  # the first chunk names the model
     reader.feed(ONE, 1)
-    assert reader.feed_text(TWO, 2)
+    assert reader.feed_text(TWO, 2) == " two"
+    assert reader.text_chunk(" two", TWO) == ChunkDecoder().decode(TWO[6:-2])[0]
     assert not reader.feed_text(STOP, 3)
     assert not reader.feed_text(DONE, 3)
     assert not reader.feed_text(TWO[:-1], 3)

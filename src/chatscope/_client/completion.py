@@ -14,10 +14,10 @@ from chatscope._limits.attempts import AttemptRecord
 from chatscope._limits.timeouts import fail_at
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.body import decode_inexact
+from chatscope.protocol.body_start import MAX_BODY_BYTES
 from chatscope.protocol.decode import decode_exact
 from chatscope.protocol.headers import ResponseHeaders
 from chatscope.protocol.response import Completion
-from chatscope.protocol.stream_decoder import MAX_BODY_BYTES
 
 LONG_TEXT: Final = 256
 """The length from which on a text takes more memory than the work of leaving it out of a body is worth."""

@@ -90,6 +90,8 @@ class StreamState:
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Process data that was read at `at_ns`, and return the chunks that it completes."""
         decoder = self.decoder
+        if self.is_open and (text := decoder.feed_text(data, at_ns)) is not None:
+            return [decoder.text_chunk(text, data)]  # while the stream is open, text alone does not change its state
         error = decoder.error
         if error is not None:
             self._tail_bytes += len(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from chatscope.errors import ChatError, StreamProtocolError
+from chatscope.protocol.error_body import body_text, stream_server_error
 from chatscope.protocol.error_object import ErrorReport, find_error, read_error
 from chatscope.protocol.loading import load, load_object
 
@@ -56,7 +58,24 @@ def event_error(data: bytes) -> ErrorReport:
         return ErrorReport(message=data.decode("utf-8", "replace"))
 
 
-def listed_error(data: bytes) -> ErrorReport | None:
+def not_a_chunk(data: bytes, secret: str) -> ChatError:
+    """Return the error for an event's data that is neither a chunk nor anything else that is known.
+
+    Args:
+        data: the event's data.
+        secret: the key that was sent; it is redacted.
+    """
+    if (report := _listed_error(data)) is not None:
+        return stream_server_error(report, data, secret=secret)
+    body = body_text(data, secret)
+    if _is_several_events(data):
+        error = StreamProtocolError("the events of the stream are not separated by blank lines", body=body)
+        error.should_retry = False  # the server would send the same again
+        return error
+    return StreamProtocolError("an event of the stream is neither a JSON object nor [DONE]", body=body)
+
+
+def _listed_error(data: bytes) -> ErrorReport | None:
     """Return the error in data that is a list (Google)."""
     try:
         return find_error(load(data)) if data[:1] == b"[" else None
@@ -64,7 +83,7 @@ def listed_error(data: bytes) -> ErrorReport | None:
         return None
 
 
-def is_several_events(data: bytes) -> bool:
+def _is_several_events(data: bytes) -> bool:
     """Return whether each line of an event's data would be an event of its own."""
     lines = [line.strip() for line in data.split(b"\n")]
     lines = [line for line in lines if line]

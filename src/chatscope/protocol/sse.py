@@ -77,8 +77,7 @@ class SSEDecoder:
     def lone_data(self, data: bytes) -> bytes | None:
         """Return the data of a read that is exactly one event: one `data: ` line of a `message`.
 
-        Nearly every read of a chat stream is one. If this returns `None`, nothing has changed, and `feed` must be
-        called.
+        Nearly every read of a chat stream is one. Nothing changes: if this returns `None`, call `feed` or `split`.
         """
         if (
             self.is_fresh
@@ -90,29 +89,21 @@ class SSEDecoder:
             return data[6:-2]
         return None
 
-    def plain_data(self, data: bytes) -> tuple[list[bytes], bytes]:
-        """Return the data of the first events of a read, and the rest of the read, which `feed` must get.
-
-        It takes the events that are one `data: ` line of a `message` each, and builds no events for them. If the read
-        does not start with such events, the rest is the whole read, and nothing has changed.
-        """
-        if self._start is not None or self._skip_lf or self._overflow or _CR in data or b"\n" not in data:
-            return [], data
-        unread = b"".join([*self._tail, data]) if self._tail else data
-        parts, end = self._plain_parts(unread)
-        if not parts:
-            return [], data
-        self._tail.clear()
-        self._held = 0
-        self.is_fresh = True
-        return parts, unread[end:]
-
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Process the bytes of a read and return the events that they complete, in order.
 
         Raises:
             StreamProtocolError: a line or an event is longer than allowed. Events that were whole before it are
                 returned first; the error comes with the next call.
+        """
+        last_id = self._id
+        parts, events = self.split(data)
+        return [_event(("message", part, last_id)) for part in parts] + events
+
+    def split(self, data: bytes) -> tuple[list[bytes], list[ServerSentEvent]]:
+        """Do the same as `feed`, but build no events for the first ones that are one `data: ` line of a `message` each.
+
+        Nearly all events of a chat stream are like that. Of these, the data is returned; then the events after them.
         """
         if self._overflow:
             raise self._too_long()
@@ -126,8 +117,9 @@ class SSEDecoder:
             # A line ends at its CR; an LF that follows, even in the next read, belongs to the same ending.
             self._skip_lf = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        parts: list[bytes] = []
+        events: list[ServerSentEvent] = []
         if b"\n" not in data:
-            events: list[ServerSentEvent] = []
             if data:
                 self._tail.append(data)
                 self._held += len(data)
@@ -136,21 +128,21 @@ class SSEDecoder:
                 self._tail.append(data)
                 data = b"".join(self._tail)
                 self._tail.clear()
+            self._held = 0
             parts, end = self._plain_parts(data)
-            events = [_event(("message", part, self._id)) for part in parts]
-            lines = data[end:].split(b"\n")
-            rest = lines.pop()
-            events += self._lines(lines)
-            if rest:
-                self._tail.append(rest)
-            self._held = len(rest)
+            if end < len(data):
+                *lines, rest = data[end:].split(b"\n")
+                events = self._lines(lines)
+                if rest:
+                    self._tail.append(rest)
+                    self._held = len(rest)
         if self._held > self._max:
             self._overflow = True
-        if self._overflow and not events:
+        if self._overflow and not (parts or events):
             raise self._too_long()
         pending = self._held or self._data or self._event or self._skip_lf or self._overflow
         self.is_fresh = not pending and self._start is None
-        return events
+        return parts, events
 
     def pending(self, max_bytes: int) -> ServerSentEvent | None:
         """Return the event that has started, as it would be if its blank line arrived now.

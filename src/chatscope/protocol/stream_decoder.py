@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Final
 
-from chatscope.errors import ChatError, InvalidResponseError, StreamProtocolError
+from chatscope.errors import ChatError, StreamProtocolError
 from chatscope.protocol.assemble import Assembler
+from chatscope.protocol.body_start import BodyStart
 from chatscope.protocol.chunk_decoder import ChunkDecoder
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import chunk_from
-from chatscope.protocol.error_body import BODY_LIMIT, body_text, first_words, stream_server_error
+from chatscope.protocol.error_body import BODY_LIMIT, stream_server_error
 from chatscope.protocol.error_fields import is_notice
 from chatscope.protocol.error_object import find_error
 from chatscope.protocol.event_data import (
@@ -25,21 +26,14 @@ from chatscope.protocol.event_data import (
     is_error_event,
     is_keep_alive,
     is_nothing,
-    is_several_events,
-    listed_error,
+    not_a_chunk,
     unwrapped,
 )
-from chatscope.protocol.loading import dump, is_whole_json, load, load_object
+from chatscope.protocol.loading import dump, load, load_object
 from chatscope.protocol.redaction import redact
 from chatscope.protocol.response import Chunk
 from chatscope.protocol.sse import SSEDecoder
 
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""The largest response that is accepted as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
-
-_BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
-_FIELD_STARTS: Final = b":deir"  # a comment, or data, event, error, id, retry
-_JSON_STARTS: Final = b"{["
 _UNBUILT: Final = Chunk()
 
 
@@ -64,7 +58,7 @@ class StreamDecoder:
     """
 
     __slots__ = (
-        *("_body", "_chunk_decoder", "_expects_events", "_expects_text", "_first", "_secret", "_sse"),
+        *("_chunk_decoder", "_expects_text", "_secret", "_sse", "_start"),
         *("assembler", "builds_text_chunks", "done", "error", "token_ns"),
     )
 
@@ -77,35 +71,49 @@ class StreamDecoder:
         self._chunk_decoder = ChunkDecoder()
         self._expects_text = False  # the next chunk is likely to add text and nothing else
         self._secret = secret
-        self._expects_events = "event-stream" in content_type
-        self._sse: SSEDecoder | None = None
-        self._body = bytearray()  # received before it was known to be an event stream
-        self._first = b""  # its first byte that is not white space
+        self._start = BodyStart(content_type)
+        self._sse: SSEDecoder | None = None  # once the body is known to be an event stream
 
     def feed(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Process data that was read at `at_ns`, and return the chunks that it completes."""
         if self._sse is None:
-            data = self._sniff(data)
-            if self._sse is None:
+            if (start := self._start.feed(data)) is None:
+                self.error = self._start.excess(self._secret)
                 return []
-        if self._expects_text and (text := self._take_read(data, at_ns)) is not None:
-            return [self._chunk_decoder.text_chunk(text, data[6:-2])]
-        lone = self._sse.lone_data(data)
-        if lone is not None and lone[:1] == b"{" and self.error is None:
-            chunk = self._chunk(lone, at_ns)
-            return [] if chunk is None else [chunk]
-        parts, rest = self._sse.plain_data(data)
-        chunks = self._chunks(zip(repeat("message"), parts, repeat("")), at_ns)
-        if not rest:
-            return chunks
+            data = start
+            self._sse = SSEDecoder(error_field=True)
         try:
-            chunks += self._chunks(self._sse.feed(rest), at_ns)
+            parts, events = self._sse.split(data)
         except StreamProtocolError as error:
             self._fail(error)
-            return chunks
-        if not self.done and is_done(self._sse.first_pending_line):
+            return []
+        chunks = self._chunks(zip(repeat("message"), parts, repeat("")), at_ns)
+        if events:
+            chunks += self._chunks(events, at_ns)
+        if not (self._sse.is_fresh or self.done) and is_done(self._sse.first_pending_line):
             self._end_with(self.assembler.verdict(done=True, broken=False))  # its blank line may never come
         return chunks
+
+    def feed_text(self, data: bytes, at_ns: int) -> str | None:
+        """Process a read if it is exactly one chunk that adds text and nothing else, and return the text.
+
+        If it is not, return `None`. Nothing has changed then, and `feed` must be called.
+        """
+        if not self._expects_text or self._sse is None or not self._sse.is_fresh:
+            return None
+        decoder = self._chunk_decoder
+        text = decoder.text_of_read(data)
+        if text is None and (lone := self._sse.lone_data(data)) is not None:
+            text = decoder.decode_text(lone)
+        if text is None:
+            return None
+        self.assembler.add_text(text, decoder.sent, decoder.kind)
+        self.token_ns.append(at_ns)
+        return text
+
+    def text_chunk(self, text: str, data: bytes) -> Chunk:
+        """Return the chunk in a read for which `feed_text` has just returned the text."""
+        return self._chunk_decoder.text_chunk(text, data[6:-2]) if self.builds_text_chunks else _UNBUILT
 
     def may_have_ended(self, choices: int) -> bool:
         """Return whether the stream would be over if the incomplete event were complete: its blank line may never come.
@@ -115,7 +123,7 @@ class StreamDecoder:
         """
         sse = self._sse
         if sse is None:
-            return len(self._body) <= BODY_LIMIT and is_whole_json(bytes(self._body))
+            return self._start.may_be_whole()
         if sse.is_fresh or (event := sse.pending(BODY_LIMIT)) is None:
             return False
         if is_error_event(event.event):
@@ -143,13 +151,6 @@ class StreamDecoder:
         """Whether the body has turned out to be an event stream."""
         return self._sse is not None
 
-    def feed_text(self, data: bytes, at_ns: int) -> bool:
-        """Process a read if it is exactly one chunk of text, and return whether it was.
-
-        If not, nothing has changed and the caller must call `feed`.
-        """
-        return self._expects_text and self._take_read(data, at_ns) is not None
-
     def end(self, at_ns: int, *, broken: bool = False) -> list[Chunk]:
         """End the body, return the last chunks and set `error` or `done`.
 
@@ -159,7 +160,7 @@ class StreamDecoder:
         """
         chunks: list[Chunk] = []
         if self._sse is None:
-            if self._first and not broken:
+            if not (self._start.is_blank or broken):
                 chunks = self._whole_body(at_ns)
         elif not self.done:
             chunks = self._last_chunks(self._sse, at_ns, broken=broken)
@@ -214,23 +215,6 @@ class StreamDecoder:
                 chunks.append(chunk)
         return chunks
 
-    def _take_read(self, data: bytes, at_ns: int) -> str | None:
-        """Take a read if it is one event that adds text and nothing else; return the text, or `None`."""
-        sse, decoder = self._sse, self._chunk_decoder
-        if sse is None or not sse.is_fresh:
-            return None
-        text = decoder.text_of_read(data)
-        if text is None:
-            if (lone := sse.lone_data(data)) is None:
-                return None
-            text = decoder.decode_text(lone)
-            if text is None:
-                self._expects_text = False
-                return None
-        self.assembler.add_text(text, decoder.sent, decoder.kind)
-        self.token_ns.append(at_ns)
-        return text
-
     def _chunk(self, data: bytes, at_ns: int, event: str = "message") -> Chunk | None:
         """Process the data of one event. If it is not a chunk, set `error`."""
         try:
@@ -241,7 +225,7 @@ class StreamDecoder:
             gained = self.assembler.add(chunk)
         except (ValueError, RecursionError):
             if data.strip():
-                self._fail(self._no_chunk(data))
+                self._fail(not_a_chunk(data, self._secret))
             return None
         if gained:
             self.token_ns.append(at_ns)
@@ -264,31 +248,14 @@ class StreamDecoder:
         redacted = redact(loaded, self._secret)
         return chunk if redacted == loaded else chunk_from(redacted, dump(redacted).encode())
 
-    def _sniff(self, data: bytes) -> bytes:
-        """Detect what the body is. If it is an event stream, return the bytes to feed its decoder."""
-        body = self._body
-        body += data
-        if not self._first:
-            self._first = bytes(body.lstrip(_BEFORE_TEXT)[:1])
-        if self._first and self._first in _JSON_STARTS:
-            if len(body) > MAX_BODY_BYTES:
-                self._fail(InvalidResponseError(f"the response is larger than {MAX_BODY_BYTES} bytes"))
-        elif self._first and (self._expects_events or self._first in _FIELD_STARTS) and self._first != b"<":
-            self._sse = SSEDecoder(error_field=True)
-            self._body = bytearray()
-            return bytes(body)
-        elif len(body) > BODY_LIMIT:
-            self._fail(self._no_stream())
-        return b""
-
     def _whole_body(self, at_ns: int) -> list[Chunk]:
         """Process a body that is not an event stream: a whole completion, an error, or neither."""
-        data = bytes(self._body)
+        data = self._start.data
         loaded: object = None
         chunk: Chunk | None = None
         gained = False
         try:
-            if self._first in _JSON_STARTS:
+            if self._start.is_json:
                 loaded = load(data)
             report = find_error(loaded)
             if isinstance(loaded, dict) and choices_of(loaded):
@@ -303,7 +270,7 @@ class StreamDecoder:
         if report is not None:
             self._fail(stream_server_error(report, data, secret=self._secret))
         elif chunk is None:
-            self._fail(self._no_stream(is_object=isinstance(loaded, dict)))
+            self._fail(self._start.refusal(self._secret, is_object=isinstance(loaded, dict)))
         else:
             is_chunk = chunk.object == "chat.completion.chunk"  # the first of several; the rest is lost
             self._end_with(self.assembler.verdict(done=not is_chunk, broken=False))
@@ -313,23 +280,6 @@ class StreamDecoder:
         self.done = True
         if self.error is None:
             self.error = error
-
-    def _no_stream(self, *, is_object: bool = False) -> InvalidResponseError:
-        what = "a JSON object without choices" if is_object else "neither an event stream nor a JSON completion"
-        body = bytes(self._body)
-        excerpt = "" if is_object else first_words(body, self._secret)
-        message = f"the response is {what}: {excerpt}" if excerpt else f"the response is {what}"
-        return InvalidResponseError(message, body=body_text(body, self._secret))
-
-    def _no_chunk(self, data: bytes) -> ChatError:
-        body = body_text(data, self._secret)
-        if (report := listed_error(data)) is not None:
-            return stream_server_error(report, data, secret=self._secret)
-        if is_several_events(data):
-            error = StreamProtocolError("the events of the stream are not separated by blank lines", body=body)
-            error.should_retry = False  # the server would send the same again
-            return error
-        return StreamProtocolError("an event of the stream is neither a JSON object nor [DONE]", body=body)
 
     def _fail(self, error: ChatError) -> None:
         error.partial_text = self.assembler.text

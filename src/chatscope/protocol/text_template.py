@@ -87,10 +87,16 @@ class TextTemplate:
             if not middle or (decoded := _plain_text(padding)) is None:
                 return None
             self.padding = decoded
-        text = _plain_text(gap)
-        if text:
-            self.was_used = True
-        return text or None
+        if _BACKSLASH in gap or _QUOTE in gap:  # as `_plain_text`, without a call: this runs for every token
+            return None
+        try:
+            text = gap.decode()
+        except UnicodeDecodeError:
+            return None
+        if not text or not text.isprintable():
+            return None
+        self.was_used = True
+        return text
 
 
 def _ends(before: bytes, after: bytes) -> tuple[bytes, bytes, slice]:

@@ -151,7 +151,10 @@ class ResponseStream(TimedStream):
 
         def on_read(data: bytes) -> bool:
             nonlocal is_enough
-            body = self._feed(data)
+            self.read_ns = stream.read_ns  # as `_feed`, without a call: this runs for every token
+            body = parser.feed(data)
+            if parser.complete:
+                self._complete_response()
             if body and on_bytes(body):
                 is_enough = True
                 return True
@@ -226,12 +229,15 @@ class ResponseStream(TimedStream):
         self.read_ns = self._stream.read_ns
         body = parser.feed(data)
         if parser.complete:
-            self._complete = True
-            if self._may_be_reused():
-                self._connection.release()
-            else:
-                self._connection.close()
+            self._complete_response()
         return body
+
+    def _complete_response(self) -> None:
+        self._complete = True
+        if self._may_be_reused():
+            self._connection.release()
+        else:
+            self._connection.close()
 
     def _may_be_reused(self) -> bool:
         parser = self._parser
