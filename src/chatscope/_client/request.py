@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
+from typing import NoReturn
 
 from chatscope._client.request_errors import locate_error, raise_from, status_error_of, translated_for
 from chatscope._client.server import PreparedRequest, Server, refuses_include_usage
@@ -216,9 +217,13 @@ class ClientRequest:
         except StopAsyncIteration:
             data = b""
         except Exception as error:  # noqa: BLE001 - raised again
-            raise_from(self._translated(error, phase), error)
+            self.raise_translated(error, phase)
         self.read_ns = stream.read_ns
         return data
+
+    def raise_translated(self, error: Exception, phase: Phase) -> NoReturn:
+        """Raise this package's error for one that the HTTP library raised while the body was read."""
+        raise_from(self._translated(error, phase), error)
 
     async def pump(self, take: Callable[[bytes], bool]) -> bool:
         """Pass the body to `take` as it is read, until the body ends or `take` returns true; return whether it did.
@@ -233,7 +238,7 @@ class ClientRequest:
         try:
             is_enough = await stream.pump(take)
         except Exception as error:  # noqa: BLE001 - raised again
-            raise_from(self._translated(error, "idle"), error)
+            self.raise_translated(error, "idle")
         self.read_ns = stream.read_ns
         return is_enough
 

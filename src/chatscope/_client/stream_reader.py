@@ -142,11 +142,15 @@ class StreamReader:
             return self.chunks.popleft()
         if self._is_closed:
             return None
-        deadlines = self.request.deadlines
-        deadlines.on_chunk()  # a slow consumer is not a silent server
+        deadlines, state = self.request.deadlines, self.state
+        has_deadlines = deadlines.limit_chunks  # seldom, and asking for each of them takes a call
+        if has_deadlines:
+            deadlines.on_chunk()  # a slow consumer is not a silent server
         try:
-            while not (self.chunks or self.state.is_over):
-                deadline = deadlines.next_chunk() if self.state.is_open else deadlines.total
+            while not (self.chunks or state.is_over):
+                deadline = None
+                if has_deadlines:
+                    deadline = deadlines.next_chunk() if state.is_open else deadlines.total
                 if deadline is None:
                     await self._read_once("idle")
                 else:
@@ -157,8 +161,8 @@ class StreamReader:
                 return None
             if self.chunks:
                 return self.chunks.popleft()
-            if self.state.error is not None:
-                raise self.state.error
+            if state.error is not None:
+                raise state.error
         except ChatError as error:
             if self._is_closed:
                 return None
@@ -244,19 +248,33 @@ class StreamReader:
     async def _read_once(self, phase: Phase) -> None:
         """Read once, within the time that the state allows, and pass the result to the state."""
         request, state = self.request, self.state
-        data = b""
+        body = request.stream
+        data = None
         try:
+            # Not `request.receive`: a coroutine less for every chunk.
             if state.is_open:
-                data = await request.receive(phase)
+                data = await body.__anext__()
             else:
                 with anyio.CancelScope(deadline=self._patience_ends()):
-                    data = await request.receive(phase)
-        except ChatError as error:
-            self.chunks += state.on_failure(error, request.read_ns)
-        else:
-            self.chunks += state.feed(data, request.read_ns) if data else state.end(request.read_ns)
+                    data = await body.__anext__()
+        except StopAsyncIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised again, unless it only ends the stream
+            self._on_failure(error, phase)
+            return
+        request.read_ns = at_ns = body.read_ns
+        self.chunks += state.end(at_ns) if data is None else state.feed(data, at_ns)
         if state.is_over:
             request.on_usage(state.decoder.assembler.usage)
+
+    def _on_failure(self, error: Exception, phase: Phase) -> None:
+        """Pass an error of the HTTP library to the state. It is raised unless it only means that the stream ended."""
+        request, state = self.request, self.state
+        try:
+            request.raise_translated(error, phase)
+        except ChatError as failure:
+            self.chunks += state.on_failure(failure, request.read_ns)
+        request.on_usage(state.decoder.assembler.usage)
 
     def _patience_ends(self) -> float:
         """Return when to stop waiting for the tail of a finished or failed stream, never after the call's deadline."""

@@ -160,14 +160,16 @@ class CallDeadlines:
 
     Attributes:
         total: the deadline of the whole call.
+        limit_chunks: whether any deadline applies to the wait for the next chunk.
     """
 
-    __slots__ = ("_attempt_at", "_chunk_at", "timeouts", "total")
+    __slots__ = ("_attempt_at", "_chunk_at", "limit_chunks", "timeouts", "total")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
         seconds = timeouts.total
         self.total = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
+        self.limit_chunks = bool(timeouts.idle or seconds)
         self._attempt_at = 0.0
         self._chunk_at = 0.0
 
@@ -196,8 +198,6 @@ class CallDeadlines:
     def next_chunk(self) -> Deadline | None:
         """Return the deadline for the next chunk: its own, or the whole call's if that is sooner."""
         seconds = self.timeouts.idle
-        if seconds is None and self.timeouts.total is None:
-            return None  # first, because this is called for every chunk and is the usual case
         return _sooner(Deadline(self._chunk_at + seconds, "idle", seconds) if seconds else None, self.total)
 
 
