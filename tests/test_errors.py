@@ -23,7 +23,8 @@ from chatscope.errors import (
     StreamServerError,
     ToolLoopError,
 )
-from chatscope.protocol.error_codes import QUOTA_CODES, status_error_class
+from chatscope.protocol.error_codes import QUOTA_CODES
+from chatscope.protocol.error_meaning import status_error_class
 from chatscope.protocol.response import Choice, Completion, CompletionMessage
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ChatError)]

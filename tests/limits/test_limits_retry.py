@@ -45,7 +45,7 @@ from chatscope.errors import (
     StreamServerError,
     StreamTruncatedError,
 )
-from chatscope.protocol.error_codes import status_error_class
+from chatscope.protocol.error_meaning import status_error_class
 from chatscope.telemetry.guard import Guard
 
 AT_ONCE = RetryPolicy(attempts=4, initial=0, max=0, jitter=0)

@@ -8,37 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol
 
 import anyio
 
+from chatscope._client.attempt_observer import NO_OBSERVER, AttemptObserver
 from chatscope._client.request import ClientRequest
 from chatscope._client.stream_state import StreamState
 from chatscope._limits.timeouts import fail_at
 from chatscope.errors import ChatError, Phase
 from chatscope.protocol.response import Chunk, Completion
 from chatscope.protocol.stream_decoder import StreamDecoder
-
-
-class AttemptObserver(Protocol):
-    """Called while an attempt is read. The event loop may call it outside of any task, so it must not wait."""
-
-    def on_first_output(self) -> None:
-        """The model has written something. Called once per attempt, before `on_text`."""
-        ...
-
-    def on_text(self, parts: list[str]) -> None:
-        """The first choice's text has grown. `parts` holds all of it; the same list grows further."""
-        ...
-
-
-class _NoObserver:
-    def on_first_output(self) -> None: ...
-
-    def on_text(self, parts: list[str]) -> None: ...
-
-
-NO_OBSERVER: Final[AttemptObserver] = _NoObserver()
 
 
 class StreamReader:

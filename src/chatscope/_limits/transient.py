@@ -17,7 +17,7 @@ from chatscope.errors import (
     StreamServerError,
     StreamTruncatedError,
 )
-from chatscope.protocol.error_codes import has_quota_code
+from chatscope.protocol.error_meaning import has_quota_code
 
 _TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429})
 """Transient statuses below 500. 409 is the endpoint's lock timeout; 425 is "Too Early", RFC 8470."""

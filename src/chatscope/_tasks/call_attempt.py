@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from chatscope._client.attempt_observer import AttemptObserver
 from chatscope._client.completion import fetch
 from chatscope._client.core import ClientCore
 from chatscope._client.server import PreparedRequest
-from chatscope._client.stream_reader import AttemptObserver, StreamReader
+from chatscope._client.stream_reader import StreamReader
 from chatscope._limits.attempts import NOT_SENT
 from chatscope._limits.retry import Retrier
 from chatscope._limits.timeouts import CallDeadlines

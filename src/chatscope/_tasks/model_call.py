@@ -13,10 +13,10 @@ from types import TracebackType
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from chatscope._client.attempt_observer import AttemptObserver
 from chatscope._client.core import ClientCore
 from chatscope._client.request import ClientRequest
 from chatscope._client.server import PreparedRequest
-from chatscope._client.stream_reader import AttemptObserver
 from chatscope._conversation.loop import Conversation
 from chatscope._limits.concurrency import Slot
 from chatscope._limits.retry import Retrier

@@ -8,7 +8,7 @@ from typing import Any, Final
 from chatscope.errors import APIStatusError, QuotaExceededError, StreamServerError
 from chatscope.protocol.addresses import visible_words
 from chatscope.protocol.endpoint import shown_url
-from chatscope.protocol.error_codes import status_error_class
+from chatscope.protocol.error_meaning import status_error_class
 from chatscope.protocol.error_object import ErrorReport, read_error
 from chatscope.protocol.headers import request_id, retry_after, should_retry
 from chatscope.protocol.loading import load

@@ -1,26 +1,12 @@
-"""What the codes and types of errors mean, for the endpoint and the servers that speak its protocol.
+"""What the codes and types of errors mean, for the endpoint and the servers that speak its protocol: the tables.
 
-There is one table for each question, with its sources. Not here: what messages mean (`error_words.py`), and the shapes
-of error objects (`error_object.py`).
+There is one table for each question, with its sources. Not here: how a name is looked up (`error_meaning.py`), what
+messages mean (`error_words.py`), and the shapes of error objects (`error_object.py`).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Final
-
-from chatscope.errors import (
-    APIStatusError,
-    AuthenticationError,
-    BadRequestError,
-    ConflictError,
-    InternalServerError,
-    NotFoundError,
-    PermissionDeniedError,
-    QuotaExceededError,
-    RateLimitError,
-    UnprocessableEntityError,
-)
 
 QUOTA_CODES: Final = frozenset(
     {
@@ -85,7 +71,7 @@ QUOTA_CODES: Final = frozenset(
         "11200",  # www.xfyun.cn/doc, Spark: no licence left
     }
 )
-"""Codes and types of errors that last until a bill is paid or a billing period ends. They are compared by `_bare`.
+"""Codes and types of errors that last until a bill is paid or a billing period ends, compared in their bare form.
 
 DashScope: https://help.aliyun.com/zh/model-studio/error-code. Volcengine: https://www.volcengine.com/docs/82379/1299023.
 Hunyuan: https://cloud.tencent.com/document/product/1729/97750.
@@ -218,9 +204,9 @@ STATUS_OF: Final = {
     "336100": 503,
 }
 """The status that a code or type means, for errors that come without a number. A name that is
-not there as it is, in lower case, is looked up by `_bare`."""
+not there as it is, in lower case, is looked up in its bare form."""
 
-_STATUS_OF_WORDS: Final = {
+STATUS_OF_WORDS: Final = {
     "overload": 503,
     "unavailable": 503,
     "ratelimit": 429,
@@ -242,7 +228,8 @@ _STATUS_OF_WORDS: Final = {
 }
 """The status of names that are not listed, by a word in them; the first one counts."""
 
-_FAILED_ENDINGS: Final = ("error", "failed", "failure", "exception", "aborted", "timeout", "timed_out")
+FAILED_ENDINGS: Final = ("error", "failed", "failure", "exception", "aborted", "timeout", "timed_out")
+"""The endings of other finish reasons that mean a failure."""
 
 STATUS_OF_BASE_RESP: Final = {
     # platform.minimaxi.com/document/error codes
@@ -263,58 +250,3 @@ STATUS_OF_BASE_RESP: Final = {
     2049: 401,
 }
 """The status that a code in MiniMax's `base_resp` means."""
-
-_AFFIXES: Final = re.compile(r"(?<=.)(error|exception)$")
-
-
-def _flat(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name[:100].lower())
-
-
-def _bare(name: str) -> str:
-    """Return a name in the form in which names are compared: `ServiceUnavailableError` is `service_unavailable`."""
-    return _AFFIXES.sub("", _flat(name))
-
-
-_BARE_QUOTA_CODES: Final = frozenset(map(_bare, QUOTA_CODES))
-_BARE_STATUS_OF: Final = {_bare(name): status for name, status in STATUS_OF.items()}
-
-_CLASS_OF_STATUS: Final[dict[int, type[APIStatusError]]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    402: QuotaExceededError,  # "Payment Required": DeepSeek and OpenRouter send it for an empty balance
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    422: UnprocessableEntityError,
-    429: RateLimitError,
-}
-
-
-def status_error_class(status: int, code: str | None = None, type: str | None = None) -> type[APIStatusError]:  # noqa: A002 - the endpoint's own name for it
-    """Return the error class for a status. Codes of exhausted quotas are distinguished from rate limits."""
-    if has_quota_code(code, type):
-        return QuotaExceededError
-    if status >= 500:
-        return InternalServerError
-    return _CLASS_OF_STATUS.get(status, APIStatusError)
-
-
-def has_quota_code(*codes: str | None) -> bool:
-    """Return whether one of the codes or types means that an account is unpaid or exhausted."""
-    return any(code is not None and _bare(code) in _BARE_QUOTA_CODES for code in codes)
-
-
-def status_meant(name: str | None) -> int | None:
-    """Return the HTTP status for a code or type; `None` if it is unknown."""
-    if not name:
-        return None
-    known = STATUS_OF.get(name.lower()) or _BARE_STATUS_OF.get(_bare(name))
-    flat = _flat(name)
-    return known or next((status for word, status in _STATUS_OF_WORDS.items() if word in flat), None)
-
-
-def failed_status(reason: str) -> int | None:
-    """Return the HTTP status for a finish_reason that means a failure; `None` for any other."""
-    name = reason.lower()
-    return FAILED_FINISH_REASONS.get(name) or (500 if name.endswith(_FAILED_ENDINGS) else None)

@@ -1,7 +1,7 @@
 """Whether a decoded response reports an error, and what the error says, in all the shapes that servers use.
 
 `find_error` is the only place that decides whether there is an error, for streamed and plain responses alike. Not here:
-what codes and messages mean (`error_codes.py`).
+what codes and messages mean (`error_meaning.py`, `error_words.py`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chatscope.protocol.coerce import as_list, choices_of
-from chatscope.protocol.error_codes import (
-    STATUS_OF_BASE_RESP,
-    failed_status,
-    has_quota_code,
-    status_meant,
-)
+from chatscope.protocol.error_codes import STATUS_OF_BASE_RESP
 from chatscope.protocol.error_fields import (
     CODE_NAMES,
     ERROR_NAMES,
@@ -36,6 +31,7 @@ from chatscope.protocol.error_fields import (
     status_in,
     text_of,
 )
+from chatscope.protocol.error_meaning import failed_status, has_quota_code, status_meant
 from chatscope.protocol.error_words import says_long_period, says_too_large, says_unpaid, status_named, words_of
 from chatscope.protocol.loading import load
 from chatscope.protocol.waits import wait_in

@@ -1,10 +1,7 @@
 """The endpoint's responses as msgspec structs: completions and chunks. Names are the endpoint's own.
 
 Here: only the structs. Not here: decoding them from bytes (`decode.py`), and assembling a completion from chunks
-(`assemble.py`). Every field has a default, because some server omits it. `extra` holds fields without a name in the
-struct. The typed decoder refuses such fields, so unknown fields are noticed at once, and `decode.py` fills them in. No
-struct can be part of a reference cycle, so the garbage collector ignores them (`gc=False`): a busy client creates
-thousands per second.
+(`assemble.py`), and what all of them share (`open_struct.py`). Every field has a default, because some server omits it.
 """
 
 from __future__ import annotations
@@ -14,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeA
 
 import msgspec
 
-from chatscope._validation import unknown_attribute
 from chatscope.protocol.content_parts import thinking_in
 from chatscope.protocol.loading import load_object
+from chatscope.protocol.open_struct import OpenStruct
 from chatscope.protocol.plain_values import fields_set, overlaid, struct_to_dict, to_dict
 from chatscope.protocol.usage import Usage
 
@@ -40,49 +37,21 @@ _Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that every JSON library and every clock can hold."""
 
 
-_DUMPS: Final = {
-    "model_dump": "to_dict()",
-    "dict": "to_dict()",
-    "model_dump_json": "msgspec.json.encode(....to_dict())",
-    "json": "msgspec.json.encode(....to_dict())",
-}
-"""Names that users of the openai package look for, and their equivalents here."""
-
-_ELSEWHERE: Final = {
-    "Completion": {"_request_id": "request_id", "content": "text, or message.content"},
-    "CompletionMessage": {"parsed": "completion.parsed"},
-}
-"""The same, by the name of a class."""
-
-
-class _Open(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """A struct that stores fields for which it has no name."""
-
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="<extra>")
-
-    if not TYPE_CHECKING:  # a checker would take any name
-
-        def __getattr__(self, name: str) -> Any:
-            """Refuse a name that does not exist. For names of other libraries, the error says what to use instead."""
-            dumps = _DUMPS if hasattr(type(self), "to_dict") else {}
-            raise unknown_attribute(self, name, dumps | _ELSEWHERE.get(type(self).__name__, {}))
-
-
-class FunctionCall(_Open, kw_only=True):
+class FunctionCall(OpenStruct, kw_only=True):
     """A function that the model wants to be called; `arguments` is JSON text as the model wrote it."""
 
     name: str = ""
     arguments: str = ""
 
 
-class CustomCall(_Open, kw_only=True):
+class CustomCall(OpenStruct, kw_only=True):
     """A custom tool that the model wants to be called, with free text as its input."""
 
     name: str = ""
     input: str = ""
 
 
-class ToolCall(_Open, kw_only=True):
+class ToolCall(OpenStruct, kw_only=True):
     """One tool call of an assistant message. `custom` is set for custom tools only.
 
     Some servers want the fields in `extra` back (Gemini's thought signatures).
@@ -94,21 +63,21 @@ class ToolCall(_Open, kw_only=True):
     custom: CustomCall | None = None
 
 
-class FunctionDelta(_Open, kw_only=True):
+class FunctionDelta(OpenStruct, kw_only=True):
     """A part of a function call."""
 
     name: str | None = None
     arguments: str | None = None
 
 
-class CustomDelta(_Open, kw_only=True):
+class CustomDelta(OpenStruct, kw_only=True):
     """A part of a custom tool call."""
 
     name: str | None = None
     input: str | None = None
 
 
-class ToolCallDelta(_Open, kw_only=True):
+class ToolCallDelta(OpenStruct, kw_only=True):
     """A part of a tool call; `index` identifies the call, if the server sends one."""
 
     index: _Int | None = None
@@ -118,7 +87,7 @@ class ToolCallDelta(_Open, kw_only=True):
     custom: CustomDelta | None = None
 
 
-class TopLogprob(_Open, kw_only=True):
+class TopLogprob(OpenStruct, kw_only=True):
     """One of the likeliest tokens at a position.
 
     `logprob` is `None` where the server reports no number: JSON has none for minus infinity.
@@ -132,17 +101,17 @@ class TopLogprob(_Open, kw_only=True):
 class TokenLogprob(TopLogprob, kw_only=True):
     """A token of the response and its log probability."""
 
-    top_logprobs: list[TopLogprob] = []
+    top_logprobs: list[TopLogprob] = msgspec.field(default_factory=list)
 
 
-class Logprobs(_Open, kw_only=True):
+class Logprobs(OpenStruct, kw_only=True):
     """Log probabilities of the tokens of a choice."""
 
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
 
 
-class _MessageFields(_Open, kw_only=True):
+class _MessageFields(OpenStruct, kw_only=True):
     """The common base of messages and deltas."""
 
     role: Role | None = None
@@ -203,7 +172,7 @@ class CompletionMessage(_MessageFields, kw_only=True):
         return built
 
 
-class ChunkChoice(_Open, kw_only=True):
+class ChunkChoice(OpenStruct, kw_only=True):
     """One choice's part of a chunk."""
 
     index: _Int = 0
@@ -212,7 +181,7 @@ class ChunkChoice(_Open, kw_only=True):
     logprobs: Logprobs | None = None
 
 
-class Choice(_Open, kw_only=True):
+class Choice(OpenStruct, kw_only=True):
     """One choice of a completion. `finish_reason` is an open string: servers add to the endpoint's values.
 
     `extra` holds such fields as Azure's `content_filter_results` and OpenRouter's `native_finish_reason`.
@@ -224,13 +193,13 @@ class Choice(_Open, kw_only=True):
     logprobs: Logprobs | None = None
 
 
-class XGroq(_Open, kw_only=True):
+class XGroq(OpenStruct, kw_only=True):
     """Groq's own part of a chunk; its streams carry the usage here."""
 
     usage: Usage | None = None
 
 
-class _ResponseFields(_Open, kw_only=True):
+class _ResponseFields(OpenStruct, kw_only=True):
     """The common base of completions and chunks."""
 
     id: str = ""
@@ -250,7 +219,7 @@ class Chunk(_ResponseFields, kw_only=True):
     name here, and under `usage` those of the usage. `raw` is the JSON text as it arrived.
     """
 
-    choices: list[ChunkChoice] = []
+    choices: list[ChunkChoice] = msgspec.field(default_factory=list)
     obfuscation: str | None = None
     x_groq: XGroq | None = None
     error: Any = None
@@ -275,7 +244,7 @@ class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
     `extra` holds the top-level fields without a name here, and under `usage` those of the usage (OpenRouter's `cost`).
     """
 
-    choices: list[Choice] = []
+    choices: list[Choice] = msgspec.field(default_factory=list)
     metadata: Any = None
     request_id: str | None = msgspec.field(default=None, name="<request_id>")
     status: int | None = msgspec.field(default=None, name="<status>")

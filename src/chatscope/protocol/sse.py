@@ -107,16 +107,8 @@ class SSEDecoder:
         """
         if self._overflow:
             raise self._too_long()
-        if self._start is not None:
-            data = self._without_bom(data)
-        if self._skip_lf and data:
-            self._skip_lf = False
-            if data.startswith(b"\n"):
-                data = data[1:]
-        if _CR in data:
-            # A line ends at its CR; an LF that follows, even in the next read, belongs to the same ending.
-            self._skip_lf = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._start is not None or self._skip_lf or _CR in data:
+            data = self._with_line_feeds(data)
         parts: list[bytes] = []
         events: list[ServerSentEvent] = []
         if b"\n" not in data:
@@ -240,6 +232,20 @@ class SSEDecoder:
             self._event = "error"
             self._data.append(value)
             self._size += len(line)
+
+    def _with_line_feeds(self, data: bytes) -> bytes:
+        """Return data without a byte order mark, and with a line feed at the end of every line."""
+        if self._start is not None:
+            data = self._without_bom(data)
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data.startswith(b"\n"):
+                data = data[1:]
+        if _CR in data:
+            # A line ends at its CR; an LF that follows, even in the next read, belongs to the same ending.
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
 
     def _without_bom(self, data: bytes) -> bytes:
         """Drop one byte order mark at the very start, even if it arrives in parts."""
