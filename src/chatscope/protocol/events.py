@@ -177,9 +177,12 @@ class _ChoiceEvents:
 
     def feed(self, part: ChunkChoice) -> Iterator[StreamEvent]:
         delta = part.delta
-        yield from self._run(ReasoningDelta, delta.reasoning)
-        yield from self._run(TextDelta, delta.content)
-        yield from self._run(RefusalDelta, delta.refusal)
+        if text := delta.reasoning:
+            yield from self._run(ReasoningDelta, text)
+        if text := delta.content:
+            yield from self._run(TextDelta, text)
+        if text := delta.refusal:
+            yield from self._run(RefusalDelta, text)
         if call_parts := _call_parts(delta):
             yield from self._add_calls(call_parts)
         if part.finish_reason:
@@ -195,9 +198,7 @@ class _ChoiceEvents:
         self._complete_calls = len(self._calls)
         yield ChoiceFinished(self._index, reason)
 
-    def _run(self, kind: _TextKind, text: str | None) -> Iterator[StreamEvent]:
-        if not text:
-            return
+    def _run(self, kind: _TextKind, text: str) -> Iterator[StreamEvent]:
         self._finished = False
         if self._kind is not kind:
             yield from self._close_run()
