@@ -11,7 +11,6 @@ import traceback
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from sys import intern
 from typing import Final
 
 import msgspec
@@ -26,6 +25,7 @@ from chatscope._tasks.unbuilt import TIMES, Unbuilt, lengths_of
 from chatscope.errors import ChatError, TaskCancelledError
 from chatscope.pricing import PriceQuery, Prices, resolve
 from chatscope.protocol.response import Completion
+from chatscope.protocol.shared_text import shared
 from chatscope.protocol.usage import Usage, add_usage
 from chatscope.telemetry.guard import Guard
 
@@ -140,7 +140,7 @@ def result_of(
     draft.cost = bill.cost
     draft.duration_seconds = ((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9
     draft.usage = usage
-    draft.finish_reason = None if reason is None else intern(reason)
+    draft.finish_reason = None if reason is None else shared(reason)
     draft.attempts = 0 if calls is None else len(calls.retrier.log)
     draft.parsed = None if conversation is None else conversation.parsed
     unbuilt = _unbuilt(prepared, state, calls, completion, draft.output, finished_ns)
@@ -179,7 +179,7 @@ def _unbuilt(
         finished_ns=finished_ns,
         record=record.so_far(),
         attempts=() if calls is None else calls.retrier.log.so_far(),
-        model=intern(completion.model) if completion is not None and completion.model else prepared.model,
+        model=shared(completion.model) if completion is not None and completion.model else prepared.model,
         prompt=prepared.task.prompt if prepared.messages is None else None,
         body=body,
         part_lengths=lengths_of(state.parts),

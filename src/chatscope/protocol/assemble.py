@@ -5,7 +5,6 @@ Here: only chunks, in the order of their arrival. Not here: bytes (`stream_decod
 
 from __future__ import annotations
 
-from sys import intern
 from typing import Any, Final
 
 from chatscope.errors import StreamTruncatedError
@@ -14,6 +13,7 @@ from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import number_choices
 from chatscope.protocol.loading import load_object
 from chatscope.protocol.response import Chunk, ChunkChoice, Completion
+from chatscope.protocol.shared_text import shared
 from chatscope.protocol.stream_usage import StreamUsage
 from chatscope.protocol.usage import Usage, merge_usage
 
@@ -162,9 +162,9 @@ class Assembler:
         head = self._head
         return Completion(
             id=head.id,
-            object=intern(head.object),  # the same in thousands of completions
+            object=shared(head.object),  # the same in thousands of completions
             created=head.created,
-            model=intern(head.model),
+            model=shared(head.model),
             system_fingerprint=head.system_fingerprint,
             service_tier=head.service_tier,
             moderation=head.moderation,
