@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
+from tests.support.tables import each_row
 
 from chatscope import Completion
 from chatscope.batch import bodies
@@ -30,7 +30,7 @@ def completion_with(message: dict[str, Any], **more: Any) -> Completion:
     return completion_from({"id": "1", "choices": [choice | more.pop("choice", {})], **more})
 
 
-@pytest.mark.parametrize(("struct", "twin"), TWINS, ids=lambda cls: cls.__name__)
+@each_row("struct, twin", TWINS)
 def test_no_field_of_a_response_is_forgotten(struct: type[msgspec.Struct], twin: type[msgspec.Struct]) -> None:
     wanted = {field.name: field.encode_name for field in msgspec.structs.fields(struct)}
     kept = {field.name: field.encode_name for field in msgspec.structs.fields(twin)}
@@ -40,8 +40,8 @@ def test_no_field_of_a_response_is_forgotten(struct: type[msgspec.Struct], twin:
     }
 
 
-@pytest.mark.parametrize(
-    ("completion", "is_direct"),
+@each_row(
+    "completion, is_direct",
     [
         (Completion(), True),
         (completion_with({}), True),

@@ -25,6 +25,8 @@ class Loops(Enum):
 
     ALL = "all"
     """Where it depends on sockets, clocks or cancellation."""
+    TWO = "two"
+    """Where it waits for a deadline, which uvloop leaves to anyio as asyncio does."""
     ONE = "one"
     """Where only the words of the response differ, which no loop sees."""
 
@@ -117,6 +119,11 @@ def fails(
 def on_one_loop(*rows: Row) -> list[Row]:
     """Return the rows, each to run on one loop only."""
     return [replace(row, loops=Loops.ONE) for row in rows]
+
+
+def on_two_loops(*rows: Row) -> list[Row]:
+    """Return the rows, each to run on asyncio and on trio."""
+    return [replace(row, loops=Loops.TWO) for row in rows]
 
 
 def every_way(*rows: Row) -> list[Row]:

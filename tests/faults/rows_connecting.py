@@ -6,7 +6,7 @@ import errno
 import ssl
 from collections.abc import Callable
 
-from tests.faults.rows import Row, Via, completes, fails, on_one_loop, wire
+from tests.faults.rows import Row, Via, completes, fails, on_one_loop, on_two_loops, wire
 from tests.support.certificates import Certificates
 from tests.support.defaults import BRIEF, TEXT
 from tests.support.loopback import (
@@ -131,21 +131,24 @@ FRAMING = [
     }.items()
 ]
 
-BEFORE_THE_HEAD = [
-    fails(f"{how} {where}", wire(*said, step), error, attempts=2, phase=phase, timeouts=BRIEF)
-    for where, said in {
-        "after the request": (),
-        "within the status line": (b"HTTP/1.1 2",),
-        "after the status line": (b"HTTP/1.1 200 OK\r\n",),
-        "within a header": (b"HTTP/1.1 200 OK\r\ncontent-ty",),
-        "after interim responses": (b"HTTP/1.1 100 Continue\r\n\r\n" * 3,),
-        "after an interim response": (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",),
-    }.items()
-    for how, step, error, phase in (
-        ("closed", Close(), APIConnectionError, None),
-        ("reset", Reset(), APIConnectionError, None),
-        ("silent", Stall(), APITimeoutError, "headers"),
-    )
+BEFORE_THE_HEAD: dict[str, tuple[bytes, ...]] = {
+    "after the request": (),
+    "within the status line": (b"HTTP/1.1 2",),
+    "after the status line": (b"HTTP/1.1 200 OK\r\n",),
+    "within a header": (b"HTTP/1.1 200 OK\r\ncontent-ty",),
+    "after interim responses": (b"HTTP/1.1 100 Continue\r\n\r\n" * 3,),
+    "after an interim response": (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n",),
+}
+
+ENDED = [
+    fails(f"{how} {where}", wire(*said, step), APIConnectionError, attempts=2, timeouts=BRIEF)
+    for where, said in BEFORE_THE_HEAD.items()
+    for how, step in (("closed", Close()), ("reset", Reset()))
 ]
 
-ROWS = [*HOSTS, *TLS, *on_one_loop(*HTTP, *FRAMING), *BEFORE_THE_HEAD]
+SILENT = [
+    fails(f"silent {where}", wire(*said, Stall()), APITimeoutError, attempts=2, phase="headers", timeouts=BRIEF)
+    for where, said in BEFORE_THE_HEAD.items()
+]
+
+ROWS = [*HOSTS, *TLS, *on_one_loop(*HTTP, *FRAMING), *ENDED, *on_two_loops(*SILENT)]

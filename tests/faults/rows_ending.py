@@ -17,6 +17,7 @@ from tests.faults.rows import (
     instead,
     last_words,
     on_one_loop,
+    on_two_loops,
     wire,
 )
 from tests.support.defaults import BRIEF, TEXT
@@ -77,7 +78,9 @@ def broken_off(where: str, cut: Cut, text: str, *, attempts: int = 1, phase: str
     return [
         fails(f"closed {where}", faulty(cut(Close())), StreamTruncatedError, **told),
         fails(f"reset {where}", faulty(cut(Reset())), StreamTruncatedError, **told),
-        fails(f"silent {where}", faulty(cut(Stall())), APITimeoutError, **told, phase=phase, timeouts=BRIEF),
+        *on_two_loops(
+            fails(f"silent {where}", faulty(cut(Stall())), APITimeoutError, **told, phase=phase, timeouts=BRIEF)
+        ),
     ]
 
 
@@ -85,7 +88,7 @@ def broken_off_at_the_end(where: str, cut: Cut) -> list[Row]:
     """Return the rows in which a stream has a finish_reason: what breaks off is cut, what is silent has ended."""
     return [
         *broken_off(where, cut, TEXT)[:2],
-        completes(f"silent {where}", faulty(cut(Stall())), timeouts=BRIEF),
+        *on_two_loops(completes(f"silent {where}", faulty(cut(Stall())), timeouts=BRIEF)),
     ]
 
 
@@ -248,7 +251,7 @@ NO_BLANK_LINE = every_way(
 )
 
 ROWS = [
-    *NO_BLANK_LINE,
+    *on_two_loops(*NO_BLANK_LINE),
     *on_one_loop(*TABLE, *RECOVERY_BY_WORDS),
     *STREAMED,
     *PLAIN,

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 
-from tests.faults.rows import Row, Via, completes, fails, on_one_loop, wire
+from tests.faults.rows import Row, Via, completes, fails, on_one_loop, on_two_loops, wire
 from tests.faults.rows_ending import faulty
 from tests.support.defaults import TEXT
 
@@ -283,11 +283,7 @@ SLOW = [
 ]
 
 ROWS = [
-    *KEEP_ALIVE,
-    *ENDLESS_HEADS,
+    *on_two_loops(*KEEP_ALIVE, *SLOW),
     *ENDLESS_LINES,
-    *ENDLESS_FRAMING,
-    *BOMBS,
-    *on_one_loop(*ENCODED),
-    *SLOW,
+    *on_one_loop(*ENDLESS_HEADS, *ENDLESS_FRAMING, *BOMBS, *ENCODED),
 ]

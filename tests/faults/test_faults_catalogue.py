@@ -23,10 +23,13 @@ CATALOGUE = [
 ]
 
 
+MARKS = {Loops.ALL: (), Loops.TWO: (pytest.mark.two_loops,), Loops.ONE: (pytest.mark.one_loop,)}
+
+
 def cases() -> Iterator[ParameterSet]:
     """Yield the rows as cases."""
     for row in CATALOGUE:
-        yield pytest.param(row, id=row.name, marks=[pytest.mark.one_loop] if row.loops is Loops.ONE else [])
+        yield pytest.param(row, id=row.name, marks=MARKS[row.loops])
 
 
 @pytest.mark.slow

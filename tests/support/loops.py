@@ -45,17 +45,20 @@ def repeats_another_loop(item: pytest.Item) -> bool:
 
 
 def is_its_loop(item: pytest.Item | pytest.Collector) -> bool:
-    """Tell whether a test runs on its event loop; a row of a test marked `one_loop` does so on one of them.
+    """Tell whether a test runs on its event loop; a test marked `one_loop` or `two_loops` does so on few of them.
 
-    Which one follows from the row's id, so that each loop gets a third of the rows, and a row always the same. With
-    `CHATSCOPE_EVERY_LOOP=1` in the environment, every row runs on every loop.
+    Two are asyncio and trio. Which one follows from the row's id, so that each loop gets a third of the rows, and a row
+    always the same. With `CHATSCOPE_EVERY_LOOP=1` in the environment, every row runs on every loop.
     """
-    if item.get_closest_marker("one_loop") is None or os.environ.get("CHATSCOPE_EVERY_LOOP"):
+    few = item.get_closest_marker("one_loop") or item.get_closest_marker("two_loops")
+    if few is None or os.environ.get("CHATSCOPE_EVERY_LOOP"):
         return True
     assert isinstance(item, pytest.Function)
-    if not hasattr(item, "callspec") or "anyio_backend" not in item.callspec.params:
-        return True  # no loop runs it
-    backend: Backend = item.callspec.params["anyio_backend"]  # type: ignore[assignment]  # it is that fixture's
+    backend = item.callspec.params.get("anyio_backend") if hasattr(item, "callspec") else None
+    if not isinstance(backend, tuple):
+        return True  # no loop runs it, or one that the test names itself
     loop = loop_name(backend)
+    if few.name == "two_loops":
+        return loop in {"asyncio", "trio"}
     row = f"-{item.callspec.id}-".replace(f"-{loop}-", "-", 1)[1:-1]  # the same text on every loop, "" without rows
     return loop == [each.id for each in LOOPS][crc32(f"{item.originalname} {row}".encode()) % len(LOOPS)]

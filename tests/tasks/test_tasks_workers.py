@@ -19,6 +19,8 @@ from chatscope.pricing import PriceQuery
 if TYPE_CHECKING:
     from tests.support.memory_server import Serve
 
+pytestmark = pytest.mark.two_loops
+
 tenant: ContextVar[object] = ContextVar("tenant", default=None)
 
 
