@@ -49,7 +49,12 @@ _OPTIONS: Final = (
     click.option("--max-concurrency", metavar="N|auto", default="100", show_default=True, callback=_concurrency),
     click.option("--rpm", type=_POSITIVE, metavar="N", help="Requests a minute."),
     click.option("--tpm", type=_POSITIVE, metavar="N", help="Tokens a minute."),
-    click.option("--max-cost", type=_POSITIVE, metavar="USD", help="Stop when all runs have spent this much."),
+    click.option(
+        "--max-cost",
+        type=_POSITIVE,
+        metavar="USD",
+        help="Stop when all runs have spent this much, or if prices are not known and no --max-tokens-total is given.",
+    ),
     click.option("--max-tokens-total", type=_COUNT, metavar="N", help="Stop when this run has used this many tokens."),
     click.option("--attempts", type=_COUNT, metavar="N", default=5, show_default=True, help="Requests per line."),
     click.option("--timeout", type=_POSITIVE, metavar="SECONDS", default=60.0, show_default=True, help="Of silence."),
