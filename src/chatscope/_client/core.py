@@ -165,11 +165,9 @@ class ClientCore:
         parameters: Mapping[str, Any],
         *,
         stream: bool,
-        timeouts: Timeouts | None = None,
         retrier: Retrier | None = None,
         deadlines: CallDeadlines | None = None,
         observed: ObservedCall | None = None,
-        priority: float = 0.0,
     ) -> ClientRequest:
         """Check and encode a request. Nothing is sent.
 
@@ -178,11 +176,9 @@ class ClientCore:
             messages: the conversation.
             parameters: the endpoint's parameters, `extra_body`, `extra_headers`, `extra_query`, `timeout` and `retry`.
             stream: whether to request a streamed response.
-            timeouts: used if the parameters hold no `timeout`; by default the client's.
             retrier: runs the attempts; by default a new one.
             deadlines: the deadlines of the call that this request continues; by default new ones.
             observed: the telemetry of that call; by default a new one, if there is an observer.
-            priority: requests with a higher priority go first where they wait for limits.
 
         Raises:
             ValueError: an argument is invalid; the error names it.
@@ -191,13 +187,13 @@ class ClientCore:
         server = self._open_server()
         options = self.options
         own, body = _split(parameters)
-        policy = options.retry
+        timeouts, policy = options.timeouts, options.retry
         if own:
             if "timeout" in own:
                 timeouts = Timeouts.of(own["timeout"])
             policy = RetryPolicy.of(own.get("retry"), policy)
         if deadlines is None:
-            deadlines = CallDeadlines(timeouts or options.timeouts)
+            deadlines = CallDeadlines(timeouts)
         if self._adapts:
             messages, body = self._adapted(messages, body)
         if retrier is None:
@@ -205,7 +201,7 @@ class ClientCore:
         prepared = self._prepare(model, messages, body, own, stream=stream)
         if options.observer is not None and observed is None:
             observed = self._observed_call(model, messages, body, stream=stream)
-        return ClientRequest(server, prepared, retrier, deadlines, observed=observed, priority=priority)
+        return ClientRequest(server, prepared, retrier, deadlines, observed=observed)
 
     def _prepare(
         self,

@@ -122,7 +122,7 @@ class StreamReader:
         if self._is_closed:
             return None
         deadlines, state = self.request.deadlines, self.state
-        has_deadlines = deadlines.limit_chunks  # seldom, and asking for each of them takes a call
+        has_deadlines = deadlines.limits_chunks  # usually not, and each deadline takes a call
         if has_deadlines:
             deadlines.on_chunk()  # a slow consumer is not a silent server
         try:

@@ -86,15 +86,14 @@ class SteadyBudget:
         per_minute: the budget.
         now: the current time.
         level: the amount that may be used at once; by default a second's worth.
-        smallest: the smallest amount that is used.
     """
 
     __slots__ = ("_at_once", "_level", "_limit", "_per_second", "_updated_at", "_used", "_uses")
 
-    def __init__(self, per_minute: float, now: float, *, level: float | None = None, smallest: float = 1.0) -> None:
-        self._limit = max(per_minute, smallest)
+    def __init__(self, per_minute: float, now: float, *, level: float | None = None) -> None:
+        self._limit = max(per_minute, 1.0)
         self._per_second = per_minute / MINUTE
-        self._at_once = max(self._per_second * LEASE_SECONDS, smallest)
+        self._at_once = max(self._per_second * LEASE_SECONDS, 1.0)
         self._level = self._at_once if level is None else level
         self._updated_at = now
         self._uses: deque[list[float]] = deque()  # of [expires at, amount]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 CAPACITY: Final = 100.0
-"""The size of the budget, in retries. With the default of 100 concurrent calls, each may retry once before the ratio
+"""The size of the budget, in retries. With the default of 100 concurrent calls, each may retry once before `RATIO`
 limits them."""
 
 RATIO: Final = 0.1
@@ -26,17 +26,15 @@ class RetryBudget:
 
     Args:
         capacity: the initial and largest number.
-        ratio: the number that a success adds.
 
     Attributes:
         tokens: how many are left.
     """
 
-    __slots__ = ("_capacity", "_ratio", "_refill_at", "tokens")
+    __slots__ = ("_capacity", "_refill_at", "tokens")
 
-    def __init__(self, *, capacity: float = CAPACITY, ratio: float = RATIO) -> None:
+    def __init__(self, *, capacity: float = CAPACITY) -> None:
         self._capacity = self.tokens = capacity
-        self._ratio = ratio
         self._refill_at = 0.0
 
     @property
@@ -67,7 +65,7 @@ class RetryBudget:
     def on_success(self) -> None:
         """Record that a request succeeded."""
         if not self.is_full:
-            self.tokens = min(self._capacity, self.tokens + self._ratio)
+            self.tokens = min(self._capacity, self.tokens + RATIO)
 
     def refill(self, waiting: int) -> None:
         """Fill the budget after an outage, with at least one retry for each call that was held back.

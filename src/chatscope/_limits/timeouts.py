@@ -160,16 +160,16 @@ class CallDeadlines:
 
     Attributes:
         total: the deadline of the whole call.
-        limit_chunks: whether any deadline applies to the wait for the next chunk.
+        limits_chunks: whether any deadline applies to the wait for the next chunk.
     """
 
-    __slots__ = ("_attempt_at", "_chunk_at", "limit_chunks", "timeouts", "total")
+    __slots__ = ("_attempt_at", "_chunk_at", "limits_chunks", "timeouts", "total")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
         seconds = timeouts.total
         self.total = Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None
-        self.limit_chunks = bool(timeouts.idle or seconds)
+        self.limits_chunks = bool(timeouts.idle or seconds)
         self._attempt_at = 0.0
         self._chunk_at = 0.0
 

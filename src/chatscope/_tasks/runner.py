@@ -108,7 +108,7 @@ class TaskRun:
             self._start_or_wait(self._slot)
         else:
             observed.start()
-            with observed.current():  # the task's coroutine inherits it
+            with observed.current():  # the task runs in this context
                 self._start_or_wait(self._slot)
 
     def _start_or_wait(self, slot: Slot) -> None:
@@ -138,7 +138,7 @@ class TaskRun:
 
     @property
     def name(self) -> str:
-        """The task's id: the name of the coroutine that runs it."""
+        """The task's id, which is its worker's name while it runs."""
         return self.state.id
 
     async def run(self) -> None:
@@ -237,7 +237,7 @@ class TaskRun:
         return self._result(error, self.state.status, self._bill(self._host.price), finished_ns)
 
     def _on_grant(self) -> None:
-        """Start the coroutine of a task that waited for its slot."""
+        """Let a worker run a task that waited for its slot."""
         self._stop_watching()
         self.is_waiting = False
         if self._slot is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chatscope.errors import InvalidResponseError
+from chatscope.protocol.body_start import BEFORE_TEXT
 from chatscope.protocol.coerce import choices_of
 from chatscope.protocol.decode import completion_from
 from chatscope.protocol.error_body import body_text, first_words, status_error
@@ -15,7 +16,6 @@ from chatscope.protocol.response import Completion
 from chatscope.protocol.stream_decoder import StreamDecoder
 
 _EVENT_STARTS: Final = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
-_BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
 
 
 def decode_inexact(
@@ -38,7 +38,7 @@ def decode_inexact(
         InvalidResponseError: the body is not a completion.
         StreamError: the body is a stream that did not end well.
     """
-    start = data[:256].lstrip(_BEFORE_TEXT)
+    start = data[:256].lstrip(BEFORE_TEXT)
     if start.startswith(_EVENT_STARTS) or (
         "event-stream" in headers.get("content-type", "") and start[:1] not in b"{["
     ):

@@ -14,7 +14,8 @@ from chatscope.protocol.loading import is_whole_json
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """The largest response that is accepted as one JSON body: n=128 choices of 128k tokens with audio stay below it."""
 
-_BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
+BEFORE_TEXT: Final = b"\xef\xbb\xbf \t\r\n"
+"""What may precede the first character of a body: a byte order mark and white space."""
 _FIELD_STARTS: Final = frozenset({b":", b"d", b"e", b"i", b"r"})  # a comment, or data, event, error, id, retry
 _JSON_STARTS: Final = frozenset({b"{", b"["})
 
@@ -53,7 +54,7 @@ class BodyStart:
         body = self._data
         body += data
         if not self._first:
-            self._first = bytes(body.lstrip(_BEFORE_TEXT)[:1])
+            self._first = bytes(body.lstrip(BEFORE_TEXT)[:1])
         first = self._first
         if not first or first == b"<" or self.is_json or not (self._expects_events or first in _FIELD_STARTS):
             return None

@@ -1,6 +1,7 @@
 """The fields of error objects: under which names servers send them, and whether their values report an error.
 
-Not here: the shapes of error objects (`error_object.py`), and what codes and messages mean (`error_codes.py`).
+Not here: the shapes of error objects (`error_object.py`), and what codes and messages mean (`error_meaning.py`,
+`error_words.py`).
 """
 
 from __future__ import annotations
