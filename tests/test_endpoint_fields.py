@@ -1,4 +1,4 @@
-"""The endpoint's response: every field reachable, in whole responses, chunks and assembled streams.
+"""The endpoint's response: every field can be read, in whole responses, chunks and assembled streams.
 
 `COMPLETION` and `CHUNK` are the tables: every field that the endpoint documents, with a value.
 """

@@ -1,4 +1,4 @@
-"""Runs that are killed: nothing that was recorded is lost or asked again, and a resume is never refused."""
+"""Runs that are killed: nothing that was recorded is lost or sent again, and a resume is never refused."""
 
 from __future__ import annotations
 

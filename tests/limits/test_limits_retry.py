@@ -1,4 +1,4 @@
-"""What is tried again, after how long, and what passes through untouched."""
+"""What is retried, after how long, and what passes through unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of one price, and what is no price."""
+"""The arithmetic of one price, and values that are not prices."""
 
 from __future__ import annotations
 

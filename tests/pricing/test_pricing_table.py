@@ -1,4 +1,4 @@
-"""The table that comes with the package: what it answers, when it is read, and that it is the generator's."""
+"""The table that comes with the package: what it returns, when it is read, and that it is the generator's."""
 
 from __future__ import annotations
 

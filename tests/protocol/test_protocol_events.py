@@ -1,4 +1,4 @@
-"""Chunks to events: every kind told apart, every part completed once, in the order of the wire."""
+"""Chunks to events: every kind is distinguished, every part completed once, in the order of the wire."""
 
 from __future__ import annotations
 

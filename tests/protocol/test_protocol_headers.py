@@ -1,4 +1,4 @@
-"""What headers say: when to try again, what is left, and nothing of what makes no sense."""
+"""What headers mean: when to retry, and what is left. Values that make no sense are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server over real sockets: what it answers, how connections end, what it records."""
+"""The server over real sockets: its responses, how connections end, what it records."""
 
 from __future__ import annotations
 

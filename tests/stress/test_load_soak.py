@@ -1,4 +1,4 @@
-"""A short soak: mixed faults, readers, cancellation, and nothing lost, told twice, wrong, or left behind.
+"""A short soak: mixed faults, readers, cancellation, and nothing lost, delivered twice, wrong, or left behind.
 
 The long one is `python -m benchmarks.soak`.
 """
