@@ -43,7 +43,7 @@ class TaskStatus(StrEnum):
     """The state of a task."""
 
     PENDING = "pending"
-    """Accepted, and waiting for its slot."""
+    """Accepted, and not sent yet: it waits for its slot, or for the permit of its first request."""
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -57,8 +57,8 @@ class TaskCounts:
     """The numbers of an adapter's tasks by status, at one moment. Forgotten tasks are counted, too.
 
     Attributes:
-        pending: tasks that wait for their slots.
-        running: tasks that have started and not ended.
+        pending: tasks that wait for their slots, or for the permits of their first requests.
+        running: tasks that have sent a request and not ended.
         succeeded, failed, cancelled: tasks that have ended with this status.
     """
 

@@ -131,8 +131,7 @@ class TaskRun:
     def abandon(self) -> None:
         """Release what `enter` acquired before it failed."""
         self.state.run = None
-        if self._slot is not None:
-            self._slot.release()
+        self.release()
         if self._prepared.observed is not None:
             self._prepared.observed.end(TaskCancelledError("the task was not started"), None)
 
