@@ -22,7 +22,6 @@ CATALOGUE = [
     *rows_status.ROWS,
 ]
 
-
 MARKS = {Loops.ALL: (), Loops.TWO: (pytest.mark.two_loops,), Loops.ONE: (pytest.mark.one_loop,)}
 
 
