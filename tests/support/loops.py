@@ -47,8 +47,8 @@ def repeats_another_loop(item: pytest.Item) -> bool:
 def is_its_loop(item: pytest.Item | pytest.Collector) -> bool:
     """Tell whether a test runs on its event loop; a test marked `one_loop` or `two_loops` does so on few of them.
 
-    Two are asyncio and trio. One follows from the row's id, so that each loop gets a third of the rows, and a row always
-    the same. With `CHATSCOPE_EVERY_LOOP=1` in the environment, every row runs on every loop.
+    Two are asyncio and trio. One follows from the row's id, so that each loop gets a third of the rows, and a row
+    always the same. With `CHATSCOPE_EVERY_LOOP=1` in the environment, every row runs on every loop.
     """
     few = item.get_closest_marker("one_loop") or item.get_closest_marker("two_loops")
     if few is None or os.environ.get("CHATSCOPE_EVERY_LOOP"):
