@@ -67,7 +67,7 @@ class BatchSender:
         self.failure: Exception | None = None
         self._takes_groups = options.fsync != "each"
         self._scope = anyio.CancelScope()
-        self._given: dict[BatchRequest, Task] = {}  # to the adapter; they have not ended
+        self._submitted: dict[BatchRequest, Task] = {}  # to the adapter, and not ended
         self._running: set[BatchRequest] = set()  # those of them that were sent
 
     @property
@@ -94,11 +94,11 @@ class BatchSender:
         """Once the run is stopped, cancel pending requests, wait for running ones, and cancel them after the grace."""
         await self._stop.wait()
         self._room.notify()
-        for request, task in list(self._given.items()):
+        for request, task in list(self._submitted.items()):
             if request not in self._running and task.task_id is not None:
                 await self._adapter.cancel_task(task.task_id)
         with anyio.move_on_after(self._options.grace):
-            while self._given:
+            while self._submitted:
                 await self._room.wait()
         self._scope.cancel()
 
@@ -111,7 +111,7 @@ class BatchSender:
                     await self._room.wait()
                 if self._stop.is_asked:
                     return
-                task = self._given[request] = request.task(stream=self._options.stream)
+                task = self._submitted[request] = request.task(stream=self._options.stream)
                 yield task
 
     def _begin(self, found: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
@@ -161,7 +161,7 @@ class BatchSender:
         for result in results:
             assert result.task is not None  # noqa: S101 - only an unknown id has none
             request: BatchRequest = result.task.metadata["batch"]
-            del self._given[request]
+            del self._submitted[request]
             self._running.discard(request)
             if self._has_outcome(result):
                 ended.append((request, result))
