@@ -41,7 +41,7 @@ class ClientRequest:
         priority: requests with a higher priority go first where they wait for limits.
 
     Attributes:
-        server: as given.
+        server, prepared, retrier, deadlines, observed: as given.
         slot: the slot of its call, if a client runs it.
         response: the response that is being read, between `send` and `close`.
         secret: the key that is sent.

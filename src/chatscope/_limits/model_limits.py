@@ -21,6 +21,7 @@ class ModelLimits:
         requests, tokens: its limits.
 
     Attributes:
+        requests, tokens: as given.
         waiters: the waiting requests for this model. They wait for its own limits or for a budget.
         sent: how many requests were sent and have no response yet.
         blocked_until: when this model's own limits allow the first waiter.

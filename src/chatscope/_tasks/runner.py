@@ -58,10 +58,6 @@ class TaskRun:
         host: the supervisor.
         prepared: the task, checked.
 
-    Raises:
-        ValueError: the task is invalid; the error names the argument.
-        RuntimeError: the client is not open.
-
     Attributes:
         state: what readers see of the task.
         context: the context of its submission, from which a task that waited for its slot is started.
