@@ -9,7 +9,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from chatscope import AsyncChatGPTAdapter, QueueFullError, Result, ResultStream, Task, TaskConstraints, TaskStatus
+from chatscope import (
+    APIConnectionError,
+    AsyncChatGPTAdapter,
+    QueueFullError,
+    Result,
+    ResultStream,
+    Task,
+    TaskConstraints,
+    TaskStatus,
+)
 from chatscope._tasks.map import LOOK_AHEAD
 from chatscope.simulator import Answer, ChatRequest, Reply, error, faults
 
@@ -482,3 +491,26 @@ async def test_the_start_of_a_task_is_reported_before_its_request_and_can_be_ref
     assert isinstance(refused.exception, PermissionError)
     assert refused.timings is not None
     assert refused.timings.started_ns is None
+
+
+async def test_a_start_that_is_refused_or_cancelled_is_not_tried_again(serve: Serve) -> None:
+    server = serve(Reply("Hello."))
+    started: list[str] = []
+    scope = anyio.CancelScope()
+
+    def on_start(task: Task) -> None:
+        started.append(task.prompt)
+        if task.prompt == "1":
+            raise APIConnectionError("an error that a request would be sent again for")
+        if task.prompt == "2":
+            scope.cancel()
+
+    with scope:
+        async with (
+            AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter,
+            adapter.map(Source(3).sync(), ordered=True, on_start=on_start) as results,
+        ):
+            assert [(await anext(results)).success for _ in range(2)] == [True, False]
+            await anyio.sleep_forever()
+    assert started == ["0", "1", "2"]
+    assert len(server.requests) == 1

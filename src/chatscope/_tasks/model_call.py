@@ -135,6 +135,8 @@ class ModelCalls:
             now_ns = time.perf_counter_ns()
             if state.started_ns is None:
                 state.start(now_ns)
+                if state.on_start is not None:
+                    await checkpoint_if_cancelled()  # cancelled by `on_start`: do not send
             self.sent_ns = now_ns
             if self._hedge_after is None:
                 return await attempt.read(self._observer)
@@ -173,6 +175,8 @@ class ModelCalls:
 
     def _may_retry(self, error: Exception) -> bool:
         """Allow another attempt while there is no output, or no reader has seen it."""
+        if self._state.started_ns is None:  # `on_start` refused: whatever it raised, nothing is sent
+            return False
         if self.token_ns and (self._state.was_read or not self.retrier.policy.restart_unread):
             return False
         return is_transient(error)
