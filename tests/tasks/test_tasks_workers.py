@@ -142,3 +142,23 @@ async def test_tasks_that_never_wait_do_not_block_the_event_loop() -> None:
             turns.append(sum(task.result is not None for task in tasks))
             await checkpoint()
     assert max(after - before for before, after in pairwise(turns)) <= 2
+
+
+async def test_a_waiting_task_interrupted_as_it_ends_leaves_the_queue(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    server = serve()
+    async with AsyncChatGPTAdapter("sk-1", transport=server, max_concurrency=1) as adapter:
+        running, waiting = adapter.start_task("runs"), adapter.start_task("waits")
+        with monkeypatch.context() as patch:
+            patch.setattr("chatscope._tasks.runner._log.debug", interrupt)  # as Ctrl-C there would
+            with pytest.raises(KeyboardInterrupt):
+                await waiting.cancel()
+        assert adapter.statistics().queued == 0
+        assert (await running.wait()).success
+        assert (await waiting.wait()).status is TaskStatus.CANCELLED
+    assert len(server.requests) == 1
+    assert adapter.counts() == TaskCounts(pending=0, running=0, succeeded=1, failed=0, cancelled=1)

@@ -184,8 +184,10 @@ class TaskRun:
 
     def end(self, error: ChatError) -> None:
         """End a task that does not run: publish its result, and release its slot or leave the queue."""
-        self._publish(error, status_after(error))
-        self.release()
+        try:
+            self._publish(error, status_after(error))
+        finally:
+            self.release()  # also after Ctrl-C in a user's function
 
     def give_up(self) -> None:
         """End a task that does not run as cancelled."""
