@@ -23,6 +23,8 @@ from chatscope.batch import InputError, JournalError, run_batch
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.simulator import Reply, error, respond
 
+pytestmark = pytest.mark.two_loops  # its subject is files, read in anyio's threads
+
 WORDS = [{"role": "user", "content": "Hi"}]
 
 
