@@ -330,7 +330,7 @@ async def test_after_an_event_the_waits_are_counted_from_it(chat_endpoint: ChatE
 
         group.start_soon(set_late)
         times = [anyio.current_time() - start async for chunk in stream if chunk.text]
-    assert times == [0, 2, 12]
+        assert times == [0, 2, 12]
 
 
 async def test_an_event_instead_of_a_time(chat_endpoint: ChatEndpoint) -> None:
