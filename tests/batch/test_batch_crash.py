@@ -66,7 +66,8 @@ anyio.run(main)
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    # -B: the limit would also cut the compiled modules that other processes load.
+    command = [sys.executable, "-B", "-c", script, str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, preexec_fn=limit)
     reason, message, succeeded, exit_code = json.loads(found.stdout)
     assert (reason, exit_code) == ("disk", 3)
