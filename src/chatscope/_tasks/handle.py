@@ -39,7 +39,6 @@ class TaskState:
         result: the result, once the task has ended.
         id: the task's id.
         steps: the completions of the turns so far; empty for a task of one turn, whose completion is in the result.
-        parts: the text so far. A new attempt that replaces unread text replaces the sequence.
         started_ns: when the first permit to send was acquired (`time.perf_counter_ns`).
         was_read: whether a reader has received any text of the current model call.
         cancel_requested: whether a cancellation has been requested.
@@ -49,13 +48,13 @@ class TaskState:
     """
 
     __slots__ = (
+        "_parts",
         "_readers",
         "_waiters",
         "cancel_requested",
         "id",
         "on_end",
         "on_start",
-        "parts",
         "result",
         "run",
         "started_ns",
@@ -69,7 +68,7 @@ class TaskState:
         self.id = task.task_id or ""
         self.result: Result | None = None
         self.steps: tuple[Completion, ...] = ()
-        self.parts: Sequence[str] = ()
+        self._parts: Sequence[str] | None = ()
         self.started_ns: int | None = None
         self.was_read = False
         self.cancel_requested = False
@@ -83,11 +82,19 @@ class TaskState:
     def after(cls, result: Result) -> TaskState:
         """Return the state of a task that has ended, from its result: of most tasks, only that is kept."""
         assert result.task is not None  # noqa: S101 - results of tasks that do not exist are not kept
-        state, unbuilt = cls(result.task), unbuilt_of(result)
+        state = cls(result.task)
         state.result = result
-        state.steps = unbuilt.steps
-        state.parts = unbuilt.parts(result.output)
+        state.steps = unbuilt_of(result).steps
+        state._parts = None  # most look-ups read no text
         return state
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The text so far. A new attempt that replaces unread text replaces the sequence."""
+        if self._parts is None:
+            assert self.result is not None  # noqa: S101 - `after` set it
+            self._parts = unbuilt_of(self.result).parts(self.result.output)
+        return self._parts
 
     @property
     def status(self) -> TaskStatus:
@@ -116,7 +123,7 @@ class TaskState:
 
     def on_text(self, parts: Sequence[str]) -> None:
         """Publish the text parts and wake the readers."""
-        self.parts = parts
+        self._parts = parts
         if self._readers is not None:
             readers, self._readers = self._readers, None
             for reader in readers:

@@ -18,9 +18,13 @@ from chatscope._tasks.models import Result, TaskStatus
 class TextLog(Protocol):
     """The part of a task's state that its readers need."""
 
-    parts: Sequence[str]
     result: Result | None
     was_read: bool
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The text so far."""
+        ...
 
     async def wait_for_change(self) -> None:
         """Wait for more text or the result."""
