@@ -1,22 +1,25 @@
 """`python -m benchmarks.batch`: the CPU time and memory of a batch, and whether it survives SIGKILL.
 
-`throughput` runs one file in three ways against the benchmark server, each in a separate process, and compares CPU
-time: `chatscope.batch` with its journal and prices, `AsyncChatGPTAdapter.map` alone, and a typical script for this (see
-`benchmarks.contenders.parallel_script`). `resume` measures the memory and time of a resumption with 900,000 of
-1,000,000 lines recorded. `kills` kills one run with SIGKILL many times, with a faulty server, and counts the requests
-that were lost or sent twice. Without a name, all three run. The exit status is 1 if a kill lost or doubled a line.
+`throughput` runs one file in four ways against the benchmark server, each in a separate process, and compares CPU time:
+`chatscope.batch` with its journal and prices against `AsyncChatGPTAdapter.map` alone, and the command `chatscope batch
+run` against a typical script for this (see `benchmarks.contenders.parallel_script`). `resume` measures the memory and
+time of a resumption with 900,000 of 1,000,000 lines recorded. `kills` kills one run with SIGKILL many times, with a
+faulty server, and counts the requests that were lost or sent twice. Without a name, all three run. The exit status is 1
+if a kill lost or doubled a line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 import anyio
 
@@ -28,6 +31,7 @@ from benchmarks.scenarios.batch_kills import kills, serve
 from benchmarks.scenarios.batch_resume import measure_resume, resume
 from chatscope import AsyncChatGPTAdapter, Task
 from chatscope.batch import run_batch
+from chatscope.cli import main as main_of_cli
 
 AT_ONCE: Final = 200
 WARM_UP: Final = 200
@@ -35,9 +39,9 @@ WARM_UP: Final = 200
 once, however many requests follow."""
 
 
-async def _batch(base_url: str, source: Path, *, stream: bool = True) -> None:
+async def _batch(base_url: str, source: Path) -> None:
     adapter = AsyncChatGPTAdapter(API_KEY, base_url=base_url, max_concurrency=AT_ONCE, keep_finished=1)
-    async with adapter, run_batch(source, source.with_name("out.jsonl"), adapter=adapter, stream=stream) as run:
+    async with adapter, run_batch(source, source.with_name("out.jsonl"), adapter=adapter) as run:
         summary = await run.finish()
     assert summary.exit_code == 0, summary
 
@@ -60,17 +64,26 @@ async def _script(base_url: str, source: Path) -> None:
     await parallel_script.run(source, source.with_name("out.jsonl"), f"{base_url}/chat/completions", API_KEY)
 
 
-async def _batch_plain(base_url: str, source: Path) -> None:
-    await _batch(base_url, source, stream=False)
+def _command(base_url: str, source: Path) -> None:
+    """Run the command itself, in this process: its start would be measured otherwise."""
+    os.environ["OPENAI_API_KEY"] = API_KEY
+    arguments = ["batch", "run", str(source), "-o", str(source.with_name("out.jsonl")), "--base-url", base_url]
+    code = main_of_cli([*arguments, "--max-concurrency", str(AT_ONCE), "--no-stream", "--progress", "none", "--json"])
+    assert code == 0, code
 
 
-CONTENDERS: Final[dict[str, Callable[[str, Path], Any]]] = {
-    "batch": _batch,
-    "map": _map,
-    "batch --no-stream": _batch_plain,
-    "script": _script,
+def _on_asyncio(body: Callable[[str, Path], Awaitable[None]]) -> Callable[[str, Path], None]:
+    return partial(anyio.run, cast("Callable[..., Awaitable[None]]", body))
+
+
+CONTENDERS: Final[dict[str, Callable[[str, Path], None]]] = {
+    "batch": _on_asyncio(_batch),
+    "map": _on_asyncio(_map),
+    "command --no-stream": _command,
+    "script": _on_asyncio(_script),
 }
-"""The script does not stream, so it is compared with `--no-stream`."""
+"""A batch is compared with `map` as one call with another. The script, which does not stream, is compared with the
+command that replaces it."""
 
 
 def throughput(requests: int, repetitions: int) -> None:
@@ -87,11 +100,11 @@ def throughput(requests: int, repetitions: int) -> None:
                 wall[name].append(figures["wall"])
     for name in CONTENDERS:
         seconds, all_seconds = sorted(cpu[name])[repetitions // 2], sorted(wall[name])[repetitions // 2]
-        print(f"{name:18} {requests / seconds:9,.0f} requests a CPU second {requests / all_seconds:9,.0f} a second")
+        print(f"{name:19} {requests / seconds:9,.0f} requests a CPU second {requests / all_seconds:9,.0f} a second")
     if parallel_script.vocabulary() is None:
         print("the script counted no tokens, which flatters it: tiktoken or its vocabulary is missing")
     print(f"batch: {_ratio(cpu['map'], cpu['batch'])} of map alone (wanted 0.8)")
-    print(f"batch --no-stream: {_ratio(cpu['script'], cpu['batch --no-stream'])} times the script (wanted 3)")
+    print(f"command --no-stream: {_ratio(cpu['script'], cpu['command --no-stream'])} times the script (wanted 3)")
 
 
 def _ratio(firsts: list[float], seconds: list[float]) -> str:
@@ -102,9 +115,9 @@ def _ratio(firsts: list[float], seconds: list[float]) -> str:
 
 def _run_child(name: str, base_url: str, source: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        anyio.run(CONTENDERS[name], base_url, write_input(Path(folder) / "in.jsonl", WARM_UP))
+        CONTENDERS[name](base_url, write_input(Path(folder) / "in.jsonl", WARM_UP))
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    anyio.run(CONTENDERS[name], base_url, source)
+    CONTENDERS[name](base_url, source)
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"cpu": cpu, "wall": time.perf_counter() - began}))

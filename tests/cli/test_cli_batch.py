@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -48,6 +49,26 @@ def test_a_run_and_its_resumption(simulate: Simulate, chatscope: Run, source: Pa
     ran = chatscope("batch", "run", str(source), "-o", str(output), "--json", "--progress", "none")
     assert (ran.code, ran.err, json.loads(ran.out)["settled"]) == (0, "", 6)
     assert len(simulated.server.requests) == 6
+
+
+def test_the_collector_ignores_the_modules_while_requests_are_sent(
+    simulate: Simulate, chatscope: Run, source: Path
+) -> None:
+    frozen: list[int] = []
+
+    def reply(_request: object) -> Reply:
+        frozen.append(gc.get_freeze_count())
+        return HELLO
+
+    simulate(reply)
+    gc.unfreeze()  # what the tests themselves have frozen
+    try:
+        assert chatscope("batch", "run", str(source), "-o", str(source.with_name("out.jsonl"))).code == 0
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.freeze()
+    assert len(frozen) == 6
+    assert all(frozen)
 
 
 def test_failures_for_good_exit_with_1_and_can_be_printed_and_run_again(
