@@ -1,11 +1,11 @@
 """`python -m benchmarks.batch`: the CPU time and memory of a batch, and whether it survives SIGKILL.
 
-`throughput` runs one file in four ways against the benchmark server, each in a separate process, and compares CPU time:
-`chatscope.batch` with its journal and prices against `AsyncChatGPTAdapter.map` alone, and the command `chatscope batch
-run` against a typical script for this (see `benchmarks.contenders.parallel_script`). `resume` measures the memory and
-time of a resumption with 900,000 of 1,000,000 lines recorded. `kills` kills one run with SIGKILL many times, with a
-faulty server, and counts the requests that were lost or sent twice. Without a name, all three run. The exit status is 1
-if a kill lost or doubled a line.
+`throughput` runs files of short and of long requests in four ways against the benchmark server, each in a separate
+process, and compares CPU time: `chatscope.batch` with its journal and prices against `AsyncChatGPTAdapter.map` alone,
+and the command `chatscope batch run` against a typical script for this (see `benchmarks.contenders.parallel_script`).
+`resume` measures the memory and time of a resumption with 900,000 of 1,000,000 lines recorded. `kills` kills one run
+with SIGKILL many times, with a faulty server, and counts the requests that were lost or sent twice. Without a name, all
+three run. The exit status is 1 if a kill lost or doubled a line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import anyio
 from benchmarks.contenders import parallel_script
 from benchmarks.harness.processes import LocalServer
 from benchmarks.harness.wire import API_KEY
-from benchmarks.scenarios.batch_input import TOKENS, figures_of, write_input
+from benchmarks.scenarios.batch_input import LONG, SHORT, Length, figures_of, write_input
 from benchmarks.scenarios.batch_kills import kills, serve
 from benchmarks.scenarios.batch_resume import measure_resume, resume
 from chatscope import AsyncChatGPTAdapter, Task
@@ -51,7 +51,9 @@ async def _map(base_url: str, source: Path) -> None:
         with source.open("rb") as file:
             for data in file:
                 body = json.loads(data)["body"]
-                yield Task(messages=body["messages"], parameters={"model": body["model"], "max_tokens": TOKENS})
+                yield Task(
+                    messages=body["messages"], parameters={"model": body["model"], "max_tokens": body["max_tokens"]}
+                )
 
     adapter = AsyncChatGPTAdapter(API_KEY, base_url=base_url, max_concurrency=AT_ONCE, keep_finished=1)
     async with adapter, adapter.map(tasks()) as results:
@@ -88,23 +90,29 @@ command that replaces it."""
 
 def throughput(requests: int, repetitions: int) -> None:
     """Print requests per CPU second and per second for each contender, the medians, and the ratios."""
+    if parallel_script.vocabulary() is None:
+        print("the script counts no tokens, which flatters it: tiktoken or its vocabulary is missing")
+    with LocalServer(core=None) as server:
+        for length in (SHORT, LONG):
+            _compare(f"http://127.0.0.1:{server.port}/burst/v1", length, requests, repetitions)
+
+
+def _compare(base_url: str, length: Length, requests: int, repetitions: int) -> None:
     cpu: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     wall: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    with LocalServer(core=None) as server:
-        for _ in range(repetitions):
-            for name in CONTENDERS:  # in turn, so that a machine that slows down slows all of them
-                with tempfile.TemporaryDirectory() as folder:
-                    source = write_input(Path(folder) / "in.jsonl", requests)
-                    figures = figures_of("--child", name, f"http://127.0.0.1:{server.port}/burst/v1", str(source))
-                cpu[name].append(figures["cpu"])
-                wall[name].append(figures["wall"])
+    for _ in range(repetitions):
+        for name in CONTENDERS:  # in turn, so that a machine that slows down slows all of them
+            with tempfile.TemporaryDirectory() as folder:
+                source = write_input(Path(folder) / "in.jsonl", requests, length)
+                figures = figures_of("--child", name, base_url, str(source))
+            cpu[name].append(figures["cpu"])
+            wall[name].append(figures["wall"])
+    print(f"{length.prompt_tokens} tokens in, {length.completion_tokens} out")
     for name in CONTENDERS:
         seconds, all_seconds = sorted(cpu[name])[repetitions // 2], sorted(wall[name])[repetitions // 2]
-        print(f"{name:19} {requests / seconds:9,.0f} requests a CPU second {requests / all_seconds:9,.0f} a second")
-    if parallel_script.vocabulary() is None:
-        print("the script counted no tokens, which flatters it: tiktoken or its vocabulary is missing")
-    print(f"batch: {_ratio(cpu['map'], cpu['batch'])} of map alone (wanted 0.8)")
-    print(f"command --no-stream: {_ratio(cpu['script'], cpu['command --no-stream'])} times the script (wanted 3)")
+        print(f"  {name:19} {requests / seconds:9,.0f} requests a CPU second {requests / all_seconds:9,.0f} a second")
+    print(f"  batch: {_ratio(cpu['map'], cpu['batch'])} of map alone (wanted 0.8)")
+    print(f"  command --no-stream: {_ratio(cpu['script'], cpu['command --no-stream'])} times the script (wanted 3)")
 
 
 def _ratio(firsts: list[float], seconds: list[float]) -> str:
