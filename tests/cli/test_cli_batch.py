@@ -51,24 +51,22 @@ def test_a_run_and_its_resumption(simulate: Simulate, chatscope: Run, source: Pa
     assert len(simulated.server.requests) == 6
 
 
-def test_the_collector_ignores_the_modules_while_requests_are_sent(
-    simulate: Simulate, chatscope: Run, source: Path
-) -> None:
-    frozen: list[int] = []
+def test_the_collector_runs_rarely_while_requests_are_sent(simulate: Simulate, chatscope: Run, source: Path) -> None:
+    before, seen = gc.get_threshold(), list[tuple[int, int]]()
 
     def reply(_request: object) -> Reply:
-        frozen.append(gc.get_freeze_count())
+        seen.append((gc.get_freeze_count(), gc.get_threshold()[0]))
         return HELLO
 
     simulate(reply)
     gc.unfreeze()  # what the tests themselves have frozen
     try:
         assert chatscope("batch", "run", str(source), "-o", str(source.with_name("out.jsonl"))).code == 0
-        assert gc.get_freeze_count() == 0
+        assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
     finally:
         gc.freeze()
-    assert len(frozen) == 6
-    assert all(frozen)
+    assert len(seen) == 6
+    assert all(frozen > 0 and young > before[0] for frozen, young in seen)
 
 
 def test_failures_for_good_exit_with_1_and_can_be_printed_and_run_again(

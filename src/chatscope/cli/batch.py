@@ -20,7 +20,7 @@ from chatscope.batch.dry_run import dry_run as inspect_input
 from chatscope.cli.batch_options import with_options
 from chatscope.cli.batch_outputs import export_command, failed_command, status_command
 from chatscope.cli.batch_view import BatchLines, BatchPanel, Limits, summary_lines
-from chatscope.cli.loop import frozen_objects
+from chatscope.cli.loop import fewer_collections
 from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import NO_KEY, key_from_environment
 from chatscope.cli.progress_views import NoProgress, ProgressView, UnbrokenProgress, unless_closed
@@ -204,7 +204,7 @@ async def _finish(run: _Run) -> Exception | None:
     """Run to the end. An error of the whole batch is returned, because the task group would wrap it."""
     try:
         async with run:
-            with frozen_objects():
+            with fewer_collections():
                 await run.finish()
     except (BatchError, ValueError, ImportError, ConnectionError) as error:
         return error  # once requests have been sent, the summary reports it

@@ -21,6 +21,11 @@ CLOSED_OUTPUT: Final = 128 + 13
 """The exit code when the reader of the output has closed it: what a shell reports for SIGPIPE (13)."""
 
 
+YOUNG_OBJECTS: Final = 20_000
+"""How many more objects than at the last collection cause the next one: about 10 MB. Python's default is 700, fewer
+than 200 running requests have."""
+
+
 def run(
     body: Callable[[], Awaitable[int]],
     loop: str,
@@ -74,19 +79,22 @@ async def _cancel_at_signal(
 
 
 @contextmanager
-def frozen_objects() -> Iterator[None]:
-    """Let the garbage collector ignore, within the block, all objects that exist at its beginning.
+def fewer_collections() -> Iterator[None]:
+    """Within the block, let the garbage collector ignore the objects that exist at its beginning, and run rarely.
 
-    A command with many requests makes the collector look at every object of every imported module again and again. That
-    took a sixth of a batch's CPU time (`python -m benchmarks.batch throughput`).
+    A command with many requests makes it look at all objects of all imported modules, and at all running requests,
+    again and again. That took a fifth of a batch's CPU time (`python -m benchmarks.batch throughput`).
     """
-    if gc.get_freeze_count():  # the host of this command line has frozen what it wants
+    if gc.get_freeze_count():  # the host of this command line has made its own choice
         yield
         return
+    threshold = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *threshold[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*threshold)
         gc.unfreeze()
 
 
