@@ -238,6 +238,31 @@ def test_ctrl_c(simulate: Simulate, tmp_path: Path, backend: str, twice: bool) -
     assert len(ids(output)) == (0 if twice else len(simulated.server.requests))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_closed_terminal(simulate: Simulate, tmp_path: Path, backend: str, is_ignored: bool) -> None:
+    simulated = simulate(Reply("Hello.", first_token=0.5))
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(12)])
+    output = tmp_path / "out.jsonl"
+    program = "import signal, sys; from chatscope.cli import main; sys.exit(main())"
+    if is_ignored:
+        program = program.replace("; from", "; signal.signal(signal.SIGHUP, signal.SIG_IGN); from")
+    command = [sys.executable, "-c", program, "batch", "run", str(source), "-o", str(output)]
+    command += ["--backend", backend, "--max-concurrency", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    while len(simulated.server.requests) < 4:
+        time.sleep(0.05)
+    for _ in range(2):  # from the shell, and from the system
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+    process.communicate(timeout=60)
+    assert process.returncode == (0 if is_ignored else 130)
+    assert len(simulated.server.requests) == (12 if is_ignored else 4)
+    assert len(ids(output)) == len(simulated.server.requests)
+
+
 def progress(**more: Any) -> BatchProgress:
     values: dict[str, Any] = {
         "phase": "running",

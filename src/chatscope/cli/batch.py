@@ -71,7 +71,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
       1    some requests failed permanently
       2    the input, an option or the output is invalid; nothing was sent
       3    stopped early: budget, quota, key, --max-errors or disk
-      130  Ctrl-C or SIGTERM
+      130  Ctrl-C, SIGTERM or a closed terminal
     After any code but 2, the same command resumes the run.
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
     arguments = _parse(source, output, given)
@@ -82,12 +82,13 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
         partial(_run, arguments, stop),
         backend,
         on_first_signal=lambda: bool(stop) and _stop(stop[0]),
+        with_hangup=True,
     )
     if code in {0, USAGE}:
         return code
     # Also after a second Ctrl-C, which cancelled the run
     _print(Text(f"To resume: {_this_command()}"))
-    return 130 if code in {130, 143} else code
+    return 130 if code in {129, 130, 143} else code
 
 
 def _print(text: Text) -> None:

@@ -31,6 +31,7 @@ def run(
     loop: str,
     *,
     on_first_signal: Callable[[], bool] | None = None,
+    with_hangup: bool = False,
 ) -> int:
     """Run a command's body on an event loop and return the exit code.
 
@@ -40,6 +41,8 @@ def run(
         body: the command's body; it returns the exit code.
         loop: the event loop: `asyncio`, `uvloop` or `trio`.
         on_first_signal: called at the first signal; if it returns True, only the next signal cancels the body.
+        with_hangup: SIGHUP counts as a first signal, too, unless it is ignored (nohup). It never counts as a second
+            one, because the shell and the system may both send it when a terminal is closed.
 
     Raises:
         ClickException: it is not installed.
@@ -48,16 +51,21 @@ def run(
         package = "'chatscope[trio]'" if loop == "trio" else loop
         raise click.ClickException(f"{loop} is not installed; install it with: pip install {package}")
     backend, options = anyio_backend_of(loop)
-    return anyio.run(_until_signal, body, on_first_signal, backend=backend, backend_options=options)
+    return anyio.run(_until_signal, body, on_first_signal, with_hangup, backend=backend, backend_options=options)
 
 
-async def _until_signal(body: Callable[[], Awaitable[int]], on_first_signal: Callable[[], bool] | None) -> int:
+async def _until_signal(
+    body: Callable[[], Awaitable[int]], on_first_signal: Callable[[], bool] | None, with_hangup: bool
+) -> int:
     """Run the body until a signal cancels it. Shells expect the exit code 128 + number after a signal."""
     if sys.platform == "win32":  # no signal handlers on its event loops; Ctrl-C raises KeyboardInterrupt
         return await exit_code_of(body)
     code = 0
     received: list[signal.Signals] = []
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if with_hangup and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*numbers) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(_cancel_at_signal, signals, group.cancel_scope, received, on_first_signal)
             code = await exit_code_of(body)
@@ -74,6 +82,8 @@ async def _cancel_at_signal(
     number = await anext(signals)
     if on_first_signal is not None and on_first_signal():
         number = await anext(signals)
+        while number not in {signal.SIGINT, signal.SIGTERM}:
+            number = await anext(signals)
     received.append(number)
     scope.cancel()
 
