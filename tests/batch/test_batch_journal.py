@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,17 @@ def test_a_damaged_file_beside_the_output_is_named(tmp_path: Path, name: str, co
         _ = read_manifest(paths), recorded(paths)
     assert list(failed_requests(paths.output)) == [], "which needs neither"
     (paths.meta / name).unlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["manifest.json", "superseded.json", "started.log", "lock", "torn.jsonl"])
+def test_what_is_no_file_beside_the_output_is_named(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    paths.meta.mkdir()
+    make(paths.meta / name)
+    with pytest.raises(JournalError, match=rf"out\.meta/{name}: (Is a directory|not a file)"):
+        _ = read_manifest(paths), Journal(paths)
+    assert not paths.output.exists()
 
 
 def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:

@@ -50,6 +50,17 @@ class Paths:
         self.superseded = self.meta / "superseded.json"
 
 
+def check_regular(path: Path) -> None:
+    """Refuse a folder, a pipe or a device in place of a file: opening a pipe would wait for a writer.
+
+    Raises:
+        JournalError: it is none.
+    """
+    if path.exists() and not path.is_file():
+        kind = "Is a directory" if path.is_dir() else "not a file that can be read again"
+        raise JournalError(f"{path}: {kind}")
+
+
 class Journal:
     """The files of one output, locked and open for appending.
 
@@ -77,9 +88,8 @@ class Journal:
                 f"{paths.output}: the output is JSON lines: name it *.jsonl, and convert it when it is complete:"
                 " chatscope batch export OUTPUT.jsonl --to FILE.csv or FILE.parquet"
             )
-        for path in (paths.output, paths.errors, paths.lock, paths.started, paths.torn):
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise JournalError(f"{path}: not a file that lines can be appended to and read again")
+        for path in (paths.output, paths.errors, paths.lock, paths.started, paths.torn, paths.superseded):
+            check_regular(path)
         try:
             paths.meta.mkdir(parents=True, exist_ok=True)
             self._lock = OutputLock(paths.lock)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from chatscope.batch.errors import JournalError
-from chatscope.batch.journal import Paths
+from chatscope.batch.journal import Paths, check_regular
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.version import __version__
@@ -35,8 +35,9 @@ def read_manifest(paths: Paths) -> Manifest | None:
     """Return the manifest of an output, or `None` if there is none.
 
     Raises:
-        JournalError: it cannot be read, or another version wrote it.
+        JournalError: it is not a file, cannot be read, or another version wrote it.
     """
+    check_regular(paths.manifest)
     try:
         recorded = _decode(paths.manifest.read_bytes())
     except FileNotFoundError:

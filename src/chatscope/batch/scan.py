@@ -12,7 +12,7 @@ import msgspec
 
 from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
 from chatscope.batch.errors import JournalError
-from chatscope.batch.journal import Paths
+from chatscope.batch.journal import Paths, check_regular
 from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
 
 CHUNK: Final = 1 << 22
@@ -160,6 +160,7 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
         JournalError: a line is not a record; the message names it.
         OSError: the file cannot be read.
     """
+    check_regular(path)
     if not path.exists():
         return
     offset = number = 0
@@ -191,6 +192,7 @@ def read_superseded(paths: Paths) -> dict[str, float]:
     Raises:
         JournalError: the file is damaged.
     """
+    check_regular(paths.superseded)
     try:
         costs = msgspec.json.decode(paths.superseded.read_bytes(), type=dict[str, float])
     except FileNotFoundError:
@@ -221,6 +223,7 @@ def started_without_record(paths: Paths, recorded: Recorded) -> int:
     They may have been paid for. Blocks, for a second per million lines.
     """
     open_pairs = set()
+    check_regular(paths.started)
     if paths.started.exists():
         with paths.started.open("rb", CHUNK) as file:
             run = file.readline().removeprefix(b"run ").strip().decode(errors="replace")
