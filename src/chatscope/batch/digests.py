@@ -20,6 +20,9 @@ SIZE: Final = 16
 _SEARCHED: Final = 32
 """The largest part that is searched sequentially. Larger parts get offsets."""
 
+_unused: Final = blake2b(digest_size=SIZE)
+"""Copied for each digest, which is a third cheaper than a new one."""
+
 _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encode
 
 
@@ -28,12 +31,18 @@ def request_key(url: str, body: Mapping[str, Any]) -> bytes:
 
     The server's address is not included, because a server that moves gives the same responses. The manifest holds it.
     """
-    return blake2b(_encode({"url": url, "body": body}), digest_size=SIZE).digest()
+    return _digest(_encode({"url": url, "body": body}))
 
 
 def text_digest(text: str) -> bytes:
     """Return the digest of a custom_id."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=SIZE).digest()
+    return _digest(text.encode("utf-8", "surrogatepass"))
+
+
+def _digest(data: bytes) -> bytes:
+    digest = _unused.copy()
+    digest.update(data)
+    return digest.digest()
 
 
 def pair_digest(id_digest: bytes, key: bytes) -> bytes:

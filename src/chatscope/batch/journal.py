@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from binascii import hexlify
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ SYNC_LINES: Final = 256
 """Lines after which a group is synced, unless a second passes first: a few hundred KiB."""
 
 _TAIL: Final = 1 << 16
+_encode: Final = msgspec.json.Encoder().encode
 _OTHER_FORMATS: Final = frozenset({".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip"})
 """Endings of names that promise another format than a journal's."""
 
@@ -131,8 +133,7 @@ class Journal:
         Raises:
             OSError: as `append`.
         """
-        line = b"%s %s\n" % (request.pair.hex().encode(), msgspec.json.encode(request.custom_id))
-        self._files["started"].append(line)
+        self._files["started"].append(b"%b %b\n" % (hexlify(request.pair), _encode(request.custom_id)))
 
     def clear_started(self, run_id: str) -> None:
         """Forget the requests that an earlier run started. The log now belongs to this run.
@@ -246,15 +247,16 @@ class _AppendedFile:
         self._synced = self.size
 
     def append(self, data: bytes) -> int:
-        at, rest = self.size, memoryview(data)
+        at, size = self.size, len(data)
         try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            written = os.write(self._fd, data)
+            while written < size:
+                written += os.write(self._fd, memoryview(data)[written:])
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._fd, at)  # leave no half line for the next run to repair
             raise
-        self.size += len(data)
+        self.size = at + size
         return at
 
     def truncate(self, size: int) -> None:

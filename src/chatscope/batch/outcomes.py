@@ -7,7 +7,7 @@ Additional values are in the object `chatscope`, which other tools ignore. Not h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -82,7 +82,7 @@ class OutcomeLine(msgspec.Struct, gc=False):
     chatscope: LineFacts
 
 
-class RequestOutcome(NamedTuple):
+class RequestOutcome(msgspec.Struct, frozen=True, gc=False):
     """The record of one request.
 
     Attributes:

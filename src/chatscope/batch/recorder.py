@@ -145,8 +145,9 @@ class Recorder:
             if self._offsets is not None and success:
                 self._offsets[request.key] = at
                 at += len(outcome.line)
-        for request, result, outcome in group:
-            self._copy(request, result, outcome, recorded)
+        if self._waiting:
+            for request, result, outcome in group:
+                self._copy(request, result, outcome, recorded)
 
     def _copy(self, request: BatchRequest, result: Result, outcome: RequestOutcome, recorded: list[Outcome]) -> None:
         """Record an outcome for the equal requests that waited for it."""

@@ -65,7 +65,7 @@ class BatchRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
             return replace(self.source_task, metadata={**self.source_task.metadata, "batch": self})
         named = dict(self.body)
         messages = named.pop("messages")
-        if not named.keys() <= _NAMED:
+        if not _NAMED.issuperset(named):
             named["extra_body"] = {name: named.pop(name) for name in self.body if name in named and name not in _NAMED}
         if not stream:
             named["stream"] = False
@@ -221,7 +221,10 @@ class RowParser:
     ) -> ParsedRow:
         if given.get("stream"):
             raise LineError("stream must not be set: the output holds whole responses", custom_id)
-        body = self._defaults | {name: value for name, value in given.items() if value is not None}
+        body = self._defaults.copy()
+        for name, value in given.items():
+            if value is not None:
+                body[name] = value
         body.pop("stream", None)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not _are_objects(messages):

@@ -163,7 +163,7 @@ class BatchSender:
             request: BatchRequest = result.task.metadata["batch"]
             del self._submitted[request]
             self._running.discard(request)
-            if self._has_outcome(result):
+            if result.success or self._has_outcome(result):
                 ended.append((request, result))
             else:
                 self.recorder.abandon(request)
@@ -181,9 +181,7 @@ class BatchSender:
         self._delivery.add([BatchResult(request.custom_id, request.number, request.record, result)])
 
     def _has_outcome(self, result: Result) -> bool:
-        """Return whether a task's result is the outcome of its request: not if it was cancelled or not sent."""
-        if result.success:
-            return True
+        """Return whether a failure is the outcome of its request: not if it was cancelled or not sent."""
         error = result.exception
         if isinstance(error, DiskError):  # raised by `_on_start`
             self._stop_for_disk(error)

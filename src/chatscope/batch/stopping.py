@@ -27,27 +27,24 @@ class Stop:
 
     Attributes:
         reason, message: why; `None` while it continues.
+        is_asked: whether the run must stop.
     """
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
         self.message: str | None = None
+        self.is_asked = False
         self._asked = anyio.Event()
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether the run must stop."""
-        return self.reason is not None
 
     def ask(self, reason: StopReason, message: str | None = None) -> None:
         """Stop the run."""
         if self.reason is None:
-            self.reason, self.message = reason, message
+            self.reason, self.message, self.is_asked = reason, message, True
             self._asked.set()
 
     def fail(self, error: Exception) -> None:
         """Stop the run because the disk failed. This overrides any other reason."""
-        self.reason, self.message = "disk", str(error)
+        self.reason, self.message, self.is_asked = "disk", str(error), True
         self._asked.set()
 
     async def wait(self) -> None:
@@ -120,11 +117,12 @@ class StopRules:
         """
         options, spent = self._options, tally.cost + self._earlier_cost
         for result in results:
-            if self._is_refused_again(result):
+            if result.success:
+                self._refusal = None
+                self._unpriced = self._unpriced + 1 if result.cost is None else 0
+            elif self._is_refused_again(result):
                 error = shortened(result.error or "")
                 return "refused", f"{self._refusals} consecutive requests were refused: {error}"
-            if result.success:
-                self._unpriced = self._unpriced + 1 if result.cost is None else 0
         if options.max_cost is not None and options.max_tokens_total is None and self._unpriced >= UNPRICED:
             return "budget", (
                 f"the cost of {self._unpriced} consecutive requests is not known, so max_cost limits nothing: use"
