@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -12,14 +13,19 @@ from tests.support.batches import read_lines
 from tests.support.tables import each_row
 
 from chatscope.batch.errors import JournalError, LockedError
+from chatscope.batch.export import export
 from chatscope.batch.finish import set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.manifest import read_manifest
 from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import Recorded
-from chatscope.batch.status import failed_requests
+from chatscope.batch.status import failed_requests, read_status
 
 KEYS = [bytes([number]) * 16 for number in range(5)]
+
+FAILURE = json.dumps(
+    {"custom_id": "f", "response": None, "error": {"code": "x"}, "chatscope": {"key": KEYS[4].hex(), "request": {}}}
+).encode()
 
 
 def record(number: int) -> bytes:
@@ -209,6 +215,36 @@ def test_what_is_no_file_beside_the_output_is_named(tmp_path: Path, name: str, m
     with pytest.raises(JournalError, match=rf"out\.meta/{name}: (Is a directory|not a file)"):
         _ = read_manifest(paths), Journal(paths)
     assert not paths.output.exists()
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_mark_that_an_editor_wrote_is_skipped(tmp_path: Path, end: bytes) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    for lines in (record(0).rstrip() + end, record(0) + record(1)):
+        paths.output.write_bytes(b"\xef\xbb\xbf" + lines)
+        journal = Journal(paths)
+        set_bad_lines_aside(journal)
+        found = Recorded(with_offsets=True)
+        found.read(paths, check=lambda: None)
+        assert found.succeeded == export(paths.output, tmp_path / "x.csv") == len(lines.splitlines())
+        assert found.offsets is not None
+        assert journal.read_at(found.offsets[KEYS[0]]) == record(0)
+        journal.append(record(2), success=True)
+        journal.close()
+        assert recorded(paths).succeeded == len(lines.splitlines()) + 1
+    paths.errors.write_bytes(b"\xef\xbb\xbf" + FAILURE)
+    assert [json.loads(one)["custom_id"] for one in failed_requests(paths.output)] == ["f"]
+
+
+@pytest.mark.parametrize("error", ["bad", {"code": 400, "message": "bad"}])
+def test_a_success_supersedes_a_failure_that_another_tool_recorded(tmp_path: Path, error: object) -> None:
+    paths = Paths(tmp_path / "out.jsonl")
+    failures = [json.dumps({"custom_id": name, "response": None, "error": error}) + "\n" for name in ("c0", "c1")]
+    paths.output.write_bytes("".join(failures).encode() + record(0))
+    assert read_status(paths.output).failed == 1
+    assert export(paths.output, tmp_path / "x.csv") == 2
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert [(one["custom_id"], one["success"]) for one in csv.DictReader(file)] == [("c0", "True"), ("c1", "False")]
 
 
 def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:

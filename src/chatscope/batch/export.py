@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from chatscope.batch.digests import DigestTable
+from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import InputError, JournalError
 from chatscope.batch.extras import optional
 from chatscope.batch.finish import pair_of, standing_failures
@@ -106,15 +106,24 @@ def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _rows(paths: Paths) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows: the output's lines, then the failures that no success supersedes."""
+    """Iterate over the rows: the successes, then the failures that no success supersedes."""
     succeeded = DigestTable()
+    others: dict[bytes, int] = {}  # failures in the output itself, which other tools recorded
     with paths.output.open("rb", CHUNK) as file:
         for _, offset, recorded in recorded_lines(paths.output):
-            if not recorded.failed:
-                succeeded.add(pair_of(recorded))
+            pair = pair_of(recorded)
+            if recorded.failed:
+                others[pair] = offset
+                continue
+            succeeded.add(pair)
+            succeeded.add(text_digest(recorded.custom_id))
             if file.tell() != offset:
                 file.seek(offset)
             yield _row(msgspec.json.decode(file.readline()))
+        for pair, offset in others.items():
+            if pair not in succeeded:
+                file.seek(offset)
+                yield _row(msgspec.json.decode(file.readline()))
     failures = standing_failures(paths, lambda _, pair: pair in succeeded).values()
     with paths.errors.open("rb") if failures else io.BytesIO() as file:
         for offset in failures:

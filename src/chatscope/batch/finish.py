@@ -12,7 +12,7 @@ import msgspec
 
 from chatscope.batch.digests import DigestTable, OffsetTable, pair_digest, text_digest
 from chatscope.batch.journal import Journal, Paths
-from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
+from chatscope.batch.records import INVALID_LINE, MARK, RecordedLine, decode_line
 from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
 
@@ -37,7 +37,9 @@ def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes
 
 
 def successes(path: Path) -> DigestTable:
-    """Return the pairs that have succeeded. Blocks, and reads the whole output.
+    """Return the pairs that have succeeded, and their ids. Blocks, and reads the whole output.
+
+    The ids are the pairs of failures without a key, which other tools recorded.
 
     Raises:
         JournalError, OSError: as `standing_failures`.
@@ -46,6 +48,7 @@ def successes(path: Path) -> DigestTable:
     for _, _, line in recorded_lines(path):
         if not line.failed:
             found.add(pair_of(line))
+            found.add(text_digest(line.custom_id))
     return found
 
 
@@ -160,7 +163,7 @@ def set_bad_lines_aside(journal: Journal) -> None:
     for name, path in (("output", journal.paths.output), ("errors", journal.paths.errors)):
         bad = 0
         with path.open("rb", CHUNK) as file, journal.paths.torn.open("ab") as torn:
-            for data in file:
+            for data in _unmarked(file):
                 if data.strip() and not _is_record(data):
                     torn.write(data)
                     bad += 1
@@ -173,9 +176,14 @@ def set_bad_lines_aside(journal: Journal) -> None:
 
 def _records(path: Path) -> Iterator[bytes]:
     with path.open("rb", CHUNK) as file:
-        for data in file:
+        for data in _unmarked(file):
             if _is_record(data):
                 yield data
+
+
+def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    for number, data in enumerate(lines):
+        yield data if number else data.removeprefix(MARK)
 
 
 def _is_record(data: bytes) -> bool:

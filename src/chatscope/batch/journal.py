@@ -19,7 +19,7 @@ import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.locking import OutputLock, lock_linked
-from chatscope.batch.records import decode_line
+from chatscope.batch.records import MARK, decode_line
 from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
 from chatscope.batch.requests import BatchRequest
 
@@ -213,6 +213,8 @@ class Journal:
                 parts.append(reader.read(step))
         begun = b"".join(reversed(parts))
         torn = begun[begun.rfind(b"\n") + 1 :]
+        if len(torn) == size:
+            torn = torn.removeprefix(MARK)
         if not torn:
             return
         try:

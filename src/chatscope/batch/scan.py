@@ -13,7 +13,7 @@ import msgspec
 from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
 from chatscope.batch.errors import JournalError
 from chatscope.batch.journal import Paths, check_regular
-from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
+from chatscope.batch.records import INVALID_LINE, MARK, RecordedLine, decode_line
 
 CHUNK: Final = 1 << 22
 CHECKED: Final = 4096
@@ -110,7 +110,10 @@ class Recorded:
     def _settle_failures(self) -> None:
         """Count the failures that no success supersedes, and settle the permanent ones."""
         rejects: list[bytes] = []
-        standing = [found for found in self._failures.latest() if found[0] not in self.settled]
+        # Without a key, the pair is the id's digest: any success of that id is a later one.
+        standing = [
+            found for found in self._failures.latest() if found[0] not in self.settled and found[0] not in self.ids
+        ]
         for pair, id_digest, error_class, is_permanent in standing:
             self.failures[error_class] += 1
             if is_permanent and self._retry is not True and self._retry != error_class:
@@ -167,6 +170,8 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
     with path.open("rb", CHUNK) as file:
         for data in file:
             number += 1
+            if number == 1 and data.startswith(MARK):
+                data, offset = data[len(MARK) :], len(MARK)  # noqa: PLW2901 - the line itself
             try:
                 line = decode_line(data)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
