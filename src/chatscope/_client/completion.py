@@ -11,7 +11,7 @@ import msgspec
 from chatscope._client.body_reader import read_rest
 from chatscope._client.request import ClientRequest
 from chatscope._limits.attempts import AttemptRecord
-from chatscope._limits.timeouts import fail_at
+from chatscope._limits.timeouts import NO_DEADLINE, fail_at
 from chatscope.errors import InvalidResponseError
 from chatscope.protocol.body import decode_inexact
 from chatscope.protocol.body_start import MAX_BODY_BYTES
@@ -73,9 +73,8 @@ async def fetch(request: ClientRequest, *, holds_permit: bool = False) -> Comple
         await acquiring
     deadline = request.deadlines.on_attempt()
     try:
-        with fail_at(deadline):
-            await request.send()
-            stream = request.stream
+        with NO_DEADLINE if deadline is None else fail_at(deadline):
+            stream = (await request.send()).stream
             request.read_ns = stream.read_ns
             data = stream.rest()  # nearly always, the whole body has arrived with the headers
             if data is None:
@@ -87,8 +86,7 @@ async def fetch(request: ClientRequest, *, holds_permit: bool = False) -> Comple
     finally:
         if (response := request.release()) is not None:
             await response.close(complete=False)
-    request.on_first_output()
-    request.on_usage(completion.usage)
+    request.on_whole(completion.usage)
     return completion
 
 

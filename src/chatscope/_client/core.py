@@ -114,7 +114,8 @@ class ClientCore:
             ValueError: an argument is invalid; the error names it.
             RuntimeError: the client is not open.
         """
-        self._open_server()
+        if self._server is None:
+            self._open_server()
         own, body = _split(parameters)
         if self._adapts:
             messages, body = self._adapted(messages, body)
@@ -125,7 +126,6 @@ class ClientCore:
         prepared: PreparedRequest,
         retrier: Retrier,
         deadlines: CallDeadlines,
-        *,
         observed: ObservedCall | None,
         priority: float,
     ) -> ClientRequest:
@@ -134,7 +134,7 @@ class ClientCore:
         Raises:
             RuntimeError: the client is not open.
         """
-        return ClientRequest(self._open_server(), prepared, retrier, deadlines, observed=observed, priority=priority)
+        return ClientRequest(self._server or self._open_server(), prepared, retrier, deadlines, observed, priority)
 
     def observe(
         self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool

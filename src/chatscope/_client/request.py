@@ -75,13 +75,12 @@ class ClientRequest:
         prepared: PreparedRequest,
         retrier: Retrier,
         deadlines: CallDeadlines,
-        *,
         observed: ObservedCall | None = None,
         priority: float = 0.0,
-    ) -> None:
+    ) -> None:  # by position: arguments with names cost a call of a class a dict
         self.server = server
         self.slot: Slot | None = None
-        self._permit = Permit(server.limiter, retrier.label, model=prepared.model, priority=priority)
+        self._permit = Permit(server.limiter, retrier.label, prepared.model, priority)
         self._attempt: ObservedAttempt | None = None
         self._is_hedged = False
         self.secret = server.secret
@@ -136,8 +135,8 @@ class ClientRequest:
         """Release the permit, as `close` also does. Releasing it twice does nothing."""
         self._permit.release()
 
-    def send(self) -> Awaitable[object]:
-        """Send the request. Afterwards `response` is a success whose body has not been read yet.
+    def send(self) -> Awaitable[HTTPResponse]:
+        """Send the request and return `response`, which is a success whose body has not been read yet.
 
         If cancelled, nothing stays open. A plain function, since each coroutine in the chain would cost some time.
 
@@ -146,11 +145,12 @@ class ClientRequest:
         """
         return self._send(self.prepared.post) if self.observed is None else self._send_observed(self.observed)
 
-    async def _send_observed(self, observed: ObservedCall) -> None:
+    async def _send_observed(self, observed: ObservedCall) -> HTTPResponse:
         attempt = self._attempt = observed.attempt(self.retrier.failed)
         with attempt.current():
             response = await self._send(self.prepared.post.with_headers(attempt.headers))
         attempt.on_response(response.status, self.record.request_id)
+        return response
 
     async def _send(self, post: PostTemplate) -> HTTPResponse:
         server, prepared = self.server, self.prepared
@@ -254,7 +254,10 @@ class ClientRequest:
     def release(self) -> HTTPResponse | None:
         """End the attempt and release its permit; return the response if it still has to be closed."""
         self._permit.release()
-        self._end_attempt(None)
+        if self._attempt is None:
+            self.record.finish(None)
+        else:
+            self._end_attempt(None)
         response, self.response = self.response, None
         return None if response is None or response.stream.is_over else response
 
@@ -271,6 +274,12 @@ class ClientRequest:
     def on_usage(self, usage: Usage | None) -> None:
         """Record what the attempt used."""
         self._permit.on_usage(usage)
+
+    def on_whole(self, usage: Usage | None) -> None:
+        """Record that a whole response arrived, and what the attempt used."""
+        permit = self._permit
+        permit.on_first_output()
+        permit.on_usage(usage)
 
     def on_failure(self, error: BaseException) -> None:
         """Record that the attempt failed or was cancelled."""

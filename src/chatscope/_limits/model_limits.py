@@ -129,12 +129,13 @@ class ModelLimits:
     def on_response(self, tokens: float) -> bool:
         """Record that a request has a response, or will not get one; return whether nothing limits this model."""
         self.sent -= 1
-        if self.is_free:
-            self.requests.in_flight -= 1.0
-            self.tokens.in_flight -= tokens
+        requests, own_tokens = self.requests, self.tokens
+        if self._pause_until is None and requests.learned is None and own_tokens.learned is None:
+            requests.in_flight -= 1.0
+            own_tokens.in_flight -= tokens
             return True
-        self.requests.on_response(1.0)
-        self.tokens.on_response(tokens)
+        requests.on_response(1.0)
+        own_tokens.on_response(tokens)
         return False
 
     def learn(self, tokens: float, limits: RateLimitHeaders, now: float) -> None:

@@ -50,7 +50,7 @@ class Permit:
         "_uses_retry",
     )
 
-    def __init__(self, limiter: Limiter, label: str, *, model: str = "", priority: float = 0.0) -> None:
+    def __init__(self, limiter: Limiter, label: str, model: str = "", priority: float = 0.0) -> None:
         self._limiter = limiter
         self._label = label
         self._model = model
@@ -71,7 +71,8 @@ class Permit:
         limiter = self._limiter
         if limiter.breaker.failures >= DOWN_AFTER:
             return False
-        reservation = limiter.rate.acquire_nowait(self._model, limiter.rate.estimate(body, max_tokens))
+        rate = limiter.rate
+        reservation = rate.acquire_nowait(self._model, rate.estimate(body, max_tokens))
         if reservation is None:
             return False
         self._uses_retry = False
@@ -128,8 +129,8 @@ class Permit:
         """Record that the response's headers arrived, and the limits in them."""
         if self._is_held and not self._has_response and self._reservation is not None:
             self._is_sent = self._has_response = True
-            learned_from = headers if self._limiter.backpressure else {}
-            self._limiter.rate.on_response(self._reservation, learned_from)
+            limiter = self._limiter
+            limiter.rate.on_response(self._reservation, headers if limiter.backpressure else {})
 
     def on_first_output(self) -> None:
         """Record the first output of the model."""

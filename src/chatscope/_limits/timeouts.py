@@ -248,3 +248,7 @@ class fail_at:  # noqa: N801 - reads as the statement that it is used in
         if self._scope.cancelled_caught:
             raise self._deadline.error(None if self._last_failure is None else self._last_failure())
         return swallowed
+
+
+NO_DEADLINE: Final = fail_at(None)
+"""A block without a deadline: with none, the object holds nothing, so that all such blocks can share it."""

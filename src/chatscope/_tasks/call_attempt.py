@@ -49,8 +49,8 @@ class CallAttempt:
             request,
             retrier,
             CallDeadlines(prepared.timeouts),
-            observed=prepared.observed,
-            priority=prepared.task.constraints.priority,
+            prepared.observed,
+            prepared.task.constraints.priority,
         )
         self.reader = StreamReader(self.request) if prepared.streams else None
 
@@ -78,7 +78,7 @@ class CallAttempt:
                 completion = self._finished = await self.reader.read_to_end(observer)
             else:
                 completion = self._finished = await fetch(self.request, holds_permit=True)
-                observer.on_text([completion.text] if completion.text else [])
+                observer.on_text([text] if (text := completion.text) else [])
         except BaseException as error:
             if self._may_be_charged(error):
                 self._charged.append(self.completion)

@@ -130,7 +130,7 @@ class ModelCalls:
         if (acquiring := attempt.request.acquire_permit()) is not None:
             await acquiring
         try:
-            if acquiring is not None or len(self.retrier.log):
+            if acquiring is not None or self.retrier.log.records:
                 await checkpoint_if_cancelled()  # cancelled in the tick that granted the permit: do not send
             now_ns = time.perf_counter_ns()
             if state.started_ns is None:
@@ -141,8 +141,9 @@ class ModelCalls:
             if self._hedge_after is None:
                 return await attempt.read(self._observer)
             return await Hedge[Completion]().run(partial(self._compete, attempt), self._hedge_after, self._second)
-        finally:
-            attempt.request.release_permit()  # also if it was cancelled before its first step
+        except BaseException:
+            attempt.request.release_permit()  # which an attempt has released if it was read to its end
+            raise
 
     def _new_attempt(self) -> CallAttempt:
         return CallAttempt(self._core, self._prepared, self._request, self.retrier, self.charged)

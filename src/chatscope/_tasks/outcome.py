@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from chatscope._client.completion import ReceivedBody
+from chatscope._client.request import ClientRequest
 from chatscope._limits.attempts import NOT_SENT
 from chatscope._tasks.handle import TaskState
 from chatscope._tasks.model_call import ModelCalls
@@ -125,13 +126,13 @@ def result_of(
         status: its status.
         finished_ns: when it ended; `None` if it is still running.
     """
-    completion = None if calls is None else calls.completion
+    request, completion = (None, None) if calls is None else (calls.request, calls.completion)
     reason = None if completion is None else completion.finish_reason
-    conversation, usage = prepared.conversation, bill.usage
+    conversation, usage, parts = prepared.conversation, bill.usage, state.parts
     draft = ResultDraft()
     draft.task = state.task
     draft.platform = Platform.CHATGPT
-    draft.output = state.text
+    draft.output = "".join(parts)
     draft.success = failure is None
     draft.status = status
     draft.error = None if failure is None else _text_of(failure)
@@ -141,15 +142,15 @@ def result_of(
     draft.duration_seconds = ((finished_ns or time.perf_counter_ns()) - prepared.submitted_ns) / 1e9
     draft.usage = usage
     draft.finish_reason = None if reason is None else shared(reason)
-    draft.attempts = 0 if calls is None else len(calls.retrier.log)
+    draft.attempts = 0 if calls is None else len(calls.retrier.log.records)
     draft.parsed = None if conversation is None else conversation.parsed
-    unbuilt = _unbuilt(prepared, state, calls, completion, draft.output, finished_ns)
+    unbuilt = _unbuilt(prepared, state, calls, request, completion, draft.output, parts, finished_ns)
     if unbuilt.prompt is None:
         draft.messages = prepared.messages if conversation is None else conversation.messages
     if unbuilt.body is None:
         draft.completion, draft.message = completion, None
-        if calls is not None:
-            calls.request.headers.shrink()
+        if request is not None:
+            request.headers.shrink()
         if completion is not None and completion.choices:
             draft.message = message = completion.choices[0].message
             if message.content == draft.output:
@@ -161,12 +162,14 @@ def _unbuilt(
     prepared: PreparedTask,
     state: TaskState,
     calls: ModelCalls | None,
+    request: ClientRequest | None,
     completion: Completion | None,
     output: str,
+    parts: Sequence[str],
     finished_ns: int | None,
 ) -> Unbuilt:
     """Return what the rarely read fields of a result are built from."""
-    body, request = None, None if calls is None else calls.request
+    body, token_ns = None, () if calls is None else calls.token_ns
     # A completion with a parsed value cannot be decoded again, and a result for `map` is not kept.
     if completion is not None and request is not None and prepared.conversation is None and state.on_end is None:
         body = ReceivedBody.of(request, output)
@@ -175,14 +178,14 @@ def _unbuilt(
         submitted_ns=prepared.submitted_ns,
         started_ns=state.started_ns,
         sent_ns=None if calls is None else calls.sent_ns,
-        token_ns=None if calls is None or not calls.token_ns else array(TIMES, calls.token_ns).tobytes(),
+        token_ns=array(TIMES, token_ns).tobytes() if token_ns else None,
         finished_ns=finished_ns,
         record=record.so_far(),
         attempts=() if calls is None else calls.retrier.log.so_far(),
         model=shared(completion.model) if completion is not None and completion.model else prepared.model,
         prompt=prepared.task.prompt if prepared.messages is None else None,
         body=body,
-        part_lengths=lengths_of(state.parts),
+        part_lengths=lengths_of(parts),
         steps=state.steps,
     )
 

@@ -135,7 +135,7 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         timeouts=timeouts,
         deadline=Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None,
         conversation=conversation,
-        observed=core.observe(model, messages, parameters, stream=streams),
+        observed=None if core.options.observer is None else core.observe(model, messages, parameters, stream=streams),
         submitted_ns=submitted_ns,
     )
 
@@ -165,6 +165,8 @@ def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: T
         model = constraints.model
     if model is None:
         return defaults.model
+    if type(model) is str and model:
+        return model
     check_model(model)
     return str(model)
 

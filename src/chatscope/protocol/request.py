@@ -55,7 +55,7 @@ def encode_body(
             raise ValueError(f"extra_body must be a mapping, not {type(extra).__name__}")
         body.update(extra)
     try:
-        encoded = msgspec.json.encode(body, enc_hook=_plain)
+        encoded = _encoder.encode(body)
     except (TypeError, ValueError, RecursionError):
         for name, value in body.items():
             try:
@@ -91,6 +91,9 @@ def _plain(value: object) -> object:
     if isinstance(value, Sequence):
         return list(value)
     raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def conversation(

@@ -282,10 +282,11 @@ class Completion(_ResponseFields, Generic[OutputT], kw_only=True):
 
 def plain_messages(messages: Any) -> Any:
     """Return a conversation in which every message of a model is the dict to send. Other messages are unchanged."""
-    if not isinstance(messages, list | tuple):
+    # The exact types first: a union of types is made anew each time, and to ask a struct's class takes a search, too.
+    if type(messages) is not list and not isinstance(messages, list | tuple):
         return messages
     for item in messages:
-        if isinstance(item, CompletionMessage):
+        if type(item) is not dict and isinstance(item, CompletionMessage):
             return [item.to_dict() if isinstance(item, CompletionMessage) else item for item in messages]
     return messages
 
