@@ -18,8 +18,10 @@ from tests.support.batches import MODEL, errors_of, files_of, ids, line, questio
 from tests.support.memory_server import Serve
 from tests.support.tables import row
 
-from chatscope import AsyncChatGPTAdapter
-from chatscope.batch import InputError, JournalError, run_batch
+from chatscope import AsyncChatGPTAdapter, Result
+from chatscope.batch import InputError, JournalError, recorder, run_batch
+from chatscope.batch.outcomes import RequestOutcome, outcome_of
+from chatscope.batch.requests import BatchRequest
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.simulator import Reply, error, respond
 
@@ -58,6 +60,7 @@ async def test_line_ends_and_marks_do_not_change_what_is_asked(
         b'{"custom_id":"\\ud800","body":{"messages":[]}}',
         b"[" * 100_000,
         b'{"a":' * 100_000,
+        *[json.dumps(line(0)).encode()[:-2] + b',"x":' + b"[" * deep + b"]" * deep + b"}}" for deep in (500, 950, 980)],
         b"null",
         b'"text"',
         b"[]",
@@ -82,6 +85,56 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
         summary = await finish(serve(HELLO), source, output)
         assert (summary.exit_code, summary.not_sent, ids(output)) == (1, 0, ["request-1"])
         assert [one["error"]["code"] for one in errors_of(output)] == ["invalid_line"]
+
+
+@pytest.mark.parametrize("deep", [100, 900, 940, 960, 980, 985, 990, 2000])
+@pytest.mark.parametrize("where", ["request", "response", "stream"])
+async def test_no_depth_ends_the_run(serve: Serve, output: Path, deep: int, where: str) -> None:
+    body, nested = line(0)["body"], "[" * deep + "]" * deep
+    if where == "request":
+        for _ in range(deep):
+            body["x"] = [body.get("x")]
+    kind = "delta" if where == "stream" else "message"
+    choice = {"index": 0, kind: {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    said = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]})
+    answer: Any = HELLO
+    if where == "response":
+        answer = respond(200, f'{said[:-1]},"x":{nested}}}'.encode())
+    elif where == "stream":
+        last = f'{{"choices":[],"x":{nested}}}'
+        events = "".join(f"data: {data}\n\n" for data in (said, last, "[DONE]"))
+        answer = respond(200, events.encode(), "text/event-stream")
+    summary = await finish(serve(answer), [{"custom_id": "x", "body": body}], output, stream=where == "stream")
+    assert summary.succeeded + summary.failed == 1
+    for failure in errors_of(output):
+        assert deep > 850, "no server accepts as much"
+        assert (
+            failure["error"]["code"]
+            == {
+                "request": "invalid_line",
+                "response": "response_invalid",
+                "stream": "stream_invalid",
+            }[where]
+        )
+        assert failure["error"].get("partial_text") == ("Hi" if where == "stream" else None)
+
+
+@pytest.mark.parametrize("kept", [["request"], []])
+async def test_an_outcome_that_is_too_deep_to_be_written_is_a_failure_with_its_text(
+    serve: Serve, output: Path, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(request: BatchRequest, result: Result, *args: Any, **more: Any) -> RequestOutcome:
+        if result.success or (request.body and not kept):  # the depth is in the response, or in the request
+            raise RecursionError("maximum recursion depth exceeded")
+        return outcome_of(request, result, *args, **more)
+
+    monkeypatch.setattr(recorder, "outcome_of", limited)
+    summary = await finish(serve(HELLO), [line(0)], output)
+    assert (summary.failed, summary.exit_code) == (1, 1)
+    failure = errors_of(output)[0]
+    assert failure["error"]["message"] == "nested too deeply to be recorded: the response"
+    assert (failure["error"]["code"], failure["error"]["partial_text"]) == ("response_invalid", "Hello.")
+    assert [name for name in ("request",) if failure["chatscope"].get(name)] == kept
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from chatscope import Completion, OutputError, Platform, Result, TaskStatus
+from chatscope import Completion, InvalidResponseError, OutputError, Platform, Result, TaskStatus
 from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import InputError
 from chatscope.batch.extras import optional
@@ -112,12 +112,25 @@ class Recorder:
         failures: list[_Written] = []
         for request, given in ended:
             result, parsed = self._judged(given)
-            outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
+            try:
+                outcome = outcome_of(request, result, self._run_id, as_record=self._as_record, parsed=parsed)
+            except RecursionError:
+                result, outcome = self._without_depth(request, result)
             (successes if result.success else failures).append((request, result, outcome))
         if successes:
             self._write(successes, recorded, success=True)
         if failures:
             self._write(failures, recorded, success=False)
+
+    def _without_depth(self, request: BatchRequest, result: Result) -> tuple[Result, RequestOutcome]:
+        """Return an outcome that JSON cannot hold as a failure with its text: it must not end the run."""
+        message = f"nested too deeply to be recorded: {result.error or 'the response'}"
+        result = failed_result(result, InvalidResponseError(message))
+        try:
+            return result, outcome_of(request, result, self._run_id, as_record=self._as_record)
+        except RecursionError:  # it is the request that is nested so deeply
+            request = msgspec.structs.replace(request, body=None, record={})
+            return result, outcome_of(request, result, self._run_id, as_record=self._as_record)
 
     def _judged(self, result: Result) -> tuple[Result, object]:
         """Return a result and its value, if there is a schema."""

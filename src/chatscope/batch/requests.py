@@ -17,6 +17,7 @@ import msgspec
 from chatscope import Task, TaskParameters
 from chatscope.batch.digests import SIZE, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
+from chatscope.batch.nesting import DEEPEST, is_too_deep
 from chatscope.batch.options import BatchOptions, template_fields
 from chatscope.batch.readers import InputRow, Reader, RowError
 
@@ -170,6 +171,8 @@ class RowParser:
                 raise LineError(f"not JSON: {error}") from error
             if not isinstance(record, dict):
                 raise LineError(f"a line must be a JSON object, not {type(record).__name__}")
+            if is_too_deep(row.data, record):  # type: ignore[arg-type]  # it is bytes
+                raise LineError(f"nested deeper than {DEEPEST} levels")
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
