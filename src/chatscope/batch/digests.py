@@ -31,15 +31,21 @@ def request_key(url: str, body: Mapping[str, Any]) -> bytes:
 
     The server's address is not included, because a server that moves gives the same responses. The manifest holds it.
     """
-    return _digest(_encode({"url": url, "body": body}))
+    return digest_of(canonical(url, body))
+
+
+def canonical(url: str, body: Mapping[str, Any]) -> bytes:
+    """Return the canonical JSON of a request, of which its key is made."""
+    return _encode({"url": url, "body": body})
 
 
 def text_digest(text: str) -> bytes:
     """Return the digest of a custom_id."""
-    return _digest(text.encode("utf-8", "surrogatepass"))
+    return digest_of(text.encode("utf-8", "surrogatepass"))
 
 
-def _digest(data: bytes) -> bytes:
+def digest_of(data: bytes) -> bytes:
+    """Return the digest of bytes."""
     digest = _unused.copy()
     digest.update(data)
     return digest.digest()

@@ -89,11 +89,13 @@ class RequestOutcome(msgspec.Struct, frozen=True, gc=False):
         line: the recorded line.
         error_class: the kind of failure: the HTTP status, or the error's code. `None` for a success.
         message: what went wrong.
+        first_token_seconds: the time to the first token, if the response was streamed.
     """
 
     line: bytes
     error_class: str | None = None
     message: str = ""
+    first_token_seconds: float | None = None
 
 
 def outcome_of(
@@ -108,14 +110,14 @@ def outcome_of(
         as_record: write the input record with its output, not the lines of OpenAI's Batch API.
         parsed: the output as the value that its schema describes.
     """
-    key = request.key.hex()
+    key, first_token = request.key.hex(), first_token_seconds(result)
     facts = LineFacts(
         key=key,
         source=request.source.hex(),
         line=request.number,
         attempts=result.attempts,
         duration_seconds=int(result.duration_seconds * 1e6) / 1e6,  # a tenth of the work of rounding
-        first_token_seconds=first_token_seconds(result),
+        first_token_seconds=first_token,
         cost_usd=result.cost,
         run=run_id,
     )
@@ -129,13 +131,13 @@ def outcome_of(
             facts.request = request.body
     if not as_record:
         line = OutcomeLine(f"batch_req_{key[:24]}", request.custom_id, response, error, facts)
-        return RequestOutcome(_written(line), error_class, result.error or "")
+        return RequestOutcome(_written(line), error_class, result.error or "", first_token)
     if response is not None:
         facts.status_code = response.status_code
         error = {"code": error_class, "message": result.error}
     facts.format = RECORD
     record = _columns(request) | _record_outcome(result, error, parsed) | {"chatscope": facts}
-    return RequestOutcome(_written(record), error_class, result.error or "")
+    return RequestOutcome(_written(record), error_class, result.error or "", first_token)
 
 
 def invalid_line(custom_id: str, key: bytes, number: int, message: str, run_id: str) -> bytes:

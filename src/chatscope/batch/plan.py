@@ -33,6 +33,8 @@ _NAMED: Final = b"n"
 _UNNAMED: Final = b"u"
 _BAD: Final = b"b"
 _KNOWN: Final = b"k"
+_NEW: Final = b"w"
+"""A row with an id, where no row is recorded."""
 
 
 class FilePlan:
@@ -68,6 +70,7 @@ class FilePlan:
         rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
         known, source_digest = self.judge.recorded.sources, self._parser.source_digest
         has_known = len(known) > 0
+        with_key = not self.judge.recorded.settles_nothing  # a first run has nothing to look a named row up in
         total = 0
         for row in rows_of(reader, self._options.limit):
             total += 1
@@ -81,7 +84,7 @@ class FilePlan:
                 ids.add(digest)  # stored in place of its id; `_check_known` examines what this could hide
                 continue
             try:
-                parsed = self._parser.parse(row, with_source=False)
+                parsed = self._parser.parse(row, with_source=False, with_key=with_key)
             except LineError as error:
                 kinds += _BAD
                 self._note_invalid(error, ids, f"{reader.path}: line {row.number}")
@@ -94,14 +97,15 @@ class FilePlan:
                 kinds += _NAMED
                 id_digest = text_digest(parsed.custom_id)
                 ids.add(id_digest)
-                rows += pair_digest(id_digest, parsed.key) + id_digest
+                if with_key:
+                    rows += pair_digest(id_digest, parsed.key) + id_digest
         self.total = total
         if (twice := next(ids.duplicates(), None)) is not None:
             raise InputError(self._name_duplicate(reader, twice))
         self._repeated = frozenset(unnamed.duplicates())
         if known_rows := kinds.count(_KNOWN):
             self._check_known(reader, known_rows, rows, kinds)
-        self._decide(rows, kinds, ids, reader)
+        self._decide(rows, kinds if with_key else kinds.replace(_NAMED, _NEW), ids, reader)
 
     def _note_invalid(self, error: LineError, ids: DigestTable, place: str) -> None:
         """Count an invalid row, and its id.
@@ -162,7 +166,7 @@ class FilePlan:
 
     def _decide(self, rows: bytearray, kinds: bytearray, ids: DigestTable, reader: Reader) -> None:
         at, occurrences, judge = 0, self.occurrences(), self.judge
-        states = {_KNOWN[0]: SETTLED, _BAD[0]: INVALID}
+        states = {_KNOWN[0]: SETTLED, _BAD[0]: INVALID, _NEW[0]: TODO}
         for ordinal, kind in enumerate(kinds):
             if kind == _NAMED[0]:
                 pair, id_digest = bytes(rows[at : at + SIZE]), bytes(rows[at + SIZE : at + 2 * SIZE])

@@ -95,9 +95,15 @@ class Tally:
         """Prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
-    def add(self, result: Result) -> None:
-        """Count the usage and cost of a request, however it ended."""
-        self.retries += max(0, result.attempts - 1)
+    def add(self, result: Result, first_token: float | None) -> None:
+        """Count the usage, the cost and the times of a request, however it ended.
+
+        Args:
+            result: its result.
+            first_token: its `first_token_seconds`.
+        """
+        if result.attempts > 1:
+            self.retries += result.attempts - 1
         if result.cost is not None:
             self.cost += result.cost
         elif result.success or result.tokens_used:  # a refusal without usage is not known to cost anything
@@ -110,8 +116,8 @@ class Tally:
             self.reasoning_tokens += usage.reasoning_tokens
         if result.success:
             self.durations.append(result.duration_seconds)
-            if (first := first_token_seconds(result)) is not None:
-                self.first_tokens.append(first)
+            if first_token is not None:
+                self.first_tokens.append(first_token)
 
     def facts(self) -> dict[str, Any]:
         """Return the counts by the names that `BatchSummary` has for them."""

@@ -152,7 +152,7 @@ class Recorder:
                 self._write([one], recorded, success=success)
             return
         for request, result, outcome in group:
-            self.tally.add(result)
+            self.tally.add(result, outcome.first_token_seconds)
             self._count(request.id_digest, request.custom_id, outcome)
             recorded.append((request, result))
             if self._offsets is not None and success:

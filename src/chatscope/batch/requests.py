@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from chatscope import Task, TaskParameters
-from chatscope.batch.digests import SIZE, pair_digest, request_key, text_digest
+from chatscope.batch.digests import SIZE, canonical, digest_of, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.nesting import DEEPEST, is_too_deep
 from chatscope.batch.options import BatchOptions, template_fields
@@ -151,12 +151,13 @@ class RowParser:
         digest.update(line)
         return digest.digest()
 
-    def parse(self, row: InputRow, *, with_source: bool = True) -> ParsedRow:
+    def parse(self, row: InputRow, *, with_source: bool = True, with_key: bool = True) -> ParsedRow:
         """Return the request of a row.
 
         Args:
             row: the row.
             with_source: digest the line, too, for the record of the outcome.
+            with_key: make the key of a row that has an id, too. Without an id, its id is made from it.
 
         Raises:
             LineError: the row is invalid; the message gives the reason.
@@ -176,14 +177,14 @@ class RowParser:
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
-            return self._batch_line(row, record, with_source=with_source)
+            return self._batch_line(row, record, with_source=with_source, with_key=with_key)
         if self._options.prompt is None and "messages" in record:
             body = dict(record)
             custom_id = _custom_id(body.pop("custom_id", None))
-            return self._parsed(custom_id, row.number, body)
-        return self._record(row.number, record)
+            return self._parsed(custom_id, row.number, body, with_key=with_key)
+        return self._record(row.number, record, with_key=with_key)
 
-    def _batch_line(self, row: InputRow, line: dict[str, Any], *, with_source: bool) -> ParsedRow:
+    def _batch_line(self, row: InputRow, line: dict[str, Any], *, with_source: bool, with_key: bool) -> ParsedRow:
         custom_id = _custom_id(line.get("custom_id"))
         method, url = line.get("method", "POST"), line.get("url", self._options.url)
         if method != "POST":
@@ -192,9 +193,9 @@ class RowParser:
             raise LineError(f"url must be {self._options.url}, not {_repr.repr(url)}", custom_id)
         has_source = with_source and custom_id is not None
         source = self.source_digest(row.data) if has_source and isinstance(row.data, bytes) else b""
-        return self._parsed(custom_id, row.number, line["body"], source=source)
+        return self._parsed(custom_id, row.number, line["body"], source=source, with_key=with_key)
 
-    def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
+    def _record(self, number: int, record: dict[str, Any], *, with_key: bool) -> ParsedRow:
         custom_id = record.get("custom_id" if self._options.id_column is None else self._options.id_column)
         if isinstance(custom_id, Integral) and not isinstance(custom_id, bool):
             custom_id = str(custom_id)
@@ -212,7 +213,8 @@ class RowParser:
         text = self._options.prompt.format_map(values)
         if not text.strip():
             raise LineError("the prompt is empty", custom_id)
-        return self._parsed(custom_id, number, {"messages": [{"role": "user", "content": text}]}, record)
+        body = {"messages": [{"role": "user", "content": text}]}
+        return self._parsed(custom_id, number, body, record, with_key=with_key)
 
     def _parsed(
         self,
@@ -221,6 +223,8 @@ class RowParser:
         given: dict[str, Any],
         record: dict[str, Any] | None = None,
         source: bytes = b"",
+        *,
+        with_key: bool,
     ) -> ParsedRow:
         if given.get("stream"):
             raise LineError("stream must not be set: the output holds whole responses", custom_id)
@@ -236,7 +240,9 @@ class RowParser:
             raise LineError("no model: the line names none, and there is no default", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
-        return ParsedRow(custom_id, _key(self._options.url, body, custom_id), number, body, record, None, source)
+        data = _canonical(self._options.url, body, custom_id)
+        key = digest_of(data) if with_key or custom_id is None else b""
+        return ParsedRow(custom_id, key, number, body, record, None, source)
 
 
 def _are_objects(items: list[Any]) -> bool:
@@ -259,12 +265,12 @@ def _task(number: int, task: Task) -> ParsedRow:
         "tools": [getattr(tool, "__qualname__", repr(tool)) for tool in task.tools],
     }
     custom_id = _custom_id(task.metadata.get("custom_id"))
-    return ParsedRow(custom_id, _key("task", asked, custom_id), number, asked, source_task=task)
+    return ParsedRow(custom_id, digest_of(_canonical("task", asked, custom_id)), number, asked, source_task=task)
 
 
-def _key(url: str, body: Mapping[str, Any], custom_id: str | None) -> bytes:
+def _canonical(url: str, body: Mapping[str, Any], custom_id: str | None) -> bytes:
     try:
-        return request_key(url, body)
+        return canonical(url, body)
     except (TypeError, ValueError, RecursionError) as error:
         raise LineError(f"cannot be written as JSON: {error}", custom_id) from error
 
@@ -275,7 +281,8 @@ def _custom_id(value: object) -> str | None:
     if not isinstance(value, str) or not value:
         raise LineError(f"custom_id must be a text that is not empty, not {_repr.repr(value)}")
     try:
-        value.encode()
+        if not value.isascii():  # which a text knows; encoding it takes longer
+            value.encode()
     except UnicodeEncodeError as error:
         raise LineError(f"custom_id is not valid Unicode text: {_repr.repr(value)}") from error
     return value

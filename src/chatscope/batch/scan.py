@@ -79,6 +79,11 @@ class Recorded:
             if bytes.fromhex(outcome) not in self._failures.outcomes:  # else its line is still there: a kill
                 self.cost += cost
 
+    @property
+    def settles_nothing(self) -> bool:
+        """Whether no row can be recorded, neither as it is nor with another request."""
+        return not (len(self.settled) or len(self.ids) or len(self.keyless))
+
     def has_failed_in(self, run: str, pair: bytes) -> bool:
         """Return whether a run has recorded a failure of a request."""
         return outcome_digest(pair, run) in self._failures.outcomes
