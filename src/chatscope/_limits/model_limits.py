@@ -55,11 +55,6 @@ class ModelLimits:
         self.forgiven = 0
         self.last_refusal: ChatError | None = None
 
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing limits this model."""
-        return self._pause_until is None and self.requests.learned is None and self.tokens.learned is None
-
     def is_in_use(self, now: float) -> bool:
         """Return whether a request waits or is in flight, or would have to wait for a pause."""
         return bool(self.sent or self.waiters or (self._pause_until is not None and self._pause_until > now))

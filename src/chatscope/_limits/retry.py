@@ -180,7 +180,6 @@ class Retrier(msgspec.Struct, eq=False):
     async def run(
         self,
         attempt: Callable[[], Awaitable[_T]],
-        *,
         should_retry: Callable[[Exception], bool] = is_transient,
         on_retry: Callable[[], None] | None = None,
     ) -> _T:

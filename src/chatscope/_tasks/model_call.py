@@ -64,7 +64,7 @@ class ModelCalls:
         self._hedge_after = hedge_after
         self._earlier: Completion | None = None
         self.charged: list[Completion | None] = []
-        retrier = Retrier(prepared.policy, label=state.id, deadline=prepared.deadline)
+        retrier = Retrier(prepared.policy, state.id, prepared.deadline)
         self._begin(prepared.request, retrier, state)
 
     def _begin(self, request: PreparedRequest, retrier: Retrier, observer: AttemptObserver) -> None:
@@ -106,7 +106,7 @@ class ModelCalls:
         conversation = self._prepared.conversation
         # A plain function, as is `_call`: each coroutine in the chain would cost every task some time.
         if conversation is None:
-            return self._call()
+            return self.retrier.run(self._make_attempt, self._may_retry, self._start_over)
         return conversation.run(partial(self._take_turn, conversation), around_tools=partial(_Paused, slot))
 
     async def _take_turn(self, conversation: Conversation) -> Completion:
@@ -123,7 +123,7 @@ class ModelCalls:
         return completion
 
     def _call(self) -> Awaitable[Completion]:
-        return self.retrier.run(self._make_attempt, should_retry=self._may_retry, on_retry=self._start_over)
+        return self.retrier.run(self._make_attempt, self._may_retry, self._start_over)
 
     async def _make_attempt(self) -> Completion:
         attempt, state = self._attempt, self._state

@@ -29,10 +29,8 @@ def headers_in(head: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value.strip(b" \t")) for name, _, value in fields]
 
 
-def transfer_codings_in(lower: bytes) -> bytes | None:
-    """Return the transfer codings in a head in lower case; `None` if it has no such header."""
-    if b"\ntransfer-encoding:" not in lower:
-        return None
+def transfer_codings_in(lower: bytes) -> bytes:
+    """Return the transfer codings in a head in lower case."""
     return b",".join(TRANSFER_ENCODING.findall(lower))
 
 

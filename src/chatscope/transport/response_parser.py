@@ -224,11 +224,10 @@ class ResponseParser:
         if len(head) > self._limit or len(head) > LEAST_OF_MAX_HEADERS:
             self._judge_size(head)
         lower = head.lower()
-        codings = transfer_codings_in(lower)
-        if codings is None:
+        if b"\ntransfer-encoding:" not in lower:
             self._reads = None  # nothing in a body of this kind can be malformed
         else:
-            self._transfer_coding = codings
+            self._transfer_coding = transfer_codings_in(lower)
             if has_body(status, head_request=self._head_request):
                 self._judge_transfer_coding()
         self.status = status
