@@ -79,5 +79,5 @@ class Unbuilt(msgspec.Struct, frozen=True, gc=False):
 
 
 def lengths_of(parts: Sequence[str]) -> bytes:
-    """Return what `Unbuilt` stores of text parts."""
-    return array(LENGTHS, map(len, parts)).tobytes() if len(parts) > 1 else b""
+    """Return what `Unbuilt` stores of several text parts."""
+    return array(LENGTHS, map(len, parts)).tobytes()
