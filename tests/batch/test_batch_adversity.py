@@ -19,9 +19,11 @@ from tests.support.memory_server import Serve
 from tests.support.tables import row
 
 from chatscope import AsyncChatGPTAdapter, Result
-from chatscope.batch import InputError, JournalError, recorder, run_batch
+from chatscope.batch import BatchOptions, InputError, JournalError, recorder, run_batch
+from chatscope.batch.errors import LineError
 from chatscope.batch.outcomes import RequestOutcome, outcome_of
-from chatscope.batch.requests import BatchRequest
+from chatscope.batch.readers import InputRow
+from chatscope.batch.requests import BatchRequest, RowParser
 from chatscope.batch.status import failed_requests, read_status
 from chatscope.simulator import Reply, error, respond
 
@@ -85,6 +87,13 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
         summary = await finish(serve(HELLO), source, output)
         assert (summary.exit_code, summary.not_sent, ids(output)) == (1, 0, ["request-1"])
         assert [one["error"]["code"] for one in errors_of(output)] == ["invalid_line"]
+
+
+def test_a_row_that_is_too_deep_keeps_its_id() -> None:
+    nested = json.dumps(line(0)).encode()[:-2] + b',"x":' + b"[" * 600 + b"]" * 600 + b"}}"
+    with pytest.raises(LineError, match="nested deeper than 500 levels") as caught:
+        RowParser(BatchOptions(), MODEL).parse(InputRow(1, nested))
+    assert caught.value.custom_id == "request-0"
 
 
 @pytest.mark.parametrize("deep", [100, 900, 940, 960, 980, 985, 990, 2000])

@@ -132,6 +132,8 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match=f"{device}: not a file"):
             Journal(Paths(device))
         assert not Paths(device).meta.exists()
+    with pytest.raises(JournalError, match=r"pipe\.jsonl: not a file"):
+        export(tmp_path / "pipe.jsonl", tmp_path / "x.csv")
     os.mkfifo(tmp_path / "out.errors.jsonl")
     with pytest.raises(JournalError, match=r"out\.errors\.jsonl: not a file"):
         Journal(Paths(tmp_path / "out.jsonl"))

@@ -14,7 +14,7 @@ from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import InputError, JournalError
 from chatscope.batch.extras import optional
 from chatscope.batch.finish import pair_of, standing_failures
-from chatscope.batch.journal import Paths
+from chatscope.batch.journal import Paths, check_regular
 from chatscope.batch.manifest import manifest_of
 from chatscope.batch.records import RECORD
 from chatscope.batch.replacing import Replacement
@@ -57,6 +57,7 @@ def export(output: str | Path, target: str | Path) -> int:
     paths, target = Paths(output), Path(target)
     if not paths.output.exists():
         raise JournalError(f"{paths.output}: there is no such output")
+    check_regular(paths.output)
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".pq": _write_parquet}.get(target.suffix.lower())
     if write is None:
         raise InputError(f"{target}: the ending must be .parquet or .csv")

@@ -173,7 +173,7 @@ class RowParser:
             if not isinstance(record, dict):
                 raise LineError(f"a line must be a JSON object, not {type(record).__name__}")
             if is_too_deep(row.data, record):  # type: ignore[arg-type]  # it is bytes
-                raise LineError(f"nested deeper than {DEEPEST} levels")
+                raise LineError(f"nested deeper than {DEEPEST} levels", _custom_id(record.get("custom_id")))
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
