@@ -75,10 +75,8 @@ class Permit:
         reservation = rate.acquire_nowait(self._model, rate.estimate(body, max_tokens))
         if reservation is None:
             return False
-        self._reservation = reservation  # as `_begin`, without a call: this runs for every request
-        self._is_held = True
-        self._is_sent = self._has_response = self._uses_retry = False
-        limiter.requests += 1
+        self._uses_retry = False
+        self._begin(reservation)
         return True
 
     def _begin(self, reservation: Reservation) -> None:

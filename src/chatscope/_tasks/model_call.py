@@ -106,7 +106,7 @@ class ModelCalls:
         conversation = self._prepared.conversation
         # A plain function, as is `_call`: each coroutine in the chain would cost every task some time.
         if conversation is None:
-            return self.retrier.run(self._make_attempt, self._may_retry, self._start_over)
+            return self._call()
         return conversation.run(partial(self._take_turn, conversation), around_tools=partial(_Paused, slot))
 
     async def _take_turn(self, conversation: Conversation) -> Completion:

@@ -165,8 +165,6 @@ def _model(parameters: dict[str, Any], constraints: TaskConstraints, defaults: T
         model = constraints.model
     if model is None:
         return defaults.model
-    if type(model) is str and model:
-        return model
     check_model(model)
     return str(model)
 

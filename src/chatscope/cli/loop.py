@@ -20,7 +20,6 @@ from chatscope.load.worker_loops import anyio_backend_of
 CLOSED_OUTPUT: Final = 128 + 13
 """The exit code when the reader of the output has closed it: what a shell reports for SIGPIPE (13)."""
 
-
 YOUNG_OBJECTS: Final = 20_000
 """How many more objects than at the last collection cause the next one: about 10 MB. Python's default is 700, fewer
 than 200 running requests have."""

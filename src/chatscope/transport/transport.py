@@ -164,9 +164,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         proxy for this address, the result is httpx's response. Errors and cancellation are as for
         `handle_async_request`.
         """
-        pool = self._pool
-        if pool is None or self._closed or pool.run is not current_run():
-            pool = self._open_pool()
+        pool = self._open_pool()
         origin = self._origins.get(template.key) or self._origin(template.key, template.url)
         if origin.proxy is not None:
             request = httpx.Request("POST", template.url, headers=template.headers, content=body)
