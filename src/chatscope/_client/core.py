@@ -114,8 +114,7 @@ class ClientCore:
             ValueError: an argument is invalid; the error names it.
             RuntimeError: the client is not open.
         """
-        if self._server is None:
-            self._open_server()
+        self._open_server()
         own, body = _split(parameters)
         if self._adapts:
             messages, body = self._adapted(messages, body)
@@ -134,7 +133,7 @@ class ClientCore:
         Raises:
             RuntimeError: the client is not open.
         """
-        return ClientRequest(self._server or self._open_server(), prepared, retrier, deadlines, observed, priority)
+        return ClientRequest(self._open_server(), prepared, retrier, deadlines, observed, priority)
 
     def observe(
         self, model: str, messages: Sequence[SentMessage], parameters: Mapping[str, Any], *, stream: bool

@@ -254,10 +254,7 @@ class ClientRequest:
     def release(self) -> HTTPResponse | None:
         """End the attempt and release its permit; return the response if it still has to be closed."""
         self._permit.release()
-        if self._attempt is None:
-            self.record.finish(None)
-        else:
-            self._end_attempt(None)
+        self._end_attempt(None)
         response, self.response = self.response, None
         return None if response is None or response.stream.is_over else response
 

@@ -97,7 +97,4 @@ class AttemptsLog(msgspec.Struct, eq=False):
 
     def so_far(self) -> tuple[AttemptRecord, ...]:
         """Return the records so far. What follows changes at most the wait after the last one."""
-        records = self.records
-        if len(records) == 1 and records[0].finished_ns is not None:  # of nearly every task that has ended
-            return (records[0],)
-        return tuple([record.so_far() for record in records])
+        return tuple([record.so_far() for record in self.records])

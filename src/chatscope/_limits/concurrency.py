@@ -37,15 +37,14 @@ class Slots:
         most_waiting: how many calls may wait; `None` means no limit.
 
     Attributes:
-        adapts: whether the number adapts.
         taken: how many slots are taken.
         waiting: how many calls wait.
     """
 
-    __slots__ = ("_most_waiting", "_numbers", "_queue", "_ramps", "_shrunk_ns", "_total", "adapts", "taken", "waiting")
+    __slots__ = ("_auto", "_most_waiting", "_numbers", "_queue", "_ramps", "_shrunk_ns", "_total", "taken", "waiting")
 
     def __init__(self, total: int | Literal["auto"] | None = None, most_waiting: int | None = None) -> None:
-        self.adapts = total == "auto"
+        self._auto = total == "auto"
         self._total: float = AUTO_START if isinstance(total, str) else inf if total is None else total
         self._most_waiting = most_waiting
         self._queue: list[tuple[float, int, Slot]] = []
@@ -100,7 +99,7 @@ class Slots:
 
     def on_success(self) -> None:
         """Record that the server had capacity for a call. An automatic limit may grow."""
-        if self.adapts and self.taken >= int(self._total):
+        if self._auto and self.taken >= int(self._total):
             self._total = min(AUTO_MOST, self._total + (1 if self._ramps else 1 / self._total))
             self._serve()
 
@@ -111,7 +110,7 @@ class Slots:
             sent_ns: when the refused request was sent (`time.perf_counter_ns`). A request sent before the limit last
                 shrank has no effect.
         """
-        if self.adapts and sent_ns > self._shrunk_ns:
+        if self._auto and sent_ns > self._shrunk_ns:
             self._ramps = False
             self._shrunk_ns = perf_counter_ns()
             self._total = max(1.0, min(self._total, self.taken) / 2)

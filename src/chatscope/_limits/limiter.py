@@ -158,8 +158,7 @@ class Limiter:
 
     def on_success(self) -> None:
         """Record a success."""
-        if self.slots.adapts:
-            self.slots.on_success()
+        self.slots.on_success()
         if not self.breaker.failures and self.budget.is_full:
             return  # the usual case
         self.budget.on_success()

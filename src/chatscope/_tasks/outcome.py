@@ -180,7 +180,7 @@ def _unbuilt(
         sent_ns=None if calls is None else calls.sent_ns,
         token_ns=array(TIMES, token_ns).tobytes() if token_ns else None,
         finished_ns=finished_ns,
-        record=record if record.finished_ns is not None else record.so_far(),
+        record=record.so_far(),
         attempts=() if calls is None else calls.retrier.log.so_far(),
         model=shared(completion.model) if completion is not None and completion.model else prepared.model,
         prompt=prepared.task.prompt if prepared.messages is None else None,

@@ -135,7 +135,7 @@ def prepare(core: ClientCore, task: Task, task_id: str, defaults: TaskDefaults) 
         timeouts=timeouts,
         deadline=Deadline(anyio.current_time() + seconds, "total", seconds) if seconds else None,
         conversation=conversation,
-        observed=None if core.options.observer is None else core.observe(model, messages, parameters, stream=streams),
+        observed=core.observe(model, messages, parameters, stream=streams),
         submitted_ns=submitted_ns,
     )
 

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from chatscope.batch.digests import DigestTable, text_digest
+from chatscope.batch.digests import DigestTable
 from chatscope.batch.errors import InputError, JournalError
 from chatscope.batch.extras import optional
-from chatscope.batch.finish import pair_of, standing_failures
+from chatscope.batch.finish import add_success, pair_of, standing_failures
 from chatscope.batch.journal import Paths, check_regular
 from chatscope.batch.manifest import manifest_of
 from chatscope.batch.records import RECORD
@@ -112,12 +112,10 @@ def _rows(paths: Paths) -> Iterator[dict[str, Any]]:
     others: dict[bytes, int] = {}  # failures in the output itself, which other tools recorded
     with paths.output.open("rb", CHUNK) as file:
         for _, offset, recorded in recorded_lines(paths.output):
-            pair = pair_of(recorded)
             if recorded.failed:
-                others[pair] = offset
+                others[pair_of(recorded)] = offset
                 continue
-            succeeded.add(pair)
-            succeeded.add(text_digest(recorded.custom_id))
+            add_success(succeeded, recorded)
             if file.tell() != offset:
                 file.seek(offset)
             yield _row(msgspec.json.decode(file.readline()))

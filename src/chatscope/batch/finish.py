@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 
 from chatscope.batch.digests import DigestTable, OffsetTable, pair_digest, text_digest
 from chatscope.batch.journal import Journal, Paths
-from chatscope.batch.records import INVALID_LINE, MARK, RecordedLine, decode_line
+from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
 from chatscope.batch.replacing import write_durably
 from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
 
@@ -47,9 +48,15 @@ def successes(path: Path) -> DigestTable:
     found = DigestTable()
     for _, _, line in recorded_lines(path):
         if not line.failed:
-            found.add(pair_of(line))
-            found.add(text_digest(line.custom_id))
+            add_success(found, line)
     return found
+
+
+def add_success(found: DigestTable, line: RecordedLine) -> None:
+    """Add what a success supersedes: the pair that it records, and its id."""
+    id_digest = text_digest(line.custom_id)
+    found.add(pair_digest(id_digest, key_of(line)))
+    found.add(id_digest)
 
 
 def pair_of(line: RecordedLine) -> bytes:
@@ -183,7 +190,7 @@ def _records(path: Path) -> Iterator[bytes]:
 
 def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
     for number, data in enumerate(lines):
-        yield data if number else data.removeprefix(MARK)
+        yield data if number else data.removeprefix(BOM_UTF8)
 
 
 def _is_record(data: bytes) -> bool:

@@ -10,6 +10,7 @@ import errno
 import os
 import threading
 from binascii import hexlify
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.locking import OutputLock, lock_linked
-from chatscope.batch.records import MARK, decode_line
+from chatscope.batch.records import decode_line
 from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
 from chatscope.batch.requests import BatchRequest
 
@@ -214,7 +215,7 @@ class Journal:
         begun = b"".join(reversed(parts))
         torn = begun[begun.rfind(b"\n") + 1 :]
         if len(torn) == size:
-            torn = torn.removeprefix(MARK)
+            torn = torn.removeprefix(BOM_UTF8)
         if not torn:
             return
         try:

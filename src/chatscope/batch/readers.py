@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -31,7 +32,6 @@ InputFormat = Literal["auto", "jsonl", "csv", "parquet"]
 ROWS: Final = 256
 """Rows of one block where rows are not read by bytes (CSV, Parquet)."""
 
-_BOM: Final = b"\xef\xbb\xbf"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -178,7 +178,7 @@ class Reader:
             elif self._wanted != "auto":
                 self._format = self._wanted
             else:
-                self._format = self._guess(stream.peek(CHUNK).removeprefix(_BOM).lstrip()[:1])
+                self._format = self._guess(stream.peek(CHUNK).removeprefix(BOM_UTF8).lstrip()[:1])
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{self.path}: cannot be read: {error}") from error
         if self._format == "parquet" and self.is_stream:
@@ -246,7 +246,7 @@ class Reader:
 def _line_blocks(stream: io.BufferedIOBase) -> Iterator[list[InputRow]]:
     number = 0
     begun: list[bytes] = []  # a line that no read has completed yet
-    chunk = stream.read1(CHUNK).removeprefix(_BOM)
+    chunk = stream.read1(CHUNK).removeprefix(BOM_UTF8)
     while chunk:
         *lines, rest = chunk.split(b"\n")
         block = []

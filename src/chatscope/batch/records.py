@@ -9,9 +9,6 @@ from typing import Any, Final
 
 import msgspec
 
-MARK: Final = b"\xef\xbb\xbf"
-"""The byte order mark, with which some editors begin the files they save."""
-
 INVALID_LINE: Final = "invalid_line"
 """The code of a row that cannot become a request."""
 

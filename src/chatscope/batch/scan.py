@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from chatscope.batch.digests import SIZE, DigestTable, pair_digest, text_digest
 from chatscope.batch.errors import JournalError
 from chatscope.batch.journal import Paths, check_regular
-from chatscope.batch.records import INVALID_LINE, MARK, RecordedLine, decode_line
+from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
 
 CHUNK: Final = 1 << 22
 CHECKED: Final = 4096
@@ -175,8 +176,8 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
     with path.open("rb", CHUNK) as file:
         for data in file:
             number += 1
-            if number == 1 and data.startswith(MARK):
-                data, offset = data[len(MARK) :], len(MARK)  # noqa: PLW2901 - the line itself
+            if number == 1 and data.startswith(BOM_UTF8):
+                data, offset = data[len(BOM_UTF8) :], len(BOM_UTF8)  # noqa: PLW2901 - the line itself
             try:
                 line = decode_line(data)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
