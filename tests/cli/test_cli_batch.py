@@ -246,9 +246,9 @@ def test_a_closed_terminal(simulate: Simulate, tmp_path: Path, backend: str, is_
     simulated = simulate(Reply("Hello.", first_token=0.5))
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(12)])
     output = tmp_path / "out.jsonl"
-    program = "import signal, sys; from chatscope.cli import main; sys.exit(main())"
-    if is_ignored:
-        program = program.replace("; from", "; signal.signal(signal.SIGHUP, signal.SIG_IGN); from")
+    handling = "SIG_IGN" if is_ignored else "SIG_DFL"  # whatever these tests themselves were started with
+    program = f"import signal, sys; signal.signal(signal.SIGHUP, signal.{handling})"
+    program += "; from chatscope.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "batch", "run", str(source), "-o", str(output)]
     command += ["--backend", backend, "--max-concurrency", "4"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
