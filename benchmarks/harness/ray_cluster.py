@@ -57,6 +57,16 @@ class RayCluster:
         """Start a node and return it."""
         return self._cluster.add_node(num_cpus=4, **SMALL)
 
+    def node_of(self, actor_class: str) -> Any:
+        """Return a node on which an actor of the class runs. Ray's public list of actors needs its dashboard."""
+        actors = import_module("ray._private.state").actors().values()
+        running = {
+            each["Address"]["NodeID"]
+            for each in actors
+            if each["State"] == "ALIVE" and each["ActorClassName"] == actor_class
+        }
+        return next(node for node in self._cluster.list_all_nodes() if node.node_id in running)
+
     def kill(self, node: Any) -> None:
         """Kill a node and everything that runs on it."""
         self._cluster.remove_node(node, allow_graceful=False)

@@ -82,11 +82,13 @@ def test_a_stage_of_ray_data(cluster: RayCluster, server: ChatServer) -> None:
 
 def test_a_killed_node_costs_no_row(cluster: RayCluster, server: ChatServer, tmp_path: Path) -> None:
     """Its shards go on elsewhere from their journals. Only what was in flight on it is asked again."""
-    doomed = cluster.add_node()
+    cluster.add_node()
+    server.sim.script = Reply("Hello.", first_token=0.4)  # the killed worker must not end first
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(1200)])
     running = in_thread(server, cluster, source, tmp_path / "out.jsonl", workers=3, adapter={"max_concurrency": 60})
     server.wait_for(400)
-    cluster.kill(doomed)
+    until(lambda: server.sim.connections_open == 60)  # every worker sends: one may start seconds after the others
+    cluster.kill(cluster.node_of("ShardWorker"))
     summary = running.result()
     assert (summary.exit_code, summary.succeeded, summary.failed) == (0, 1200, 0)
     assert any("workers were lost" in notice for notice in summary.notices)
@@ -174,11 +176,11 @@ def test_a_load_test_from_two_nodes(cluster: RayCluster, server: ChatServer) -> 
 
 
 def test_a_load_test_that_loses_a_node_says_so(cluster: RayCluster, server: ChatServer) -> None:
-    doomed = cluster.add_node()
+    cluster.add_node()
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(measure, server, cluster, 3, rate=[20.0], duration=6.0)
         server.wait_for(40)
-        cluster.kill(doomed)
+        cluster.kill(cluster.node_of("LoadNode"))
         report = running.result()
     assert report.verdict == "invalid"
     assert "its node was lost" in report.stages[0].verdict.reasons[0]
