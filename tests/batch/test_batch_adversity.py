@@ -89,11 +89,25 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
         assert [one["error"]["code"] for one in errors_of(output)] == ["invalid_line"]
 
 
-def test_a_row_that_is_too_deep_keeps_its_id() -> None:
-    nested = json.dumps(line(0)).encode()[:-2] + b',"x":' + b"[" * 600 + b"]" * 600 + b"}}"
-    with pytest.raises(LineError, match="nested deeper than 500 levels") as caught:
-        RowParser(BatchOptions(), MODEL).parse(InputRow(1, nested))
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"[" * 600 + b"]" * 600, "nested deeper than 500 levels"),
+        (b"NaN", "not JSON"),
+        (b"1e999", "not JSON"),
+        (b'"cut \\ud83d"', "half of a surrogate pair"),
+        (b'"\\ude00 cut"', "half of a surrogate pair"),
+    ],
+)
+def test_a_row_that_cannot_be_sent_keeps_its_id(value: bytes, message: str) -> None:
+    bad = json.dumps(line(0)).encode()[:-2] + b',"x":' + value + b"}}"
+    with pytest.raises(LineError, match=message) as caught:
+        RowParser(BatchOptions(), MODEL).parse(InputRow(1, bad))
     assert caught.value.custom_id == "request-0"
+    record = b'{"n":7,"q":"Hi","x":' + value + b"}"
+    with pytest.raises(LineError, match=message) as caught:
+        RowParser(BatchOptions(prompt="{q}", id_column="n"), MODEL).parse(InputRow(1, record))
+    assert caught.value.custom_id == "7"
 
 
 @pytest.mark.parametrize("deep", [100, 900, 940, 960, 980, 985, 990, 2000])

@@ -17,11 +17,10 @@ import msgspec
 from chatscope import Task, TaskParameters
 from chatscope.batch.digests import SIZE, canonical, digest_of, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
-from chatscope.batch.nesting import DEEPEST, is_too_deep
+from chatscope.batch.json_rows import decode_row
 from chatscope.batch.options import BatchOptions, template_fields
 from chatscope.batch.readers import InputRow, Reader, RowError
 
-_decode: Final = msgspec.json.Decoder().decode
 NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 """Parameters of a task that are not part of a body: a line must not set headers."""
 
@@ -166,14 +165,7 @@ class RowParser:
         if isinstance(record, Task):
             return _task(row.number, record)
         if isinstance(record, bytes):
-            try:
-                record = _decode(record)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise LineError(f"not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise LineError(f"a line must be a JSON object, not {type(record).__name__}")
-            if is_too_deep(row.data, record):  # type: ignore[arg-type]  # it is bytes
-                raise LineError(f"nested deeper than {DEEPEST} levels", _custom_id(record.get("custom_id")))
+            record = decode_row(record, self._options.id_column or "custom_id")
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
@@ -302,4 +294,4 @@ def _shown(value: object) -> str:
     if value is None or value != value:  # noqa: PLR0124 - NaN, which is how pandas marks what is missing
         return ""
     shown = msgspec.json.encode(value, enc_hook=str)
-    return str(_decode(shown)) if shown.startswith(b'"') else shown.decode()
+    return str(msgspec.json.decode(shown)) if shown.startswith(b'"') else shown.decode()
