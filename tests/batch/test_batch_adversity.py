@@ -95,6 +95,7 @@ async def test_a_line_that_cannot_be_right_is_one_error_row(serve: Serve, output
         (b"[" * 600 + b"]" * 600, "nested deeper than 500 levels"),
         (b"NaN", "not JSON"),
         (b"1e999", "not JSON"),
+        ('"caf\xe9"'.encode("latin-1"), "not JSON: Invalid UTF-8"),
         (b'"cut \\ud83d"', "half of a surrogate pair"),
         (b'"\\ude00 cut"', "half of a surrogate pair"),
     ],

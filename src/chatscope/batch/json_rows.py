@@ -6,7 +6,7 @@ Not here: what a row may contain (`requests`), and the lines of the output (`rec
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -18,6 +18,23 @@ DEEPEST: Final = 500
 _NESTED: Final = frozenset({dict, list})
 
 _decode: Final = msgspec.json.Decoder().decode
+
+
+class _Named(msgspec.Struct, gc=False):
+    """A row with an id. Its other values are skipped."""
+
+    custom_id: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+_decode_id: Final = msgspec.json.Decoder(_Named).decode
+
+
+def id_in_line(line: bytes) -> str | None:
+    """Return the id of a line whose other values may be invalid; `None` if it has none, or is not JSON."""
+    try:
+        return _decode_id(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode_row(line: bytes, id_name: str = "custom_id") -> dict[str, Any]:
@@ -59,11 +76,11 @@ def _undecoded(line: bytes, id_name: str, error: Exception) -> LineError:
     """Return the error of a line that is not JSON.
 
     Python's own decoder and encoder accept NaN, and text that was cut within an emoji (half of a surrogate pair). So
-    there are files with both, and lines with them still have an id.
+    there are files with both, and lines with them still have an id. So have lines in another encoding than UTF-8.
     """
     message, row = f"not JSON: {error}", None
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode(errors="replace"))
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         message = "not valid Unicode text: it has half of a surrogate pair, as if it was cut within an emoji"
@@ -77,6 +94,10 @@ def _id_in(row: object, id_name: str) -> str | None:
     given = row.get(id_name) if isinstance(row, dict) else None
     if type(given) is int:
         given = str(given)
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not given or "\N{REPLACEMENT CHARACTER}" in given:
         return None
-    return given if given.isascii() or given == given.encode(errors="ignore").decode() else None
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return None
+    return given

@@ -27,7 +27,6 @@ EDITED: Final = "the input was changed while it was being run; the same command 
 
 TODO: Final = 0
 SETTLED: Final = 1
-INVALID: Final = 2
 
 _NAMED: Final = b"n"
 _UNNAMED: Final = b"u"
@@ -43,7 +42,6 @@ class FilePlan:
     Attributes:
         judge: decides about each row.
         total: how many rows have been read. Another thread may read this.
-        invalid: how many of them are invalid.
     """
 
     def __init__(self, judge: Judge, parser: RowParser, options: BatchOptions) -> None:
@@ -54,7 +52,6 @@ class FilePlan:
         self._repeated: frozenset[bytes] = frozenset()
         self._seen = Occurrences(self._repeated)
         self.total = 0
-        self.invalid = 0
 
     def read(self, reader: Reader, check: Callable[[], None]) -> None:
         """Read the input once and decide. Blocks, for a few seconds per million lines.
@@ -70,21 +67,20 @@ class FilePlan:
         rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
         known, source_digest = self.judge.recorded.sources, self._parser.source_digest
         has_known = len(known) > 0
-        with_key = not self.judge.recorded.settles_nothing  # a first run has nothing to look a named row up in
-        total = 0
-        for row in rows_of(reader, self._options.limit):
-            total += 1
-            if not total % CHECKED or total == 1:
-                self.total = total
-                self._parser.check_columns(reader)
-                check()
-            data = row[1]
+        # A first run has nothing to look a row with an id up in, and finds out while it runs whether the row is valid.
+        skims = self.judge.recorded.settles_nothing and not self._options.strict
+        for row in self._counted(reader, check):
+            data = row.data
             if has_known and isinstance(data, bytes) and (digest := source_digest(data)) in known:
                 kinds += _KNOWN
                 ids.add(digest)  # stored in place of its id; `_check_known` examines what this could hide
                 continue
+            if skims and isinstance(data, bytes) and (custom_id := self._parser.id_of(data)) is not None:
+                kinds += _NEW
+                ids.add(text_digest(custom_id))
+                continue
             try:
-                parsed = self._parser.parse(row, with_source=False, with_key=with_key)
+                parsed = self._parser.parse(row, with_source=False)
             except LineError as error:
                 kinds += _BAD
                 self._note_invalid(error, ids, f"{reader.path}: line {row.number}")
@@ -97,25 +93,34 @@ class FilePlan:
                 kinds += _NAMED
                 id_digest = text_digest(parsed.custom_id)
                 ids.add(id_digest)
-                if with_key:
-                    rows += pair_digest(id_digest, parsed.key) + id_digest
-        self.total = total
+                rows += pair_digest(id_digest, parsed.key) + id_digest
         if (twice := next(ids.duplicates(), None)) is not None:
             raise InputError(self._name_duplicate(reader, twice))
         self._repeated = frozenset(unnamed.duplicates())
         if known_rows := kinds.count(_KNOWN):
             self._check_known(reader, known_rows, rows, kinds)
-        self._decide(rows, kinds if with_key else kinds.replace(_NAMED, _NEW), ids, reader)
+        self._decide(rows, kinds, ids, reader)
+
+    def _counted(self, reader: Reader, check: Callable[[], None]) -> Iterator[InputRow]:
+        """Iterate over the rows, count them, and check now and then."""
+        total = 0
+        for row in rows_of(reader, self._options.limit):
+            total += 1
+            if not total % CHECKED or total == 1:
+                self.total = total
+                self._parser.check_columns(reader)
+                check()
+            yield row
+        self.total = total
 
     def _note_invalid(self, error: LineError, ids: DigestTable, place: str) -> None:
-        """Count an invalid row, and its id.
+        """Note the id of an invalid row.
 
         Raises:
             InputError: `strict` is set.
         """
         if self._options.strict:
             raise InputError(f"{place}: {error}") from error
-        self.invalid += 1
         if error.custom_id is not None:
             ids.add(text_digest(error.custom_id))
 
@@ -166,7 +171,7 @@ class FilePlan:
 
     def _decide(self, rows: bytearray, kinds: bytearray, ids: DigestTable, reader: Reader) -> None:
         at, occurrences, judge = 0, self.occurrences(), self.judge
-        states = {_KNOWN[0]: SETTLED, _BAD[0]: INVALID, _NEW[0]: TODO}
+        states = {_KNOWN[0]: SETTLED, _BAD[0]: TODO, _NEW[0]: TODO}
         for ordinal, kind in enumerate(kinds):
             if kind == _NAMED[0]:
                 pair, id_digest = bytes(rows[at : at + SIZE]), bytes(rows[at + SIZE : at + 2 * SIZE])
@@ -229,7 +234,6 @@ class StreamPlan:
         self._ids: set[bytes] = set()
         self._seen: Counter[bytes] = Counter()  # here, any key may repeat
         self.total = 0
-        self.invalid = 0
 
     def wants(self, ordinal: int) -> bool:
         """Return whether a row must be examined: here, always."""

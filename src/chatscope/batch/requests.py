@@ -17,7 +17,7 @@ import msgspec
 from chatscope import Task, TaskParameters
 from chatscope.batch.digests import SIZE, canonical, digest_of, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
-from chatscope.batch.json_rows import decode_row
+from chatscope.batch.json_rows import decode_row, id_in_line
 from chatscope.batch.options import BatchOptions, template_fields
 from chatscope.batch.readers import InputRow, Reader, RowError
 
@@ -150,13 +150,16 @@ class RowParser:
         digest.update(line)
         return digest.digest()
 
-    def parse(self, row: InputRow, *, with_source: bool = True, with_key: bool = True) -> ParsedRow:
+    def id_of(self, line: bytes) -> str | None:
+        """Return the id of a line, for a fifth of the work of `parse`. `None` if only `parse` can tell."""
+        return None if self._options.prompt is not None else id_in_line(line)
+
+    def parse(self, row: InputRow, *, with_source: bool = True) -> ParsedRow:
         """Return the request of a row.
 
         Args:
             row: the row.
             with_source: digest the line, too, for the record of the outcome.
-            with_key: make the key of a row that has an id, too. Without an id, its id is made from it.
 
         Raises:
             LineError: the row is invalid; the message gives the reason.
@@ -169,14 +172,14 @@ class RowParser:
         elif isinstance(record, RowError):
             raise LineError(record.message)
         if self._options.prompt is None and isinstance(record.get("body"), dict):
-            return self._batch_line(row, record, with_source=with_source, with_key=with_key)
+            return self._batch_line(row, record, with_source=with_source)
         if self._options.prompt is None and "messages" in record:
             body = dict(record)
             custom_id = _custom_id(body.pop("custom_id", None))
-            return self._parsed(custom_id, row.number, body, with_key=with_key)
-        return self._record(row.number, record, with_key=with_key)
+            return self._parsed(custom_id, row.number, body)
+        return self._record(row.number, record)
 
-    def _batch_line(self, row: InputRow, line: dict[str, Any], *, with_source: bool, with_key: bool) -> ParsedRow:
+    def _batch_line(self, row: InputRow, line: dict[str, Any], *, with_source: bool) -> ParsedRow:
         custom_id = _custom_id(line.get("custom_id"))
         method, url = line.get("method", "POST"), line.get("url", self._options.url)
         if method != "POST":
@@ -185,9 +188,9 @@ class RowParser:
             raise LineError(f"url must be {self._options.url}, not {_repr.repr(url)}", custom_id)
         has_source = with_source and custom_id is not None
         source = self.source_digest(row.data) if has_source and isinstance(row.data, bytes) else b""
-        return self._parsed(custom_id, row.number, line["body"], source=source, with_key=with_key)
+        return self._parsed(custom_id, row.number, line["body"], source=source)
 
-    def _record(self, number: int, record: dict[str, Any], *, with_key: bool) -> ParsedRow:
+    def _record(self, number: int, record: dict[str, Any]) -> ParsedRow:
         custom_id = record.get("custom_id" if self._options.id_column is None else self._options.id_column)
         if isinstance(custom_id, Integral) and not isinstance(custom_id, bool):
             custom_id = str(custom_id)
@@ -206,7 +209,7 @@ class RowParser:
         if not text.strip():
             raise LineError("the prompt is empty", custom_id)
         body = {"messages": [{"role": "user", "content": text}]}
-        return self._parsed(custom_id, number, body, record, with_key=with_key)
+        return self._parsed(custom_id, number, body, record)
 
     def _parsed(
         self,
@@ -215,8 +218,6 @@ class RowParser:
         given: dict[str, Any],
         record: dict[str, Any] | None = None,
         source: bytes = b"",
-        *,
-        with_key: bool,
     ) -> ParsedRow:
         if given.get("stream"):
             raise LineError("stream must not be set: the output holds whole responses", custom_id)
@@ -232,8 +233,7 @@ class RowParser:
             raise LineError("no model: the line names none, and there is no default", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
-        data = _canonical(self._options.url, body, custom_id)
-        key = digest_of(data) if with_key or custom_id is None else b""
+        key = digest_of(_canonical(self._options.url, body, custom_id))
         return ParsedRow(custom_id, key, number, body, record, None, source)
 
 
