@@ -75,8 +75,8 @@ def _is_too_deep(line: bytes, row: dict[str, Any]) -> bool:
 def _undecoded(line: bytes, id_name: str, error: Exception) -> LineError:
     """Return the error of a line that is not JSON.
 
-    Python's own decoder and encoder accept NaN, and text that was cut within an emoji (half of a surrogate pair). So
-    there are files with both, and lines with them still have an id. So have lines in another encoding than UTF-8.
+    Files have such lines because Python's own decoder and encoder accept NaN, and text that was cut within an emoji
+    (half of a surrogate pair). These lines still have an id. So do most lines that are not UTF-8.
     """
     message, row = f"not JSON: {error}", None
     try:

@@ -151,7 +151,7 @@ class RowParser:
         return digest.digest()
 
     def id_of(self, line: bytes) -> str | None:
-        """Return the id of a line, for a fifth of the work of `parse`. `None` if only `parse` can tell."""
+        """Return the id of a line without examining the rest of it; `None` if only `parse` can tell."""
         return None if self._options.prompt is not None else id_in_line(line)
 
     def parse(self, row: InputRow, *, with_source: bool = True) -> ParsedRow:
