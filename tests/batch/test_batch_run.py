@@ -159,13 +159,14 @@ async def test_two_rows_with_one_id_are_refused_before_anything_is_sent(
     server = serve(HELLO)
     await finish(server, source, output)
     write_lines(source, [line(0), line(7), "", line(0)])
-    with pytest.raises(InputError, match=r"in\.jsonl: lines 1 and 4 have the same custom_id 'request-0'"):
-        await finish(server, source, output)
+    for each in (output, output.with_name("first_run.jsonl")):
+        with pytest.raises(InputError, match=r"in\.jsonl: lines 1 and 4 have the same custom_id 'request-0'"):
+            await finish(server, source, each)
     assert len(server.requests) == 8
 
 
 async def test_a_bad_row_is_an_error_row_and_the_rest_goes_on(serve: Serve, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [line(0), "{bad", line(1, stream=True), line(2)])
+    source = write_lines(tmp_path / "in.jsonl", [line(0), line(1, stream=True), "{bad", line(2)])
     output, errors = tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl"
     for _ in range(2):
         summary = await finish(serve(HELLO), source, output)
@@ -174,7 +175,7 @@ async def test_a_bad_row_is_an_error_row_and_the_rest_goes_on(serve: Serve, tmp_
             ("invalid_line", 2),
             ("invalid_line", 3),
         ]
-    with pytest.raises(InputError, match="line 2: not JSON"):
+    with pytest.raises(InputError, match="line 2: stream must not be set"):
         await finish(serve(HELLO), source, tmp_path / "other.jsonl", strict=True)
 
 
