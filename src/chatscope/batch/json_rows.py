@@ -94,10 +94,17 @@ def _id_in(row: object, id_name: str) -> str | None:
     given = row.get(id_name) if isinstance(row, dict) else None
     if type(given) is int:
         given = str(given)
-    if not isinstance(given, str) or not given or "\N{REPLACEMENT CHARACTER}" in given:
-        return None
-    try:
-        given.encode()
-    except UnicodeEncodeError:
+    if not isinstance(given, str) or not given or "\N{REPLACEMENT CHARACTER}" in given or not is_unicode(given):
         return None
     return given
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written, which one with half of a surrogate pair cannot."""
+    if text.isascii():  # which a text knows; encoding it takes longer
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

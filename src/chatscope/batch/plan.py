@@ -30,10 +30,9 @@ SETTLED: Final = 1
 
 _NAMED: Final = b"n"
 _UNNAMED: Final = b"u"
-_BAD: Final = b"b"
 _KNOWN: Final = b"k"
 _NEW: Final = b"w"
-"""A row with an id, where no row is recorded."""
+"""A row that is not looked up: an invalid one, or one with an id where no row is recorded."""
 
 
 class FilePlan:
@@ -82,7 +81,7 @@ class FilePlan:
             try:
                 parsed = self._parser.parse(row, with_source=False)
             except LineError as error:
-                kinds += _BAD
+                kinds += _NEW
                 self._note_invalid(error, ids, f"{reader.path}: line {row.number}")
                 continue
             if parsed.custom_id is None:
@@ -171,7 +170,6 @@ class FilePlan:
 
     def _decide(self, rows: bytearray, kinds: bytearray, ids: DigestTable, reader: Reader) -> None:
         at, occurrences, judge = 0, self.occurrences(), self.judge
-        states = {_KNOWN[0]: SETTLED, _BAD[0]: TODO, _NEW[0]: TODO}
         for ordinal, kind in enumerate(kinds):
             if kind == _NAMED[0]:
                 pair, id_digest = bytes(rows[at : at + SIZE]), bytes(rows[at + SIZE : at + 2 * SIZE])
@@ -184,8 +182,9 @@ class FilePlan:
                 if id_digest in ids:
                     raise InputError(self._name_duplicate(reader, id_digest))
             else:
-                self._states.append(states[kind])
-                judge.settled += kind == _KNOWN[0]
+                is_known = kind == _KNOWN[0]
+                self._states.append(SETTLED if is_known else TODO)
+                judge.settled += is_known
                 continue
             try:
                 self._states.append(SETTLED if judge.is_settled(pair, id_digest) else TODO)

@@ -17,7 +17,7 @@ import msgspec
 from chatscope import Task, TaskParameters
 from chatscope.batch.digests import SIZE, canonical, digest_of, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
-from chatscope.batch.json_rows import decode_row, id_in_line
+from chatscope.batch.json_rows import decode_row, id_in_line, is_unicode
 from chatscope.batch.options import BatchOptions, template_fields
 from chatscope.batch.readers import InputRow, Reader, RowError
 
@@ -272,11 +272,8 @@ def _custom_id(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise LineError(f"custom_id must be a text that is not empty, not {_repr.repr(value)}")
-    try:
-        if not value.isascii():  # which a text knows; encoding it takes longer
-            value.encode()
-    except UnicodeEncodeError as error:
-        raise LineError(f"custom_id is not valid Unicode text: {_repr.repr(value)}") from error
+    if not is_unicode(value):
+        raise LineError(f"custom_id is not valid Unicode text: {_repr.repr(value)}")
     return value
 
 
