@@ -116,9 +116,14 @@ def _compare(base_url: str, length: Length, requests: int, repetitions: int) -> 
 
 
 def _ratio(firsts: list[float], seconds: list[float]) -> str:
-    """Return the median and the range of the ratios within each turn. A noisy moment affects both sides of a turn."""
+    """Return the median of the ratios within each turn, and their middle half.
+
+    A machine that slows down for a while affects both sides of most turns, so many short turns tell more than few long
+    ones.
+    """
     ratios = sorted(first / second for first, second in zip(firsts, seconds, strict=True))
-    return f"{ratios[len(ratios) // 2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    quarter = len(ratios) // 4
+    return f"{ratios[len(ratios) // 2]:.2f} (middle half: {ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
 
 
 def _run_child(name: str, base_url: str, source: Path) -> None:
@@ -137,8 +142,8 @@ def main() -> int:
         prog="python -m benchmarks.batch", description="The cost of a batch, and whether it survives SIGKILL."
     )
     parser.add_argument("only", nargs="*", choices=["throughput", "resume", "kills", []], help="default: all")
-    parser.add_argument("--requests", type=int, default=20_000, help="of one run of throughput")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=4_000, help="of one run of throughput")
+    parser.add_argument("--repetitions", type=int, default=15, help="turns of throughput")
     parser.add_argument("--lines", type=int, default=1_000_000, help="of resume; nine tenths are recorded")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

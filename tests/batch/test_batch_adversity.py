@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,15 @@ from tests.support.batches import MODEL, errors_of, files_of, ids, line, questio
 from tests.support.memory_server import Serve
 from tests.support.tables import row
 
-from chatscope import AsyncChatGPTAdapter, Result
+from chatscope import AsyncChatGPTAdapter, QueueFullError, Result, Task
 from chatscope.batch import BatchOptions, InputError, JournalError, recorder, run_batch
 from chatscope.batch.errors import LineError
+from chatscope.batch.export import export
 from chatscope.batch.outcomes import RequestOutcome, outcome_of
 from chatscope.batch.readers import InputRow
 from chatscope.batch.requests import BatchRequest, RowParser
 from chatscope.batch.status import failed_requests, read_status
-from chatscope.simulator import Reply, error, respond
+from chatscope.simulator import Reply, ToolCall, error, respond
 
 pytestmark = pytest.mark.two_loops  # its subject is files, read in anyio's threads
 
@@ -308,7 +311,7 @@ async def test_a_failure_that_was_recorded_was_not_in_flight(serve: Serve, outpu
     await finish(serve(error(503)), source, output)
     assert read_status(output).in_flight == 0
     assert (await finish(serve(HELLO), source, output)).in_flight_at_kill == 0
-    rows: list[dict[str, Any]] = [line(0), {"id": 1}, {"id": 2}]
+    rows: list[dict[str, Any]] = [{"id": 1}, {"id": 2}, line(0)]
     server, stopped = serve(HELLO), output.with_name("stopped.jsonl")
     summary = await finish(server, write_lines(source, rows), stopped, max_errors=2)
     assert (summary.stop_reason, len(server.requests)) == ("max_errors", 0)
@@ -394,8 +397,11 @@ async def test_equal_requests_share_a_failure_and_are_handed_out(serve: Serve, o
         results = [result async for result in run]
     assert (len(server.requests), len(results), len(errors_of(output))) == (1, 4, 4)
     server = serve(HELLO)
-    summary = await finish(server, source, output, dedup=True)
-    assert (len(server.requests), summary.exit_code, len(ids(output)), errors_of(output)) == (1, 0, 4, [])
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, dedup=True) as run:
+        delivered = [result.result async for result in run]
+    assert [one.task.metadata["batch"].custom_id for one in delivered if one.task] == ids(output)
+    assert sum(one.cost or 0 for one in delivered) == run.summary.cost > 0, "it counts once"
+    assert (len(server.requests), run.summary.exit_code, len(ids(output)), errors_of(output)) == (1, 0, 4, [])
     source, server = (
         write_lines(source, [*equal, *(one | {"custom_id": f"later-{at}"} for at, one in enumerate(equal))]),
         serve(HELLO),
@@ -403,6 +409,105 @@ async def test_equal_requests_share_a_failure_and_are_handed_out(serve: Serve, o
     async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, dedup=True) as run:
         copies = [(result.custom_id, result.output, result.result.cost) async for result in run]
     assert (server.requests, copies) == ([], [(f"later-{number}", "Hello.", 0) for number in range(4)])
+
+
+async def test_an_output_that_was_moved_stops_the_copies(serve: Serve, output: Path) -> None:
+    await finish(serve(HELLO), [line(0)], output, dedup=True)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        output.rename(output.with_name("moved.jsonl"))
+        yield line(0) | {"custom_id": "copy"}
+
+    summary = await finish(serve(HELLO), rows(), output, dedup=True)
+    assert (summary.stop_reason, summary.exit_code) == ("disk", 3)
+    assert "cannot be read again" in (summary.stop_message or "")
+
+
+async def test_a_failure_of_a_row_that_was_changed_goes_once_the_row_has_succeeded(serve: Serve, output: Path) -> None:
+    """Even if the run of that success was killed before its last step; but not a failure that came after a success."""
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    await finish(serve(error(500)), source, output)
+    write_lines(source, [line(0, seed=1)])
+    failures = output.with_name("out.errors.jsonl").read_bytes()
+    await finish(serve(HELLO), source, output)
+    output.with_name("out.errors.jsonl").write_bytes(failures)
+    assert (await finish(serve(HELLO), source, output)).standing_failures == 0
+    write_lines(source, [line(0, seed=2)])
+    for changed in ("rerun", "refuse"):
+        assert (await finish(serve(error(400)), source, output, changed=changed)).standing_failures == 1
+    assert [one["chatscope"]["request"]["seed"] for one in errors_of(output)] == [2]
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("first", ["out.jsonl", "out.errors.jsonl"])
+async def test_no_output_is_another_one_s_file_of_failures(serve: Serve, tmp_path: Path, first: str) -> None:
+    second = "out.jsonl" if first == "out.errors.jsonl" else "out.errors.jsonl"
+    await finish(serve(HELLO), [line(0)], tmp_path / first)
+    with pytest.raises(JournalError, match="would share a file of failures"):
+        await finish(serve(HELLO), [line(1)], tmp_path / second)
+    assert ids(tmp_path / first) == ["request-0"]
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("limit", [{"max_cost": 1e-9}, {"max_tokens_total": 1}, {"max_errors": 1}])
+async def test_a_limit_that_the_last_row_reaches_has_stopped_nothing(
+    serve: Serve, output: Path, limit: dict[str, Any]
+) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0)])
+    server = serve(error(400) if "max_errors" in limit else HELLO)
+    summary = await finish(server, source, output, **limit)
+    assert (summary.stop_reason, summary.exit_code) == (None, 1 if "max_errors" in limit else 0)
+
+
+async def test_what_the_adapter_does_not_accept_is_no_outcome(serve: Serve, output: Path) -> None:
+    server = serve(Reply("Late.", first_token=60))
+    async with adapter_of(server, max_concurrency=1, max_pending=1) as adapter:
+        others = [adapter.start_task(Task("Other?")) for _ in range(2)]
+        with pytest.raises(QueueFullError):
+            async with run_batch([line(0)], output, adapter=adapter) as run:
+                await run.finish()
+        for other in others:
+            await other.cancel()
+    assert (ids(output), errors_of(output), run.summary.stop_reason) == ([], [], "input")
+    with pytest.raises(RuntimeError, match="the adapter is not open"):
+        async with run_batch([line(0)], output, adapter=adapter) as run:
+            await run.finish()
+    assert (ids(output), errors_of(output), run.summary.exit_code) == ([], [], 3)
+
+
+async def test_a_record_keeps_a_response_that_is_more_than_a_text(serve: Serve, output: Path) -> None:
+    options: dict[str, Any] = {"prompt": "{q}", "output_format": "record", "model": MODEL}
+    replies = {"cut": Reply("Hel", finish_reason="length"), "call": Reply("", tool_calls=(ToolCall("f", {"a": 1}),))}
+    server = serve(lambda request: replies[questions([request.body])[0]])
+    assert (await finish(server, [{"q": name} for name in replies], output, **options)).exit_code == 0
+    facts = {one["q"]: one["chatscope"] for one in read_lines(output)}
+    assert (facts["cut"]["finish_reason"], "body" in facts["cut"]) == ("length", False)
+    assert facts["call"]["body"]["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "f"
+    export(output, output.with_name("x.csv"))
+    with output.with_name("x.csv").open(newline="") as file:
+        assert sorted(one["finish_reason"] for one in csv.DictReader(file)) == ["length", "tool_calls"]
+
+
+async def test_a_column_named_response_is_no_status(serve: Serve, output: Path) -> None:
+    rows = [{"id": "1", "q": "hi", "response": {"status_code": "200 OK"}}]
+    options: dict[str, Any] = {"prompt": "{q}", "id_column": "id", "output_format": "record", "model": MODEL}
+    for settled in (0, 1):
+        assert (await finish(serve(HELLO), rows, output, **options)).settled == settled
+
+
+async def test_a_failure_whose_cost_is_not_known_stays_so(serve: Serve, output: Path) -> None:
+    options: dict[str, Any] = {"schema": {"type": "object"}}
+    summary = await finish(serve(Reply("no JSON")), [line(0, model="unpriced")], output, **options)
+    assert (summary.failures, summary.unpriced, read_status(output).unpriced) == ({"output_invalid": 1}, 1, 1)
+    assert (await finish(serve(HELLO), [line(0, model="unpriced")], output, **options)).unpriced == 1
+
+
+async def test_an_id_that_a_recorded_row_has_is_refused_in_an_invalid_row(serve: Serve, output: Path) -> None:
+    source = write_lines(output.with_name("in.jsonl"), [line(0), line(1)])
+    await finish(serve(HELLO), source, output)
+    write_lines(source, [line(0), line(1), line(0, stream=True)])
+    with pytest.raises(InputError, match="lines 1 and 3 have the same custom_id 'request-0'"):
+        await finish(serve(HELLO), source, output)
 
 
 async def test_copies_of_a_record_keep_their_own_columns(serve: Serve, output: Path) -> None:
@@ -481,7 +586,7 @@ async def test_no_file_holds_the_key(serve: Serve, tmp_path: Path) -> None:
         ({"schema": {"type": 5}}, "schema: not a valid JSON schema"),
         ({"prompt": "{missing}"}, r"in\.csv: prompt names 'missing', and the columns are 'id', 'q'"),
         ({"prompt": "{q}", "id_column": "ID"}, "id_column names 'ID'"),
-        ({}, "the rows are records; a prompt has to say what to ask"),
+        ({}, "the rows are records, which need a prompt"),
     ],
 )
 async def test_what_cannot_be_right_is_refused_and_leaves_the_output_unlocked(

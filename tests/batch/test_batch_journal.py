@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.batches import read_lines
+from tests.support.batches import line, write_lines
 from tests.support.tables import each_row
 
 from chatscope.batch.errors import JournalError, LockedError
@@ -66,6 +67,16 @@ def test_a_torn_line_is_kept_aside_and_reported(tmp_path: Path) -> None:
     journal.close()
     assert paths.torn.read_bytes() == record(1)[:20] + b"\n"
     assert journal.notices == [f"out.jsonl: the last line was cut (20 bytes); it is kept in {paths.torn}"]
+
+
+@pytest.mark.parametrize("lines", [[line(0)], [line(0), line(1)], ["Notes"], ["Notes", "{"]])
+def test_a_file_of_another_kind_is_refused_and_not_cut(tmp_path: Path, lines: list[Any]) -> None:
+    """Such as the input, if somebody mixes up the two names: its last line often lacks its line feed."""
+    output = write_lines(tmp_path / "out.jsonl", lines)
+    output.write_bytes(before := output.read_bytes().rstrip(b"\n"))
+    with pytest.raises(JournalError, match="is not the output of a batch"):
+        Journal(Paths(output))
+    assert output.read_bytes() == before
 
 
 def test_a_bad_line_in_the_middle_is_refused_until_it_is_repaired(tmp_path: Path) -> None:
@@ -256,6 +267,15 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_damaged_body_is_named_by_the_export(tmp_path: Path) -> None:
+    """A resumed run skips the bodies, so it can go on."""
+    output = tmp_path / "out.jsonl"
+    output.write_bytes(record(0) + record(1).replace(b"\\u00e9", b"\xff"))
+    assert read_status(output).succeeded == 2
+    with pytest.raises(JournalError, match=f"the line at byte {len(record(0))} is damaged"):
+        export(output, tmp_path / "x.csv")
+
+
 def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:
     vllm = [
         {"id": "1", "custom_id": "a", "response": {"status_code": 200, "request_id": "r", "body": {}}, "error": None},
@@ -265,11 +285,15 @@ def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:
             "response": {"status_code": 400, "request_id": "r", "body": None},
             "error": "bad",
         },
-        {"id": "3", "custom_id": "c", "response": None, "error": {"code": "x", "message": "y"}},
+        {"id": "3", "custom_id": "c", "response": None, "error": {"error": {"code": "x", "message": "y"}}},
         {"id": "4", "custom_id": "d", "response": {"status_code": 302, "request_id": "r", "body": {}}, "error": None},
     ]
     paths = Paths(tmp_path / "out.jsonl")
     paths.output.write_text("".join(json.dumps(one) + "\n" for one in vllm))
     found = recorded(paths)
     assert (found.succeeded, dict(found.failures)) == (1, {"400": 1, "x": 1, "302": 1})
-    assert len(read_lines(paths.output)) == 4
+    export(paths.output, tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [one["success"] for one in rows] == ["True", "False", "False", "False"]
+    assert (rows[2]["error_code"], rows[2]["error_message"]) == ("x", "y")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import bz2
+import fcntl
 import gzip
 import io
 import json
 import lzma
+import os
+import resource
 import sys
+import threading
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ import zstandard
 from tests.support.tables import each_row
 
 from chatscope.batch.errors import InputError
+from chatscope.batch.input_streams import Pipe
 from chatscope.batch.readers import InputFormat, Reader, RowError
 
 A, B = {"custom_id": "a"}, {"custom_id": "é\u2028"}
@@ -158,3 +164,35 @@ def test_an_extra_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(InputError, match=r"pip install 'chatscope\[zstd\]'"):
         Reader(path)
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf" + LINES, gzip.compress(LINES), b"\n" + LINES])
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_pipe_may_pause_anywhere_in_its_first_bytes(data: bytes, cut: int, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+
+    def write() -> None:
+        with pipe.open("wb", 0) as file:
+            file.write(data[:cut])
+            time.sleep(0.05)  # longer than the reader takes to look
+            file.write(data[cut:])
+
+    threading.Thread(target=write).start()
+    assert [record for _, record in rows(pipe)] == [A, B]
+
+
+def test_a_pipe_may_have_any_file_descriptor() -> None:
+    """`select` takes none above 1,023, and a server with many connections has no other left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    read_end, write_end = os.pipe()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        high = fcntl.fcntl(read_end, fcntl.F_DUPFD, 1100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(read_end)
+    os.write(write_end, LINES)
+    os.close(write_end)
+    pipe = Pipe(high, is_owner=True)
+    assert (pipe.read1(1000), pipe.read1(1000)) == (LINES, b"")
+    pipe.close()

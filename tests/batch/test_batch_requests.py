@@ -6,10 +6,12 @@ import json
 import math
 from datetime import date
 from decimal import Decimal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.batches import MODEL, line
+from tests.support.batches import MODEL, line, write_lines
 
 from chatscope import Task
 from chatscope.batch import BatchOptions
@@ -56,6 +58,8 @@ def test_values_that_json_has_as_text_have_no_quotes_in_a_prompt() -> None:
 
 
 def test_settings_fill_what_lines_leave_open() -> None:
+    with pytest.raises(LineError, match="no model: the line names none"):
+        parsed({"messages": HI}, model=None)
     parameters = {"temperature": 1, "top_p": 0.5}
     row = parsed(
         {"messages": [{"role": "system", "content": "own"}, *HI], "temperature": 0}, system="x", parameters=parameters
@@ -75,6 +79,25 @@ def test_a_task_keeps_what_it_is() -> None:
     task = row.request().task()
     assert (row.custom_id, task.prompt, task.metadata["mine"]) == ("t", "hi", 1)
     assert row.key != parsed(Task("hi", context={"a": 1})).key
+
+
+def test_the_key_of_a_task_is_that_of_what_changes_its_response() -> None:
+    def keys(*tasks: Task[Any]) -> set[bytes]:
+        return {parsed(task).key for task in tasks}
+
+    assert len(keys(Task("hi"), Task("hi", reask=0, strict=True, on_tool_error="report"))) == 1
+    assert len(keys(Task("hi"), Task("hi", reask=1), Task("hi", strict=False), Task("hi", on_tool_error="raise"))) == 4
+    partials = [Task("hi", tools=[partial(write_lines, Path())]) for _ in range(2)]
+    assert len(keys(*partials)) == 1, "the address of an object is another one in the next process"
+
+    def tool(x: int) -> int:
+        """Double it."""
+        return x
+
+    before = Task("hi", tools=[tool])
+    key = parsed(before).key
+    tool.__doc__ = "Treble it."
+    assert key != parsed(Task("hi", tools=[partial(tool)])).key, "the model is told something else"
 
 
 def test_the_key_is_that_of_what_is_sent() -> None:
@@ -102,7 +125,7 @@ def test_the_key_is_that_of_what_is_sent() -> None:
         (line(1) | {"custom_id": [0] * 1000}, {}, r"not empty, not \[0, 0, 0, 0, 0, 0, \.\.\.\]$"),
         (line(1, messages=[]), {}, "body.messages must be a list of at least one message"),
         (line(1, messages="hi"), {}, "body.messages must be a list"),
-        (line(1, model=7), {}, "no model"),
+        (line(1, model=7), {}, "model must be a text that is not empty, not 7"),
         ({"question": "hi"}, {}, "neither a request"),
         ({"question": "hi"}, {"prompt": "{other}"}, "there is no 'other', which the prompt names"),
         ({"question": "hi"}, {"prompt": "{question}", "id_column": "id"}, "there is no 'id', which id_column names"),
@@ -126,6 +149,10 @@ def test_what_can_never_be_sent_is_refused_with_the_reason(record: Any, options:
         ({"limit": 0}, "limit must be a whole number"),
         ({"max_cost": -1}, "max_cost must be"),
         ({"grace": -1}, "grace must be"),
+        ({"prompt": "{a:100000000000000}"}, "a field's format does not fit text"),
+        ({"parameters": {"metadata": {"a": math.nan}}}, "parameters cannot be written as JSON"),
+        ({"schema": {"title": "\ud83d"}}, "schema cannot be written as JSON"),
+        ({"retry_errors": 400}, "retry_errors must be True or an error class, such as '400', not 400"),
         ({"changed": "maybe"}, "changed must be one of refuse, rerun, keep"),
         ({"parameters": {"stream": True}}, "parameters must not have 'stream'"),
     ],

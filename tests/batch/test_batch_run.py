@@ -6,18 +6,21 @@ import gc
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 from tests.support.batches import MODEL, ids, line, questions, read_lines, write_lines
 from tests.support.memory_server import MemoryServer, Serve
 
 from chatscope import AsyncChatGPTAdapter, RetryPolicy, Task
-from chatscope.batch import BatchSummary, InputError, JournalError, LockedError, run_batch
+from chatscope._tasks.map import LOOK_AHEAD
+from chatscope.batch import BatchError, BatchSummary, InputError, JournalError, LockedError, run_batch
 from chatscope.batch.status import read_status
 from chatscope.batch.stopping import REFUSALS
 from chatscope.simulator import Reply, error
@@ -288,18 +291,6 @@ async def test_iterables_and_pipes_are_sources(serve: Serve, tmp_path: Path, kin
         assert (len(server.requests), summary.settled, summary.exit_code) == (expected, 5 - expected, 0)
 
 
-async def test_what_an_iterable_raises_reaches_the_caller_and_what_is_recorded_stays(
-    serve: Serve, tmp_path: Path
-) -> None:
-    def source() -> Iterator[dict[str, Any]]:
-        yield line(0)
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        await finish(serve(HELLO), source(), tmp_path / "out.jsonl")
-    assert ids(tmp_path / "out.jsonl") in ([], ["request-0"])
-
-
 @pytest.mark.one_loop
 @pytest.mark.parametrize(
     ("options", "reason"),
@@ -412,12 +403,99 @@ async def test_leaving_the_block_early_cancels_what_runs(serve: Serve, paths: tu
     assert (len(ids(output)), run.summary.stop_reason) == (1, "interrupted")
 
 
-async def test_a_slow_reader_holds_back_the_requests_but_not_the_records(serve: Serve, tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(40)])
-    async with adapter_of(serve(HELLO)) as adapter, run_batch(source, tmp_path / "out.jsonl", adapter=adapter) as run:
+@pytest.mark.parametrize("dedup", [False, True])
+async def test_a_slow_reader_holds_back_the_requests_but_not_the_records(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dedup: bool
+) -> None:
+    monkeypatch.setattr("chatscope.batch.delivery.UNDELIVERED", 10)
+    output = tmp_path / "out.jsonl"
+    rows = [line(0 if dedup else number) | {"custom_id": f"row-{number}"} for number in range(400)]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    if dedup:  # then all others are copies of a recorded outcome
+        await finish(serve(HELLO), rows[:1], output, dedup=True)
+    most = 1 + 10 + 4 + LOOK_AHEAD  # read, undelivered, in slots, and submitted before that
+    async with adapter_of(serve(HELLO)) as adapter, run_batch(source, output, adapter=adapter, dedup=dedup) as run:
         await anext(run)
-        await until(lambda: len(ids(tmp_path / "out.jsonl")) == 40)
-        assert len([result async for result in run]) == 39
+        await until(lambda: len(ids(output)) > 10)
+        await anyio.wait_all_tasks_blocked()
+        assert len(ids(output)) <= most
+        assert 1 + len([result async for result in run]) == 400 - dedup
+
+
+async def test_what_ended_within_the_grace_is_recorded(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the disk is so slow that the outcomes before it are still being synced."""
+    source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(4)])
+    server, output, fsync = serve(Reply("Hello.", first_token=0.02)), tmp_path / "out.jsonl", os.fsync
+    options: dict[str, Any] = {"fsync": "each", "grace": 0.1}
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, **options) as run:
+
+        def slow(fd: int) -> None:
+            time.sleep(0.3)
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", slow)
+        await until(lambda: len(server.requests) == 4)
+        run.stop()
+        summary = await run.finish()
+    assert (len(ids(output)), summary.not_sent, read_status(output).in_flight) == (4, 0, 0)
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize(("name", "reason"), [("in.jsonl", "input"), ("out.errors.jsonl", "disk")])
+async def test_last_steps_that_fail_are_said(
+    serve: Serve, paths: tuple[Path, Path, Path], name: str, reason: str
+) -> None:
+    source, output, _ = paths
+    server = serve(HELLO)
+    async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, ordered=True) as run:
+        await anext(run)
+        damaged = output.with_name(name)
+        if damaged == source:
+            damaged.unlink()
+        else:
+            with damaged.open("a") as file:
+                file.write("garbage\n")
+        with pytest.raises(BatchError, match=name):
+            [None async for _ in run]
+    assert (run.summary.stop_reason, run.summary.exit_code) == (reason, 3)
+    assert name in (run.summary.stop_message or "")
+
+
+async def test_a_summary_with_any_text_is_written_and_no_sync_blocks_the_loop(
+    serve: Serve, paths: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output, _ = paths
+    fsync, threads = os.fsync, set()
+
+    def noted(fd: int) -> None:
+        threads.add(threading.current_thread())
+        fsync(fd)
+
+    def fails(_: object) -> object:
+        raise httpx.ConnectError("no certificate \udce9")  # the name of a file, say
+
+    monkeypatch.setattr(os, "fsync", noted)
+    summary = await finish(serve(fails), source, output)
+    assert "no certificate ?" in summary.examples["connection_error"]
+    assert json.loads(output.with_name("out.summary.json").read_text())["failed"] == 8
+    assert threads
+    assert threading.current_thread() not in threads
+    assert (await finish(serve(HELLO), source, output)).succeeded == 8
+
+
+async def test_a_run_is_entered_once_even_if_the_first_time_was_cancelled(
+    serve: Serve, paths: tuple[Path, Path, Path]
+) -> None:
+    source, output, _ = paths
+    async with adapter_of(serve(HELLO)) as adapter:
+        run = run_batch(source, output, adapter=adapter)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await run.__aenter__()
+        with pytest.raises(RuntimeError, match="can be entered once"):
+            await run.__aenter__()
 
 
 async def test_a_disk_that_fills_up_stops_the_run(

@@ -114,6 +114,8 @@ async def test_what_was_in_flight_in_a_part_is_said(serve: Serve, output: Path, 
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(2)])
     summary = await run_source(serve(HELLO), source, output)
     assert (summary.in_flight_at_kill, summary.settled, summary.succeeded) == (1, 1, 1)
+    assert (output.with_name("out.meta") / "torn.jsonl").read_bytes() == kept[1][:40] + b"\n"
+    assert "1 lines of parts were cut" in summary.notices[0]
 
 
 async def test_a_part_that_is_being_written_is_left_alone(serve: Serve, output: Path, tmp_path: Path) -> None:

@@ -96,6 +96,40 @@ async def test_the_reader_s_exception_ends_the_run_and_closes_the_source(serve: 
     assert (await finish(serve(HELLO), [line(number) for number in range(100)], output)).exit_code == 0
 
 
+async def test_a_source_may_hold_a_cancel_scope_while_it_yields(serve: Serve, output: Path) -> None:
+    """It is closed in the task that read it, so the scope is left where it was entered."""
+    closed: list[bool] = []
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        try:
+            with anyio.fail_after(60):
+                for number in range(100):
+                    yield line(number)
+        finally:
+            closed.append(True)
+
+    limits: list[dict[str, Any]] = [{}, {"max_tokens_total": 1}]
+    for limit in limits:
+        async with adapter_of(serve(HELLO)) as adapter, run_batch(source(), output, adapter=adapter, **limit) as run:
+            async for _ in run:
+                break
+    assert closed == [True, True]
+
+
+@pytest.mark.one_loop
+async def test_an_iterator_is_made_and_read_in_the_loop_s_thread(serve: Serve, output: Path) -> None:
+    """Cursors of sqlite, for example, belong to the thread that made them."""
+    threads = set()
+
+    class Rows:
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            threads.add(threading.current_thread())
+            return iter([line(0)])
+
+    assert (await finish(serve(HELLO), Rows(), output)).succeeded == 1
+    assert threads == {threading.current_thread()}
+
+
 async def test_what_runs_is_recorded_when_the_source_fails(serve: Serve, output: Path) -> None:
     server = serve(Reply("Hello.", first_token=0.05))
 

@@ -169,6 +169,14 @@ def test_a_dry_run_checks_and_estimates(simulate: Simulate, chatscope: Run, tmp_
     assert "line 2: not JSON" in ran.err
     assert "3 rows: 0 recorded, 2 to send, 1 invalid" in ran.out
     assert "at most 200 out" in ran.out
+    equal = [line(0, max_tokens=10, n=3) | {"custom_id": f"equal-{number}"} for number in range(3)]
+    options = ["-o", str(tmp_path / "out.jsonl"), "--dry-run", "--dedup"]
+    ran = chatscope("batch", "run", str(write_lines(source, equal)), *options)
+    assert "3 rows: 0 recorded, 1 to send, 0 invalid" in ran.out
+    assert "at most 30 out" in ran.out
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": 5}')
+    assert "not a valid JSON schema" in chatscope("batch", "run", str(source), *options, "--schema", str(schema)).err
     assert not simulated.server.requests
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -235,21 +235,22 @@ def without_frames(error: Exception) -> Exception:
 
 
 def pricer_of(prices: Prices | None) -> Price:
-    """Return the function that prices requests. A user's own can neither raise nor return an invalid price.
+    """Return the function that prices requests. It cannot raise; a user's own cannot return an invalid price either.
 
     Raises:
         TypeError, ValueError: as `resolve`.
     """
     pricer = resolve(prices)
-    if pricer is not prices:
-        return pricer
     guard = Guard()
 
-    def price(query: PriceQuery) -> float | None:
+    def own_price(query: PriceQuery) -> float | None:
         cost: object = guard.call("prices", None, pricer, query)
         return None if cost is None else guard.call("prices", None, _dollars, cost)
 
-    return price
+    def price(query: PriceQuery) -> float | None:
+        return guard.call("prices", None, pricer, query)  # the table's file may be unreadable: too many open files
+
+    return own_price if pricer is prices else price
 
 
 def _dollars(cost: object) -> float:

@@ -29,7 +29,7 @@ _encode: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str).encod
 def request_key(url: str, body: Mapping[str, Any]) -> bytes:
     """Return the key of a request: the digest of its canonical JSON. Key order and white space do not matter.
 
-    The server's address is not included, because a server that moves gives the same responses. The manifest holds it.
+    The server's address is not included: whether another server may continue an output is decided by the manifest.
     """
     return digest_of(canonical(url, body))
 

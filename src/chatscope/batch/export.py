@@ -118,19 +118,33 @@ def _rows(paths: Paths) -> Iterator[dict[str, Any]]:
             add_success(succeeded, recorded)
             if file.tell() != offset:
                 file.seek(offset)
-            yield _row(msgspec.json.decode(file.readline()))
+            yield _row(_decoded(file, paths.output), success=True)
         for pair, offset in others.items():
             if pair not in succeeded:
                 file.seek(offset)
-                yield _row(msgspec.json.decode(file.readline()))
+                yield _row(_decoded(file, paths.output), success=False)
     failures = standing_failures(paths, lambda _, pair: pair in succeeded).values()
     with paths.errors.open("rb") if failures else io.BytesIO() as file:
         for offset in failures:
             file.seek(offset)
-            yield _row(msgspec.json.decode(file.readline()))
+            yield _row(_decoded(file, paths.errors), success=False)
 
 
-def _row(line: dict[str, Any]) -> dict[str, Any]:
+def _decoded(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """Return the line at the file's position, with its body, which `recorded_lines` skips.
+
+    Raises:
+        JournalError: the body is damaged.
+    """
+    at = file.tell()
+    try:
+        line: dict[str, Any] = msgspec.json.decode(file.readline())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalError(f"{path}: the line at byte {at} is damaged: {error}") from error
+    return line
+
+
+def _row(line: dict[str, Any], *, success: bool) -> dict[str, Any]:
     facts = _object(line.get("chatscope"))
     is_record = facts.get("format") == RECORD  # then a `response` is a column of the input
     response = {} if is_record else _object(line.get("response"))
@@ -140,13 +154,15 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
     usage = _object(line.get("usage") if is_record else body.get("usage"))
     status = facts.get("status_code") if is_record else response.get("status_code")
     given = line.get("error")
-    error = _object(given) or _object(body.get("error")) or ({"message": given} if isinstance(given, str) else {})
-    failed = given is not None or (isinstance(status, int) and status >= 400)
+    nested = _object(_object(given).get("error"))  # as in newer outputs of vLLM
+    error = (
+        nested or _object(given) or _object(body.get("error")) or ({"message": given} if isinstance(given, str) else {})
+    )
     row = {
         "custom_id": line.get("custom_id"),
-        "success": not failed,
+        "success": success,
         "output": line.get("output") if is_record else _object(choice.get("message")).get("content"),
-        "finish_reason": choice.get("finish_reason"),
+        "finish_reason": facts.get("finish_reason") if is_record else choice.get("finish_reason"),
         "status_code": status,
         "error_code": error.get("code"),
         "error_message": error.get("message"),

@@ -6,6 +6,7 @@ import os
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,9 @@ import msgspec
 
 from chatscope.batch.digests import DigestTable, OffsetTable, pair_digest, text_digest
 from chatscope.batch.journal import Journal, Paths
-from chatscope.batch.records import INVALID_LINE, RecordedLine, decode_line
+from chatscope.batch.records import INVALID_LINE, RecordedLine, is_record
 from chatscope.batch.replacing import write_durably
-from chatscope.batch.scan import CHUNK, key_of, outcome_digest, read_superseded, recorded_lines
+from chatscope.batch.scan import CHUNK, Recorded, key_of, outcome_digest, read_superseded, recorded_lines
 
 _SMALL: Final = 1 << 14
 """The buffer for reading lines in random order. It is refilled for each line, so it is small."""
@@ -32,7 +33,7 @@ def standing_failures(paths: Paths, is_superseded: Callable[[RecordedLine, bytes
     for _, offset, line in recorded_lines(paths.errors):
         pair = pair_of(line)
         latest.pop(pair, None)  # the later one goes to the end
-        if not is_superseded(line, pair):
+        if line.failed and not is_superseded(line, pair):
             latest[pair] = offset
     return latest
 
@@ -64,33 +65,45 @@ def pair_of(line: RecordedLine) -> bytes:
     return pair_digest(text_digest(line.custom_id), key_of(line))
 
 
+@dataclass(frozen=True, slots=True)
+class CurrentRows:
+    """What is known of the rows of an input.
+
+    Attributes:
+        invalid: the keys of the invalid ones.
+        failing: the pairs of those whose request has failed in an earlier run.
+        of_file: whether they are those of a whole file. Other sources may be parts of the batch.
+    """
+
+    invalid: Collection[bytes]
+    failing: Collection[bytes]
+    of_file: bool
+
+
 class Supersession:
     """Decides which recorded failures are superseded.
 
     Args:
-        succeeded: the pairs that earlier runs have settled, including failures.
-        failed: those failures.
+        recorded: what earlier runs recorded.
         runs: all names of this run: each part of a sharded run has its own.
         outcomes: the ids for which this run has recorded an outcome.
-        invalid: the keys of the input's invalid rows, if all of the input was read. Other invalid rows were corrected.
+        rows: what is known of the input's rows, if all of them were read.
         later: the pairs that have succeeded since, if this run itself may have sent them again.
     """
 
     def __init__(
         self,
-        succeeded: DigestTable,
-        failed: DigestTable,
+        recorded: Recorded,
         runs: Collection[str],
         outcomes: DigestTable,
-        invalid: Iterable[bytes] | None,
+        rows: CurrentRows | None,
         later: DigestTable | None = None,
     ) -> None:
-        self._succeeded = succeeded
-        self._failed = failed
+        self._recorded = recorded
         self._runs = runs
         self._later = later
         self._outcomes = outcomes
-        self._invalid = None if invalid is None else frozenset(invalid)
+        self._rows = rows
 
     def __call__(self, line: RecordedLine, pair: bytes) -> bool:
         """Return whether a later outcome replaces a failure."""
@@ -98,11 +111,21 @@ class Supersession:
             return True
         if line.chatscope.run in self._runs:
             return False
-        if pair in self._succeeded and pair not in self._failed:
+        recorded, id_digest = self._recorded, text_digest(line.custom_id)
+        if pair in recorded.settled and pair not in recorded.failed:
             return True
-        if line.error_class == INVALID_LINE and self._invalid is not None and key_of(line) not in self._invalid:
+        if id_digest in self._outcomes:  # of the same request, or of the request that replaced it
             return True
-        return text_digest(line.custom_id) in self._outcomes  # of the same request, or of the request that replaced it
+        return self._rows is not None and self._was_changed(self._rows, line, pair, id_digest)
+
+    def _was_changed(self, rows: CurrentRows, line: RecordedLine, pair: bytes, id_digest: bytes) -> bool:
+        """Return whether a row was changed after a failure: a run may have been killed before it removed the line."""
+        if line.error_class == INVALID_LINE:
+            if key_of(line) in rows.invalid:
+                return False
+            if rows.of_file:
+                return True
+        return pair not in rows.failing and self._recorded.has_succeeded(id_digest)
 
 
 def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:
@@ -119,16 +142,19 @@ def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, byte
         return 0
     latest = standing_failures(journal.paths, is_superseded)
     kept, lines = set(latest.values()), 0
+    others: list[int] = []  # successes, which somebody moved here
     superseded: dict[str, float] = {}
     for _, offset, line in recorded_lines(errors):
         lines += 1
-        if offset not in kept and line.chatscope.cost_usd:
+        if not line.failed:
+            others.append(offset)
+        elif offset not in kept and line.chatscope.cost_usd:
             superseded[outcome_digest(pair_of(line), line.chatscope.run).hex()] = line.chatscope.cost_usd
     if superseded:
         content = msgspec.json.encode(read_superseded(journal.paths) | superseded)
         write_durably(journal.paths.superseded, content)
-    if len(latest) < lines:
-        journal.replace("errors", _lines_at(errors, latest.values()))
+    if len(others) + len(latest) < lines:
+        journal.replace("errors", _lines_at(errors, [*others, *latest.values()]))
     return len(latest)
 
 
@@ -171,7 +197,7 @@ def set_bad_lines_aside(journal: Journal) -> None:
         bad = 0
         with path.open("rb", CHUNK) as file, journal.paths.torn.open("ab") as torn:
             for data in _unmarked(file):
-                if data.strip() and not _is_record(data):
+                if data.strip() and not is_record(data):
                     torn.write(data)
                     bad += 1
             torn.flush()
@@ -184,21 +210,13 @@ def set_bad_lines_aside(journal: Journal) -> None:
 def _records(path: Path) -> Iterator[bytes]:
     with path.open("rb", CHUNK) as file:
         for data in _unmarked(file):
-            if _is_record(data):
+            if is_record(data):
                 yield data
 
 
 def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
     for number, data in enumerate(lines):
         yield data if number else data.removeprefix(BOM_UTF8)
-
-
-def _is_record(data: bytes) -> bool:
-    try:
-        decode_line(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 def _lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import select
 import stat
 import sys
 import threading
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ from chatscope.batch.extras import optional
 
 CHUNK: Final = 1 << 18
 """Bytes of one read: a few hundred rows, decoded in about a millisecond."""
+
+_HEAD: Final = 4
+"""Bytes that tell one compression from another."""
 
 _POLL_SECONDS: Final = 0.1
 """Seconds after which a thread that waits for standard input notices that the run has ended."""
@@ -56,6 +60,8 @@ class Pipe:
         self._is_owner = is_owner
         self._is_closed = False
         self._reading = threading.Lock()
+        self._poll = select.poll()  # unlike select.select, it takes a file descriptor of any size
+        self._poll.register(fd, select.POLLIN)
 
     def read1(self, size: int) -> bytes:
         """Return the bytes of one read; none at the end, or once it is closed."""
@@ -63,8 +69,7 @@ class Pipe:
             with self._reading:  # not of another file that got the same number
                 if self._is_closed:
                     return b""
-                ready, _, _ = select.select([self._fd], [], [], _POLL_SECONDS)
-                if ready:
+                if self._poll.poll(_POLL_SECONDS * 1000):
                     return os.read(self._fd, size)
 
     read = read1
@@ -82,7 +87,18 @@ class CountedFile(io.RawIOBase):
 
     def __init__(self, raw: Any) -> None:
         self._read: Any = getattr(raw, "read1", raw.read)
+        self._head = b""
         self.count = 0
+
+    def read_head(self) -> None:
+        """Read until the first byte of the content is there, which decides the format: a pipe may pause before it.
+
+        Only a read without bytes is the end.
+        """
+        while len(self._head) < _HEAD or not self._head.removeprefix(BOM_UTF8).strip():
+            if len(self._head) > CHUNK or not (data := self._read(CHUNK)):
+                return
+            self._head += data
 
     def readable(self) -> bool:
         """Return True."""
@@ -90,7 +106,10 @@ class CountedFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer with the bytes of one read; 0 means the end."""
-        data = self._read(len(buffer))
+        if self._head:
+            data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        else:
+            data = self._read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)

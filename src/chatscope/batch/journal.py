@@ -20,7 +20,7 @@ import msgspec
 
 from chatscope.batch.errors import JournalError
 from chatscope.batch.locking import OutputLock, lock_linked
-from chatscope.batch.records import decode_line
+from chatscope.batch.records import is_record
 from chatscope.batch.replacing import Replacement, sync_folder, temporary_of
 from chatscope.batch.requests import BatchRequest
 
@@ -38,10 +38,15 @@ class Paths:
 
     Args:
         output: the output's path.
+
+    Raises:
+        JournalError: it has no name.
     """
 
     def __init__(self, output: str | Path) -> None:
         self.output = Path(output)
+        if not self.output.name:
+            raise JournalError(f"output must be the path of a file, not {str(output)!r}")
         stem = self.output.with_suffix("") if self.output.suffix in {".jsonl", ".json"} else self.output
         self.errors = stem.with_name(stem.name + ".errors.jsonl")
         self.summary = stem.with_name(stem.name + ".summary.json")
@@ -193,6 +198,17 @@ class Journal:
                 finally:
                     self._files[name] = _AppendedFile(file.path, with_lock=name == "output")
 
+    def set_aside(self, lines: bytes) -> None:
+        """Keep lines that are not records, in `torn.jsonl`, durably.
+
+        Raises:
+            OSError: the disk is full, or failed.
+        """
+        with self.paths.torn.open("ab") as aside:
+            aside.write(lines)
+            aside.flush()
+            os.fsync(aside.fileno())
+
     def close(self) -> None:
         """Close the files and release the lock."""
         with self._files_guard:
@@ -202,7 +218,11 @@ class Journal:
         self._lock.release()
 
     def _mend_tail(self, file: _AppendedFile) -> None:
-        """Complete a last line that lacks only its line feed, or set it aside if it was cut."""
+        """Complete a last line that lacks only its line feed, or set it aside if it was cut.
+
+        Raises:
+            JournalError: somebody named a file of another kind.
+        """
         size = file.size
         with file.path.open("rb") as reader:
             parts: list[bytes] = []
@@ -218,20 +238,30 @@ class Journal:
             torn = torn.removeprefix(BOM_UTF8)
         if not torn:
             return
-        try:
-            decode_line(torn)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            with self.paths.torn.open("ab") as aside:
-                aside.write(torn + b"\n")
-                aside.flush()
-                os.fsync(aside.fileno())
-            file.truncate(size - len(torn))
-            self.notices.append(
-                f"{file.path.name}: the last line was cut ({len(torn)} bytes); it is kept in {self.paths.torn}"
-            )
-        else:
+        if is_record(torn):
             file.append(b"\n")
             self.notices.append(f"{file.path.name}: the last line lacked its line feed")
+            return
+        if not self.paths.manifest.exists() and not _may_be_journal(file.path):
+            raise JournalError(f"{file.path}: it exists, and is not the output of a batch; give another output")
+        self.set_aside(torn + b"\n")
+        file.truncate(size - len(torn))
+        self.notices.append(
+            f"{file.path.name}: the last line was cut ({len(torn)} bytes); it is kept in {self.paths.torn}"
+        )
+
+
+def _may_be_journal(path: Path) -> bool:
+    """Return whether a file without a manifest may be one: its first line is a record, or the beginning of one."""
+    with path.open("rb") as file:
+        first = file.readline().removeprefix(BOM_UTF8)
+    if first.endswith(b"\n"):
+        return is_record(first)
+    try:
+        msgspec.json.decode(first)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return first.startswith(b"{")
+    return False  # complete, such as the only line of an input
 
 
 class _AppendedFile:

@@ -14,6 +14,8 @@ from chatscope.batch.options import BatchOptions
 from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.version import __version__
 
+_ERRORS: Final = ".errors.jsonl"
+
 VERSION: Final = 1
 """The version of the layout of the files beside the output. An incompatible layout gets another number."""
 
@@ -60,8 +62,8 @@ def manifest_of(paths: Paths) -> Manifest:
 def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
     """Return the settings that change responses, for the manifest, without a password in the address."""
     scheme, separator, rest = base_url.partition("://")
-    host, slash, path = rest.partition("?")[0].partition("/")
-    address = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    host, slash, path = rest.partition("?")[0].rstrip("/").partition("/")
+    address = f"{scheme.lower()}{separator}{host.rpartition('@')[2].lower()}{slash}{path}"
     return options.settings() | {"model": options.model or model, "base_url": address}
 
 
@@ -77,6 +79,14 @@ def check_owner(paths: Paths) -> None:
         raise JournalError(
             f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
         )
+    stem = paths.output.name.removesuffix(_ERRORS)
+    others = [Paths(paths.errors), *([Paths(paths.output.with_name(stem))] if stem != paths.output.name else [])]
+    for other in others:
+        if other.manifest.exists():
+            raise JournalError(
+                f"{paths.output}: it would share a file of failures with the output of {other.meta}; give this output"
+                " another name"
+            )
 
 
 def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool) -> list[dict[str, Any]]:

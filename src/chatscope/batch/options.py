@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,11 +91,14 @@ class BatchOptions:
                 check_count(getattr(self, name), name)
         check_rate(self.max_cost, "max_cost")
         check_seconds(self.grace, "grace", zero=True)
+        if not isinstance(self.retry_errors, bool | str):
+            raise ValueError(f"retry_errors must be True or an error class, such as '400', not {self.retry_errors!r}")  # noqa: TRY004 - bad input is a ValueError throughout
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, values))}, not {getattr(self, name)!r}")
         if not isinstance(self.parameters, Mapping):
             raise ValueError(f"parameters must be a mapping, not {type(self.parameters).__name__}")  # noqa: TRY004 - bad input is a ValueError throughout
+        _check_json(self.parameters, "parameters")
         for name in ("messages", "stream"):
             if name in self.parameters:
                 raise ValueError(f"parameters must not have {name!r}: the batch sets it for each line")
@@ -103,6 +107,8 @@ class BatchOptions:
                 raise ValueError(f"parameters must not have {name!r}: they are fields of the request's body")
         if self.schema is not None and not isinstance(self.schema, Mapping):
             raise ValueError(f"schema must be a JSON object, not {type(self.schema).__name__}")
+        if self.schema is not None:
+            _check_json(self.schema, "schema")
         if self.prompt is not None:
             template_fields(self.prompt)
         elif self.id_column is not None:
@@ -112,6 +118,18 @@ class BatchOptions:
         """Return the settings that change responses, for the manifest."""
         names = ("model", "system", "prompt", "schema", "output_format", "url", "id_column")
         return {name: getattr(self, name) for name in names} | {"parameters": dict(self.parameters)}
+
+
+def _check_json(value: Mapping[str, Any], name: str) -> None:
+    """Check that a value can be written as JSON and read again as the same value.
+
+    Raises:
+        ValueError: it holds a number that is not finite, half of a surrogate pair, or too many levels.
+    """
+    try:
+        json.dumps(dict(value), allow_nan=False, ensure_ascii=False, default=str).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from error
 
 
 def template_fields(template: str) -> list[str]:
@@ -129,6 +147,6 @@ def template_fields(template: str) -> list[str]:
             raise ValueError(f"prompt: {{{name}}} is not the name of a column")
     try:
         template.format_map(dict.fromkeys(fields, "text"))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, MemoryError, OverflowError) as error:
         raise ValueError(f"prompt: a field's format does not fit text: {error}") from error
     return fields

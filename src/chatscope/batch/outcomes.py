@@ -16,6 +16,7 @@ from chatscope import (
     APIStatusError,
     APITimeoutError,
     ChatError,
+    Completion,
     InvalidResponseError,
     OutputError,
     Result,
@@ -24,7 +25,7 @@ from chatscope import (
     StreamTruncatedError,
 )
 from chatscope.batch.bodies import body_of
-from chatscope.batch.progress import first_token_seconds
+from chatscope.batch.progress import first_token_seconds, is_unpriced
 from chatscope.batch.records import INVALID_LINE, RECORD
 from chatscope.batch.requests import BatchRequest
 
@@ -70,6 +71,12 @@ class LineFacts(msgspec.Struct, gc=False, omit_defaults=True, kw_only=True):
     """Of a failure: `chatscope batch failed` prints it, whatever became of the input."""
     status_code: int | None = None
     format: str | None = None
+    unpriced: bool = False
+    """Of a failure: it used tokens, and what they cost is not known."""
+    finish_reason: str | None = None
+    """In the format `record`, where there is no other place for it."""
+    body: Any = None
+    """In the format `record`: a response that is more than the text in `output`, such as one of tool calls."""
 
 
 class OutcomeLine(msgspec.Struct, gc=False):
@@ -127,6 +134,7 @@ def outcome_of(
     else:
         response, error = _failure(result.exception, result)
         error_class = str(error["code"] if error is not None else response and response.status_code)
+        facts.unpriced = is_unpriced(result)
         if request.source_task is None:
             facts.request = request.body
     if not as_record:
@@ -135,7 +143,9 @@ def outcome_of(
     if response is not None:
         facts.status_code = response.status_code
         error = {"code": error_class, "message": result.error}
-    facts.format = RECORD
+    facts.format, facts.finish_reason = RECORD, result.finish_reason
+    if result.success and result.completion is not None and not _is_one_text(result.completion, result.output):
+        facts.body = body_of(result.completion)
     record = _columns(request) | _record_outcome(result, error, parsed) | {"chatscope": facts}
     return RequestOutcome(_written(record), error_class, result.error or "", first_token)
 
@@ -161,6 +171,11 @@ def copied_line(line: bytes, request: BatchRequest) -> bytes:
         outcome = {name: copied.get(name) for name in _OUTCOME} | {"cost": 0.0}
         return _written(_columns(request) | outcome | {"chatscope": facts})
     return _written(copied | {"custom_id": request.custom_id, "chatscope": facts})
+
+
+def _is_one_text(completion: Completion, output: str) -> bool:
+    message = completion.choices[0].message if len(completion.choices) == 1 else None
+    return message is not None and message.content == output and not message.tool_calls
 
 
 def _columns(request: BatchRequest) -> dict[str, Any]:
@@ -222,7 +237,8 @@ def _response(result: Result) -> LineResponse:
 def _failure(error: Exception | None, result: Result) -> tuple[LineResponse | None, dict[str, Any] | None]:
     """Return `response` and `error` of a failure. A server's refusal is a response; any other failure is an error.
 
-    So are a redirect, and an error object under a success status: for other tools, their status is no failure.
+    A redirect, and an error object under a success status, are errors too: other tools take neither status for a
+    failure.
     """
     message = str(error) or type(error).__name__
     if isinstance(error, APIStatusError) and error.status is not None and error.status >= 400:

@@ -23,7 +23,7 @@ from chatscope.batch.readers import InputRow, Reader
 from chatscope.batch.requests import BatchRequest, ParsedRow, RowParser, unnamed_id
 from chatscope.batch.scan import CHECKED
 
-EDITED: Final = "the input was changed while it was being run; the same command runs what is new"
+EDITED: Final = "the input was changed while it was being run; run the same command again to send the new rows"
 
 TODO: Final = 0
 SETTLED: Final = 1
@@ -63,26 +63,29 @@ class FilePlan:
             InputError: two rows have the same id, or `strict` is set and a row is invalid.
             JournalError: as `Judge.is_settled`.
         """
-        rows, kinds, unnamed, ids = bytearray(), bytearray(), DigestTable(), DigestTable()
+        rows, kinds, unnamed = bytearray(), bytearray(), DigestTable()
         known, source_digest = self.judge.recorded.sources, self._parser.source_digest
         has_known = len(known) > 0
-        # A first run has nothing to look a row with an id up in, and finds out while it runs whether the row is valid.
+        ids = _Ids(self.judge.recorded.ids if has_known else DigestTable())
+        # On a first run nothing is recorded, so a row with an id is validated when it is sent.
         skims = self.judge.recorded.settles_nothing and not self._options.strict
         for row in self._counted(reader, check):
             data = row.data
             if has_known and isinstance(data, bytes) and (digest := source_digest(data)) in known:
                 kinds += _KNOWN
-                ids.add(digest)  # stored in place of its id; `_check_known` examines what this could hide
+                ids.table.add(digest)  # in place of its id; `_check_known` examines what this could hide
                 continue
             if skims and isinstance(data, bytes) and (custom_id := self._parser.id_of(data)) is not None:
                 kinds += _NEW
-                ids.add(text_digest(custom_id))
+                ids.table.add(text_digest(custom_id))
                 continue
             try:
                 parsed = self._parser.parse(row, with_source=False)
             except LineError as error:
                 kinds += _NEW
-                self._note_invalid(error, ids, f"{reader.path}: line {row.number}")
+                self._check_strict(error, f"{reader.path}: line {row.number}")
+                if error.custom_id is not None:
+                    ids.add(error.custom_id)
                 continue
             if parsed.custom_id is None:
                 kinds += _UNNAMED
@@ -90,15 +93,13 @@ class FilePlan:
                 rows += parsed.key
             else:
                 kinds += _NAMED
-                id_digest = text_digest(parsed.custom_id)
-                ids.add(id_digest)
+                id_digest = ids.add(parsed.custom_id)
                 rows += pair_digest(id_digest, parsed.key) + id_digest
-        if (twice := next(ids.duplicates(), None)) is not None:
+        if (twice := next(ids.table.duplicates(), None)) is not None:
             raise InputError(self._name_duplicate(reader, twice))
         self._repeated = frozenset(unnamed.duplicates())
-        if known_rows := kinds.count(_KNOWN):
-            self._check_known(reader, known_rows, rows, kinds)
-        self._decide(rows, kinds, ids, reader)
+        self._check_known(reader, kinds, ids.suspects)
+        self._decide(rows, kinds, ids.table, reader)
 
     def _counted(self, reader: Reader, check: Callable[[], None]) -> Iterator[InputRow]:
         """Iterate over the rows, count them, and check now and then."""
@@ -112,16 +113,14 @@ class FilePlan:
             yield row
         self.total = total
 
-    def _note_invalid(self, error: LineError, ids: DigestTable, place: str) -> None:
-        """Note the id of an invalid row.
+    def _check_strict(self, error: LineError, place: str) -> None:
+        """Refuse an invalid row if `strict` is set.
 
         Raises:
-            InputError: `strict` is set.
+            InputError: it is.
         """
         if self._options.strict:
             raise InputError(f"{place}: {error}") from error
-        if error.custom_id is not None:
-            ids.add(text_digest(error.custom_id))
 
     def wants(self, ordinal: int) -> bool:
         """Return whether the row at a position, counted from 0, must be examined again.
@@ -145,17 +144,9 @@ class FilePlan:
         """Return a counter of rows without an id, for another pass over the input."""
         return Occurrences(self._repeated)
 
-    def _check_known(self, reader: Reader, known_rows: int, rows: bytearray, kinds: bytearray) -> None:
+    def _check_known(self, reader: Reader, kinds: bytearray, suspects: set[bytes]) -> None:
         """Refuse a row with the id of a row that was skipped unread. Few inputs have a row that could be one."""
-        suspects, at, recorded = set(), 0, self.judge.recorded
-        for kind in kinds:
-            if kind == _NAMED[0]:
-                id_digest = bytes(rows[at + SIZE : at + 2 * SIZE])
-                if id_digest in recorded.ids:
-                    suspects.add(id_digest)
-                at += 2 * SIZE
-            elif kind == _UNNAMED[0]:
-                at += SIZE
+        known_rows = kinds.count(_KNOWN)
         if not suspects:
             return
         with Reader(reader.path, reader.format) as again:
@@ -223,6 +214,31 @@ class FilePlan:
         return f"{reader.path}: lines {' and '.join(map(str, numbers[:2]))} have the same custom_id {name!r}"
 
 
+class _Ids:
+    """The ids of an input.
+
+    Args:
+        recorded: the ids that rows which are skipped unread may have.
+
+    Attributes:
+        table: the digests of all ids.
+        suspects: those of them that are recorded.
+    """
+
+    def __init__(self, recorded: DigestTable) -> None:
+        self._recorded = recorded
+        self.table = DigestTable()
+        self.suspects: set[bytes] = set()
+
+    def add(self, custom_id: str) -> bytes:
+        """Add an id, and return its digest."""
+        digest = text_digest(custom_id)
+        self.table.add(digest)
+        if digest in self._recorded:
+            self.suspects.add(digest)
+        return digest
+
+
 class StreamPlan:
     """Judges rows when they are read, if the input cannot be read twice. A repeated id is an error row."""
 
@@ -252,7 +268,7 @@ class StreamPlan:
             self._seen[parsed.key] += 1
         request = parsed.request(occurrence)
         if request.id_digest in self._ids:
-            raise LineError(f"custom_id {request.custom_id!r} stands in an earlier row")
+            raise LineError(f"custom_id {request.custom_id!r} was already used by an earlier row")
         self._ids.add(request.id_digest)
         return None if self.judge.is_settled(request.pair, request.id_digest, request.custom_id) else request
 

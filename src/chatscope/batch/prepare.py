@@ -5,10 +5,11 @@ All of it blocks and runs in a worker thread. Other threads may read `Prepared` 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -18,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from chatscope import AsyncChatGPTAdapter
 from chatscope.batch.digests import DigestTable, text_digest
 from chatscope.batch.errors import AbandonedError, InputError, JournalError, LineError
-from chatscope.batch.finish import Supersession, reorder, rewrite_errors, set_bad_lines_aside
+from chatscope.batch.finish import CurrentRows, Supersession, reorder, rewrite_errors, set_bad_lines_aside
 from chatscope.batch.journal import Journal, Paths
 from chatscope.batch.judging import Judge, Occurrences
 from chatscope.batch.manifest import check_manifest, check_owner, settings_of, write_manifest
@@ -32,6 +33,9 @@ from chatscope.batch.requests import RowParser, unnamed_id
 from chatscope.batch.scan import Recorded, started_without_record
 from chatscope.batch.shards import merge_parts
 from chatscope.batch.source import Requests, Source, iterator_of
+from chatscope.pricing import PriceTable
+
+_LIMITS: Final = frozenset({"budget", "tokens", "max_errors"})
 
 
 class Prepared:
@@ -95,10 +99,13 @@ class Prepared:
             OSError: the disk is full, or failed.
         """
         self.journal.check_in_place()
-        recorded, is_whole = self.recorded, isinstance(self.plan, FilePlan) and self.requests.is_exhausted
-        invalid = self.requests.invalid if is_whole else None
+        assert self.plan is not None  # noqa: S101 - it is prepared
+        requests, failing = self.requests, self.plan.judge.failing
+        rows = (
+            CurrentRows(requests.invalid, failing, isinstance(self.plan, FilePlan)) if requests.is_exhausted else None
+        )
         runs = [self.run_id] if runs is None else runs
-        superseded = Supersession(recorded.settled, recorded.failed, runs, outcomes, invalid, later)
+        superseded = Supersession(self.recorded, runs, outcomes, rows, later)
         self.standing_failures = rewrite_errors(self.journal, superseded)
         if self._options.ordered and isinstance(self.plan, FilePlan) and self._again is not None:
             with Reader(self._again.path, self._again.format) as reader:
@@ -114,6 +121,8 @@ class Prepared:
         not_sent = None if total is None else max(0, total - settled - tally.succeeded - tally.failed)
         is_whole = self.total is not None and self._options.limit is None  # else rows beyond the limit look vanished
         failed = (judge.failed if judge is not None else 0) + tally.failed
+        if reason in _LIMITS and not_sent == 0:
+            reason = message = None  # a limit was reached by the last row, so it stopped nothing
         summary = BatchSummary(
             run=self.run_id,
             total=total,
@@ -189,7 +198,11 @@ def progress_of(
 
 
 def prepare(
-    prepared: Prepared, source: Source, output: Path, options: BatchOptions, adapter: AsyncChatGPTAdapter
+    prepared: Prepared,
+    source: str | Path | Iterator[Any] | AsyncIterator[Any],
+    output: Path,
+    options: BatchOptions,
+    adapter: AsyncChatGPTAdapter,
 ) -> None:
     """Open the journal and decide what to send. Blocks.
 
@@ -202,27 +215,21 @@ def prepare(
         prepared._closes.append(reader)
     if options.schema is not None:
         validator(options.schema)
+    PriceTable.default()  # its file is read now, not at the first response, when all file descriptors may be in use
     paths = Paths(output)
-    _check_files(None if reader is None or reader.is_stream else reader.path, paths, options)
+    check_files(None if reader is None or reader.is_stream else reader.path, paths, options)
     journal = prepared.journal = Journal(paths)
     prepared._closes.append(journal)
     settings = settings_of(options, adapter.model, adapter.get_adapter_status()["base_url"])
     history = check_manifest(paths, settings, new_settings=options.new_settings)
     if options.repair:
         set_bad_lines_aside(journal)
-    prepared.in_flight_at_kill = merge_parts(journal)
-    recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
-    recorded.read(paths, check=prepared.check)
-    journal.notices.extend(_unmatched(options.retry_errors, recorded))
-    prepared.in_flight_at_kill += started_without_record(paths, recorded)
+    recorded = _read_records(prepared, options)
     parser, judge = RowParser(options, adapter.model), Judge(recorded, options)
     prepared.judge, prepared.phase = judge, "reading the input"
-    if reader is None:
+    if reader is None or reader.is_stream:
         plan: FilePlan | StreamPlan = StreamPlan(judge)
-        requests = Requests(iterator_of(source), plan, parser, recorded, options)  # type: ignore[arg-type]  # no path
-    elif reader.is_stream:
-        plan = StreamPlan(judge)
-        requests = Requests(reader, plan, parser, recorded, options)
+        requests = Requests(reader or source, plan, parser, recorded, options)  # type: ignore[arg-type]  # no path
     else:
         identity = reader.identity()
         prepared.plan = plan = FilePlan(judge, parser, options)
@@ -234,6 +241,17 @@ def prepare(
     write_manifest(paths, settings, history, None if reader is None else reader.path)
     journal.clear_started(prepared.run_id)
     prepared.requests = requests
+
+
+def _read_records(prepared: Prepared, options: BatchOptions) -> Recorded:
+    """Read what earlier runs recorded, also in parts that are not merged yet."""
+    journal = prepared.journal
+    prepared.in_flight_at_kill = merge_parts(journal)
+    recorded = prepared.recorded = Recorded(retry_errors=options.retry_errors, with_offsets=options.dedup)
+    recorded.read(journal.paths, check=prepared.check)
+    journal.notices.extend(_unmatched(options.retry_errors, recorded))
+    prepared.in_flight_at_kill += started_without_record(journal.paths, recorded)
+    return recorded
 
 
 def _unlimited(options: BatchOptions, unpriced: int) -> Iterator[str]:
@@ -249,16 +267,21 @@ def _unmatched(retry_errors: bool | str, recorded: Recorded) -> Iterator[str]:
         yield f"no recorded failure is of the class {retry_errors!r}; there are {', '.join(classes)}"
 
 
-def _check_files(source: str | None, paths: Paths, options: BatchOptions) -> None:
+def check_files(source: str | None, paths: Paths, options: BatchOptions) -> None:
     """Refuse an output that would replace its own input, or share files with another output.
 
     Args:
         source: the input, if it is a file that can be read again.
         paths: those of the output.
         options: how the batch is run.
+
+    Raises:
+        InputError, JournalError: it would.
     """
     if source is None and options.ordered:
         raise InputError("ordered reads the input again at the end: give a file")
+    if source is None and options.strict:
+        raise InputError("strict checks the whole input before anything is sent: give a file")
     for path in (paths.output, paths.errors, paths.summary, *paths.meta.glob("*")):
         if source is not None and path.exists() and path.samefile(source):
             raise InputError(f"{source}: the input is a file that the run would write; give another output")
@@ -280,7 +303,8 @@ async def prepare_in_thread(
         finally:
             prepared.cancelled = True
 
-    opening = partial(prepare, prepared, source, output, options, adapter)
+    rows = source if isinstance(source, str | Path) else iterator_of(source)  # here: some must not change threads
+    opening = partial(prepare, prepared, rows, output, options, adapter)
     error: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(tell_when_cancelled)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from chatscope import Result, Statistics, Usage
+from chatscope.batch.replacing import as_utf8
 
 Phase = Literal["reading the output", "reading the input", "running", "stopping", "finishing", "ended"]
 StopReason = Literal["interrupted", "budget", "refused", "max_errors", "disk", "tokens", "input"]
@@ -30,16 +31,18 @@ class BatchProgress:
     settled: int
     """Rows whose outcome an earlier run recorded."""
     succeeded: int
-    """Requests of this run that succeeded. The counts below are of this run, too."""
+    """Requests of this run that succeeded."""
     failed: int
+    """Requests and rows of this run that failed."""
     running: int
     """Requests that were sent and have not ended."""
     tokens: int
+    """Prompt and completion tokens of this run."""
     cost: float
     """US dollars of this run, as far as prices are known."""
     earlier_cost: float
     unpriced: int
-    """Outcomes whose cost is not known."""
+    """Outcomes whose cost is not known, including earlier runs."""
     seconds: float
     """Since the first request could be sent."""
     waiting_for: str | None
@@ -106,7 +109,7 @@ class Tally:
             self.retries += result.attempts - 1
         if result.cost is not None:
             self.cost += result.cost
-        elif result.success or result.tokens_used:  # a refusal without usage is not known to cost anything
+        elif is_unpriced(result):
             self.unpriced += 1
         usage: Usage | None = result.usage
         if usage is not None:
@@ -134,7 +137,7 @@ class Tally:
         """Count a failure and keep the first of its class."""
         self.failed += 1
         self.failures[error_class] += 1
-        self.examples.setdefault(error_class, shortened(example))
+        self.examples.setdefault(error_class, as_utf8(shortened(example)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,11 @@ class BatchSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__} | {"exit_code": self.exit_code}
+
+
+def is_unpriced(result: Result) -> bool:
+    """Return whether a request cost something, and the cost is not known. A refusal without usage cost nothing."""
+    return result.cost is None and (result.success or bool(result.tokens_used))
 
 
 def first_token_seconds(result: Result) -> float | None:

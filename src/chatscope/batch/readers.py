@@ -161,6 +161,7 @@ class Reader:
     def _open(self) -> None:
         stream: Any = io.BufferedReader(self._counted, CHUNK)
         try:
+            self._counted.read_head()
             head = stream.peek(4)[:4]
             if head.startswith(_GZIP):
                 stream = gzip.GzipFile(fileobj=stream)
@@ -246,7 +247,10 @@ class Reader:
 def _line_blocks(stream: io.BufferedIOBase) -> Iterator[list[InputRow]]:
     number = 0
     begun: list[bytes] = []  # a line that no read has completed yet
-    chunk = stream.read1(CHUNK).removeprefix(BOM_UTF8)
+    chunk = stream.read1(CHUNK)
+    while len(chunk) < len(BOM_UTF8) and (more := stream.read1(CHUNK)):
+        chunk += more
+    chunk = chunk.removeprefix(BOM_UTF8) or stream.read1(CHUNK)
     while chunk:
         *lines, rest = chunk.split(b"\n")
         block = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -72,10 +72,10 @@ class Recorder:
         """
         if self._offsets is not None:
             if (waiting := self._waiting.get(request.key)) is not None:
-                waiting.append(request)
+                waiting.append(msgspec.structs.replace(request, body=waiting[0].body))  # an equal one, kept once
                 return False
             if (offset := self._offsets.get(request.key)) is not None:
-                line = copied_line(self._journal.read_at(offset), request)
+                line = self._copied(offset, request)
                 self._append(line, success=True)
                 self.tally.succeeded += 1
                 self.tally.copied += 1
@@ -83,8 +83,19 @@ class Recorder:
                 if self._on_copy is not None:
                     self._on_copy(request, copied_result(line, request))
                 return False
-            self._waiting[request.key] = []
+            self._waiting[request.key] = [request]
         return True
+
+    def _copied(self, offset: int, request: BatchRequest) -> bytes:
+        """Return the line at an offset for an equal request.
+
+        Raises:
+            DiskError: there is no such line any more: somebody else has moved or changed the output.
+        """
+        try:
+            return copied_line(self._journal.read_at(offset), request)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
+            raise DiskError(f"{self._journal.paths.output}: a recorded line cannot be read again: {error}") from error
 
     def start(self, request: BatchRequest) -> None:
         """Record that a request is about to be sent.
@@ -164,11 +175,11 @@ class Recorder:
 
     def _copy(self, request: BatchRequest, result: Result, outcome: RequestOutcome, recorded: list[Outcome]) -> None:
         """Record an outcome for the equal requests that waited for it."""
-        for other in self._waiting.pop(request.key, ()):
+        for other in self._waiting.pop(request.key, ())[1:]:
             self._append(copied_line(outcome.line, other), success=result.success)
             self.tally.copied += 1
             self._count(other.id_digest, other.custom_id, outcome)
-            recorded.append((other, result))
+            recorded.append((other, _changed(result, task=other.task(), **_NOTHING_SENT)))
 
     def abandon(self, request: BatchRequest) -> None:
         """Forget a request that was cancelled and so has no outcome. The next run will send it."""
@@ -222,9 +233,23 @@ def copied_result(line: bytes, request: BatchRequest) -> Result:
 
 def failed_result(result: Result, error: Exception) -> Result:
     """Turn a successful result into one that failed with an error. Its usage and cost remain."""
-    values: dict[str, Any] = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    values |= {"success": False, "status": type(result.status).FAILED, "error": str(error), "exception": error}
-    return Result(**values)
+    return _changed(result, success=False, status=TaskStatus.FAILED, error=str(error), exception=error)
+
+
+def _changed(result: Result, **values: Any) -> Result:
+    return Result(**{name: getattr(result, name) for name in result.__dataclass_fields__} | values)
+
+
+_NOTHING_SENT: Final[dict[str, Any]] = {
+    "attempts": 0,
+    "attempts_log": (),
+    "cost": 0.0,
+    "duration_seconds": 0.0,
+    "timings": None,
+    "tokens_used": None,
+    "usage": None,
+}
+"""What a copied result has in place of the original's values, which count once."""
 
 
 def validator(schema: Mapping[str, Any]) -> Callable[[str], object]:

@@ -25,12 +25,15 @@ class RecordedError(msgspec.Struct, kw_only=True, gc=False):
 
     code: str | int | None = None
     """In vLLM's lines, it is the HTTP status."""
+    error: Any = None
+    """In newer lines of vLLM, the error itself."""
 
 
 class RecordedResponse(msgspec.Struct, kw_only=True, gc=False):
     """The `response` of a line, without its body."""
 
-    status_code: int | None = None
+    status_code: Any = None
+    """In the format `record` it is part of a column of the input, and of any type."""
 
 
 class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
@@ -42,6 +45,7 @@ class RecordedFacts(msgspec.Struct, kw_only=True, gc=False):
     run: str = ""
     format: str = ""
     status_code: int | None = None
+    unpriced: bool = False
 
 
 class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
@@ -60,7 +64,8 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
     def status(self) -> int | None:
         """The HTTP status, if there was a response."""
         if isinstance(self.response, RecordedResponse) and not self.chatscope.format:
-            return self.response.status_code
+            status: int | None = self.response.status_code
+            return status
         return self.chatscope.status_code
 
     @property
@@ -71,11 +76,23 @@ class RecordedLine(msgspec.Struct, kw_only=True, gc=False):
         return self._is_refusal(self.status)
 
     @property
+    def is_unpriced(self) -> bool:
+        """Whether it cost something, and the cost is not known."""
+        return self.chatscope.cost_usd is None and (self.chatscope.unpriced or not self.failed)
+
+    @property
     def error_class(self) -> str:
         """What kind of failure it is: the HTTP status, or the error's code."""
         if self._is_refusal(status := self.status):
             return str(status)
-        return str((self.error.code if isinstance(self.error, RecordedError) else None) or "error")
+        return str(self._code or "error")
+
+    @property
+    def _code(self) -> object:
+        if not isinstance(self.error, RecordedError):
+            return None
+        inner = self.error.error
+        return self.error.code or (inner.get("code") if isinstance(inner, dict) else None)
 
     @property
     def is_permanent(self) -> bool:
@@ -101,4 +118,15 @@ def decode_line(data: bytes) -> RecordedLine:
     line = _decode(data)
     if line.response is None and line.error is None and not line.chatscope.key:
         raise msgspec.ValidationError("it has neither a response nor an error")
+    if line.status is not None and type(line.status) is not int:
+        raise msgspec.ValidationError("its status_code is not a number")
     return line
+
+
+def is_record(data: bytes) -> bool:
+    """Return whether a line is a recorded one."""
+    try:
+        decode_line(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -6,8 +6,8 @@ Only rows that are certainly invalid are refused here. Whatever only the server 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from hashlib import blake2b
 from numbers import Integral
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from chatscope import Task, TaskParameters
+from chatscope._conversation.tools import Tool
 from chatscope.batch.digests import SIZE, canonical, digest_of, pair_digest, request_key, text_digest
 from chatscope.batch.errors import InputError, LineError
 from chatscope.batch.json_rows import decode_row, id_in_line, is_unicode
@@ -139,7 +140,7 @@ class RowParser:
                 columns = ", ".join(map(repr, reader.columns))
                 raise InputError(f"{reader.path}: {argument} names {name!r}, and the columns are {columns}")
         if self._options.prompt is None and not {"body", "messages"} & {*reader.columns}:
-            raise InputError(f"{reader.path}: the rows are records; a prompt has to say what to ask")
+            raise InputError(f"{reader.path}: the rows are records, which need a prompt: a template over the columns")
 
     def source_digest(self, line: bytes) -> bytes:
         """Return the digest of a line together with the settings, so it changes if the settings do.
@@ -204,7 +205,12 @@ class RowParser:
         for name in self._fields:
             if name not in record:
                 raise LineError(f"there is no {name!r}, which the prompt names", custom_id)
-        values = {name: _shown(record[name]) for name in self._fields}
+        try:
+            values = {name: _shown(record[name]) for name in self._fields}
+        except UnicodeDecodeError as error:
+            raise LineError(
+                f"a column that the prompt names holds bytes that are not UTF-8: {error}", custom_id
+            ) from error
         text = self._options.prompt.format_map(values)
         if not text.strip():
             raise LineError("the prompt is empty", custom_id)
@@ -230,7 +236,9 @@ class RowParser:
         if not isinstance(messages, list) or not messages or not _are_objects(messages):
             raise LineError("body.messages must be a list of at least one message", custom_id)
         if not isinstance(body["model"], str) or not body["model"]:
-            raise LineError("no model: the line names none, and there is no default", custom_id)
+            if body["model"] is None:
+                raise LineError("no model: the line names none, and there is no default", custom_id)
+            raise LineError(f"model must be a text that is not empty, not {_repr.repr(body['model'])}", custom_id)
         if self._options.system is not None and messages[0].get("role") not in _INSTRUCTIONS:
             body["messages"] = [{"role": "system", "content": self._options.system}, *messages]
         key = digest_of(_canonical(self._options.url, body, custom_id))
@@ -244,6 +252,14 @@ def _are_objects(items: list[Any]) -> bool:
     return True
 
 
+_ASKED: Final = {
+    each.name: each.default
+    for each in fields(Task)
+    if each.name in {"model", "temperature", "system", "strict", "reask", "on_tool_error"}
+}
+"""Fields of a task that change its response, with the defaults: a key holds only what differs from them."""
+
+
 def _task(number: int, task: Task) -> ParsedRow:
     """Return the row of a task. Its key is made from everything that changes its response."""
     asked = {
@@ -253,11 +269,19 @@ def _task(number: int, task: Task) -> ParsedRow:
         "parameters": dict(task.parameters),
         "constraints": [getattr(task.constraints, name) for name in ("model", "max_tokens", "temperature")],
         "output_type": repr(task.output_type),
-        **{name: given for name in ("model", "temperature", "system") if (given := getattr(task, name)) is not None},
-        "tools": [getattr(tool, "__qualname__", repr(tool)) for tool in task.tools],
+        **{name: given for name, default in _ASKED.items() if (given := getattr(task, name)) != default},
+        "tools": [_described(tool, strict=task.strict) for tool in task.tools],
     }
     custom_id = _custom_id(task.metadata.get("custom_id"))
     return ParsedRow(custom_id, digest_of(_canonical("task", asked, custom_id)), number, asked, source_task=task)
+
+
+def _described(tool: Callable[..., Any], *, strict: bool) -> object:
+    """Return what the model is told about a function: the same in another process, unlike the function's repr."""
+    try:
+        return Tool.of(tool, strict=strict).definition
+    except ValueError:  # the task will fail with it
+        return type(tool).__qualname__
 
 
 def _canonical(url: str, body: Mapping[str, Any], custom_id: str | None) -> bytes:
@@ -288,6 +312,8 @@ def _shown(value: object) -> str:
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):  # a column of Parquet, in which older tools store text
+        return value.decode()
     if value is None or value != value:  # noqa: PLR0124 - NaN, which is how pandas marks what is missing
         return ""
     shown = msgspec.json.encode(value, enc_hook=str)

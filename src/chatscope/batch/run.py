@@ -25,7 +25,7 @@ from chatscope.batch.progress import BatchProgress, BatchSummary, Tally, waiting
 from chatscope.batch.result import BatchResult
 from chatscope.batch.sending import BatchSender
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import StoppableRun
+from chatscope.batch.stopping import StoppableRun, reason_of
 
 CLOSE_SECONDS: Final = 2.0
 """Seconds that syncing and closing may take while the run is being cancelled."""
@@ -94,8 +94,7 @@ class BatchRun(StoppableRun):
             InputError, JournalError, LockedError: the batch cannot be run; the message says why.
             RuntimeError: the run was entered before.
         """
-        if self._group is not None or self._summary is not None:
-            raise RuntimeError("a run can be entered once; call run_batch again to resume it")
+        self._check_first_entry()
         try:
             await prepare_in_thread(self._prepared, self._source, self._output, self._options, self._adapter)
             self._sender = BatchSender(
@@ -176,9 +175,10 @@ class BatchRun(StoppableRun):
                 await anyio.to_thread.run_sync(finish, limiter=anyio.CapacityLimiter(1))
             except OSError as error:
                 self._stop.fail(error)
-            except Exception as error:  # noqa: BLE001 - an output that was damaged meanwhile; the caller gets it
+            except Exception as error:  # noqa: BLE001 - a file that was changed meanwhile; the caller gets it
                 failure = failure or error
-        self._set_summary()
+                self._stop.ask(reason_of(error), str(error))
+        await self._set_summary()
         self._delivery.end(failure)
 
     async def _close(self) -> None:
@@ -189,15 +189,18 @@ class BatchRun(StoppableRun):
             if self._summary is None:
                 await self._sender.syncer.sync()
         finally:
-            if self._summary is None:
-                self._stop.ask("interrupted")
-                self._set_summary()
-            self._delivery.end(self._sender.failure)
-            self._prepared.close()
+            try:
+                if self._summary is None:
+                    self._stop.ask("interrupted")
+                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS):
+                        await self._set_summary()  # even if the sync took all of the time
+            finally:
+                self._delivery.end(self._sender.failure)
+                self._prepared.close()
 
-    def _set_summary(self) -> None:
+    async def _set_summary(self) -> None:
+        """Make the summary, and write it in a worker thread. If cancelled, the thread finishes first."""
         assert self._sender is not None  # noqa: S101 - the run is entered
-        seconds = time.perf_counter() - self._began
-        self._summary = self._prepared.summary(
-            self._sender.recorder.tally, seconds, self._stop.reason, self._stop.message
-        )
+        tally, seconds = self._sender.recorder.tally, time.perf_counter() - self._began
+        summary = partial(self._prepared.summary, tally, seconds, self._stop.reason, self._stop.message)
+        self._summary = await anyio.to_thread.run_sync(summary, limiter=anyio.CapacityLimiter(1))

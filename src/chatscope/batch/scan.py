@@ -38,7 +38,7 @@ class Recorded:
         succeeded: how many lines are successes.
         failures: how many requests still fail, by class.
         cost: the known cost of the recorded lines, in US dollars.
-        unpriced: how many recorded successes have no known cost.
+        unpriced: how many recorded outcomes have no known cost.
         lines: how many lines have been read so far. Another thread may read this.
         offsets: the offset of each key's success.
     """
@@ -85,6 +85,14 @@ class Recorded:
         """Whether no row can be recorded, neither as it is nor with another request."""
         return not (len(self.settled) or len(self.ids) or len(self.keyless))
 
+    def has_failed(self, pair: bytes) -> bool:
+        """Return whether any run has recorded a failure of a request."""
+        return pair in self._failures.pairs
+
+    def has_succeeded(self, id_digest: bytes) -> bool:
+        """Return whether any request of an id has succeeded."""
+        return id_digest in self.ids and id_digest not in self.failed_ids
+
     def has_failed_in(self, run: str, pair: bytes) -> bool:
         """Return whether a run has recorded a failure of a request."""
         return outcome_digest(pair, run) in self._failures.outcomes
@@ -95,7 +103,7 @@ class Recorded:
         has_failed = line.failed
         if facts.cost_usd is not None:
             self.cost += facts.cost_usd
-        elif not has_failed:
+        elif line.is_unpriced:
             self.unpriced += 1
         key, id_digest = _digest(facts.key), text_digest(line.custom_id)
         pair = pair_digest(id_digest, key)
@@ -137,16 +145,18 @@ class Recorded:
 
 
 class _Failures:
-    """Recorded failures, 50 bytes each, until it is known which of them are superseded."""
+    """Recorded failures, 70 bytes each, until it is known which of them are superseded."""
 
     def __init__(self) -> None:
         self.outcomes = DigestTable()
+        self.pairs = DigestTable()
         self._digests = bytearray()
         self._kinds: array[int] = array("L")
         self._classes: dict[tuple[str, bool], int] = {}
 
     def add(self, pair: bytes, id_digest: bytes, line: RecordedLine) -> None:
         self.outcomes.add(outcome_digest(pair, line.chatscope.run))
+        self.pairs.add(pair)
         self._digests += pair + (id_digest or bytes(SIZE))
         self._kinds.append(self._classes.setdefault((line.error_class, line.is_permanent), len(self._classes)))
 
@@ -185,7 +195,8 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
                     return
                 if data.strip():
                     raise JournalError(
-                        f"{path}: line {number} is not a record: {error}; --repair sets such lines aside"
+                        f"{path}: line {number} is not a record: {error};"
+                        " `chatscope batch run --repair` sets such lines aside"
                     ) from error
             else:
                 yield number, offset, line

@@ -5,7 +5,8 @@ Not here: the run's interface for its caller (`run`), and the last steps after t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 
 import anyio
 
@@ -65,7 +66,7 @@ class BatchSender:
         )
         self.syncer = Syncer(prepared.journal, options.fsync, self._stop_for_disk)
         self.failure: Exception | None = None
-        self._takes_groups = options.fsync != "each"
+        self._records_groups = options.fsync != "each"
         self._scope = anyio.CancelScope()
         self._submitted: dict[BatchRequest, Task] = {}  # to the adapter, and not ended
         self._running: set[BatchRequest] = set()  # those of them that were sent
@@ -78,17 +79,22 @@ class BatchSender:
     async def run(self) -> None:
         """Send and record until nothing is left, or until `wind_down` or a disk error ends it.
 
-        If cancelled, the recorded outcomes remain; requests that were still running have none.
+        If cancelled, the outcomes of all requests that have ended are recorded; those that were running have none.
         """
         try:
+            results = self._adapter.map(self._tasks(), on_start=self._on_start)
             with self._scope:
-                async with self._adapter.map(self._tasks(), on_start=self._on_start) as results:
-                    async for result in results:
-                        await self._take([result, *(results.ready() if self._takes_groups else ())])
+                try:
+                    async with results:
+                        async for result in results:
+                            await self._record_durably([result, *(results.ready() if self._records_groups else ())])
+                finally:
+                    with self._delivered() as recorded:
+                        self._record(results.ready(), recorded)  # what ended and was not read yet
         except DiskError as error:
             self._stop_for_disk(error)
-        except Exception as error:  # noqa: BLE001 - the adapter is closed, say; the run's caller gets it
-            self.failure = self.failure or error
+        except Exception as error:  # noqa: BLE001 - what ends all of it; the run's caller gets it
+            self._fail(error)
 
     async def wind_down(self) -> None:
         """Once the run is stopped, cancel pending requests, wait for running ones, and cancel them after the grace."""
@@ -103,41 +109,52 @@ class BatchSender:
         self._scope.cancel()
 
     async def _tasks(self) -> AsyncGenerator[Task, None]:
-        """Yield the tasks of the requests to send. Holds no scope while it yields."""
-        self._stop_if_due()  # earlier runs may have exhausted the budget
-        while not self._stop.is_asked and (found := await self._read()) is not None:
-            for request in self._begin(found):
-                while self._delivery.is_full and not self._stop.is_asked:
-                    await self._room.wait()
-                if self._stop.is_asked:
-                    return
-                task = self._submitted[request] = request.task(stream=self._options.stream)
-                yield task
+        """Yield the tasks of the requests to send. Holds no scope while it yields.
 
-    def _begin(self, found: list[BatchRequest | InvalidRow]) -> list[BatchRequest]:
-        """Record invalid rows, and requests that have the outcome of an equal one. Return the requests to send."""
-        requests: list[BatchRequest] = []
+        The source is closed here, because it may hold a scope, which must be left in the task that entered it.
+        """
+        self._stop_if_due()  # earlier runs may have exhausted the budget
         try:
-            for item in found:
-                if self._stop.is_asked:
-                    break
-                if isinstance(item, InvalidRow):
-                    self.recorder.record_invalid(item)
-                    self._stop_if_due()
-                elif self.recorder.begin(item):
-                    requests.append(item)
+            while not self._stop.is_asked and (found := await self._read()) is not None:
+                for item in found:
+                    while self._delivery.is_full and not self._stop.is_asked:
+                        await self._room.wait()
+                    if self._stop.is_asked:
+                        return
+                    if isinstance(item, InvalidRow):
+                        self._record_invalid(item)
+                    elif self._must_be_sent(item):
+                        task = self._submitted[item] = item.task(stream=self._options.stream)
+                        yield task
+        finally:
+            await self._requests.aclose()
+
+    def _must_be_sent(self, request: BatchRequest) -> bool:
+        """Return whether a request must be sent: not if it gets the outcome of an equal one."""
+        try:
+            return self.recorder.begin(request)
         except DiskError as error:
             self._stop_for_disk(error)
-        return requests
+            return False
+
+    def _record_invalid(self, row: InvalidRow) -> None:
+        try:
+            self.recorder.record_invalid(row)
+            self._stop_if_due()
+        except DiskError as error:
+            self._stop_for_disk(error)
 
     async def _read(self) -> list[BatchRequest | InvalidRow] | None:
         """Return the next requests. A source that fails counts as ended: running requests are still recorded."""
         try:
             return await self._requests.read()
         except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
-            self.failure = error
-            self._stop.ask("input", str(error) or type(error).__name__)
+            self._fail(error)
             return None
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        self._stop.ask("input", str(error) or type(error).__name__)
 
     def _on_start(self, task: Task) -> None:
         """Record that a request is about to be sent.
@@ -152,10 +169,25 @@ class BatchSender:
         self.recorder.start(request)
         self._running.add(request)
 
-    async def _take(self, results: list[Result]) -> None:
-        """Record outcomes that arrived together. A request without an outcome will be sent by the next run.
+    async def _record_durably(self, results: list[Result]) -> None:
+        """Record outcomes that arrived together, sync them if that is due, and deliver them.
 
         If cancelled while the lines are synced, the outcomes are recorded and delivered.
+        """
+        with self._delivered() as recorded:
+            self._record(results, recorded)
+            if self.syncer.on_lines():
+                await self.syncer.sync()
+
+    def _record(self, results: list[Result], recorded: list[Outcome]) -> None:
+        """Record outcomes. A request without an outcome will be sent by the next run.
+
+        Args:
+            results: the results of requests that have ended.
+            recorded: receives the outcomes, even if not all of them can be recorded.
+
+        Raises:
+            DiskError: they cannot be recorded.
         """
         ended: list[Outcome] = []
         for result in results:
@@ -168,17 +200,21 @@ class BatchSender:
             else:
                 self.recorder.abandon(request)
         self._room.notify()
-        recorded: list[Outcome] = []
-        try:
-            self.recorder.record(ended, recorded)
-            if self.syncer.on_lines():
-                await self.syncer.sync()
-        finally:
-            self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
+        self.recorder.record(ended, recorded)
         self._stop_if_due([result for _, result in ended])
 
+    @contextmanager
+    def _delivered(self) -> Iterator[list[Outcome]]:
+        """Deliver the outcomes that the block adds to the list, even if it raises."""
+        recorded: list[Outcome] = []
+        try:
+            yield recorded
+        finally:
+            self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
+
     def _deliver(self, request: BatchRequest, result: Result) -> None:
-        self._delivery.add([BatchResult(request.custom_id, request.number, request.record, result)])
+        with self._delivered() as recorded:
+            recorded.append((request, result))
 
     def _has_outcome(self, result: Result) -> bool:
         """Return whether a failure is the outcome of its request: not if it was cancelled or not sent."""
@@ -187,6 +223,9 @@ class BatchSender:
             self._stop_for_disk(error)
         elif isinstance(error, BudgetExceededError):
             self._stop.ask("budget", result.error)
+        elif not isinstance(error, ValueError) and (result.task is None or result.task.task_id is None):
+            self._fail(error or RuntimeError("the adapter accepts no tasks"))  # it is closed, or its queue is full
+            return False
         is_refused = isinstance(error, DiskError | BudgetExceededError | NotSentError)
         return result.status is not TaskStatus.CANCELLED and not is_refused
 

@@ -164,6 +164,7 @@ def merge_parts(journal: Journal, on_line: Callable[[bytes, RecordedLine], objec
     try:
         for shard in sorted(folder.glob(f"*{_REQUESTS}")):
             parts.append(Journal(Paths(part_of(shard))))  # noqa: PERF401 - if one is locked, the others must be closed
+        _keep_torn(parts, journal)
         known = successes(paths.output)
         known_failures = DigestTable()
         for _, _, line in recorded_lines(paths.errors):
@@ -212,7 +213,7 @@ class LineTally:
         usage = counted.usage or (None if body is None else body.usage)
         if line.chatscope.cost_usd is not None:
             tally.cost += line.chatscope.cost_usd
-        elif not line.failed:
+        elif line.is_unpriced:
             tally.unpriced += 1
         if usage is not None:
             prompt, completion = usage.prompt_tokens_details or {}, usage.completion_tokens_details or {}
@@ -253,6 +254,15 @@ def _shard_line(request: BatchRequest) -> bytes:
         source=request.source.hex(),
     )
     return _encode(line) + b"\n"
+
+
+def _keep_torn(parts: Iterable[Journal], journal: Journal) -> None:
+    """Keep the lines that were cut when the parts were opened, because the parts' own folders are removed."""
+    torn = b"".join(part.paths.torn.read_bytes() for part in parts if part.paths.torn.exists())
+    if torn:
+        journal.set_aside(torn)
+        lines = len(torn.splitlines())
+        journal.notices.append(f"{lines} lines of parts were cut; they are kept in {journal.paths.torn}")
 
 
 def _in_flight(part: Paths) -> int:

@@ -104,7 +104,7 @@ class Requests:
         if self._ordinal == self._limit:
             return None
         try:
-            item = await anext(self._source) if isinstance(self._source, AsyncIterator) else next(self._source)
+            item = next(self._source) if isinstance(self._source, Iterator) else await anext(self._source)
         except (StopIteration, StopAsyncIteration):
             self.is_exhausted = True
             return None

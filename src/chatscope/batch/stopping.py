@@ -9,9 +9,11 @@ import anyio
 import anyio.abc
 
 from chatscope import ChatError, QuotaExceededError, Result
+from chatscope.batch.errors import JournalError
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.prepare import Prepared
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally, shortened
+from chatscope.batch.recorder import DiskError
 
 REFUSALS: Final = 5
 """This many consecutive refusals of the key or the account stop the run: no further request would succeed."""
@@ -52,6 +54,11 @@ class Stop:
         await self._asked.wait()
 
 
+def reason_of(error: Exception) -> StopReason:
+    """Return why a run stops at an error: the output cannot be written or read again, or else the input fails."""
+    return "disk" if isinstance(error, OSError | DiskError | JournalError) else "input"
+
+
 class StoppableRun:
     """The base of all runs of a batch: they can be stopped, and have a summary once they have ended.
 
@@ -62,6 +69,7 @@ class StoppableRun:
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self._group: anyio.abc.TaskGroup | None = None  # exists while requests may run
+        self._was_entered = False
         self._is_finishing = False
         self._stop = Stop()
         self._summary: BatchSummary | None = None
@@ -75,6 +83,16 @@ class StoppableRun:
         if self._is_finishing:
             return "finishing"
         return "stopping" if self._stop.is_asked else "running"
+
+    def _check_first_entry(self) -> None:
+        """Check that the run's block is entered for the first time.
+
+        Raises:
+            RuntimeError: it was entered before.
+        """
+        if self._was_entered:
+            raise RuntimeError("a run can be entered once; make another one to resume it")
+        self._was_entered = True
 
     def stop(self, reason: StopReason = "interrupted", message: str | None = None) -> None:
         """Send nothing new. Running requests get the grace period to end; the next run sends those that do not."""

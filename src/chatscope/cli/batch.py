@@ -25,6 +25,7 @@ from chatscope.cli.loop import run as run_loop
 from chatscope.cli.options import NO_KEY, key_from_environment
 from chatscope.cli.progress_views import NoProgress, ProgressView, UnbrokenProgress, unless_closed
 from chatscope.cli.terminal import Terminal, error_text, without_controls
+from chatscope.protocol.endpoint import shown_url
 from chatscope.ray import ShardedRun, run_batch_on_ray
 
 _Run: TypeAlias = BatchRun | ShardedRun
@@ -70,7 +71,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
       0    all done
       1    some requests failed permanently
       2    the input, an option or the output is invalid; nothing was sent
-      3    stopped early: budget, quota, key, --max-errors or disk
+      3    stopped early: a limit, quota, key, disk, or an input that fails or changes
       130  Ctrl-C, SIGTERM or a closed terminal
     After any code but 2, the same command resumes the run.
     """  # noqa: D301 - the backspace character makes click keep the lines as they are
@@ -87,7 +88,7 @@ def run_command(source: str, output: Path, backend: str, dry_run: bool, **given:
     if code in {0, USAGE}:
         return code
     # Also after a second Ctrl-C, which cancelled the run
-    _print(Text(f"To resume: {_this_command()}"))
+    _print(Text(f"To resume: {_this_command(arguments.adapter['base_url'])}"))
     return 130 if code in {129, 130, 143} else code
 
 
@@ -96,11 +97,12 @@ def _print(text: Text) -> None:
         Terminal(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
-def _this_command() -> str:
+def _this_command(base_url: str | None) -> str:
     program = [Path(sys.argv[0]).name]
     if program == ["__main__.py"]:
         program = [Path(sys.executable).name, "-m", "chatscope"]
-    return shlex.join([*program, *sys.argv[1:]])
+    given = sys.argv[1:] if base_url is None else [one.replace(base_url, shown_url(base_url)) for one in sys.argv[1:]]
+    return shlex.join([*program, *given])
 
 
 def _parse(source: str, output: Path, given: dict[str, Any]) -> _Arguments:
@@ -237,7 +239,7 @@ def _print_dry_run(arguments: _Arguments) -> int:
     for problem in found.problems:
         click.echo(problem, err=True)
     tokens = "an unknown number of" if found.completion_tokens is None else f"at most {found.completion_tokens:,}"
-    cost = "not known" if found.cost is None else f"at most ${found.cost:.4g}"
+    cost = "not known" if found.cost is None else f"about ${found.cost:.4g} if all are used"
     click.echo(
         f"{found.total:,} rows: {found.settled:,} recorded, {found.to_send:,} to send, {found.invalid:,} invalid\n"
         f"tokens: about {found.prompt_tokens:,} in, {tokens} out; cost: {cost}. Nothing was sent."

@@ -141,7 +141,7 @@ def summary_lines(summary: BatchSummary) -> list[str]:
     for name, count in sorted(summary.failures.items(), key=lambda item: -item[1]):
         lines.append(f"{count:,} x {name}, for example {summary.examples[name]}")
     if summary.standing_failures > summary.failed:
-        lines.append(f"{summary.standing_failures:,} failures stand in all; --retry-errors runs permanent ones again")
+        lines.append(f"{summary.standing_failures:,} failures remain; --retry-errors reruns the permanent ones")
     if summary.stop_reason is not None:
         lines.append(f"stopped early ({summary.stop_reason}): {summary.stop_message or 'as asked'}")
     return lines

@@ -34,6 +34,8 @@ def json_values(_context: click.Context, _option: click.Parameter, values: tuple
             raise click.BadParameter(f"{item!r} is not NAME=JSON")
         try:
             parameters[name] = json.loads(text)
+        except RecursionError as error:
+            raise click.BadParameter(f"{name} is nested too deeply") from error
         except ValueError:
             parameters[name] = text  # a plain word needs no quotes
     return parameters
@@ -45,7 +47,7 @@ def json_object(_context: click.Context, _option: click.Parameter, file: BinaryI
         return None
     try:
         value = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{file.name} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise click.BadParameter(f"{file.name} does not hold a JSON object")

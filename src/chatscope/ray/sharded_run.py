@@ -27,10 +27,11 @@ from chatscope.batch import BatchOptions, BatchProgress, BatchSummary, InputErro
 from chatscope.batch.journal import Paths
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
 from chatscope.batch.progress import StopReason, Tally
-from chatscope.batch.recorder import DiskError, Recorder
+from chatscope.batch.recorder import Recorder
+from chatscope.batch.run import CLOSE_SECONDS
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import StoppableRun, StopRules
+from chatscope.batch.stopping import StoppableRun, StopRules, reason_of
 from chatscope.errors import first_in
 from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
@@ -129,7 +130,9 @@ class ShardedRun(StoppableRun):
         Raises:
             InputError, JournalError, LockedError: the batch cannot be run; the message says why.
             ConnectionError: there is no cluster at the address.
+            RuntimeError: the run was entered before.
         """
+        self._check_first_entry()
         self._is_connected_here = await in_thread(partial(connect, self._address))
         try:
             await self._prepare()
@@ -152,11 +155,14 @@ class ShardedRun(StoppableRun):
         try:
             await self._group.__aexit__(None, None, None)
         finally:
-            if self._summary is None:  # the parts stay as they are, and the next run merges them
-                self._stop.ask("interrupted")
-                self._summarise(self._live_tally())
-            self._prepared.close()
-            self._disconnect()
+            try:
+                if self._summary is None:  # the parts stay as they are, and the next run merges them
+                    self._stop.ask("interrupted")
+                    with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS):
+                        await self._summarise(self._live_tally())
+            finally:
+                self._prepared.close()
+                self._disconnect()
 
     async def finish(self) -> BatchSummary:
         """Wait for the end, and return the summary. If cancelled, the run continues.
@@ -226,12 +232,12 @@ class ShardedRun(StoppableRun):
             except* Exception as errors:  # noqa: BLE001 - whatever it is, the caller of `finish` gets it
                 self._fail(first_in(errors))
         if self._summary is None:
-            self._summarise(self._live_tally())
+            await self._summarise(self._live_tally())
         self._ended.set()
 
     def _fail(self, error: Exception) -> None:
         self._failure = self._failure or error
-        reason: StopReason = "disk" if isinstance(error, OSError | DiskError) else "input"
+        reason = reason_of(error)
         self.stop(reason, str(error) or type(error).__name__)
         self._stop.ask(reason, str(error) or type(error).__name__)  # also if nothing runs any more
 
@@ -261,7 +267,7 @@ class ShardedRun(StoppableRun):
     async def _merge(self) -> None:
         assert self._sharder is not None  # noqa: S101 - the run was entered
         self._is_finishing = True
-        self._summarise(await self._sharder.merge())
+        await self._summarise(await self._sharder.merge())
 
     def _stop_if_due(self) -> None:
         """Stop if the counts of all workers reach a limit, or if one of them had to stop."""
@@ -279,12 +285,16 @@ class ShardedRun(StoppableRun):
             self._pool.add_to(tally)
         return tally
 
-    def _summarise(self, tally: Tally) -> None:
+    async def _summarise(self, tally: Tally) -> None:
+        """Make the summary, and write it in a worker thread. If cancelled, the thread finishes first."""
         seconds = time.perf_counter() - self._began
-        self._summary = self._prepared.summary(tally, seconds, self._stop.reason, self._stop.message)
+        summary: BatchSummary = await in_thread(
+            partial(self._prepared.summary, tally, seconds, self._stop.reason, self._stop.message)
+        )
         if self._pool is not None and self._pool.lost:
             notice = f"{self._pool.lost} workers were lost, and their shards went on elsewhere: {self._pool.last_loss}"
-            self._summary = replace(self._summary, notices=(*self._summary.notices, notice))
+            summary = replace(summary, notices=(*summary.notices, notice))
+        self._summary = summary
 
     def _disconnect(self) -> None:
         self._limit.stop()
