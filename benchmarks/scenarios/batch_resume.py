@@ -1,4 +1,8 @@
-"""Resumes a batch with most lines recorded: measures the time to the first progress and request, and the memory."""
+"""Resumes a batch with most lines recorded: measures the time to the first progress and request, and the memory.
+
+The recorded rows are of OpenAI's batch format with ids, so a resumed run knows them by the digests of their lines. Rows
+of other formats are decoded again, which takes several times as long.
+"""
 
 from __future__ import annotations
 

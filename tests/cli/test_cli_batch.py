@@ -93,11 +93,15 @@ def test_failed_requests_are_printed_as_an_input(
 
     simulate(lambda request: error(400) if "3" in questions([request.body])[0] else HELLO)
     output = source.with_name("out.jsonl")
+    with source.open("a") as file:
+        file.write("{bad\n")
     main(["batch", "run", str(source), "-o", str(output), "--progress", "none"])
     capfdbinary.readouterr()
     assert main(["batch", "failed", str(output)]) == 0
     sys.stdout.flush()
-    assert json.loads(capfdbinary.readouterr().out) == line(3)
+    printed = capfdbinary.readouterr()
+    assert json.loads(printed.out) == line(3)
+    assert b"1 failures have no request to run again" in printed.err
     command = [sys.executable, "-m", "chatscope", "batch", "failed"]
     assert _to_closed_pipe([*command, str(output)]) == (1, ""), "the reader, such as head, has had enough"
     assert _to_closed_pipe([*command, "missing.jsonl"])[0] == 2
@@ -184,13 +188,15 @@ def test_a_dry_run_checks_and_estimates(simulate: Simulate, chatscope: Run, tmp_
 def test_a_run_that_stops_early_says_how_to_go_on(
     simulate: Simulate, chatscope: Run, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulate(error(401))
+    url = simulate(error(401)).base_url.replace("http://", "http://me:secret@")
     run = ["batch", "run", str(source), "-o", str(source.with_name("out.jsonl")), "--max-concurrency", "1"]
+    run += ["--base-url", url]
     monkeypatch.setattr(sys, "argv", ["chatscope", *run])
     ran = chatscope(*run)
     assert ran.code == 3
     assert "stopped early (refused)" in ran.err
     assert f"To resume: chatscope batch run {source}" in ran.err
+    assert "secret" not in ran.err
 
 
 def test_an_export_is_read_by_others(simulate: Simulate, chatscope: Run, source: Path) -> None:

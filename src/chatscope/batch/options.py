@@ -40,7 +40,8 @@ class BatchOptions:
             not known, and a failure keeps no partial text.
         input_format: the format of the input; `auto` detects it by the first bytes.
         limit: run only this many rows, from the first.
-        strict: refuse the whole input if a row is invalid, instead of recording an error for that row.
+        strict: refuse the whole input if a row is invalid, instead of recording an error for that row. The input must
+            be a file.
         retry_errors: run permanent failures again: `True` for all, or one error class, such as `"400"`.
         changed: what to do with a row whose id is recorded for another request: `refuse` the run, `rerun` the row, or
             `keep` the recorded outcome.
@@ -48,7 +49,7 @@ class BatchOptions:
             decides about the recorded rows.
         repair: set unreadable lines of the output aside instead of refusing to resume.
         dedup: send equal requests once; each id gets a line.
-        ordered: at the end, sort the output in the order of the input.
+        ordered: at the end, sort the output in the order of the input, which must be a file.
         max_errors: stop after this many failures in this run.
         max_cost: stop when this many US dollars are spent, including earlier runs. Running requests may exceed it. Also
             stop if prices are not known, unless `max_tokens_total` limits the run.

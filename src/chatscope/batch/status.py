@@ -5,7 +5,7 @@ It also reads the outputs of vLLM's `run-batch` (one file, with errors beside nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -70,11 +70,15 @@ def read_status(output: str | Path) -> BatchStatus:
     )
 
 
-def failed_requests(output: str | Path) -> Iterator[bytes]:
+def failed_requests(output: str | Path, on_omitted: Callable[[str], object] | None = None) -> Iterator[bytes]:
     """Iterate over the requests that have failed and not succeeded since, as lines of an input.
 
     Failures contain their requests, so the input is no longer needed. Invalid rows, tasks, and failures that other
-    tools recorded are skipped.
+    tools recorded are omitted.
+
+    Args:
+        output: the output.
+        on_omitted: called with the id of each failure that is omitted.
 
     Raises:
         JournalError: there is no such output, or a line of it is not a record.
@@ -94,3 +98,5 @@ def failed_requests(output: str | Path) -> Iterator[bytes]:
             if body is not None:
                 again = {"custom_id": recorded["custom_id"], "method": "POST", "url": url, "body": body}
                 yield msgspec.json.encode(again) + b"\n"
+            elif on_omitted is not None:
+                on_omitted(recorded["custom_id"])

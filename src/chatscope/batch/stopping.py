@@ -149,7 +149,10 @@ class StopRules:
         if options.max_errors is not None and tally.failed >= options.max_errors:
             return "max_errors", f"{tally.failed} requests failed, as many as max_errors allows"
         if options.max_cost is not None and spent >= options.max_cost:
-            return "budget", f"{spent:.6g} USD are spent, and max_cost is {options.max_cost:g} USD"
+            return (
+                "budget",
+                f"{spent:.6g} USD are spent, and max_cost is {options.max_cost:g} USD; raise it to continue",
+            )
         if options.max_tokens_total is not None and tally.tokens >= options.max_tokens_total:
             return "tokens", f"{tally.tokens} tokens are used, and max_tokens_total is {options.max_tokens_total}"
         return None

@@ -46,8 +46,12 @@ def status_command(output: Path, as_json: bool) -> int:
 @click.argument("output", type=_PATH)
 def failed_command(output: Path) -> int:
     """Print the failed requests as lines of an input file."""
-    sys.stdout.buffer.writelines(_readable(failed_requests(output)))
+    omitted: list[str] = []
+    sys.stdout.buffer.writelines(_readable(failed_requests(output, omitted.append)))
     sys.stdout.buffer.flush()
+    if omitted:
+        example = without_controls(omitted[0])
+        click.echo(f"{len(omitted):,} failures have no request to run again, for example {example}", err=True)
     return 0
 
 
