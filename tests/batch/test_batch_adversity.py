@@ -463,14 +463,16 @@ async def test_what_the_adapter_does_not_accept_is_no_outcome(serve: Serve, outp
     server = serve(Reply("Late.", first_token=60))
     async with adapter_of(server, max_concurrency=1, max_pending=1) as adapter:
         others = [adapter.start_task(Task("Other?")) for _ in range(2)]
+        run = run_batch([line(0)], output, adapter=adapter)
         with pytest.raises(QueueFullError):
-            async with run_batch([line(0)], output, adapter=adapter) as run:
+            async with run:
                 await run.finish()
         for other in others:
             await other.cancel()
     assert (ids(output), errors_of(output), run.summary.stop_reason) == ([], [], "input")
+    run = run_batch([line(0)], output, adapter=adapter)
     with pytest.raises(RuntimeError, match="the adapter is not open"):
-        async with run_batch([line(0)], output, adapter=adapter) as run:
+        async with run:
             await run.finish()
     assert (ids(output), errors_of(output), run.summary.exit_code) == ([], [], 3)
 

@@ -39,7 +39,7 @@ class Recorder:
         options: how the batch is run.
         run_id: the name of this run in each line.
         offsets: with `dedup`, the offsets of successes, by key.
-        on_copy: called with a request that got the outcome of a recorded one, and its result.
+        on_copy: called with an outcome that was copied from a recorded one.
 
     Attributes:
         tally: the counts.
@@ -52,7 +52,7 @@ class Recorder:
         options: BatchOptions,
         run_id: str,
         offsets: dict[bytes, int] | None,
-        on_copy: Callable[[BatchRequest, Result], object] | None = None,
+        on_copy: Callable[[list[Outcome]], object] | None = None,
     ) -> None:
         self._journal = journal
         self._as_record = options.output_format == "record"
@@ -81,7 +81,7 @@ class Recorder:
                 self.tally.copied += 1
                 self.outcomes.add(request.id_digest)
                 if self._on_copy is not None:
-                    self._on_copy(request, copied_result(line, request))
+                    self._on_copy([(request, copied_result(line, request))])
                 return False
             self._waiting[request.key] = [request]
         return True

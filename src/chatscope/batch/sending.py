@@ -5,8 +5,7 @@ Not here: the run's interface for its caller (`run`), and the last steps after t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 
@@ -89,8 +88,7 @@ class BatchSender:
                         async for result in results:
                             await self._record_durably([result, *(results.ready() if self._records_groups else ())])
                 finally:
-                    with self._delivered() as recorded:
-                        self._record(results.ready(), recorded)  # what ended and was not read yet
+                    self._record_rest(results.ready())
         except DiskError as error:
             self._stop_for_disk(error)
         except Exception as error:  # noqa: BLE001 - what ends all of it; the run's caller gets it
@@ -174,10 +172,21 @@ class BatchSender:
 
         If cancelled while the lines are synced, the outcomes are recorded and delivered.
         """
-        with self._delivered() as recorded:
+        recorded: list[Outcome] = []
+        try:
             self._record(results, recorded)
             if self.syncer.on_lines():
                 await self.syncer.sync()
+        finally:
+            self._deliver(recorded)
+
+    def _record_rest(self, results: list[Result]) -> None:
+        """Record and deliver what ended and was not read, because the run was stopped or cancelled."""
+        recorded: list[Outcome] = []
+        try:
+            self._record(results, recorded)
+        finally:
+            self._deliver(recorded)
 
     def _record(self, results: list[Result], recorded: list[Outcome]) -> None:
         """Record outcomes. A request without an outcome will be sent by the next run.
@@ -203,18 +212,8 @@ class BatchSender:
         self.recorder.record(ended, recorded)
         self._stop_if_due([result for _, result in ended])
 
-    @contextmanager
-    def _delivered(self) -> Iterator[list[Outcome]]:
-        """Deliver the outcomes that the block adds to the list, even if it raises."""
-        recorded: list[Outcome] = []
-        try:
-            yield recorded
-        finally:
-            self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
-
-    def _deliver(self, request: BatchRequest, result: Result) -> None:
-        with self._delivered() as recorded:
-            recorded.append((request, result))
+    def _deliver(self, recorded: list[Outcome]) -> None:
+        self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
 
     def _has_outcome(self, result: Result) -> bool:
         """Return whether a failure is the outcome of its request: not if it was cancelled or not sent."""
