@@ -79,12 +79,12 @@ def check_owner(paths: Paths) -> None:
         raise JournalError(
             f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
         )
-    stem = paths.output.name.removesuffix(_ERRORS)
-    others = [Paths(paths.errors), *([Paths(paths.output.with_name(stem))] if stem != paths.output.name else [])]
-    for other in others:
-        if other.manifest.exists():
+    name = paths.output.name
+    stem = name.removesuffix(_ERRORS)
+    for other in (paths.errors, *([paths.output.with_name(stem)] if stem not in {"", name} else [])):
+        if (meta := Paths(other).meta / paths.manifest.name).exists():
             raise JournalError(
-                f"{paths.output}: it would share a file of failures with the output of {other.meta}; give this output"
+                f"{paths.output}: it would share a file of failures with the output of {meta.parent}; give this output"
                 " another name"
             )
 

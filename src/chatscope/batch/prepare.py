@@ -117,7 +117,8 @@ class Prepared:
         settled = judge.settled if judge is not None else 0
         changed = judge.changed if judge is not None else 0
         rerun = changed - (judge.kept if judge is not None else 0)
-        total = self.total if self.total is not None else (None if reason else self._streamed_total())
+        is_known = not reason or self.requests.is_exhausted
+        total = self.total if self.total is not None else (self._streamed_total() if is_known else None)
         not_sent = None if total is None else max(0, total - settled - tally.succeeded - tally.failed)
         is_whole = self.total is not None and self._options.limit is None  # else rows beyond the limit look vanished
         failed = (judge.failed if judge is not None else 0) + tally.failed
