@@ -436,6 +436,9 @@ async def test_a_failure_of_a_row_that_was_changed_goes_once_the_row_has_succeed
     for changed in ("rerun", "refuse"):
         assert (await finish(serve(error(400)), source, output, changed=changed)).standing_failures == 1
     assert [one["chatscope"]["request"]["seed"] for one in errors_of(output)] == [2]
+    assert (await finish(serve(HELLO), [line(1)], output)).standing_failures == 1, "other rows say nothing of it"
+    write_lines(source, [line(1), line(2)])
+    assert (await finish(serve(HELLO), source, output)).standing_failures == 1
 
 
 @pytest.mark.one_loop
@@ -446,6 +449,10 @@ async def test_no_output_is_another_one_s_file_of_failures(serve: Serve, tmp_pat
     with pytest.raises(JournalError, match="would share a file of failures"):
         await finish(serve(HELLO), [line(1)], tmp_path / second)
     assert ids(tmp_path / first) == ["request-0"]
+    (tmp_path / first).unlink()
+    await finish(serve(HELLO), [line(1)], tmp_path / second)
+    for name in ("other.errors.json", "other.jsonl"):  # whose failures are in different files
+        await finish(serve(HELLO), [line(1)], tmp_path / name)
 
 
 @pytest.mark.one_loop

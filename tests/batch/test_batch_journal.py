@@ -66,6 +66,10 @@ def test_a_torn_line_is_kept_aside_and_reported(tmp_path: Path) -> None:
     journal = Journal(paths)
     journal.close()
     assert paths.torn.read_bytes() == record(1)[:20] + b"\n"
+    other = Paths(tmp_path / "other.jsonl")
+    other.output.write_bytes(b"\nbad\n" + record(0) + record(1)[:20])
+    Journal(other).close()
+    assert other.output.read_bytes() == b"\nbad\n" + record(0)
     assert journal.notices == [f"out.jsonl: the last line was cut (20 bytes); it is kept in {paths.torn}"]
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.support.memory_server import MemoryServer, Serve
 
 from chatscope import AsyncChatGPTAdapter, RetryPolicy, Task
 from chatscope._tasks.map import LOOK_AHEAD
-from chatscope.batch import BatchError, BatchSummary, InputError, JournalError, LockedError, run_batch
+from chatscope.batch import BatchError, BatchResult, BatchSummary, InputError, JournalError, LockedError, run_batch
 from chatscope.batch.status import read_status
 from chatscope.batch.stopping import REFUSALS
 from chatscope.simulator import Reply, error
@@ -429,7 +429,16 @@ async def test_what_ended_within_the_grace_is_recorded(
     source = write_lines(tmp_path / "in.jsonl", [line(number) for number in range(4)])
     server, output, fsync = serve(Reply("Hello.", first_token=0.02)), tmp_path / "out.jsonl", os.fsync
     options: dict[str, Any] = {"fsync": "each", "grace": 0.1}
+    unsynced: list[int] = []
     async with adapter_of(server) as adapter, run_batch(source, output, adapter=adapter, **options) as run:
+        add = run._delivery.add
+
+        def noted(results: Iterable[BatchResult]) -> None:
+            if delivered := list(results):
+                unsynced.append(run._prepared.journal.unsynced)
+            add(delivered)
+
+        monkeypatch.setattr(run._delivery, "add", noted)
 
         def slow(fd: int) -> None:
             time.sleep(0.3)
@@ -440,6 +449,7 @@ async def test_what_ended_within_the_grace_is_recorded(
         run.stop()
         summary = await run.finish()
     assert (len(ids(output)), summary.not_sent, read_status(output).in_flight) == (4, 0, 0)
+    assert set(unsynced) == {0}, "with `each`, what is delivered is on the disk"
 
 
 @pytest.mark.one_loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,33 @@ async def test_a_source_may_hold_a_cancel_scope_while_it_yields(serve: Serve, ou
             async for _ in run:
                 break
     assert closed == [True, True]
+
+
+@pytest.mark.parametrize("cleanup", ["raises", "hangs"])
+async def test_the_cleanup_of_a_source_costs_no_outcome(
+    serve: Serve, output: Path, cleanup: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatscope.batch.sending.CLOSE_SECONDS", 0.1)
+    server = serve(Reply("Hello.", first_token=0.05))
+    cleaned: list[bool] = []
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        try:
+            for number in range(100):
+                yield line(number)
+        finally:
+            await anyio.sleep(0.01)
+            cleaned.append(True)
+            if cleanup == "raises":
+                raise KeyError("mine")
+            await anyio.sleep_forever()
+
+    run = run_batch(source(), output, adapter=adapter_of(server), limit=3)
+    with pytest.raises(KeyError, match="mine") if cleanup == "raises" else nullcontext():
+        async with run._adapter, run:
+            await run.finish()
+    assert (len(ids(output)), len(server.requests), cleaned) == (3, 3, [True])
+    assert (run.summary.stop_reason, run.summary.succeeded) == (None, 3)
 
 
 @pytest.mark.one_loop

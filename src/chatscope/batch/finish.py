@@ -71,12 +71,12 @@ class CurrentRows:
 
     Attributes:
         invalid: the keys of the invalid ones.
-        failing: the pairs of those whose request has failed in an earlier run.
+        succeeded: as in `Judge`.
         of_file: whether they are those of a whole file. Other sources may be parts of the batch.
     """
 
     invalid: Collection[bytes]
-    failing: Collection[bytes]
+    succeeded: Collection[bytes]
     of_file: bool
 
 
@@ -116,16 +116,17 @@ class Supersession:
             return True
         if id_digest in self._outcomes:  # of the same request, or of the request that replaced it
             return True
-        return self._rows is not None and self._was_changed(self._rows, line, pair, id_digest)
+        return self._rows is not None and self._was_changed(self._rows, line, id_digest)
 
-    def _was_changed(self, rows: CurrentRows, line: RecordedLine, pair: bytes, id_digest: bytes) -> bool:
+    @staticmethod
+    def _was_changed(rows: CurrentRows, line: RecordedLine, id_digest: bytes) -> bool:
         """Return whether a row was changed after a failure: a run may have been killed before it removed the line."""
         if line.error_class == INVALID_LINE:
             if key_of(line) in rows.invalid:
                 return False
             if rows.of_file:
                 return True
-        return pair not in rows.failing and self._recorded.has_succeeded(id_digest)
+        return id_digest in rows.succeeded
 
 
 def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:

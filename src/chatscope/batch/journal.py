@@ -252,11 +252,11 @@ class Journal:
 
 
 def _may_be_journal(path: Path) -> bool:
-    """Return whether a file without a manifest may be one: its first line is a record, or the beginning of one."""
+    """Return whether a file without a manifest may be one: a line is a record, or the only line the start of one."""
     with path.open("rb") as file:
         first = file.readline().removeprefix(BOM_UTF8)
-    if first.endswith(b"\n"):
-        return is_record(first)
+        if first.endswith(b"\n"):
+            return is_record(first) or any(map(is_record, file))
     try:
         msgspec.json.decode(first)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

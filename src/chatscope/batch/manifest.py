@@ -61,10 +61,14 @@ def manifest_of(paths: Paths) -> Manifest:
 
 def settings_of(options: BatchOptions, model: str, base_url: str) -> dict[str, Any]:
     """Return the settings that change responses, for the manifest, without a password in the address."""
+    return options.settings() | {"model": options.model or model, "base_url": _address(base_url)}
+
+
+def _address(base_url: str) -> str:
+    """Return an address in the form in which equal ones are equal, without user, password and query."""
     scheme, separator, rest = base_url.partition("://")
     host, slash, path = rest.partition("?")[0].rstrip("/").partition("/")
-    address = f"{scheme.lower()}{separator}{host.rpartition('@')[2].lower()}{slash}{path}"
-    return options.settings() | {"model": options.model or model, "base_url": address}
+    return f"{scheme.lower()}{separator}{host.rpartition('@')[2].lower()}{slash}{path}"
 
 
 def check_owner(paths: Paths) -> None:
@@ -73,20 +77,27 @@ def check_owner(paths: Paths) -> None:
     Raises:
         JournalError: they belong to another output that still exists; or the manifest cannot be read.
     """
-    manifest = read_manifest(paths)
-    owner = manifest.output if manifest is not None else None
-    if owner is not None and owner != as_utf8(paths.output.name) and paths.output.with_name(owner).exists():
+    read_manifest(paths)
+    owner = _owner(paths)
+    if owner is not None and owner.name != as_utf8(paths.output.name):
         raise JournalError(
-            f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner}; give this output another name"
+            f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner.name}; give this output another name"
         )
     name = paths.output.name
     stem = name.removesuffix(_ERRORS)
     for other in (paths.errors, *([paths.output.with_name(stem)] if stem not in {"", name} else [])):
-        if (meta := Paths(other).meta / paths.manifest.name).exists():
+        owner = _owner(Paths(other))
+        if owner is not None and (owner == paths.errors or Paths(owner).errors == paths.output):
             raise JournalError(
-                f"{paths.output}: it would share a file of failures with the output of {meta.parent}; give this output"
-                " another name"
+                f"{paths.output}: it would share a file of failures with {owner.name}; give this output another name"
             )
+
+
+def _owner(paths: Paths) -> Path | None:
+    """Return the output to which the folder beside an output belongs, if it still exists."""
+    name = manifest_of(paths).output
+    owner = None if name is None else paths.output.with_name(name)
+    return owner if owner is not None and owner.exists() else None
 
 
 def check_manifest(paths: Paths, settings: dict[str, Any], *, new_settings: bool) -> list[dict[str, Any]]:

@@ -145,16 +145,22 @@ class FilePlan:
         return Occurrences(self._repeated)
 
     def _check_known(self, reader: Reader, kinds: bytearray, suspects: set[bytes]) -> None:
-        """Refuse a row with the id of a row that was skipped unread. Few inputs have a row that could be one."""
-        known_rows = kinds.count(_KNOWN)
-        if not suspects:
+        """Look at the ids of rows that were skipped unread, if any could matter, which is rare.
+
+        Raises:
+            InputError: another row has the id of one of them.
+        """
+        known_rows, doubtful = kinds.count(_KNOWN), self.judge.recorded.doubtful
+        if not known_rows or not (suspects or doubtful):
             return
         with Reader(reader.path, reader.format) as again:
             for kind, row in zip(kinds, rows_of(again, self._options.limit), strict=False):
                 if kind == _KNOWN[0]:
-                    custom_id = self._parser.parse(row).custom_id
-                    if custom_id is not None and (digest := text_digest(custom_id)) in suspects:
+                    digest = text_digest(self._parser.parse(row).custom_id or "")
+                    if digest in suspects:
                         raise InputError(self._name_duplicate(reader, digest))
+                    if digest in doubtful:
+                        self.judge.succeeded.add(digest)
                     known_rows -= 1
                     if not known_rows:
                         return

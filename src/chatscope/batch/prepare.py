@@ -100,9 +100,9 @@ class Prepared:
         """
         self.journal.check_in_place()
         assert self.plan is not None  # noqa: S101 - it is prepared
-        requests, failing = self.requests, self.plan.judge.failing
+        requests, succeeded = self.requests, self.plan.judge.succeeded
         rows = (
-            CurrentRows(requests.invalid, failing, isinstance(self.plan, FilePlan)) if requests.is_exhausted else None
+            CurrentRows(requests.invalid, succeeded, isinstance(self.plan, FilePlan)) if requests.is_exhausted else None
         )
         runs = [self.run_id] if runs is None else runs
         superseded = Supersession(self.recorded, runs, outcomes, rows, later)

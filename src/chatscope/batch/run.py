@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
@@ -25,10 +25,7 @@ from chatscope.batch.progress import BatchProgress, BatchSummary, Tally, waiting
 from chatscope.batch.result import BatchResult
 from chatscope.batch.sending import BatchSender
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import StoppableRun, reason_of
-
-CLOSE_SECONDS: Final = 2.0
-"""Seconds that syncing and closing may take while the run is being cancelled."""
+from chatscope.batch.stopping import CLOSE_SECONDS, StoppableRun, reason_of
 
 
 def run_batch(

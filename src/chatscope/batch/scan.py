@@ -33,6 +33,7 @@ class Recorded:
         failed: those of them that are permanent failures.
         ids: the ids that have a success or a permanent failure.
         failed_ids: those of them that have no success.
+        doubtful: the ids with a success and a failure of different requests. The input says which is the current one.
         sources: the digests of the input lines that succeeded.
         keyless: the ids of lines without a key, which other tools wrote. Only the id identifies them.
         succeeded: how many lines are successes.
@@ -49,6 +50,7 @@ class Recorded:
         self.failed = DigestTable()
         self.ids = DigestTable()
         self.failed_ids = DigestTable()
+        self.doubtful: set[bytes] = set()
         self.keyless = DigestTable()
         self.sources = DigestTable()
         self.succeeded = 0
@@ -84,14 +86,6 @@ class Recorded:
     def settles_nothing(self) -> bool:
         """Whether no row can be recorded, neither as it is nor with another request."""
         return not (len(self.settled) or len(self.ids) or len(self.keyless))
-
-    def has_failed(self, pair: bytes) -> bool:
-        """Return whether any run has recorded a failure of a request."""
-        return pair in self._failures.pairs
-
-    def has_succeeded(self, id_digest: bytes) -> bool:
-        """Return whether any request of an id has succeeded."""
-        return id_digest in self.ids and id_digest not in self.failed_ids
 
     def has_failed_in(self, run: str, pair: bytes) -> bool:
         """Return whether a run has recorded a failure of a request."""
@@ -130,6 +124,8 @@ class Recorded:
         ]
         for pair, id_digest, error_class, is_permanent in standing:
             self.failures[error_class] += 1
+            if id_digest in self.ids:
+                self.doubtful.add(id_digest)
             if is_permanent and self._retry is not True and self._retry != error_class:
                 self.settled.add(pair)
                 self.failed.add(pair)
@@ -145,18 +141,16 @@ class Recorded:
 
 
 class _Failures:
-    """Recorded failures, 70 bytes each, until it is known which of them are superseded."""
+    """Recorded failures, 50 bytes each, until it is known which of them are superseded."""
 
     def __init__(self) -> None:
         self.outcomes = DigestTable()
-        self.pairs = DigestTable()
         self._digests = bytearray()
         self._kinds: array[int] = array("L")
         self._classes: dict[tuple[str, bool], int] = {}
 
     def add(self, pair: bytes, id_digest: bytes, line: RecordedLine) -> None:
         self.outcomes.add(outcome_digest(pair, line.chatscope.run))
-        self.pairs.add(pair)
         self._digests += pair + (id_digest or bytes(SIZE))
         self._kinds.append(self._classes.setdefault((line.error_class, line.is_permanent), len(self._classes)))
 

@@ -17,7 +17,7 @@ from chatscope.batch.recorder import DiskError, Outcome, Recorder
 from chatscope.batch.requests import BatchRequest
 from chatscope.batch.result import BatchResult
 from chatscope.batch.source import InvalidRow
-from chatscope.batch.stopping import Stop, StopRules
+from chatscope.batch.stopping import CLOSE_SECONDS, Stop, StopRules
 from chatscope.batch.syncing import Syncer
 
 
@@ -80,19 +80,27 @@ class BatchSender:
 
         If cancelled, the outcomes of all requests that have ended are recorded; those that were running have none.
         """
+        recorded: list[Outcome] = []  # and not delivered yet
         try:
             results = self._adapter.map(self._tasks(), on_start=self._on_start)
             with self._scope:
                 try:
                     async with results:
                         async for result in results:
-                            await self._record_durably([result, *(results.ready() if self._records_groups else ())])
+                            self._record([result, *(results.ready() if self._records_groups else ())], recorded)
+                            if self.syncer.on_lines():
+                                await self.syncer.sync()
+                            self._deliver(recorded)
                 finally:
-                    self._record_rest(results.ready())
+                    self._record(results.ready(), recorded)  # what ended and was not read yet
+            if self.syncer.on_lines():
+                await self.syncer.sync()
         except DiskError as error:
             self._stop_for_disk(error)
         except Exception as error:  # noqa: BLE001 - what ends all of it; the run's caller gets it
             self._fail(error)
+        finally:
+            self._deliver(recorded)
 
     async def wind_down(self) -> None:
         """Once the run is stopped, cancel pending requests, wait for running ones, and cancel them after the grace."""
@@ -125,7 +133,15 @@ class BatchSender:
                         task = self._submitted[item] = item.task(stream=self._options.stream)
                         yield task
         finally:
-            await self._requests.aclose()
+            await self._close_source()
+
+    async def _close_source(self) -> None:
+        """Close the source, even if the run is cancelled. What its cleanup raises ends no request that runs."""
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_SECONDS):
+                await self._requests.aclose()
+        except Exception as error:  # noqa: BLE001 - the source's own, which the run's caller gets
+            self.failure = self.failure or error
 
     def _must_be_sent(self, request: BatchRequest) -> bool:
         """Return whether a request must be sent: not if it gets the outcome of an equal one."""
@@ -167,29 +183,8 @@ class BatchSender:
         self.recorder.start(request)
         self._running.add(request)
 
-    async def _record_durably(self, results: list[Result]) -> None:
-        """Record outcomes that arrived together, sync them if that is due, and deliver them.
-
-        If cancelled while the lines are synced, the outcomes are recorded and delivered.
-        """
-        recorded: list[Outcome] = []
-        try:
-            self._record(results, recorded)
-            if self.syncer.on_lines():
-                await self.syncer.sync()
-        finally:
-            self._deliver(recorded)
-
-    def _record_rest(self, results: list[Result]) -> None:
-        """Record and deliver what ended and was not read, because the run was stopped or cancelled."""
-        recorded: list[Outcome] = []
-        try:
-            self._record(results, recorded)
-        finally:
-            self._deliver(recorded)
-
     def _record(self, results: list[Result], recorded: list[Outcome]) -> None:
-        """Record outcomes. A request without an outcome will be sent by the next run.
+        """Record outcomes that arrived together. A request without an outcome will be sent by the next run.
 
         Args:
             results: the results of requests that have ended.
@@ -213,7 +208,9 @@ class BatchSender:
         self._stop_if_due([result for _, result in ended])
 
     def _deliver(self, recorded: list[Outcome]) -> None:
+        """Deliver outcomes, and remove them from the list."""
         self._delivery.add(BatchResult(one.custom_id, one.number, one.record, result) for one, result in recorded)
+        recorded.clear()
 
     def _has_outcome(self, result: Result) -> bool:
         """Return whether a failure is the outcome of its request: not if it was cancelled or not sent."""

@@ -76,7 +76,8 @@ class Requests:
         options: BatchOptions,
         identity: tuple[int, ...] | None = None,
     ) -> None:
-        self._source = source
+        self._source: Any = source
+        self._is_async = isinstance(source, AsyncIterator) or not isinstance(source, Iterator)
         self._blocks = source.blocks() if isinstance(source, Reader) else iter(())
         self._plan = plan
         self._parser = parser
@@ -104,7 +105,7 @@ class Requests:
         if self._ordinal == self._limit:
             return None
         try:
-            item = next(self._source) if isinstance(self._source, Iterator) else await anext(self._source)
+            item = await anext(self._source) if self._is_async else next(self._source)
         except (StopIteration, StopAsyncIteration):
             self.is_exhausted = True
             return None

@@ -15,6 +15,9 @@ from chatscope.batch.prepare import Prepared
 from chatscope.batch.progress import BatchSummary, Phase, StopReason, Tally, shortened
 from chatscope.batch.recorder import DiskError
 
+CLOSE_SECONDS: Final = 2.0
+"""Seconds that syncing and closing may take while the run is being cancelled."""
+
 REFUSALS: Final = 5
 """This many consecutive refusals of the key or the account stop the run: no further request would succeed."""
 

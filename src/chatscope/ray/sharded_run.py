@@ -28,10 +28,9 @@ from chatscope.batch.journal import Paths
 from chatscope.batch.prepare import Prepared, prepare_in_thread, progress_of
 from chatscope.batch.progress import StopReason, Tally
 from chatscope.batch.recorder import Recorder
-from chatscope.batch.run import CLOSE_SECONDS
 from chatscope.batch.shards import Shards
 from chatscope.batch.source import Source
-from chatscope.batch.stopping import StoppableRun, StopRules, reason_of
+from chatscope.batch.stopping import CLOSE_SECONDS, StoppableRun, StopRules, reason_of
 from chatscope.errors import first_in
 from chatscope.ray.engine import connect, count_nodes, ray_module
 from chatscope.ray.limit import SharedLimit
