@@ -180,7 +180,8 @@ class Connection:
                 case Reset():
                     # With a linger time of 0, closing sends RST and drops what is unsent (socket(7), SO_LINGER).
                     raw = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's method, not Django's
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    with suppress(OSError):  # the client has just closed it
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self._reset = True
                     return Outcome.CUT
         return Outcome.COMPLETED
