@@ -1,10 +1,10 @@
 """A common script for sending a file of requests: `api_request_parallel_processor.py` of OpenAI's cookbook.
 
 It is rewritten here from the original's behaviour, with the original's defaults, but for the budgets, which are never
-exhausted. One loop reads a request, counts its
-tokens, refills two budgets, starts a task and sleeps for a millisecond. The task logs its start, posts the request
-through one aiohttp session, and opens the output file to append the request and the response. After a rate limit, the
-loop pauses for 15 s. The log texts are f-strings, so those of level DEBUG cost time as well, though they are dropped.
+exhausted. One loop reads a request, counts its tokens, refills two budgets, starts a task and sleeps for a millisecond.
+The task logs its start, posts the request through one aiohttp session, and opens the output file to append the request
+and the response. After a rate limit, the loop pauses for 15 s. The log texts are f-strings, so those of level DEBUG
+cost time as well, though they are dropped.
 
 The script counts tokens with `tiktoken`, which downloads its vocabulary at the first use. This contender downloads
 nothing: the vocabulary must be in the folder `TIKTOKEN_CACHE_DIR`, or `litellm` must be installed, which contains a

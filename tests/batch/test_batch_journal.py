@@ -278,6 +278,9 @@ def test_a_damaged_body_is_named_by_the_export(tmp_path: Path) -> None:
     assert read_status(output).succeeded == 2
     with pytest.raises(JournalError, match=f"the line at byte {len(record(0))} is damaged"):
         export(output, tmp_path / "x.csv")
+    (tmp_path / "out.errors.jsonl").write_bytes(FAILURE.replace(b"{}", b'{"a": "\xff"}') + b"\n")
+    with pytest.raises(JournalError, match="the line at byte 0 is damaged"):
+        list(failed_requests(output))
 
 
 def test_lines_of_other_tools_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from chatscope.batch.journal import Paths, check_regular
 from chatscope.batch.manifest import manifest_of
 from chatscope.batch.records import RECORD
 from chatscope.batch.replacing import Replacement
-from chatscope.batch.scan import CHUNK, recorded_lines
+from chatscope.batch.scan import CHUNK, recorded_lines, whole_line
 
 COLUMNS: Final[dict[str, str]] = {
     "custom_id": "string",
@@ -118,30 +118,16 @@ def _rows(paths: Paths) -> Iterator[dict[str, Any]]:
             add_success(succeeded, recorded)
             if file.tell() != offset:
                 file.seek(offset)
-            yield _row(_decoded(file, paths.output), success=True)
+            yield _row(whole_line(file, paths.output), success=True)
         for pair, offset in others.items():
             if pair not in succeeded:
                 file.seek(offset)
-                yield _row(_decoded(file, paths.output), success=False)
+                yield _row(whole_line(file, paths.output), success=False)
     failures = standing_failures(paths, lambda _, pair: pair in succeeded).values()
     with paths.errors.open("rb") if failures else io.BytesIO() as file:
         for offset in failures:
             file.seek(offset)
-            yield _row(_decoded(file, paths.errors), success=False)
-
-
-def _decoded(file: BinaryIO, path: Path) -> dict[str, Any]:
-    """Return the line at the file's position, with its body, which `recorded_lines` skips.
-
-    Raises:
-        JournalError: the body is damaged.
-    """
-    at = file.tell()
-    try:
-        line: dict[str, Any] = msgspec.json.decode(file.readline())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise JournalError(f"{path}: the line at byte {at} is damaged: {error}") from error
-    return line
+            yield _row(whole_line(file, paths.errors), success=False)
 
 
 def _row(line: dict[str, Any], *, success: bool) -> dict[str, Any]:

@@ -71,12 +71,12 @@ class CurrentRows:
 
     Attributes:
         invalid: the keys of the invalid ones.
-        succeeded: as in `Judge`.
+        superseding: as in `Judge`.
         of_file: whether they are those of a whole file. Other sources may be parts of the batch.
     """
 
     invalid: Collection[bytes]
-    succeeded: Collection[bytes]
+    superseding: Collection[bytes]
     of_file: bool
 
 
@@ -126,7 +126,7 @@ class Supersession:
                 return False
             if rows.of_file:
                 return True
-        return id_digest in rows.succeeded
+        return id_digest in rows.superseding
 
 
 def rewrite_errors(journal: Journal, is_superseded: Callable[[RecordedLine, bytes], bool]) -> int:

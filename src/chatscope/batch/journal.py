@@ -27,6 +27,8 @@ from chatscope.batch.requests import BatchRequest
 SYNC_LINES: Final = 256
 """Lines after which a group is synced, unless a second passes first: a few hundred KiB."""
 
+ERRORS_ENDING: Final = ".errors.jsonl"
+
 _TAIL: Final = 1 << 16
 _encode: Final = msgspec.json.Encoder().encode
 _OTHER_FORMATS: Final = frozenset({".csv", ".tsv", ".parquet", ".xlsx", ".gz", ".zst", ".bz2", ".xz", ".zip"})
@@ -48,7 +50,7 @@ class Paths:
         if not self.output.name:
             raise JournalError(f"output must be the path of a file, not {str(output)!r}")
         stem = self.output.with_suffix("") if self.output.suffix in {".jsonl", ".json"} else self.output
-        self.errors = stem.with_name(stem.name + ".errors.jsonl")
+        self.errors = stem.with_name(stem.name + ERRORS_ENDING)
         self.summary = stem.with_name(stem.name + ".summary.json")
         self.meta = stem.with_name(stem.name + ".meta")
         self.manifest = self.meta / "manifest.json"

@@ -25,7 +25,7 @@ class Judge:
         changed: how many ids are recorded for another request.
         kept: how many of these keep the recorded outcome; `settled` includes them.
         failed: how many of the settled rows have failed permanently.
-        succeeded: the ids of the rows whose request has succeeded, and another request of the id has failed.
+        superseding: the ids of the rows whose request has succeeded, and another request of the id has failed.
     """
 
     def __init__(self, recorded: Recorded, options: BatchOptions) -> None:
@@ -35,7 +35,7 @@ class Judge:
         self.changed = 0
         self.kept = 0
         self.failed = 0
-        self.succeeded: set[bytes] = set()
+        self.superseding: set[bytes] = set()
 
     def is_settled(self, pair: bytes, id_digest: bytes, custom_id: str = "") -> bool:
         """Return whether a row need not be sent.
@@ -48,7 +48,7 @@ class Judge:
             if pair in self.recorded.failed:
                 self.failed += 1
             elif id_digest in self.recorded.doubtful:
-                self.succeeded.add(id_digest)
+                self.superseding.add(id_digest)
             return True
         if id_digest not in self.recorded.ids:
             return False

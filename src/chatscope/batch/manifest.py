@@ -9,12 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from chatscope.batch.errors import JournalError
-from chatscope.batch.journal import Paths, check_regular
+from chatscope.batch.journal import ERRORS_ENDING, Paths, check_regular
 from chatscope.batch.options import BatchOptions
 from chatscope.batch.replacing import as_utf8, write_durably
 from chatscope.version import __version__
-
-_ERRORS: Final = ".errors.jsonl"
 
 VERSION: Final = 1
 """The version of the layout of the files beside the output. An incompatible layout gets another number."""
@@ -77,25 +75,24 @@ def check_owner(paths: Paths) -> None:
     Raises:
         JournalError: they belong to another output that still exists; or the manifest cannot be read.
     """
-    read_manifest(paths)
-    owner = _owner(paths)
+    owner = _owner(paths, read_manifest(paths))
     if owner is not None and owner.name != as_utf8(paths.output.name):
         raise JournalError(
             f"{paths.output}: {paths.meta} and {paths.errors} belong to {owner.name}; give this output another name"
         )
     name = paths.output.name
-    stem = name.removesuffix(_ERRORS)
-    for other in (paths.errors, *([paths.output.with_name(stem)] if stem not in {"", name} else [])):
-        owner = _owner(Paths(other))
+    stem = name.removesuffix(ERRORS_ENDING)
+    for other in map(Paths, (paths.errors, *([paths.output.with_name(stem)] if stem not in {"", name} else []))):
+        owner = _owner(other, manifest_of(other))
         if owner is not None and (owner == paths.errors or Paths(owner).errors == paths.output):
             raise JournalError(
                 f"{paths.output}: it would share a file of failures with {owner.name}; give this output another name"
             )
 
 
-def _owner(paths: Paths) -> Path | None:
-    """Return the output to which the folder beside an output belongs, if it still exists."""
-    name = manifest_of(paths).output
+def _owner(paths: Paths, manifest: Manifest | None) -> Path | None:
+    """Return the output to which the folder beside an output belongs by its manifest, if it still exists."""
+    name = None if manifest is None else manifest.output
     owner = None if name is None else paths.output.with_name(name)
     return owner if owner is not None and owner.exists() else None
 

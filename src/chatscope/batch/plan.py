@@ -160,7 +160,7 @@ class FilePlan:
                     if digest in suspects:
                         raise InputError(self._name_duplicate(reader, digest))
                     if digest in doubtful:
-                        self.judge.succeeded.add(digest)
+                        self.judge.superseding.add(digest)
                     known_rows -= 1
                     if not known_rows:
                         return

@@ -100,10 +100,8 @@ class Prepared:
         """
         self.journal.check_in_place()
         assert self.plan is not None  # noqa: S101 - it is prepared
-        requests, succeeded = self.requests, self.plan.judge.succeeded
-        rows = (
-            CurrentRows(requests.invalid, succeeded, isinstance(self.plan, FilePlan)) if requests.is_exhausted else None
-        )
+        requests, of_file = self.requests, isinstance(self.plan, FilePlan)
+        rows = CurrentRows(requests.invalid, self.plan.judge.superseding, of_file) if requests.is_exhausted else None
         runs = [self.run_id] if runs is None else runs
         superseded = Supersession(self.recorded, runs, outcomes, rows, later)
         self.standing_failures = rewrite_errors(self.journal, superseded)

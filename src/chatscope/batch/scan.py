@@ -7,7 +7,7 @@ from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -195,6 +195,20 @@ def recorded_lines(path: Path) -> Iterator[tuple[int, int, RecordedLine]]:
             else:
                 yield number, offset, line
             offset += len(data)
+
+
+def whole_line(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """Return the line at a file's position with its body, which `recorded_lines` skips.
+
+    Raises:
+        JournalError: the body is damaged.
+    """
+    at = file.tell()
+    try:
+        line: dict[str, Any] = msgspec.json.decode(file.readline())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalError(f"{path}: the line at byte {at} is damaged: {error}") from error
+    return line
 
 
 def outcome_digest(pair: bytes, run: str) -> bytes:

@@ -17,7 +17,7 @@ from chatscope.batch.finish import standing_failures, successes
 from chatscope.batch.journal import Paths
 from chatscope.batch.manifest import manifest_of
 from chatscope.batch.options import DEFAULT_URL
-from chatscope.batch.scan import Recorded, started_without_record
+from chatscope.batch.scan import Recorded, started_without_record, whole_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def failed_requests(output: str | Path, on_omitted: Callable[[str], object] | No
     with paths.errors.open("rb") if offsets else BytesIO() as lines:
         for offset in offsets:
             lines.seek(offset)
-            recorded = msgspec.json.decode(lines.readline())
+            recorded = whole_line(lines, paths.errors)
             body = recorded.get("chatscope", {}).get("request")
             if body is not None:
                 again = {"custom_id": recorded["custom_id"], "method": "POST", "url": url, "body": body}
